@@ -1,0 +1,266 @@
+//! Checked settings: what the rest of the program works with. Nothing here can be invalid; the file as
+//! written is another type, and the only way from it to here is `check`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::llm::{Dialect, PlainRules};
+
+/// One whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub server: Server,
+    /// Absent: the backend's own CORS passes untouched.
+    pub cors: Option<Cors>,
+    pub telemetry: Telemetry,
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// In file order; the first that matches wins. Never empty.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// `[server]`: listeners, bounds and trust.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Never empty.
+    pub listen: Vec<Listen>,
+    pub admin: Listen,
+    /// The token that the admin address asks for off loopback.
+    pub admin_token: Option<Secret>,
+    /// Largest buffered (JSON) request body, in bytes.
+    pub max_body: u64,
+    /// Largest streamed request body, in bytes.
+    pub max_upload: u64,
+    pub max_connections: usize,
+    pub max_streams: usize,
+    /// Total time for a request head.
+    pub header_timeout: Duration,
+    /// Longest time without a byte of a request body.
+    pub body_timeout: Duration,
+    /// Longest time in which a client takes no byte of an answer.
+    pub write_timeout: Duration,
+    pub drain_timeout: Duration,
+    pub drain_websockets: Duration,
+    /// Who may set `x-user-id`, `x-forwarded-*`, `traceparent` and `baggage`.
+    pub trusted_proxies: Vec<Network>,
+    pub continue_traces: ContinueTraces,
+    pub tls: Option<Tls>,
+    pub state_dir: PathBuf,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// When an incoming `traceparent` becomes the parent of our trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContinueTraces {
+    /// Continued from trusted peers, linked from others.
+    Trusted,
+    Always,
+    /// Never continued, only linked.
+    Link,
+}
+
+/// Certificate chain and key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// An address range in CIDR notation. IPv4-mapped IPv6 addresses match their IPv4 form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub address: std::net::IpAddr,
+    /// Leading bits that must be equal.
+    pub prefix: u8,
+}
+
+/// `[cors]`: who may call from a browser.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cors {
+    /// `*` alone means every origin.
+    pub origins: Vec<String>,
+    /// Anchored at both ends.
+    pub origin_patterns: Vec<OriginPattern>,
+    pub credentials: bool,
+    pub headers: Vec<String>,
+    pub max_age: Duration,
+}
+
+/// A compiled, anchored pattern that compares by its source.
+#[derive(Debug, Clone)]
+pub struct OriginPattern {
+    pub source: String,
+    pub regex: regex_lite::Regex,
+}
+
+impl PartialEq for OriginPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+/// `[telemetry]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Telemetry {
+    pub service_name: String,
+    /// Absent: no spans are exported.
+    pub otlp_endpoint: Option<String>,
+    pub otlp_protocol: OtlpProtocol,
+    /// Share of traces exported, 0 to 1; failed and slow ones always are.
+    pub sample_ratio: f64,
+    pub slow_first_token: Duration,
+    pub slow_gap: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    HttpProtobuf,
+    Grpc,
+}
+
+/// `[[upstream]]`: one backend, at one or more equal endpoints.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    pub name: String,
+    /// Never empty; all of one scheme.
+    pub endpoints: Vec<Endpoint>,
+    pub host: HostPolicy,
+    /// `None`: recognised by path and answer.
+    pub dialect: Option<Dialect>,
+    pub protocol: UpstreamProtocol,
+    /// A PEM file with the certificates that this upstream's own must chain to, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// Put in place of the client's credentials.
+    pub api_key: Option<Secret>,
+    /// How to read a plain FastAPI stream.
+    pub stream: Arc<PlainRules>,
+}
+
+/// Where an upstream is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    pub tls: bool,
+    pub address: EndpointAddress,
+    /// Joined in front of every request path: empty, or with a leading and no trailing slash.
+    pub base_path: String,
+    /// `host[:port]` as the `Host` header of this endpoint has it.
+    pub authority: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EndpointAddress {
+    /// Resolved in the background when `host` is a name.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// The client's own `Host`.
+    Keep,
+    /// The endpoint's authority.
+    Own,
+    Name(String),
+}
+
+/// HTTP version towards an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// ALPN decides over TLS; HTTP/1.1 in clear text.
+    Auto,
+    Http1,
+    /// HTTP/2 alone; in clear text with prior knowledge.
+    Http2,
+}
+
+/// `[[route]]`: which requests go where, and within which times.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    pub name: String,
+    pub path: PathPattern,
+    /// Upper case; empty means all.
+    pub methods: Vec<String>,
+    /// Header name (lower case) and the value it must have.
+    pub headers: Vec<(String, String)>,
+    /// Model globs; empty means all, and that the body need not be read to route.
+    pub models: Vec<Glob>,
+    /// Never empty.
+    pub targets: Vec<Target>,
+    pub timeouts: Timeouts,
+    /// Zero: no keep-alive comments.
+    pub keepalive: Duration,
+    pub keepalive_before_headers: bool,
+}
+
+/// One place a route may send a request to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// The variant's name in telemetry; by default its upstream's.
+    pub name: String,
+    pub upstream: Arc<Upstream>,
+    /// Share of requests, relative to the other targets' weights.
+    pub weight: u32,
+    /// Replaces the literal prefix of the route's pattern.
+    pub path: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Until the first token of a stream, or the head of any other answer.
+    pub first_token: Duration,
+    /// Between two token frames.
+    pub stall: Duration,
+    pub total: Duration,
+}
+
+/// A path pattern: literal text in which `*` stands for any run of characters, `/` included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern(pub Glob);
+
+/// Literal text in which `*` stands for any run of characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob {
+    pub source: String,
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: String) -> Self {
+        Self(value)
+    }
+
+    /// The secret itself, for the one place that must send or compare it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

@@ -1,0 +1,9 @@
+//! Streamgauge: an observability-first reverse proxy for LLM backends.
+//!
+//! Rooms import one way only: `llm` ← `config` ← `policy` ← `telemetry` ← `proxy` ← `admin` ← `server`. The first three
+//! are pure: they take bytes and the time, never a socket, a clock or randomness.
+
+pub mod config;
+pub mod llm;
+pub mod policy;
+pub mod telemetry;

@@ -1,0 +1,17 @@
+//! Bytes in, facts out: what a request asks for and what a stream delivered, in each dialect.
+//!
+//! This room is pure. It takes bytes and the time at which they came, and never a socket, a clock or
+//! randomness; so it is unit-tested, fuzzed and benchmarked without a server.
+
+pub mod dialect;
+pub mod gauge;
+pub mod reply;
+pub mod request;
+pub mod sse;
+pub mod usage;
+pub mod websocket;
+
+pub use dialect::{Dialect, Framing};
+pub use gauge::{Gauge, PlainRules, Progress, Reading, StreamEnd};
+pub use request::RequestFacts;
+pub use usage::{Usage, UsageSource};

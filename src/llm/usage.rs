@@ -1,0 +1,43 @@
+//! Token usage, normalised to five numbers over all dialects.
+
+/// How many tokens one answer took. A number that the upstream did not tell is `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Prompt tokens, those read from a cache included.
+    pub input: Option<u64>,
+    /// The part of `input` that was read from a cache.
+    pub cached_input: Option<u64>,
+    /// Tokens written to a cache.
+    pub cache_write: Option<u64>,
+    /// Generated tokens, reasoning included.
+    pub output: Option<u64>,
+    /// The part of `output` that was reasoning.
+    pub reasoning: Option<u64>,
+}
+
+impl Usage {
+    /// Whether anything is known at all.
+    pub fn is_known(&self) -> bool {
+        self.input.is_some() || self.output.is_some()
+    }
+}
+
+/// Where the numbers of a [`Usage`] come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UsageSource {
+    /// The upstream reported it.
+    Reported,
+    /// Nobody knows.
+    #[default]
+    Missing,
+}
+
+impl UsageSource {
+    /// The word used in labels and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Missing => "missing",
+        }
+    }
+}
