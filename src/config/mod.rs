@@ -1,5 +1,23 @@
 //! The file as written → checked settings with no invalid state.
+//!
+//! `file` is the file's shape, `read` finds every place that does not fit it, `check` turns what fits into [`Settings`]
+//! and finds what fits but makes no sense. All problems come back at once, each with its place.
 
+pub mod address;
+mod check;
+pub mod defaults;
+mod file;
+mod glob;
+pub mod grammar;
+mod problems;
+mod read;
+mod reload;
+mod schema;
 pub mod settings;
+mod units;
 
+pub use check::{admin_problem, for_upstream, load, parse};
+pub use problems::{Problem, Problems};
+pub use reload::{guard, needs_restart};
+pub use schema::schema;
 pub use settings::Settings;

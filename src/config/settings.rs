@@ -19,6 +19,8 @@ pub struct Settings {
     pub upstreams: Vec<Arc<Upstream>>,
     /// In file order; the first that matches wins. Never empty.
     pub routes: Vec<Arc<Route>>,
+    /// The files that the configuration names (certificates, keys): a change of one is a change of the configuration.
+    pub files: Vec<PathBuf>,
 }
 
 /// `[server]`: listeners, bounds and trust.
@@ -138,7 +140,7 @@ pub enum OtlpProtocol {
 /// `[[upstream]]`: one backend, at one or more equal endpoints.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
-    pub name: String,
+    pub name: Arc<str>,
     /// Never empty; all of one scheme.
     pub endpoints: Vec<Endpoint>,
     pub host: HostPolicy,
@@ -196,7 +198,7 @@ pub enum UpstreamProtocol {
 /// `[[route]]`: which requests go where, and within which times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
-    pub name: String,
+    pub name: Arc<str>,
     pub path: PathPattern,
     /// Upper case; empty means all.
     pub methods: Vec<String>,
@@ -216,7 +218,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// The variant's name in telemetry; by default its upstream's.
-    pub name: String,
+    pub name: Arc<str>,
     pub upstream: Arc<Upstream>,
     /// Share of requests, relative to the other targets' weights.
     pub weight: u32,
@@ -232,6 +234,10 @@ pub struct Timeouts {
     /// Between two token frames.
     pub stall: Duration,
     pub total: Duration,
+    /// Whether the file sets `stall`: answers that are not an LLM's have that limit only then.
+    pub stall_set: bool,
+    /// Whether the file sets `total`: answers that are not an LLM's have that limit only then.
+    pub total_set: bool,
 }
 
 /// A path pattern: literal text in which `*` stands for any run of characters, `/` included.

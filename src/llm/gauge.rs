@@ -3,37 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Dialect, Framing, Usage, UsageSource};
+use serde::de::IgnoredAny;
 
-/// What was read of one answer. All times count from "request head complete".
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reading {
-    pub first_byte: Option<Duration>,
-    /// The first thing the model produced: reasoning, answer or tool input.
-    pub first_token: Option<Duration>,
-    /// The first output that is not reasoning.
-    pub first_answer: Option<Duration>,
-    pub last_token: Option<Duration>,
-    /// Longest time between two token frames.
-    pub max_gap: Option<Duration>,
-    /// Gaps longer than the route's `slow_gap`, with the time at which each ended; the first 16 of them.
-    pub slow_gaps: Vec<(Duration, Duration)>,
-    /// Events, lines or, where there is no framing, reads.
-    pub frames: u64,
-    /// Frames that carried a token.
-    pub token_frames: u64,
-    pub bytes: u64,
-    pub usage: Usage,
-    pub usage_source: UsageSource,
-    /// One a choice, in the order they came; the first 8.
-    pub finish_reasons: Vec<String>,
-    pub response_id: Option<String>,
-    pub response_model: Option<String>,
-    /// What an error event inside the stream said, bounded to 256 bytes.
-    pub error: Option<String>,
-    /// The dialect's normal end was seen.
-    pub normal_end: bool,
-}
+use super::dialect::{Look, Produced, Reader, dialect_in, dialect_of_event, framing_of_bytes};
+use super::lines::LineScanner;
+use super::sse::{EVENT_LIMIT, Event, Frame, SseScanner};
+use super::{Dialect, Framing, Reading};
 
 /// How to read a plain stream of values: JSON pointers (RFC 6901) into its events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,15 +30,6 @@ pub enum StreamEnd {
     Cut,
 }
 
-/// Reads one answer. Feed it each chunk as it passes; it borrows the bytes and keeps none but the tail of an
-/// incomplete event, bounded to 1 MiB.
-pub struct Gauge {
-    dialect: Dialect,
-    framing: Framing,
-    rules: Arc<PlainRules>,
-    reading: Reading,
-}
-
 /// What one chunk brought.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -71,30 +37,227 @@ pub struct Progress {
     pub token: bool,
 }
 
+/// Reads one answer. Feed it each chunk as it passes; it borrows the bytes and keeps none but the tail of an
+/// incomplete event, bounded to 1 MiB.
+pub struct Gauge {
+    framing: Framing,
+    /// The first bytes, while they do not tell the framing yet: a few at most.
+    look: Option<Vec<u8>>,
+    scanner: Scanner,
+    meter: Meter,
+}
+
+enum Scanner {
+    Sse(SseScanner),
+    Lines(LineScanner),
+    Document(Document),
+    Opaque,
+}
+
+/// A whole answer, gathered up to [`EVENT_LIMIT`].
+#[derive(Default)]
+struct Document {
+    bytes: Vec<u8>,
+    oversized: bool,
+}
+
+/// Turns events into a reading.
+struct Meter {
+    dialect: Dialect,
+    /// The dialect may still follow the first event's shape.
+    open: bool,
+    rules: Arc<PlainRules>,
+    reader: Box<dyn Reader>,
+    slow_gap: Duration,
+    reading: Reading,
+    progress: Progress,
+}
+
 impl Gauge {
     /// A gauge for an answer of `dialect` in `framing`; gaps between token frames longer than `slow_gap` are kept.
+    ///
+    /// Both are what the answer's head tells ([`recognise_answer`](super::dialect::recognise_answer)); where its bytes
+    /// show that a label was wrong, [`Gauge::dialect`] and [`Gauge::framing`] follow them.
     pub fn new(dialect: Dialect, framing: Framing, rules: Arc<PlainRules>, slow_gap: Duration) -> Self {
-        let _ = slow_gap;
-        Self { dialect, framing, rules, reading: Reading::default() }
+        let meter = Meter {
+            dialect,
+            // Who names where the text stands knows the shape.
+            open: rules.text.is_none(),
+            reader: dialect.reader(&rules),
+            rules,
+            slow_gap,
+            reading: Reading::default(),
+            progress: Progress::default(),
+        };
+        Self { framing, look: Some(Vec::new()), scanner: Scanner::of(framing), meter }
     }
 
     /// Reads one chunk that came at `now`.
     pub fn feed(&mut self, chunk: &[u8], now: Duration) -> Progress {
-        let _ = (chunk, now, self.dialect, self.framing, &self.rules);
-        Progress::default()
+        self.meter.progress = Progress::default();
+        if chunk.is_empty() {
+            return self.meter.progress;
+        }
+        let reading = &mut self.meter.reading;
+        reading.first_byte.get_or_insert(now);
+        reading.bytes = reading.bytes.saturating_add(chunk.len() as u64);
+        match self.look.take() {
+            None => self.scan(chunk, now),
+            Some(held) if held.is_empty() => self.look_at(chunk, now),
+            Some(mut held) => {
+                held.extend_from_slice(chunk);
+                self.look_at(&held, now);
+            }
+        }
+        self.meter.progress
     }
 
-    /// Whether the bytes fed so far end between two events: only there may anything be put into the stream.
+    /// Whether the bytes fed so far end between two events: only there may anything be put into the stream. Never true
+    /// of an answer without events.
     pub fn at_boundary(&self) -> bool {
-        true
+        let undecided = self.look.as_ref().is_some_and(|held| !held.is_empty());
+        !undecided
+            && match &self.scanner {
+                Scanner::Sse(scanner) => scanner.at_boundary(),
+                Scanner::Lines(scanner) => scanner.at_boundary(),
+                Scanner::Document(_) | Scanner::Opaque => false,
+            }
     }
 
     /// The answer ended at `now`: flushes what the last event lacked.
     pub fn finish(&mut self, end: StreamEnd, now: Duration) {
-        let _ = (end, now);
+        if let Some(held) = self.look.take()
+            && !held.is_empty()
+        {
+            self.settle_framing(self.framing);
+            self.scan(&held, now);
+        }
+        if end == StreamEnd::Cut {
+            return;
+        }
+        let meter = &mut self.meter;
+        match &mut self.scanner {
+            Scanner::Sse(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
+            Scanner::Lines(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
+            Scanner::Document(document) => return meter.document(document),
+            Scanner::Opaque => {}
+        }
+        meter.reader.end(&mut meter.reading);
+        meter.reading.settle();
     }
 
     pub fn reading(&self) -> &Reading {
-        &self.reading
+        &self.meter.reading
+    }
+
+    /// What the answer speaks, as far as its bytes have shown.
+    pub fn dialect(&self) -> Dialect {
+        self.meter.dialect
+    }
+
+    /// How the answer's events are delimited, as far as its bytes have shown.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    fn look_at(&mut self, first: &[u8], now: Duration) {
+        match framing_of_bytes(self.framing, self.meter.dialect, first) {
+            Look::TooShort => self.look = Some(first.to_vec()),
+            Look::Is(framing) => {
+                self.settle_framing(framing);
+                self.scan(first, now);
+            }
+        }
+    }
+
+    fn settle_framing(&mut self, framing: Framing) {
+        if framing != self.framing {
+            self.framing = framing;
+            self.scanner = Scanner::of(framing);
+        }
+        let dialect = match framing {
+            // What is neither events nor lines is text, whatever the request spoke.
+            Framing::Opaque => Dialect::PlainText,
+            _ => dialect_in(self.meter.dialect, framing),
+        };
+        self.meter.become_dialect(dialect);
+    }
+
+    fn scan(&mut self, chunk: &[u8], now: Duration) {
+        let meter = &mut self.meter;
+        match &mut self.scanner {
+            Scanner::Sse(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
+            Scanner::Lines(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
+            Scanner::Document(document) => document.feed(chunk),
+            Scanner::Opaque => meter.text(chunk, now),
+        }
     }
 }
+
+impl Scanner {
+    fn of(framing: Framing) -> Self {
+        match framing {
+            Framing::Sse => Self::Sse(SseScanner::default()),
+            Framing::JsonLines => Self::Lines(LineScanner::default()),
+            Framing::Json => Self::Document(Document::default()),
+            Framing::Opaque => Self::Opaque,
+        }
+    }
+}
+
+impl Document {
+    fn feed(&mut self, chunk: &[u8]) {
+        if self.oversized || self.bytes.len() + chunk.len() > EVENT_LIMIT {
+            *self = Self { bytes: Vec::new(), oversized: true };
+            return;
+        }
+        self.bytes.extend_from_slice(chunk);
+    }
+}
+
+impl Meter {
+    fn frame(&mut self, frame: Frame<'_>, now: Duration) {
+        self.reading.frames += 1;
+        let Frame::Event(event) = frame else { return };
+        if self.open && !event.data.trim_ascii().is_empty() {
+            self.open = false;
+            self.become_dialect(dialect_of_event(self.dialect, event));
+        }
+        let produced = self.reader.event(event, &mut self.reading);
+        if produced > Produced::Nothing {
+            self.reading.note_token(produced == Produced::Answer, now, self.slow_gap);
+            self.progress.token = true;
+        }
+        self.reading.settle();
+    }
+
+    /// Reads text: any byte is a token, also those that were held until it was sure that they are text.
+    fn text(&mut self, chunk: &[u8], now: Duration) {
+        let at = if self.reading.token_frames == 0 { self.reading.first_byte.unwrap_or(now) } else { now };
+        self.open = false;
+        self.frame(Frame::Event(Event::of(chunk)), at);
+    }
+
+    /// Reads a whole answer: it has one frame, and no tokens that could be timed.
+    fn document(&mut self, document: &Document) {
+        self.reading.frames = u64::from(self.reading.bytes > 0);
+        if self.open {
+            self.become_dialect(dialect_of_event(self.dialect, Event::of(&document.bytes)));
+        }
+        self.reader.document(&document.bytes, &mut self.reading);
+        // An orderly end of half a document is none; one that was too long to look at is believed.
+        let is_half = serde_json::from_slice::<IgnoredAny>(&document.bytes).is_err_and(|error| error.is_eof());
+        self.reading.normal_end = document.oversized || document.bytes.is_empty() || !is_half;
+        self.reading.settle();
+    }
+
+    fn become_dialect(&mut self, dialect: Dialect) {
+        if dialect != self.dialect {
+            self.dialect = dialect;
+            self.reader = dialect.reader(&self.rules);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,10 @@
 
 pub mod dialect;
 pub mod gauge;
+mod json;
+pub mod lines;
+mod pointer;
+pub mod reading;
 pub mod reply;
 pub mod request;
 pub mod sse;
@@ -12,6 +16,7 @@ pub mod usage;
 pub mod websocket;
 
 pub use dialect::{Dialect, Framing};
-pub use gauge::{Gauge, PlainRules, Progress, Reading, StreamEnd};
+pub use gauge::{Gauge, PlainRules, Progress, StreamEnd};
+pub use reading::Reading;
 pub use request::RequestFacts;
 pub use usage::{Usage, UsageSource};

@@ -1,6 +1,7 @@
 //! Errors as the client's own dialect says them: whole bodies, and events inside a stream.
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::{Dialect, Framing};
 
@@ -17,12 +18,198 @@ pub struct ErrorReply<'a> {
 
 /// The JSON body of an error answer. `None`: FastAPI's shape.
 pub fn error_body(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Bytes {
-    let _ = (dialect, error);
-    Bytes::new()
+    let &ErrorReply { message, code, request_id, .. } = error;
+    match dialect {
+        Some(Dialect::OpenAiChat | Dialect::Anthropic | Dialect::Ollama) => json_of(dialect, error),
+        Some(Dialect::PlainSse | Dialect::PlainText) | None => json(&Detail { detail: message, code, request_id }),
+    }
+    .into()
 }
 
 /// The event that tells a client inside a running stream that it failed; `None` where the framing has no such thing.
+///
+/// It may be put in only where [`Gauge::at_boundary`](super::Gauge::at_boundary) holds. No `[DONE]` follows it: a failed
+/// stream must not look complete.
 pub fn error_event(dialect: Dialect, framing: Framing, error: &ErrorReply<'_>) -> Option<Bytes> {
-    let _ = (dialect, framing, error);
-    None
+    let body = json_of(Some(dialect), error);
+    let name: &[u8] = match dialect {
+        // OpenAI's clients look into the data of unnamed events.
+        Dialect::OpenAiChat => b"",
+        Dialect::Anthropic | Dialect::Ollama | Dialect::PlainSse | Dialect::PlainText => b"event: error\n",
+    };
+    match framing {
+        Framing::Sse => Some([name, b"data: ", &body, b"\n\n"].concat().into()),
+        Framing::JsonLines => Some([&body, b"\n".as_slice()].concat().into()),
+        Framing::Json | Framing::Opaque => None,
+    }
+}
+
+/// The error as an event's data: with a top-level `error` key in every dialect, so that its readers see it.
+fn json_of(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Vec<u8> {
+    let &ErrorReply { message, code, status, request_id } = error;
+    let kind = type_word(status);
+    match dialect {
+        Some(Dialect::OpenAiChat) => {
+            json(&OpenAi { error: OpenAiError { message, r#type: kind, param: None, code, request_id } })
+        }
+        Some(Dialect::Anthropic) => {
+            json(&Anthropic { r#type: "error", error: AnthropicError { r#type: kind, message }, request_id })
+        }
+        // Its clients take a string alone.
+        Some(Dialect::Ollama) => json(&Ollama { error: &format!("{message} ({code}, request {request_id})") }),
+        Some(Dialect::PlainSse | Dialect::PlainText) | None => json(&Plain { error: message, code, request_id }),
+    }
+}
+
+/// The type of an error, as OpenAI and Anthropic word it.
+fn type_word(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        500.. => "api_error",
+        _ => "invalid_request_error",
+    }
+}
+
+/// Writes a shape below: strings alone, which cannot fail to become JSON.
+fn json(shape: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(shape).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct OpenAi<'a> {
+    error: OpenAiError<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAiError<'a> {
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<&'a str>,
+    code: &'a str,
+    request_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Anthropic<'a> {
+    r#type: &'a str,
+    error: AnthropicError<'a>,
+    request_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct AnthropicError<'a> {
+    r#type: &'a str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Ollama<'a> {
+    error: &'a str,
+}
+
+#[derive(Serialize)]
+struct Plain<'a> {
+    error: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Detail<'a> {
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::llm::{Gauge, PlainRules};
+
+    const ERROR: ErrorReply<'_> =
+        ErrorReply { message: "no \"token\"\nyet", code: "first_token_timeout", status: 504, request_id: "r-1" };
+
+    fn body(dialect: Option<Dialect>) -> String {
+        String::from_utf8(error_body(dialect, &ERROR).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn bodies_are_in_the_dialect() {
+        let vectors = [
+            (
+                Some(Dialect::OpenAiChat),
+                r#"{"error":{"message":"no \"token\"\nyet","type":"api_error","param":null,"code":"first_token_timeout","request_id":"r-1"}}"#,
+            ),
+            (
+                Some(Dialect::Anthropic),
+                r#"{"type":"error","error":{"type":"api_error","message":"no \"token\"\nyet"},"request_id":"r-1"}"#,
+            ),
+            (Some(Dialect::Ollama), r#"{"error":"no \"token\"\nyet (first_token_timeout, request r-1)"}"#),
+            (None, r#"{"detail":"no \"token\"\nyet","code":"first_token_timeout","request_id":"r-1"}"#),
+        ];
+        for (dialect, expected) in vectors {
+            assert_eq!(body(dialect), expected);
+        }
+        assert_eq!(body(Some(Dialect::PlainSse)), body(None));
+        assert_eq!(body(Some(Dialect::PlainText)), body(None));
+    }
+
+    #[test]
+    fn types_follow_the_status() {
+        let vectors = [
+            (400, "invalid_request_error"),
+            (401, "authentication_error"),
+            (403, "permission_error"),
+            (404, "not_found_error"),
+            (413, "request_too_large"),
+            (422, "invalid_request_error"),
+            (429, "rate_limit_error"),
+            (500, "api_error"),
+            (502, "api_error"),
+            (503, "overloaded_error"),
+            (529, "overloaded_error"),
+        ];
+        for (status, word) in vectors {
+            assert_eq!(type_word(status), word, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_event_reads_as_an_error_in_its_own_dialect() {
+        let mut tried = 0;
+        for dialect in Dialect::ALL {
+            for framing in [Framing::Sse, Framing::JsonLines] {
+                let event = error_event(dialect, framing, &ERROR).unwrap();
+                let mut gauge = Gauge::new(dialect, framing, Arc::new(PlainRules::default()), Duration::ZERO);
+                gauge.feed(&event, Duration::ZERO);
+                assert!(gauge.at_boundary(), "{dialect:?} {framing:?}");
+                let reading = gauge.reading();
+                assert!(reading.error.as_ref().is_some_and(|error| error.contains("no \"token\"\nyet")), "{reading:?}");
+                assert_eq!((reading.frames, reading.token_frames), (1, 0), "{dialect:?} {framing:?}");
+                tried += 1;
+            }
+            assert_eq!(error_event(dialect, Framing::Json, &ERROR), None);
+            assert_eq!(error_event(dialect, Framing::Opaque, &ERROR), None);
+        }
+        assert_eq!(tried, 10);
+    }
+
+    #[test]
+    fn events_are_framed_for_their_clients() {
+        let anthropic = error_event(Dialect::Anthropic, Framing::Sse, &ERROR).unwrap();
+        assert!(anthropic.starts_with(b"event: error\ndata: {\"type\":\"error\","));
+        let openai = error_event(Dialect::OpenAiChat, Framing::Sse, &ERROR).unwrap();
+        assert!(openai.starts_with(b"data: {\"error\":{"));
+        for event in [anthropic, openai] {
+            assert!(event.ends_with(b"}\n\n"));
+        }
+    }
 }

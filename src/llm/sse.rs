@@ -1,1 +1,316 @@
 //! Server-sent events: finds event boundaries and `data` fields in bytes that come in any pieces.
+//!
+//! Follows the event stream format of the WHATWG HTML standard: LF, CRLF and CR, one byte order mark, comments and
+//! multi-line data. An event that lies within one chunk is lent out without a copy. Only the begun event is kept
+//! between chunks, and of that at most [`EVENT_LIMIT`] bytes; a longer one is passed over, in constant memory.
+
+use std::mem;
+
+use memchr::memchr2;
+
+/// The most bytes that one event, line or document may have to be read; longer ones are told as [`Frame::Oversized`].
+pub const EVENT_LIMIT: usize = 1 << 20;
+
+/// A buffer that grew past this many bytes for one event is given back after it: thousands of streams are open at once.
+pub(super) const KEPT_CAPACITY: usize = 4 << 10;
+
+const BOM: [u8; 3] = [0xef, 0xbb, 0xbf];
+
+/// One event, lent for the time of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// The `event` field; empty where there was none.
+    pub name: &'a [u8],
+    /// The `data` fields, joined by LF.
+    pub data: &'a [u8],
+    /// The last event id of the stream so far; empty where there was none.
+    pub id: &'a [u8],
+}
+
+impl<'a> Event<'a> {
+    /// An event of data alone, as a line of JSON is.
+    pub fn of(data: &'a [u8]) -> Self {
+        Self { name: &[], data, id: &[] }
+    }
+}
+
+/// What ended in a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame<'a> {
+    Event(Event<'a>),
+    /// An event of more than [`EVENT_LIMIT`] bytes went by unread.
+    Oversized,
+}
+
+/// Splits a byte stream into events.
+#[derive(Debug, Default)]
+pub struct SseScanner {
+    /// How many bytes of the byte order mark matched; its length once the start of the stream is behind.
+    bom: usize,
+    line: Begun,
+    /// A line other than a comment came since the last blank one.
+    in_block: bool,
+    /// The last byte was a CR: a LF right after it belongs to the same line end.
+    after_cr: bool,
+    /// A CR without LF ended a line before: this stream does not mean CRLF by it.
+    lone_cr: bool,
+    /// The begun event is over its limit: only its end is looked for.
+    skipping: bool,
+    /// Bytes of the begun event's complete lines.
+    block_bytes: usize,
+    has_data: bool,
+    /// Fields of the begun event that came in earlier chunks.
+    data: Vec<u8>,
+    name: Vec<u8>,
+    id: Vec<u8>,
+    /// Bytes searched and copied so far: tests hold it against the bytes fed.
+    #[cfg(test)]
+    pub(super) work: usize,
+}
+
+/// The line that the last chunk broke off in.
+#[derive(Debug, Default)]
+struct Begun {
+    /// At least one byte of it came.
+    begun: bool,
+    comment: bool,
+    /// Its bytes; none of a comment or of an event that is skipped.
+    bytes: Vec<u8>,
+}
+
+/// Fields of the begun event that lie in the chunk at hand.
+#[derive(Default)]
+struct Lent<'c> {
+    data: Option<&'c [u8]>,
+    name: Option<&'c [u8]>,
+}
+
+/// What one line adds to its event.
+enum Field<'x> {
+    Data(&'x [u8]),
+    Name(&'x [u8]),
+    Other,
+}
+
+impl SseScanner {
+    /// Reads the next bytes of the stream and hands every event that ends in them to `found`.
+    pub fn feed(&mut self, chunk: &[u8], mut found: impl FnMut(Frame<'_>)) {
+        let mut rest = self.pass_bom(chunk);
+        let mut lent = Lent::default();
+        while let Some(first) = rest.first() {
+            if mem::take(&mut self.after_cr) {
+                if *first == b'\n' {
+                    rest = rest.get(1..).unwrap_or_default();
+                    continue;
+                }
+                self.lone_cr = true;
+            }
+            let Some((line, tail)) = memchr2(b'\n', b'\r', rest).and_then(|at| rest.split_at_checked(at)) else {
+                self.count_work(rest.len());
+                self.begin_line(rest);
+                break;
+            };
+            self.count_work(line.len() + 1);
+            self.after_cr = tail.first() == Some(&b'\r');
+            rest = tail.get(1..).unwrap_or_default();
+            self.end_line(line, &mut lent, &mut found);
+        }
+        self.keep(&mut lent);
+    }
+
+    /// The stream ended in order: an event whose blank line is missing is told too. The standard drops it, but
+    /// llama.cpp's last `[DONE]` comes that way.
+    pub fn finish(&mut self, mut found: impl FnMut(Frame<'_>)) {
+        let mut lent = Lent::default();
+        if self.line.begun {
+            self.end_line(&[], &mut lent, &mut found);
+        }
+        if self.in_block {
+            self.end_event(&mut lent, &mut found);
+        }
+    }
+
+    /// Whether the bytes so far end between two events, where a comment or a whole event may be put in. Before the first
+    /// byte it is true; after a CR that may be half of a CRLF it is not.
+    pub fn at_boundary(&self) -> bool {
+        let past_bom = self.bom == 0 || self.bom == BOM.len();
+        past_bom && !self.line.begun && !self.in_block && (!self.after_cr || self.lone_cr)
+    }
+
+    /// Drops the byte order mark at the start of the stream, which may come in pieces.
+    fn pass_bom<'c>(&mut self, chunk: &'c [u8]) -> &'c [u8] {
+        let mut rest = chunk;
+        while let (Some(expected), Some((first, tail))) = (BOM.get(self.bom), rest.split_first()) {
+            if first != expected {
+                let matched = mem::replace(&mut self.bom, BOM.len());
+                self.begin_line(BOM.get(..matched).unwrap_or_default());
+                break;
+            }
+            self.bom += 1;
+            rest = tail;
+        }
+        rest
+    }
+
+    /// Keeps a piece of a line whose end has not come yet.
+    fn begin_line(&mut self, piece: &[u8]) {
+        let Some(first) = piece.first() else { return };
+        if !mem::replace(&mut self.line.begun, true) {
+            self.line.comment = *first == b':';
+        }
+        if self.line.comment || self.skipping {
+            return;
+        }
+        if self.block_bytes + self.line.bytes.len() + piece.len() >= EVENT_LIMIT {
+            self.skip();
+            return;
+        }
+        self.count_work(piece.len());
+        self.line.bytes.extend_from_slice(piece);
+    }
+
+    fn end_line<'c>(&mut self, line: &'c [u8], lent: &mut Lent<'c>, found: &mut impl FnMut(Frame<'_>)) {
+        if self.line.begun {
+            return self.end_begun_line(line);
+        }
+        if line.is_empty() {
+            return self.end_event(lent, found);
+        }
+        match self.field(line) {
+            Field::Data(value) if !mem::replace(&mut self.has_data, true) => lent.data = Some(value),
+            Field::Data(value) => {
+                if let Some(first) = lent.data.take() {
+                    self.count_work(first.len());
+                    self.data.extend_from_slice(first);
+                }
+                self.join_data(value);
+            }
+            Field::Name(value) => lent.name = Some(value),
+            Field::Other => {}
+        }
+    }
+
+    /// Ends a line that began in an earlier chunk; no field of the chunk at hand can stand before it.
+    fn end_begun_line(&mut self, last: &[u8]) {
+        self.begin_line(last);
+        self.line.begun = false;
+        if mem::take(&mut self.line.comment) {
+            return;
+        }
+        let mut bytes = mem::take(&mut self.line.bytes);
+        match self.field(&bytes) {
+            Field::Data(value) if !mem::replace(&mut self.has_data, true) => {
+                self.count_work(value.len());
+                self.data.extend_from_slice(value);
+            }
+            Field::Data(value) => self.join_data(value),
+            Field::Name(value) => replace(&mut self.name, value),
+            Field::Other => {}
+        }
+        clear(&mut bytes);
+        self.line.bytes = bytes;
+    }
+
+    /// Reads one complete line that is not blank.
+    fn field<'x>(&mut self, line: &'x [u8]) -> Field<'x> {
+        if line.first() == Some(&b':') {
+            return Field::Other;
+        }
+        self.in_block = true;
+        self.block_bytes = self.block_bytes.saturating_add(line.len() + 1);
+        if self.block_bytes > EVENT_LIMIT {
+            self.skip();
+        }
+        if self.skipping {
+            return Field::Other;
+        }
+        let (name, value) = split_field(line);
+        match name {
+            b"data" => Field::Data(value),
+            b"event" => Field::Name(value),
+            b"id" if !value.contains(&0) => {
+                replace(&mut self.id, value);
+                Field::Other
+            }
+            _ => Field::Other,
+        }
+    }
+
+    fn join_data(&mut self, value: &[u8]) {
+        self.count_work(value.len());
+        self.data.push(b'\n');
+        self.data.extend_from_slice(value);
+    }
+
+    fn end_event<'c>(&mut self, lent: &mut Lent<'c>, found: &mut impl FnMut(Frame<'_>)) {
+        let (data, name) = (lent.data.take(), lent.name.take());
+        if mem::take(&mut self.skipping) {
+            found(Frame::Oversized);
+        } else if self.has_data {
+            let (name, data) = (name.unwrap_or(&self.name), data.unwrap_or(&self.data));
+            found(Frame::Event(Event { name, data, id: &self.id }));
+        }
+        self.in_block = false;
+        self.has_data = false;
+        self.block_bytes = 0;
+        clear(&mut self.data);
+        clear(&mut self.name);
+    }
+
+    /// Copies what the begun event has in the chunk that goes away now.
+    fn keep(&mut self, lent: &mut Lent<'_>) {
+        if self.skipping {
+            return;
+        }
+        if let Some(data) = lent.data.take() {
+            self.count_work(data.len());
+            self.data.extend_from_slice(data);
+        }
+        if let Some(name) = lent.name.take() {
+            replace(&mut self.name, name);
+        }
+    }
+
+    /// Gives the begun event up: it is over the limit.
+    fn skip(&mut self) {
+        self.skipping = true;
+        self.in_block = true;
+        self.line.bytes = Vec::new();
+        self.data = Vec::new();
+        self.name = Vec::new();
+    }
+
+    #[cfg(test)]
+    fn count_work(&mut self, bytes: usize) {
+        self.work += bytes;
+    }
+
+    #[cfg(not(test))]
+    #[inline(always)]
+    fn count_work(&mut self, _: usize) {}
+}
+
+/// Splits a line at its colon; one space after it is not part of the value.
+fn split_field(line: &[u8]) -> (&[u8], &[u8]) {
+    let Some((name, value)) = memchr::memchr(b':', line).and_then(|at| line.split_at_checked(at)) else {
+        return (line, &[]);
+    };
+    let value = value.get(1..).unwrap_or_default();
+    (name, value.strip_prefix(b" ").unwrap_or(value))
+}
+
+fn replace(buffer: &mut Vec<u8>, value: &[u8]) {
+    buffer.clear();
+    buffer.extend_from_slice(value);
+}
+
+/// Empties a buffer, and gives its memory back where one event made it large.
+pub(super) fn clear(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_CAPACITY {
+        *buffer = Vec::new();
+    }
+    buffer.clear();
+}
+
+#[cfg(test)]
+mod tests;

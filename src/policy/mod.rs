@@ -1,1 +1,6 @@
 //! Decisions. Pure: each takes the facts and the time, and returns what to do.
+
+pub mod cors;
+pub mod hygiene;
+pub mod routing;
+pub mod trust;

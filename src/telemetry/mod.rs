@@ -1,5 +1,6 @@
-//! One record per request, and its renderings: metrics, spans, the log line, the live feed.
+//! One record per request.
 
+pub mod phases;
 pub mod record;
 
 pub use record::Record;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub use super::phases::{Phase, Phases, Stopwatch};
 use crate::llm::{Dialect, Reading, RequestFacts};
 
 /// Everything that is told about one finished request. All durations count from "request head complete".
@@ -186,6 +187,34 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
+    pub const ALL: [Self; 25] = [
+        Self::BadRequest,
+        Self::Forbidden,
+        Self::NoRoute,
+        Self::TooLarge,
+        Self::BodyTimeout,
+        Self::Overloaded,
+        Self::Draining,
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::ConnectFailed,
+        Self::TlsFailed,
+        Self::DnsFailed,
+        Self::UpstreamReset,
+        Self::UpstreamProtocol,
+        Self::UpstreamStatus,
+        Self::UpstreamBodyReset,
+        Self::ErrorEvent,
+        Self::MissingEnd,
+        Self::FirstTokenTimeout,
+        Self::Stall,
+        Self::TotalTimeout,
+        Self::ClientGone,
+        Self::ClientWriteTimeout,
+        Self::Panic,
+        Self::Internal,
+    ];
+
     /// The word used in labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -218,124 +247,62 @@ impl ErrorType {
     }
 }
 
-/// Where the time of a request went. The phases add up to the duration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// Reading the request body.
-    Receive,
-    /// Deciding: hygiene, routing, limits.
-    Admit,
-    /// Lost on attempts that were replaced.
-    FailedAttempts,
-    Connect,
-    /// From the request's last byte to the answer's first.
-    UpstreamWait,
-    /// From the answer's head to the first token.
-    Preamble,
-    /// From the first token on, waiting for the upstream.
-    Generation,
-    /// Waiting for the client to take bytes.
-    ClientBlocked,
-    /// Our own work between a read's return and the write's start.
-    Proxy,
+impl Record {
+    /// Whether the answer was what the client asked for: a 2xx status, and its normal end or at least a first token.
+    pub fn answered(&self) -> bool {
+        let success = self.status.is_some_and(|status| (200..300).contains(&status));
+        let token = self.llm.as_ref().is_some_and(|llm| llm.reading.first_token.is_some());
+        success && (self.outcome == Outcome::Completed || token)
+    }
 }
 
-impl Phase {
-    pub const ALL: [Self; 9] = [
-        Self::Receive,
-        Self::Admit,
-        Self::FailedAttempts,
-        Self::Connect,
-        Self::UpstreamWait,
-        Self::Preamble,
-        Self::Generation,
-        Self::ClientBlocked,
-        Self::Proxy,
-    ];
+impl LlmInfo {
+    /// Mean time between output tokens after the first; `None` with fewer than two tokens or without their number.
+    pub fn time_per_output_token(&self) -> Option<Duration> {
+        let (first, last) = (self.reading.first_token?, self.reading.last_token?);
+        let after_first = self.reading.usage.output?.checked_sub(1).filter(|count| *count > 0)?;
+        Some(last.saturating_sub(first).div_f64(after_first as f64))
+    }
+}
 
-    /// The word used in labels and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Receive => "receive",
-            Self::Admit => "admit",
-            Self::FailedAttempts => "failed_attempts",
-            Self::Connect => "connect",
-            Self::UpstreamWait => "upstream_wait",
-            Self::Preamble => "preamble",
-            Self::Generation => "generation",
-            Self::ClientBlocked => "client_blocked",
-            Self::Proxy => "proxy",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn distinct(words: impl Iterator<Item = &'static str>) -> usize {
+        words.collect::<std::collections::HashSet<_>>().len()
+    }
+
+    #[test]
+    fn every_label_word_is_its_own() {
+        assert_eq!(distinct(Outcome::ALL.iter().map(|outcome| outcome.as_str())), Outcome::ALL.len());
+        assert_eq!(distinct(ErrorType::ALL.iter().map(|error| error.as_str())), ErrorType::ALL.len());
+        for (slot, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, slot);
         }
-    }
-}
-
-/// Time per [`Phase`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Phases([Duration; 9]);
-
-impl Phases {
-    pub fn get(&self, phase: Phase) -> Duration {
-        self.0.get(phase as usize).copied().unwrap_or_default()
-    }
-
-    pub fn add(&mut self, phase: Phase, time: Duration) {
-        if let Some(slot) = self.0.get_mut(phase as usize) {
-            *slot += time;
+        for (slot, error) in ErrorType::ALL.into_iter().enumerate() {
+            assert_eq!(error as usize, slot);
         }
     }
 
-    /// The sum of all phases: the request's duration.
-    pub fn total(&self) -> Duration {
-        self.0.iter().sum()
+    fn llm(first_ms: Option<u64>, last_ms: Option<u64>, output: Option<u64>) -> LlmInfo {
+        let reading = Reading {
+            first_token: first_ms.map(Duration::from_millis),
+            last_token: last_ms.map(Duration::from_millis),
+            usage: crate::llm::Usage { output, ..Default::default() },
+            ..Default::default()
+        };
+        LlmInfo { dialect: Dialect::OpenAiChat, request: Arc::default(), reading, span_id: 1 }
     }
 
-    /// Each phase with its time, in [`Phase::ALL`]'s order.
-    pub fn iter(&self) -> impl Iterator<Item = (Phase, Duration)> + '_ {
-        Phase::ALL.into_iter().map(|phase| (phase, self.get(phase)))
-    }
-}
-
-/// A stopwatch that is in exactly one phase at any time, so that the phases add up to the total.
-#[derive(Debug, Clone)]
-pub struct Stopwatch {
-    phases: Phases,
-    current: Phase,
-    since: Duration,
-}
-
-impl Stopwatch {
-    /// Starts at zero, in `phase`.
-    pub fn start(phase: Phase) -> Self {
-        Self { phases: Phases::default(), current: phase, since: Duration::ZERO }
-    }
-
-    /// Books the time since the last switch on the current phase, and enters `phase`.
-    pub fn enter(&mut self, phase: Phase, now: Duration) {
-        self.phases.add(self.current, now.saturating_sub(self.since));
-        self.since = self.since.max(now);
-        self.current = phase;
-    }
-
-    pub fn current(&self) -> Phase {
-        self.current
-    }
-
-    /// Moves all that was booked since `mark` was taken to `failed_attempts`: that attempt was replaced.
-    pub fn write_off(&mut self, mark: &Phases, now: Duration) {
-        self.enter(self.current, now);
-        for phase in [Phase::Connect, Phase::UpstreamWait, Phase::Preamble, Phase::Proxy] {
-            let lost = self.phases.get(phase).saturating_sub(mark.get(phase));
-            if let Some(slot) = self.phases.0.get_mut(phase as usize) {
-                *slot -= lost;
-            }
-            self.phases.add(Phase::FailedAttempts, lost);
-        }
-    }
-
-    /// What was booked until `now`.
-    pub fn read(&self, now: Duration) -> Phases {
-        let mut phases = self.phases;
-        phases.add(self.current, now.saturating_sub(self.since));
-        phases
+    #[test]
+    fn time_per_output_token_counts_the_tokens_after_the_first() {
+        let tpot = |first, last, output| llm(first, last, output).time_per_output_token();
+        assert_eq!(tpot(Some(100), Some(300), Some(11)), Some(Duration::from_millis(20)));
+        assert_eq!(tpot(Some(100), Some(100), Some(1)), None, "one token has no pace");
+        assert_eq!(tpot(Some(100), Some(300), Some(0)), None);
+        assert_eq!(tpot(Some(100), Some(300), None), None);
+        assert_eq!(tpot(None, Some(300), Some(3)), None);
+        assert_eq!(tpot(Some(300), Some(100), Some(3)), Some(Duration::ZERO));
     }
 }

@@ -1,0 +1,89 @@
+//! What the gauge costs for each event that passes.
+//!
+//! `cargo bench --no-default-features --bench gauge`. The mark: under 1 µs for a 200-byte OpenAI chunk.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use streamgauge::llm::request::RequestFacts;
+use streamgauge::llm::{Dialect, Framing, Gauge, PlainRules};
+
+/// 200 bytes with the blank line.
+const OPENAI: &str = concat!(
+    r#"data: {"id":"chatcmpl-C9aXb1","object":"chat.completion.chunk","created":1761000000,"model":"gpt-4o-mini","#,
+    r#""choices":[{"index":0,"delta":{"content":" river"},"logprobs":null,"finish_reason":null}]}"#,
+    "\r\n\r\n"
+);
+
+const ANTHROPIC: &str = concat!(
+    "event: content_block_delta\n",
+    r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" river"}}"#,
+    "\n\n"
+);
+
+const OLLAMA: &str = concat!(
+    r#"{"model":"llama3.2","created_at":"2025-10-20T12:00:00.000000Z","message":"#,
+    r#"{"role":"assistant","content":" river"},"done":false}"#,
+    "\n"
+);
+
+const PLAIN: &str = "data: {\"token\": \" river\", \"index\": 17}\n\n";
+
+fn gauge(dialect: Dialect, framing: Framing, rules: PlainRules) -> Gauge {
+    Gauge::new(dialect, framing, Arc::new(rules), Duration::from_secs(2))
+}
+
+/// Feeds one event again and again, in `pieces` reads each.
+fn event(c: &mut Criterion, name: &str, mut gauge: Gauge, event: &str, pieces: usize) {
+    let mut group = c.benchmark_group("event");
+    group.throughput(Throughput::Bytes(event.len() as u64));
+    let mut now = Duration::ZERO;
+    group.bench_function(name, |b| {
+        b.iter(|| {
+            now += Duration::from_millis(1);
+            for piece in event.as_bytes().chunks(event.len().div_ceil(pieces)) {
+                black_box(gauge.feed(black_box(piece), now));
+            }
+        });
+    });
+    assert!(gauge.reading().token_frames > 0 && gauge.reading().token_frames == gauge.reading().frames);
+}
+
+fn events(c: &mut Criterion) {
+    assert_eq!(OPENAI.len(), 200);
+    let plain = PlainRules::default;
+    let token = PlainRules { text: Some("/token".into()), ..PlainRules::default() };
+    event(c, "openai_chat", gauge(Dialect::OpenAiChat, Framing::Sse, plain()), OPENAI, 1);
+    event(c, "openai_chat_in_two_reads", gauge(Dialect::OpenAiChat, Framing::Sse, plain()), OPENAI, 2);
+    event(c, "anthropic", gauge(Dialect::Anthropic, Framing::Sse, plain()), ANTHROPIC, 1);
+    event(c, "ollama", gauge(Dialect::Ollama, Framing::JsonLines, plain()), OLLAMA, 1);
+    event(c, "plain", gauge(Dialect::PlainSse, Framing::Sse, plain()), PLAIN, 1);
+    event(c, "plain_pointer", gauge(Dialect::PlainSse, Framing::Sse, token), PLAIN, 1);
+    event(c, "text", gauge(Dialect::PlainText, Framing::Opaque, plain()), " river", 1);
+}
+
+fn start(c: &mut Criterion) {
+    let rules = Arc::new(PlainRules::default());
+    c.bench_function("new_gauge", |b| {
+        b.iter_batched(
+            || Arc::clone(&rules),
+            |rules| Gauge::new(Dialect::OpenAiChat, Framing::Sse, rules, Duration::from_secs(2)),
+            BatchSize::SmallInput,
+        );
+    });
+    let words = "water ".repeat(1_000);
+    let body = format!(
+        r#"{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"{words}"}}],"stream":true,"temperature":0.2}}"#
+    );
+    assert!(RequestFacts::read("/v1/chat/completions", Some(body.as_bytes())).stream == Some(true));
+    let mut group = c.benchmark_group("request");
+    group.throughput(Throughput::Bytes(body.len() as u64));
+    group.bench_function("facts_of_6_kb", |b| {
+        b.iter(|| RequestFacts::read("/v1/chat/completions", Some(black_box(body.as_bytes()))));
+    });
+}
+
+criterion_group!(benches, events, start);
+criterion_main!(benches);

@@ -1,0 +1,172 @@
+use super::tests::parsed;
+
+const WRONG: &str = include_str!("golden/wrong.toml");
+const WRONG_PROBLEMS: &str = include_str!("golden/wrong.txt");
+
+#[test]
+fn every_problem_of_a_bad_file_is_told_at_once() {
+    let problems = parsed(WRONG).unwrap_err().to_string();
+    assert!(!problems.contains("canary"), "secrets stay in: {problems}");
+    assert_eq!(format!("{problems}\n"), WRONG_PROBLEMS);
+}
+
+/// Texts and the whole of what is said about each.
+const CASES: [(&str, &str); 50] = [
+    ("", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
+    (" \n\u{feff}\t\n", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
+    (
+        "# only a comment\n",
+        "1:1: there is no [[upstream]]: say where the backend is, as [[upstream]] with url = \"http://127.0.0.1:8000\"",
+    ),
+    ("[[upstream]]\nurl = \"http://h", "2:16: not TOML: the text's closing quote is missing"),
+    ("[[upstream]]\nname = fast\n", "2:8: not TOML: a text must stand in quotes (or write true or false)"),
+    ("[[upstream]]\nurl = \"http://h\"\nurl = \"http://i\"", "3:1: not TOML: written twice: keep one of the two"),
+    ("[[upstream\nurl = 1", "1:11: not TOML: unclosed array table, expected `]]`"),
+    ("[[upstream]]\n", "1:1: this upstream has no `url`: say where it is, as url = \"http://127.0.0.1:8000\""),
+    ("[[upstream]]\nuri = \"http://h\"\n", "2:1: unknown key `uri`: did you mean `url`?"),
+    (
+        "[[upstream]]\nurls = []\n",
+        "2:8: this upstream has no `url`: say where it is, as url = \"http://127.0.0.1:8000\"",
+    ),
+    ("[[upstream]]\nurl = \"http://h\"\nurls = [\"http://h\"]", "3:8: either `url` or `urls`, not both"),
+    (
+        "[[upstream]]\nurls = [\"http://h\", \"https://h\"]",
+        "2:21: the urls of one upstream are all http or all https: write two [[upstream]]",
+    ),
+    ("[[upstream]]\nurls = [\"http://h\", \"http://h/\"]", "2:21: this url is listed twice"),
+    ("[upstream]\nurl = \"http://h\"", "1:1: [upstream] must be [[upstream]], with two brackets: there may be several"),
+    (
+        "[[server]]\nmax_body = 1\n[[upstream]]\nurl = \"http://h\"",
+        "1:1: [[server]] must be [server], with one bracket: there is only one",
+    ),
+    ("upstream = 5", "1:12: `upstream`: expected a list, as [\"a\", \"b\"], found 5"),
+    ("server = 1979-05-27\n[[upstream]]\nurl = \"http://h\"", "1:10: `server`: a date has no place here"),
+    (
+        "server = []\n[[upstream]]\nurl = \"http://h\"",
+        "1:10: [[server]] must be [server], with one bracket: there is only one",
+    ),
+    ("[[upstream]]\nurl = \"http://h\"\nstream = [\"/t\"]", "3:10: `stream`: expected a table, found a list"),
+    (
+        "[[upstream]]\nurl = \"http://h\"\nstream = { text = \"t\", error = \"/a~b\", done = \"\" }",
+        "3:19: a JSON pointer starts with a slash, as \"/choices/0/text\"\n3:32: in a JSON pointer ~ is written ~0, and a slash inside a key ~1\n3:47: `done` is the one line of data that ends a stream, as \"[DONE]\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\nca = \"ca.pem\"",
+        "3:6: `ca` says whom to trust over https, and this upstream's url is not https",
+    ),
+    (
+        "[[upstream]]\nurl = \"https://h\"\nca = \"key.pem\"",
+        "3:6: conf/key.pem holds no PEM block \"-----BEGIN CERTIFICATE-----\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\nhost = \"a b\"",
+        "3:8: `host` is \"keep\", \"own\" or a name: the host may hold letters, digits, dots, hyphens and underscores alone",
+    ),
+    ("[[upstream]]\nurl = \"http://h\"\nname = \" \"", "3:8: `name`: it is empty"),
+    (
+        "[[upstream]]\nurl = \"http://h\"\napi_key_env = \"OPENAI_API_KEY\"\napi_key_file = \"internal.key\"",
+        "4:16: either `api_key_env` or `api_key_file`, not both",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\napi_key_env = \"sk-canary\"",
+        "3:15: this must be the name of an environment variable, as \"OPENAI_API_KEY\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\napi_key_env = \"sk_canary\"",
+        "3:15: the environment variable named here is not set",
+    ),
+    ("[[upstream]]\nurl = \"http://h\"\napi_key_env = \"EMPTY\"", "3:15: the environment variable named here is empty"),
+    (
+        "[[upstream]]\nurl = \"http://h\"\napi_key_env = \"BROKEN\"",
+        "3:15: the environment variable named here holds something that no header can carry: spaces, line breaks or letters outside ASCII",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\napi_key_file = [\"canary\"]",
+        "3:16: `api_key_file`: expected a text in quotes, found a list",
+    ),
+    ("[[upstream]]\nurl = \"http://h\"\napi_key_file = \"none\"", "3:16: cannot read conf/none: entity not found"),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[upstream]]\nurl = \"http://b\"",
+        "1:1: there are several upstreams and no [[route]] that says which requests go where: add [[route]] with path = \"*\" and upstream = \"…\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[upstream]]\nurl = \"http://b\"\n[[route]]",
+        "5:1: this route has no target: say where requests go, as upstream = \"…\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\nupstream = \"zebra\"",
+        "4:12: unknown upstream \"zebra\": the only one known is \"a\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\nupstream = \"a\"\ntargets = [{ upstream = \"a\" }]",
+        "5:11: either `upstream` or `targets`, not both",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\ntargets = [{ weight = 1 }]",
+        "4:12: this target names no `upstream`",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\ntargets = [{ upstream = \"a\", weight = 0 }]",
+        "4:11: every target has weight 0, so no request could go anywhere",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\ntargets = [{ upstream = \"a\" }, { upstream = \"a\" }]",
+        "4:32: there is another target of this route called \"a\": give one of them another `name`",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\npath = \"/v1*\"\ntargets = [{ upstream = \"a\", path = \"v2\" }]",
+        "5:37: a target's `path` starts with /, without *, ? or #: it is put in as it stands",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\npath = \"/a\"\n[[route]]\npath = \"/a\"",
+        "5:1: there is another route called \"/a\": give one of them another `name`",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\n[[route]]\npath = \"/a\"",
+        "4:1: this route is never reached: \"*\" above it takes everything that it matches",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\npath = \"/a?b\"",
+        "4:8: `path` is matched without the query: no ? or #; any text is written *",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\npath = \"/ü\"",
+        "4:8: `path`: a path is written in ASCII: percent-encode \"ü\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\nmethods = []\nmodels = [\"\"]",
+        "4:11: `methods` is empty, so nothing would match: leave it out for all\n5:11: a model's name is missing here, as \"gpt-4o*\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\nmethods = [\"trace\", \"purge\", \"a b\"]",
+        "4:12: TRACE is always refused, so this would never match\n4:30: not a method, as \"POST\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://a\"\n[[route]]\nheaders = { x_tier = \"gold\", x-a = \" b\" }",
+        "4:22: headers with an underscore are dropped, so this would never match: \"x-tier\"?\n4:36: a header's value has no line breaks, and no space around it",
+    ),
+    (
+        "[server]\nlisten = []\n[[upstream]]\nurl = \"http://a\"",
+        "2:10: `listen` is empty: leave it out for 127.0.0.1:8080",
+    ),
+    (
+        "[server]\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\nadmin = \"127.0.0.1:1\"\n[[upstream]]\nurl = \"http://a\"",
+        "2:26: 127.0.0.1:1 is listed twice\n3:9: `admin` cannot share 127.0.0.1:1 with `listen`: take another port",
+    ),
+    (
+        "[server]\nadmin = \"[::]:9090\"\nadmin_token_env = \"NONE\"\n[[upstream]]\nurl = \"http://a\"",
+        "3:19: this environment variable is not set, and the admin address can be reached from other machines: set it, or listen on loopback",
+    ),
+    (
+        "[cors]\norigins = [\"*\"]\ncredentials = true\n[[upstream]]\nurl = \"http://a\"",
+        "2:12: every origin with `credentials = true` would let any web page read answers as its visitor: list the origins",
+    ),
+];
+
+#[test]
+fn each_message_tells_what_to_do() {
+    for (text, expected) in CASES {
+        let problems = parsed(text).map_or_else(|problems| problems.to_string(), |_| "no problem".to_owned());
+        assert_eq!(problems.replace("conf/test.toml:", ""), expected, "of:\n{text}");
+    }
+}

@@ -1,0 +1,188 @@
+//! `[[upstream]]`.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::llm::{Dialect, PlainRules};
+
+use super::super::address::host_and_port;
+use super::super::file::{DialectWord, ProtocolWord, StreamTable, UpstreamTable};
+use super::super::read::Readable;
+use super::super::settings::{Endpoint, EndpointAddress, HostPolicy, Secret, Upstream, UpstreamProtocol};
+use super::super::units::{At, Table};
+use super::Checker;
+
+/// An upstream, and what the checks of routes ask about it.
+pub(super) struct Declared {
+    pub(super) upstream: Arc<Upstream>,
+    /// Its name could not be read, so that routes may mean it by any.
+    pub(super) is_nameless: bool,
+}
+
+impl Checker<'_> {
+    pub(super) fn upstreams(&mut self, readable: &Readable) -> Vec<Declared> {
+        let tables = &readable.file.upstream;
+        if tables.is_empty() && !readable.is_table_lost("upstream") {
+            let message = "there is no [[upstream]]: say where the backend is, as [[upstream]] with \
+                           url = \"http://127.0.0.1:8000\"";
+            self.problem(&(0..0), message);
+        }
+        let mut taken = BTreeMap::new();
+        tables.iter().map(|table| self.upstream(table, readable, &mut taken)).collect()
+    }
+
+    fn upstream(
+        &mut self,
+        table: &Table<UpstreamTable>,
+        readable: &Readable,
+        taken: &mut BTreeMap<String, ()>,
+    ) -> Declared {
+        let file = &table.value;
+        let is_lost = |key| readable.is_lost(&table.span, key);
+        let endpoints = self.endpoints(table, is_lost("url") || is_lost("urls"));
+        let name = match (&file.name, endpoints.first()) {
+            (Some(at), _) => self.name(at),
+            (None, Some(first)) => default_name(first),
+            (None, None) => String::new(),
+        };
+        let is_nameless = name.is_empty() || is_lost("name");
+        if !is_nameless {
+            let span = file.name.as_ref().map_or(&table.span, |at| &at.span);
+            self.unique("upstream", &name, span, taken);
+        }
+        let is_tls = endpoints.first().is_some_and(|endpoint| endpoint.tls);
+        let upstream = Upstream {
+            name: name.into(),
+            host: self.host(file.host.as_ref(), is_tls),
+            dialect: file.dialect.as_ref().and_then(|at| dialect(at.value)),
+            protocol: match file.protocol.as_ref().map(|at| at.value) {
+                None | Some(ProtocolWord::Auto) => UpstreamProtocol::Auto,
+                Some(ProtocolWord::Http1) => UpstreamProtocol::Http1,
+                Some(ProtocolWord::Http2) => UpstreamProtocol::Http2,
+            },
+            ca: file.ca.as_ref().and_then(|at| self.ca(at, &endpoints)),
+            api_key: self.api_key(file),
+            stream: Arc::new(
+                file.stream.as_ref().map_or_else(PlainRules::default, |stream| self.stream(&stream.value)),
+            ),
+            endpoints,
+        };
+        Declared { upstream: Arc::new(upstream), is_nameless }
+    }
+
+    fn endpoints(&mut self, table: &Table<UpstreamTable>, is_url_lost: bool) -> Vec<Endpoint> {
+        let file = &table.value;
+        let urls: Vec<&At<String>> = match (&file.url, &file.urls) {
+            (Some(url), None) => vec![url],
+            (None, Some(urls)) => urls.value.iter().collect(),
+            (Some(_), Some(urls)) => {
+                self.problem(&urls.span, "either `url` or `urls`, not both");
+                return Vec::new();
+            }
+            (None, None) => Vec::new(),
+        };
+        if urls.is_empty() && !is_url_lost {
+            let span = file.urls.as_ref().map_or(&table.span, |at| &at.span).clone();
+            self.problem(&span, "this upstream has no `url`: say where it is, as url = \"http://127.0.0.1:8000\"");
+        }
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for at in urls {
+            let parsed = at.value.parse().map_err(|wrong| format!("`url`: {wrong}"));
+            let Some(endpoint) = self.checked::<Endpoint>(&at.span, parsed) else { continue };
+            self.fits(&at.span, &endpoint, &endpoints);
+            endpoints.push(endpoint);
+        }
+        endpoints
+    }
+
+    /// Endpoints of one upstream stand in for each other.
+    fn fits(&mut self, span: &Range<usize>, endpoint: &Endpoint, others: &[Endpoint]) {
+        if others.contains(endpoint) {
+            self.problem(span, "this url is listed twice");
+        }
+        if others.first().is_some_and(|first| first.tls != endpoint.tls) {
+            self.problem(span, "the urls of one upstream are all http or all https: write two [[upstream]]");
+        }
+    }
+
+    fn host(&mut self, written: Option<&At<String>>, is_tls: bool) -> HostPolicy {
+        let Some(at) = written else {
+            return if is_tls { HostPolicy::Own } else { HostPolicy::Keep };
+        };
+        match at.value.to_ascii_lowercase().as_str() {
+            "keep" => HostPolicy::Keep,
+            "own" => HostPolicy::Own,
+            name => {
+                let checked = host_and_port(name);
+                self.checked(
+                    &at.span,
+                    checked.map_err(|wrong| format!("`host` is \"keep\", \"own\" or a name: {wrong}")),
+                );
+                HostPolicy::Name(name.to_owned())
+            }
+        }
+    }
+
+    fn ca(&mut self, at: &At<String>, endpoints: &[Endpoint]) -> Option<PathBuf> {
+        if endpoints.first().is_some_and(|first| !first.tls) {
+            self.problem(&at.span, "`ca` says whom to trust over https, and this upstream's url is not https");
+            return None;
+        }
+        Some(self.pem(at, "CERTIFICATE"))
+    }
+
+    fn api_key(&mut self, file: &UpstreamTable) -> Option<Secret> {
+        match (&file.api_key_env, &file.api_key_file) {
+            (Some(_), Some(at)) => {
+                self.problem(&at.span, "either `api_key_env` or `api_key_file`, not both");
+                None
+            }
+            (Some(at), None) => self.secret_from_env(at),
+            (None, Some(at)) => self.secret_from_file(at),
+            (None, None) => None,
+        }
+    }
+
+    fn stream(&mut self, file: &StreamTable) -> PlainRules {
+        if let Some(at) = file.done.as_ref().filter(|at| at.value.is_empty() || at.value.contains(['\n', '\r'])) {
+            self.problem(&at.span, "`done` is the one line of data that ends a stream, as \"[DONE]\"");
+        }
+        PlainRules {
+            text: file.text.as_ref().map(|at| self.pointer(at)),
+            error: file.error.as_ref().map(|at| self.pointer(at)),
+            done: file.done.as_ref().map(|at| at.value.clone()),
+        }
+    }
+
+    /// A JSON pointer (RFC 6901): empty for the whole event, else with a slash in front of each key.
+    fn pointer(&mut self, at: &At<String>) -> String {
+        if !at.value.is_empty() && !at.value.starts_with('/') {
+            self.problem(&at.span, "a JSON pointer starts with a slash, as \"/choices/0/text\"");
+        }
+        let escapes = at.value.split('~').skip(1);
+        if escapes.into_iter().any(|after| !after.starts_with(['0', '1'])) {
+            self.problem(&at.span, "in a JSON pointer ~ is written ~0, and a slash inside a key ~1");
+        }
+        at.value.clone()
+    }
+}
+
+fn default_name(endpoint: &Endpoint) -> String {
+    match &endpoint.address {
+        EndpointAddress::Tcp { .. } => endpoint.authority.clone(),
+        EndpointAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn dialect(word: DialectWord) -> Option<Dialect> {
+    match word {
+        DialectWord::Auto => None,
+        DialectWord::OpenAiChat => Some(Dialect::OpenAiChat),
+        DialectWord::Anthropic => Some(Dialect::Anthropic),
+        DialectWord::Ollama => Some(Dialect::Ollama),
+        DialectWord::PlainSse => Some(Dialect::PlainSse),
+        DialectWord::PlainText => Some(Dialect::PlainText),
+    }
+}

@@ -1,0 +1,66 @@
+//! What holds where the file says nothing. The schema tells the same values; a test compares the two.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
+pub const ADMIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
+/// The environment variable with the admin address's token.
+pub const ADMIN_TOKEN_ENV: &str = "STREAMGAUGE_ADMIN_TOKEN";
+/// Bytes.
+pub const MAX_BODY: u64 = 32 << 20;
+/// Bytes.
+pub const MAX_UPLOAD: u64 = 1 << 30;
+pub const MAX_CONNECTIONS: u32 = 10_000;
+pub const MAX_STREAMS: u32 = 10_000;
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+pub const DRAIN_WEBSOCKETS: Duration = Duration::from_secs(30);
+
+pub const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
+
+pub const SERVICE_NAME: &str = "streamgauge";
+pub const SAMPLE_RATIO: f64 = 0.1;
+pub const SLOW_FIRST_TOKEN: Duration = Duration::from_secs(5);
+pub const SLOW_GAP: Duration = Duration::from_secs(2);
+
+pub const ROUTE_PATH: &str = "*";
+pub const WEIGHT: u32 = 1;
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub const FIRST_TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+pub const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// The user's state directory, by the XDG rules: a relative `XDG_STATE_HOME` is no answer. A process without a home
+/// gets the system's place for state.
+pub fn state_dir(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let absolute = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(state_home) = absolute("XDG_STATE_HOME") {
+        return state_home.join("streamgauge");
+    }
+    match absolute("HOME") {
+        Some(home) => home.join(".local/state/streamgauge"),
+        None => PathBuf::from("/var/lib/streamgauge"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_follows_the_xdg_rules() {
+        let dir = |xdg: Option<&str>, home: Option<&str>| {
+            let env = |name: &str| if name == "HOME" { home } else { xdg }.map(str::to_owned);
+            state_dir(&env).display().to_string()
+        };
+        assert_eq!(dir(Some("/state"), Some("/home/a")), "/state/streamgauge");
+        assert_eq!(dir(None, Some("/home/a")), "/home/a/.local/state/streamgauge");
+        assert_eq!(dir(Some("relative"), Some("/home/a")), "/home/a/.local/state/streamgauge");
+        assert_eq!(dir(Some(""), None), "/var/lib/streamgauge");
+    }
+}

@@ -1,0 +1,285 @@
+//! The configuration file as written. The doc comments here are what editors show: they are the schema's descriptions.
+//!
+//! Nothing is required by these types, so that a missing key is told by `check` beside all other problems.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::units::{At, DurationText, OneOrMany, SizeText, Table};
+
+/// Streamgauge: a reverse proxy that measures every stream of an LLM backend.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Streamgauge configuration")]
+pub struct File {
+    pub server: Option<Table<ServerTable>>,
+    /// Absent: the backend's own CORS headers pass untouched.
+    pub cors: Option<Table<CorsTable>>,
+    pub telemetry: Option<Table<TelemetryTable>>,
+    /// The backends.
+    #[serde(default)]
+    pub upstream: Vec<Table<UpstreamTable>>,
+    /// Which requests go where; the first that matches wins. Absent: everything goes to the only upstream.
+    #[serde(default)]
+    pub route: Vec<Table<RouteTable>>,
+}
+
+/// Listeners, bounds and trust.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTable {
+    /// Where clients connect, HTTP/1.1 and HTTP/2 on one port: "127.0.0.1:8080", "[::]:8080", "unix:/path", or a list.
+    #[schemars(extend("default" = "127.0.0.1:8080"))]
+    pub listen: Option<At<OneOrMany<String>>>,
+    /// Where metrics, health, the live view and the admin API are served.
+    #[schemars(extend("default" = "127.0.0.1:9090"))]
+    pub admin: Option<At<String>>,
+    /// The environment variable with the token that the admin address asks for off loopback.
+    #[schemars(extend("default" = "STREAMGAUGE_ADMIN_TOKEN"))]
+    pub admin_token_env: Option<At<String>>,
+    /// Largest buffered (JSON) request body.
+    #[schemars(extend("default" = "32MiB"))]
+    pub max_body: Option<At<SizeText>>,
+    /// Largest streamed request body.
+    #[schemars(extend("default" = "1GiB"))]
+    pub max_upload: Option<At<SizeText>>,
+    /// Client connections at one time.
+    #[schemars(extend("default" = 10_000))]
+    pub max_connections: Option<At<u32>>,
+    /// Requests at one time.
+    #[schemars(extend("default" = 10_000))]
+    pub max_streams: Option<At<u32>>,
+    /// Total time for a request's head.
+    #[schemars(extend("default" = "10s"))]
+    pub header_timeout: Option<At<DurationText>>,
+    /// Longest time without a byte of a request's body.
+    #[schemars(extend("default" = "60s"))]
+    pub body_timeout: Option<At<DurationText>>,
+    /// Longest time in which a client takes no byte of an answer.
+    #[schemars(extend("default" = "60s"))]
+    pub write_timeout: Option<At<DurationText>>,
+    /// How long requests may go on after a signal to end.
+    #[schemars(extend("default" = "10m"))]
+    pub drain_timeout: Option<At<DurationText>>,
+    /// How long WebSockets may go on after a signal to end.
+    #[schemars(extend("default" = "30s"))]
+    pub drain_websockets: Option<At<DurationText>>,
+    /// Addresses and networks ("10.0.0.0/8") that may set x-user-id, x-forwarded-*, traceparent and baggage. Not even
+    /// loopback by default: a Next.js server passes a browser's headers on.
+    #[serde(default)]
+    pub trusted_proxies: Vec<At<String>>,
+    /// When an incoming traceparent becomes the parent of our trace.
+    #[schemars(extend("default" = "trusted"))]
+    pub continue_traces: Option<At<ContinueTracesWord>>,
+    /// Serve TLS, HTTP/2 included, in place of clear text.
+    pub tls: Option<Table<TlsTable>>,
+    /// Where state outlives a restart. Absent: $XDG_STATE_HOME/streamgauge, or ~/.local/state/streamgauge.
+    pub state_dir: Option<At<String>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum ContinueTracesWord {
+    /// From trusted peers; others are linked.
+    Trusted,
+    Always,
+    /// Never, only linked.
+    Link,
+}
+
+/// PEM files. Paths are relative to the configuration file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsTable {
+    /// The certificate and its chain.
+    #[schemars(required)]
+    pub cert: Option<At<String>>,
+    #[schemars(required)]
+    pub key: Option<At<String>>,
+}
+
+/// Who may call from a browser. Replaces what the backend says, and covers our own errors too.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CorsTable {
+    /// "https://app.example.com"; "*" alone means every origin.
+    #[serde(default)]
+    pub origins: Vec<At<String>>,
+    /// Regular expressions that must match a whole origin.
+    #[serde(default)]
+    pub origin_patterns: Vec<At<String>>,
+    /// Whether browsers may send cookies and `Authorization` by themselves.
+    #[schemars(extend("default" = false))]
+    pub credentials: Option<At<bool>>,
+    /// Request headers that scripts may set; "*" alone means every header.
+    #[schemars(extend("default" = ["*"]))]
+    pub headers: Option<At<Vec<At<String>>>>,
+    /// How long browsers may remember a preflight's answer.
+    #[schemars(extend("default" = "1h"))]
+    pub max_age: Option<At<DurationText>>,
+}
+
+/// What is exported, and what counts as slow.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryTable {
+    #[schemars(extend("default" = "streamgauge"))]
+    pub service_name: Option<At<String>>,
+    /// Where spans are sent, as "http://127.0.0.1:4318". Absent: nothing is exported.
+    pub otlp_endpoint: Option<At<String>>,
+    #[schemars(extend("default" = "http/protobuf"))]
+    pub otlp_protocol: Option<At<OtlpProtocolWord>>,
+    /// Share of traces exported, 0 to 1; failed and slow ones always are.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.1))]
+    pub sample_ratio: Option<At<f64>>,
+    /// A first token later than this makes a request slow.
+    #[schemars(extend("default" = "5s"))]
+    pub slow_first_token: Option<At<DurationText>>,
+    /// A gap between tokens longer than this is counted.
+    #[schemars(extend("default" = "2s"))]
+    pub slow_gap: Option<At<DurationText>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum OtlpProtocolWord {
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+    #[serde(rename = "grpc")]
+    Grpc,
+}
+
+/// One backend, at one or more equal endpoints.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamTable {
+    /// What routes and telemetry call it. Absent: its first url's host and port.
+    pub name: Option<At<String>>,
+    /// Where it is: "http://127.0.0.1:8000", "https://api.example.com/base", "unix:/path".
+    pub url: Option<At<String>>,
+    /// Several equal endpoints, in place of `url`.
+    pub urls: Option<At<Vec<At<String>>>>,
+    /// The Host header it gets: "keep" (the client's; the default for http), "own" (the url's; the default for https),
+    /// or a name.
+    pub host: Option<At<String>>,
+    /// What its LLM answers look like.
+    #[schemars(extend("default" = "auto"))]
+    pub dialect: Option<At<DialectWord>>,
+    /// The HTTP version spoken to it. "auto": ALPN decides over TLS, HTTP/1.1 in clear text.
+    #[schemars(extend("default" = "auto"))]
+    pub protocol: Option<At<ProtocolWord>>,
+    /// A PEM file with the certificates that its own must chain to, in place of the system's.
+    pub ca: Option<At<String>>,
+    /// The environment variable with the API key that is put in place of the client's credentials.
+    pub api_key_env: Option<At<String>>,
+    /// The file with the API key that is put in place of the client's credentials.
+    pub api_key_file: Option<At<String>>,
+    /// How to read a plain FastAPI stream of values.
+    pub stream: Option<Table<StreamTable>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum DialectWord {
+    /// Recognised by path and answer.
+    Auto,
+    /// OpenAI's `/chat/completions`, as vLLM, SGLang, llama.cpp and most others speak it.
+    #[serde(rename = "openai-chat")]
+    OpenAiChat,
+    /// Anthropic's `/messages`.
+    Anthropic,
+    /// Ollama's `/api/chat` and `/api/generate`.
+    Ollama,
+    /// A plain event stream of values, as FastAPI apps write it.
+    PlainSse,
+    /// A chunked `text/plain` answer.
+    PlainText,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum ProtocolWord {
+    Auto,
+    Http1,
+    /// In clear text with prior knowledge.
+    Http2,
+}
+
+/// JSON pointers (RFC 6901) into the events of a plain stream.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StreamTable {
+    /// Where the generated text stands, as "/token". Absent: any data is text.
+    pub text: Option<At<String>>,
+    /// Where an error stands. Absent: a top-level `error` key.
+    pub error: Option<At<String>>,
+    /// The data that ends a stream, as "[DONE]"; an end without it is a truncation.
+    pub done: Option<At<String>>,
+}
+
+/// Which requests go where, and within which times.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteTable {
+    /// What telemetry calls it. Absent: its path.
+    pub name: Option<At<String>>,
+    /// The path, in which `*` stands for any run of characters, slashes included.
+    #[schemars(extend("default" = "*"))]
+    pub path: Option<At<String>>,
+    /// Absent: all.
+    pub methods: Option<At<Vec<At<String>>>>,
+    /// Request headers and the values that they must have.
+    #[serde(default)]
+    pub headers: BTreeMap<String, At<String>>,
+    /// Models, as "gpt-4o*", of JSON bodies. Absent: all.
+    pub models: Option<At<Vec<At<String>>>>,
+    /// The only target's upstream, in place of `targets`.
+    pub upstream: Option<At<String>>,
+    /// Where requests go, by weight. Absent: to the only upstream.
+    pub targets: Option<At<Vec<Table<TargetTable>>>>,
+    pub timeouts: Option<Table<TimeoutsTable>>,
+    /// After so long a silence of the upstream, an event stream gets a comment; "0s" sends none.
+    #[schemars(extend("default" = "15s"))]
+    pub keepalive: Option<At<DurationText>>,
+    /// Send such comments already before the upstream answered at all.
+    #[schemars(extend("default" = false))]
+    pub keepalive_before_headers: Option<At<bool>>,
+}
+
+/// One place a route may send a request to.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetTable {
+    #[schemars(required)]
+    pub upstream: Option<At<String>>,
+    /// What telemetry calls this variant. Absent: its upstream's name.
+    pub name: Option<At<String>>,
+    /// Share of requests, relative to the other targets' weights.
+    #[schemars(extend("default" = 1))]
+    pub weight: Option<At<u32>>,
+    /// Replaces the literal start of the route's path, up to its first `*`.
+    pub path: Option<At<String>>,
+}
+
+/// How long a request may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeoutsTable {
+    /// Until a connection stands.
+    #[schemars(extend("default" = "2s"))]
+    pub connect: Option<At<DurationText>>,
+    /// Until the first token of a stream, or the head of any other answer.
+    #[schemars(extend("default" = "60s"))]
+    pub first_token: Option<At<DurationText>>,
+    /// Between two token frames. Answers that are not an LLM's are bound by it only where it is written here.
+    #[schemars(extend("default" = "60s"))]
+    pub stall: Option<At<DurationText>>,
+    /// For the whole answer. Answers that are not an LLM's are bound by it only where it is written here.
+    #[schemars(extend("default" = "15m"))]
+    pub total: Option<At<DurationText>>,
+}

@@ -1,0 +1,253 @@
+//! Text → the file's types, with every misfit found. Serde stops at the first, so each is recorded, cut out of the
+//! parsed document, and the rest is read again.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::file::File;
+use super::problems::{Gathered, hint, nearest};
+
+/// What could be read.
+#[derive(Default)]
+pub(super) struct Readable {
+    pub(super) file: File,
+    /// What was cut out: where its table's header starts ([`ROOT`] for the file itself), and the key that was meant.
+    lost: Vec<(usize, String)>,
+}
+
+/// Stands for the file itself where the starts of tables are listed.
+const ROOT: usize = usize::MAX;
+
+impl Readable {
+    /// A file that did not come from a text.
+    pub(super) fn whole(file: File) -> Self {
+        Self { file, lost: Vec::new() }
+    }
+
+    /// Whether a key of the table with this header was written and refused: that it is missing is not worth a second
+    /// problem.
+    pub(super) fn is_lost(&self, table: &Range<usize>, key: &str) -> bool {
+        self.lost.iter().any(|(start, lost)| *start == table.start && lost == key)
+    }
+
+    /// Whether a table of this name, at the top level of the file, was written and refused.
+    pub(super) fn is_table_lost(&self, name: &str) -> bool {
+        self.lost.iter().any(|(start, lost)| *start == ROOT && lost == name)
+    }
+
+    /// Whether anything was cut out of the table with this header.
+    pub(super) fn is_damaged(&self, table: &Range<usize>) -> bool {
+        self.lost.iter().any(|(start, _)| *start == table.start)
+    }
+}
+
+/// Reads what can be read; `None` where the text is no TOML at all. Problems go to `problems`.
+pub(super) fn read(text: &str, problems: &mut Gathered) -> Option<Readable> {
+    if text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty() {
+        problems.push(
+            0,
+            "the file is empty: at the least say where the backend is, with [[upstream]] and its url".to_owned(),
+        );
+        return None;
+    }
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        syntax_problems(text, &errors, problems);
+        return None;
+    }
+    let root_span = document.span();
+    let mut root = document.into_inner();
+    let mut readable = Readable::default();
+    cut_wrong_brackets(&mut root, &mut readable.lost, problems);
+    while !problems.is_full() {
+        let document = Spanned::new(root_span.clone(), root.clone());
+        match File::deserialize(toml::de::Deserializer::from(document)) {
+            Ok(file) => {
+                readable.file = file;
+                return Some(readable);
+            }
+            Err(error) => {
+                let span = error.span().unwrap_or_default();
+                let Some(cut) = cut(&mut root, &span, ROOT) else {
+                    problems.push(span.start, error.message().to_owned());
+                    return None;
+                };
+                let (message, meant) = describe(&cut, error.message());
+                problems.push(span.start, message);
+                readable.lost.push((cut.table, meant));
+            }
+        }
+    }
+    None
+}
+
+/// One problem a line: a missing quote or bracket makes the parser stumble over everything after it.
+fn syntax_problems(text: &str, errors: &[toml::de::Error], problems: &mut Gathered) {
+    let mut found: Vec<(usize, &str)> =
+        errors.iter().map(|e| (e.span().map_or(0, |span| span.start), e.message())).collect();
+    found.sort_by_key(|(offset, _)| *offset);
+    let line_of = |offset: usize| text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count();
+    let mut last_line = None;
+    for (offset, message) in found.into_iter().take(20) {
+        let line = line_of(offset);
+        if last_line == Some(line) {
+            continue;
+        }
+        last_line = Some(line);
+        let words = match message {
+            m if m.starts_with("invalid boolean") => "a text must stand in quotes (or write true or false)",
+            m if m.starts_with("duplicate key") => "written twice: keep one of the two",
+            m if m.starts_with("invalid basic string") => "the text's closing quote is missing",
+            m => m,
+        };
+        problems.push(offset, format!("not TOML: {words}"));
+    }
+}
+
+/// The most usual slip: `[upstream]` for `[[upstream]]`, and the other way round.
+fn cut_wrong_brackets(root: &mut DeTable<'_>, lost: &mut Vec<(usize, String)>, problems: &mut Gathered) {
+    let mut wrong = Vec::new();
+    for (key, value) in root.iter() {
+        let name = key.get_ref().as_ref();
+        let message = match (name, value.get_ref()) {
+            ("upstream" | "route", DeValue::Table(_)) => {
+                format!("[{name}] must be [[{name}]], with two brackets: there may be several")
+            }
+            ("server" | "cors" | "telemetry", DeValue::Array(_)) => {
+                format!("[[{name}]] must be [{name}], with one bracket: there is only one")
+            }
+            _ => continue,
+        };
+        problems.push(value.span().start, message);
+        wrong.push(name.to_owned());
+    }
+    for name in wrong {
+        root.remove(name.as_str());
+        lost.push((ROOT, name));
+    }
+}
+
+/// What was cut out.
+struct Cut {
+    key: String,
+    /// The key itself was refused, not its value.
+    is_key: bool,
+    is_date: bool,
+    /// Where the header starts of the table that it was cut out of.
+    table: usize,
+}
+
+/// Cuts out the innermost entry whose key or value stands at `at`. `start` is where the table's header stands.
+fn cut(table: &mut DeTable<'_>, at: &Range<usize>, start: usize) -> Option<Cut> {
+    let mut found = None;
+    for (key, value) in table.iter_mut() {
+        let is_key = key.span() == *at;
+        let value_start = value.span().start;
+        let inner = match value.get_mut() {
+            _ if is_key => None,
+            DeValue::Table(inner) => cut(inner, at, value_start),
+            DeValue::Array(list) => cut_element(list, at, key.get_ref(), start),
+            _ => None,
+        };
+        if inner.is_some() {
+            return inner;
+        }
+        if is_key || value.span() == *at {
+            let is_date = matches!(value.get_ref(), DeValue::Datetime(_));
+            found = Some(Cut { key: key.get_ref().to_string(), is_key, is_date, table: start });
+            break;
+        }
+    }
+    if let Some(cut) = &found {
+        table.remove(cut.key.as_str());
+    }
+    found
+}
+
+/// Cuts inside a list, or an element of it. `key` is what the list is called, `table` the start of the table it is in.
+fn cut_element(list: &mut DeArray<'_>, at: &Range<usize>, key: &str, table: usize) -> Option<Cut> {
+    for value in list.iter_mut() {
+        let start = value.span().start;
+        let inner = match value.get_mut() {
+            DeValue::Table(inner) => cut(inner, at, start),
+            DeValue::Array(inner) => cut_element(inner, at, key, table),
+            _ => None,
+        };
+        if inner.is_some() {
+            return inner;
+        }
+    }
+    let element = list.iter().find(|value| value.span() == *at)?;
+    let is_date = matches!(element.get_ref(), DeValue::Datetime(_));
+    *list = std::mem::replace(list, DeArray::new()).into_iter().filter(|value| value.span() != *at).collect();
+    Some(Cut { key: key.to_owned(), is_key: false, is_date, table })
+}
+
+/// Serde's words → ours, and the key that was meant.
+fn describe(cut: &Cut, message: &str) -> (String, String) {
+    let key = &cut.key;
+    if cut.is_key {
+        return unknown_key(key, message);
+    }
+    let words = if cut.is_date { "a date has no place here".to_owned() } else { wrong_value(message) };
+    (format!("`{key}`: {words}"), key.clone())
+}
+
+fn wrong_value(message: &str) -> String {
+    let expectation = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split_once(", expected "));
+    if let Some((found, expected)) = expectation("invalid type: ") {
+        return format!("expected {}, found {}", plain_type(expected), plain_found(found));
+    }
+    if let Some((found, expected)) = expectation("invalid value: ") {
+        return format!("{} is out of bounds, expected {}", plain_found(found), plain_type(expected));
+    }
+    if let Some((word, known)) = unknown(message, "unknown variant `") {
+        return format!("unknown word \"{word}\": {}", hint(&word, known.iter().map(String::as_str)));
+    }
+    if message.starts_with("wanted ") {
+        return "expected a text in quotes".to_owned();
+    }
+    message.to_owned()
+}
+
+fn unknown_key(key: &str, message: &str) -> (String, String) {
+    let known = unknown(message, "unknown field `").map(|(_, known)| known).unwrap_or_default();
+    match nearest(key, known.iter().map(String::as_str)) {
+        Some(near) => (format!("unknown key `{key}`: did you mean `{near}`?"), near.to_owned()),
+        None => (format!("unknown key `{key}`: known here are {}", known.join(", ")), key.to_owned()),
+    }
+}
+
+/// Takes serde's "unknown … `x`, expected one of `a`, `b`" apart.
+fn unknown(message: &str, start: &str) -> Option<(String, Vec<String>)> {
+    let (word, expected) = message.strip_prefix(start)?.rsplit_once("`, expected ")?;
+    let known = expected.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    Some((word.to_owned(), known))
+}
+
+/// What was found, without the text of texts: it may be a secret.
+fn plain_found(found: &str) -> String {
+    match found.split_once(' ') {
+        _ if found == "map" => "a table".to_owned(),
+        _ if found == "sequence" => "a list".to_owned(),
+        Some(("string", _)) => "a text".to_owned(),
+        Some((_, value)) if found.starts_with("integer") || found.starts_with("boolean") => value.replace('`', ""),
+        Some((_, value)) if found.starts_with("floating point") => value.replace("point ", "").replace('`', ""),
+        _ => found.to_owned(),
+    }
+}
+
+fn plain_type(expected: &str) -> &str {
+    match expected {
+        "a string" => "a text in quotes",
+        "a sequence" => "a list, as [\"a\", \"b\"]",
+        "a map" => "a table, as { key = \"value\" }",
+        "a boolean" => "true or false",
+        "u32" => "a whole number from 0 to 4294967295",
+        "f64" => "a number",
+        other => other,
+    }
+}

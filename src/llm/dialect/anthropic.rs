@@ -1,0 +1,149 @@
+//! Anthropic `/messages`.
+//!
+//! Usage comes in parts that are cumulative, so each number replaces its predecessor; tokens read from and written to a
+//! cache stand outside `input_tokens`. A stream ends with `message_stop`; an `error` event can come at any point, even
+//! first after a 200.
+
+use serde::Deserialize;
+
+use super::{Produced, Reader};
+use crate::llm::Reading;
+use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use crate::llm::sse::Event;
+
+#[derive(Debug, Default)]
+pub(super) struct Anthropic {
+    tokens: Tokens,
+}
+
+/// Any event of a stream, or a whole answer.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Wire<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    #[serde(borrow)]
+    message: Maybe<Message<'a>>,
+    #[serde(borrow)]
+    delta: Maybe<Delta<'a>>,
+    usage: Maybe<Tokens>,
+    error: Fault,
+}
+
+/// What `message_start` holds, and what a whole answer is.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Message<'a> {
+    #[serde(borrow)]
+    id: Word<'a>,
+    #[serde(borrow)]
+    model: Word<'a>,
+    #[serde(borrow)]
+    stop_reason: Word<'a>,
+    usage: Maybe<Tokens>,
+    error: Fault,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Delta<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    text: Filled,
+    partial_json: Filled,
+    thinking: Filled,
+    #[serde(borrow)]
+    stop_reason: Word<'a>,
+}
+
+/// As the wire counts: `input_tokens` without what went through a cache.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct Tokens {
+    input_tokens: Number,
+    cache_read_input_tokens: Number,
+    cache_creation_input_tokens: Number,
+    output_tokens: Number,
+}
+
+impl Reader for Anthropic {
+    fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        let Some(wire) = read_object::<Wire<'_>>(event.data) else {
+            if event.name == b"error" {
+                reading.note_error(&String::from_utf8_lossy(event.data));
+            }
+            return Produced::Nothing;
+        };
+        let name = std::str::from_utf8(event.name).unwrap_or_default();
+        match wire.kind.filled().unwrap_or(name) {
+            "content_block_delta" => return wire.delta.0.map_or(Produced::Nothing, |delta| delta.produced()),
+            "message_start" => {
+                if let Some(message) = &wire.message.0 {
+                    self.note_message(message, reading);
+                }
+            }
+            "message_delta" => {
+                if let Some(delta) = &wire.delta.0 {
+                    note_stop_reason(&delta.stop_reason, reading);
+                }
+                self.note_tokens(&wire.usage, reading);
+            }
+            "message_stop" => reading.normal_end = true,
+            "error" => reading.note_error(wire.error.0.as_deref().unwrap_or("error")),
+            _ => {}
+        }
+        Produced::Nothing
+    }
+
+    fn document(&mut self, json: &[u8], reading: &mut Reading) {
+        let Some(message) = read_object::<Message<'_>>(json) else { return };
+        self.note_message(&message, reading);
+        if let Some(error) = &message.error.0 {
+            reading.note_error(error);
+        }
+    }
+}
+
+impl Anthropic {
+    fn note_message(&mut self, message: &Message<'_>, reading: &mut Reading) {
+        reading.note_id(message.id.filled());
+        reading.note_model(message.model.filled());
+        note_stop_reason(&message.stop_reason, reading);
+        self.note_tokens(&message.usage, reading);
+    }
+
+    fn note_tokens(&mut self, told: &Maybe<Tokens>, reading: &mut Reading) {
+        let Some(told) = &told.0 else { return };
+        let replace = |old: &mut Number, new: Number| *old = Number(new.0.or(old.0));
+        let tokens = &mut self.tokens;
+        replace(&mut tokens.input_tokens, told.input_tokens);
+        replace(&mut tokens.cache_read_input_tokens, told.cache_read_input_tokens);
+        replace(&mut tokens.cache_creation_input_tokens, told.cache_creation_input_tokens);
+        replace(&mut tokens.output_tokens, told.output_tokens);
+
+        let (read, written) = (tokens.cache_read_input_tokens.count(), tokens.cache_creation_input_tokens.count());
+        let outside = read.unwrap_or_default().saturating_add(written.unwrap_or_default());
+        reading.usage.input = tokens.input_tokens.count().map(|input| input.saturating_add(outside));
+        reading.usage.cached_input = read;
+        reading.usage.cache_write = written;
+        reading.usage.output = tokens.output_tokens.count();
+    }
+}
+
+/// There is one choice, and so one reason, however often it is told.
+fn note_stop_reason(reason: &Word<'_>, reading: &mut Reading) {
+    if reading.finish_reasons.is_empty() {
+        reading.note_finish_reason(reason.filled());
+    }
+}
+
+impl Delta<'_> {
+    fn produced(&self) -> Produced {
+        match self.kind.filled() {
+            Some("text_delta") if self.text.0 => Produced::Answer,
+            Some("input_json_delta") if self.partial_json.0 => Produced::Answer,
+            Some("thinking_delta") if self.thinking.0 => Produced::Reasoning,
+            _ => Produced::Nothing,
+        }
+    }
+}

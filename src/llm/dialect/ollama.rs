@@ -1,0 +1,69 @@
+//! Ollama `/api/chat` and `/api/generate`: one JSON object a line, the last with `"done": true` and the usage. An error is a
+//! line of its own after a 200.
+
+use serde::Deserialize;
+
+use super::{Produced, Reader};
+use crate::llm::json::{Fault, Filled, Flag, Maybe, Number, Word, read_object};
+use crate::llm::sse::Event;
+use crate::llm::{Reading, Usage};
+
+#[derive(Debug, Default)]
+pub(super) struct Ollama;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Line<'a> {
+    #[serde(borrow)]
+    model: Word<'a>,
+    message: Maybe<Message>,
+    /// Of `/api/generate`.
+    response: Filled,
+    thinking: Filled,
+    done: Flag,
+    #[serde(borrow)]
+    done_reason: Word<'a>,
+    prompt_eval_count: Number,
+    eval_count: Number,
+    error: Fault,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Message {
+    content: Filled,
+    thinking: Filled,
+    tool_calls: Filled,
+}
+
+impl Reader for Ollama {
+    fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        let Some(line) = read_object::<Line<'_>>(event.data) else { return Produced::Nothing };
+        reading.note_model(line.model.filled());
+        if let Some(error) = &line.error.0 {
+            reading.note_error(error);
+        }
+        let (input, output) = (line.prompt_eval_count.count(), line.eval_count.count());
+        if input.is_some() || output.is_some() {
+            reading.usage = Usage { input, output, ..Usage::default() };
+        }
+        if line.done.0 == Some(true) && !reading.normal_end {
+            reading.note_finish_reason(line.done_reason.filled());
+            reading.normal_end = true;
+        }
+        line.produced()
+    }
+}
+
+impl Line<'_> {
+    fn produced(&self) -> Produced {
+        let message = self.message.0.as_ref();
+        if self.response.0 || message.is_some_and(|message| message.content.0 || message.tool_calls.0) {
+            Produced::Answer
+        } else if self.thinking.0 || message.is_some_and(|message| message.thinking.0) {
+            Produced::Reasoning
+        } else {
+            Produced::Nothing
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! OpenAI `/chat/completions`, and the legacy `/completions`: also vLLM, SGLang, llama.cpp and most others.
+//!
+//! A token is a delta with content, a refusal, a tool call or reasoning; the role chunk and empty deltas are none. The
+//! last usage that comes counts: asked for, it stands in the last chunk, and vLLM can put it on each. `[DONE]` alone is no
+//! success, since vLLM sends it after errors too: every choice that began must have told its finish reason.
+
+use serde::Deserialize;
+use serde::de::SeqAccess;
+
+use super::{Produced, Reader};
+use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
+use crate::llm::sse::Event;
+use crate::llm::{Reading, Usage};
+
+#[derive(Debug, Default)]
+pub(super) struct OpenAiChat {
+    /// One bit a choice; all from the 128th on share the last.
+    begun: u128,
+    finished: u128,
+}
+
+/// A chunk of a stream, or a whole answer: the same but for `delta`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    id: Word<'a>,
+    #[serde(borrow)]
+    model: Word<'a>,
+    #[serde(borrow)]
+    choices: Choices<'a>,
+    usage: Maybe<Tokens>,
+    error: Fault,
+}
+
+/// All choices of one chunk, folded while they are read.
+#[derive(Default)]
+struct Choices<'a> {
+    produced: Produced,
+    begun: u128,
+    finish_reasons: Vec<(u128, Word<'a>)>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Choice<'a> {
+    index: Number,
+    delta: Maybe<Delta>,
+    /// Of the legacy `/completions`.
+    text: Filled,
+    #[serde(borrow)]
+    finish_reason: Word<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Delta {
+    content: Filled,
+    refusal: Filled,
+    tool_calls: Filled,
+    function_call: Filled,
+    reasoning_content: Filled,
+    reasoning: Filled,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Tokens {
+    prompt_tokens: Number,
+    completion_tokens: Number,
+    prompt_tokens_details: Maybe<PromptDetails>,
+    completion_tokens_details: Maybe<CompletionDetails>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PromptDetails {
+    cached_tokens: Number,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CompletionDetails {
+    reasoning_tokens: Number,
+}
+
+impl Reader for OpenAiChat {
+    fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        if event.data.trim_ascii() == b"[DONE]" {
+            reading.normal_end = self.all_finished();
+            return Produced::Nothing;
+        }
+        let Some(chunk) = read_object::<Chunk<'_>>(event.data) else { return Produced::Nothing };
+        reading.note_id(chunk.id.filled());
+        reading.note_model(chunk.model.filled());
+        if let Some(error) = &chunk.error.0 {
+            reading.note_error(error);
+        }
+        if let Some(tokens) = &chunk.usage.0 {
+            reading.usage = tokens.usage();
+        }
+        self.begun |= chunk.choices.begun;
+        for (choice, reason) in &chunk.choices.finish_reasons {
+            // Some backends repeat the reason on the usage chunk.
+            if self.finished & choice == 0 {
+                self.finished |= choice;
+                reading.note_finish_reason(reason.filled());
+            }
+        }
+        chunk.choices.produced
+    }
+
+    fn end(&mut self, reading: &mut Reading) {
+        // Several backends never send `[DONE]`: after the last finish reason an orderly end of the body is the end.
+        reading.normal_end |= self.all_finished();
+    }
+}
+
+impl OpenAiChat {
+    fn all_finished(&self) -> bool {
+        self.finished != 0 && self.begun & !self.finished == 0
+    }
+}
+
+impl Tokens {
+    fn usage(&self) -> Usage {
+        let prompt = self.prompt_tokens_details.0.as_ref();
+        let completion = self.completion_tokens_details.0.as_ref();
+        Usage {
+            input: self.prompt_tokens.count(),
+            cached_input: prompt.and_then(|details| details.cached_tokens.count()),
+            cache_write: None,
+            output: self.completion_tokens.count(),
+            reasoning: completion.and_then(|details| details.reasoning_tokens.count()),
+        }
+    }
+}
+
+impl Choice<'_> {
+    fn produced(&self) -> Produced {
+        let delta = self.delta.0.as_ref();
+        let answers = |delta: &Delta| delta.content.0 || delta.tool_calls.0 || delta.refusal.0 || delta.function_call.0;
+        if self.text.0 || delta.is_some_and(answers) {
+            Produced::Answer
+        } else if delta.is_some_and(|delta| delta.reasoning_content.0 || delta.reasoning.0) {
+            Produced::Reasoning
+        } else {
+            Produced::Nothing
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Loose<'de> for Choices<'a> {
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        let mut choices = Self::default();
+        while let Some(item) = items.next_element::<Maybe<Choice<'a>>>()? {
+            let Some(choice) = item.0 else { continue };
+            let bit = 1 << choice.index.count().unwrap_or_default().min(127);
+            choices.begun |= bit;
+            choices.produced = choices.produced.max(choice.produced());
+            if choice.finish_reason.filled().is_some() {
+                choices.finish_reasons.push((bit, choice.finish_reason));
+            }
+        }
+        Ok(choices)
+    }
+}
+
+loose!(Choices<'a>);

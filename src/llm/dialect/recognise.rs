@@ -1,0 +1,208 @@
+//! Tells dialect and framing by what an answer says of itself, and by its first bytes: labels are often wrong.
+
+use serde::Deserialize;
+
+use super::{Dialect, Framing};
+use crate::llm::json::{Filled, Flag, Word, read_object};
+use crate::llm::sse::Event;
+
+/// What the first bytes of an answer tell of its framing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::llm) enum Look {
+    Is(Framing),
+    /// They may still become either; at most [`LONGEST_LOOK`] bytes say so.
+    TooShort,
+}
+
+/// More bytes than this always settle the framing.
+const LONGEST_LOOK: usize = 16;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// How an event stream can begin. A colon alone would take `:)` for a comment.
+const SSE_STARTS: [&[u8]; 7] = [b"data:", b"event:", b"id:", b"retry:", b": ", b":\n", b":\r"];
+
+/// What an answer speaks, by the request's guess, its content type and its first bytes (as far as they came; often none).
+/// `None`: not LLM-shaped. An answer that streams events or JSON lines is, even if its request was not.
+///
+/// The [`Gauge`](crate::llm::Gauge) looks again when bytes come, and settles both for good.
+pub fn recognise_answer(
+    request: Option<Dialect>,
+    content_type: Option<&str>,
+    first: &[u8],
+) -> Option<(Dialect, Framing)> {
+    let declared = match essence(content_type).as_str() {
+        "text/event-stream" => Framing::Sse,
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/x-jsonlines"
+        | "application/json-lines"
+        | "application/jsonlines" => Framing::JsonLines,
+        json if json == "application/json" || json == "text/json" || json.ends_with("+json") => Framing::Json,
+        "" | "text/plain" | "application/octet-stream" => Framing::Opaque,
+        _ => return None,
+    };
+    let streams = matches!(declared, Framing::Sse | Framing::JsonLines);
+    let guess = if streams { request.unwrap_or(Dialect::PlainSse) } else { request? };
+    let framing = match framing_of_bytes(declared, guess, first) {
+        Look::Is(framing) => framing,
+        Look::TooShort => declared,
+    };
+    Some((dialect_in(guess, framing), framing))
+}
+
+/// The framing that the first bytes show, where `declared` is what the answer's head says.
+pub(in crate::llm) fn framing_of_bytes(declared: Framing, dialect: Dialect, first: &[u8]) -> Look {
+    let is_sse = declared == Framing::Sse;
+    let Some(byte) = first.first() else { return Look::TooShort };
+    if is_sse {
+        // An event stream's lines never begin so: JSON lines under the wrong label.
+        return Look::Is(if *byte == b'{' { Framing::JsonLines } else { Framing::Sse });
+    }
+    if declared == Framing::Opaque && dialect == Dialect::Ollama && *byte == b'{' {
+        return Look::Is(Framing::JsonLines);
+    }
+    let text = first.strip_prefix(BOM).unwrap_or(first);
+    if SSE_STARTS.iter().any(|start| text.starts_with(start)) {
+        return Look::Is(Framing::Sse);
+    }
+    let may_be = SSE_STARTS.iter().any(|start| start.starts_with(text)) || BOM.starts_with(first);
+    if may_be && first.len() < LONGEST_LOOK { Look::TooShort } else { Look::Is(declared) }
+}
+
+/// The dialect whose shape an event has, where the guess does not bind: an app's own path may pass on what OpenAI,
+/// Anthropic or Ollama sent.
+pub(in crate::llm) fn dialect_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Shape<'a> {
+        #[serde(borrow)]
+        object: Word<'a>,
+        #[serde(borrow, rename = "type")]
+        kind: Word<'a>,
+        role: Filled,
+        done: Flag,
+        model: Filled,
+        message: Filled,
+        response: Filled,
+        done_reason: Filled,
+    }
+    if !matches!(guess, Dialect::PlainSse | Dialect::Ollama) {
+        return guess;
+    }
+    let Some(shape) = read_object::<Shape<'_>>(event.data) else { return guess };
+    if let Some("chat.completion" | "chat.completion.chunk" | "text_completion") = shape.object.filled() {
+        return Dialect::OpenAiChat;
+    }
+    if shape.kind.is("message_start") || (shape.kind.is("message") && shape.role.0 && shape.model.0) {
+        return Dialect::Anthropic;
+    }
+    let ollama =
+        shape.model.0 && shape.done.0.is_some() && (shape.message.0 || shape.response.0 || shape.done_reason.0);
+    if ollama { Dialect::Ollama } else { guess }
+}
+
+/// What the guess becomes in a framing that it cannot have.
+pub(in crate::llm) fn dialect_in(guess: Dialect, framing: Framing) -> Dialect {
+    match (guess, framing) {
+        // Ollama sends no events: an app that took the same path (`/api/chat` is common) does.
+        (Dialect::Ollama | Dialect::PlainText, Framing::Sse) => Dialect::PlainSse,
+        (Dialect::PlainText, Framing::JsonLines | Framing::Json) => Dialect::PlainSse,
+        _ => guess,
+    }
+}
+
+/// The media type without parameters, in lower case.
+fn essence(content_type: Option<&str>) -> String {
+    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(request: Option<Dialect>, content_type: &str, first: &[u8]) -> Option<(Dialect, Framing)> {
+        recognise_answer(request, Some(content_type), first)
+    }
+
+    #[test]
+    fn labels_settle_most_answers() {
+        use Dialect::*;
+        use Framing::*;
+        let vectors = [
+            (None, "text/event-stream; charset=utf-8", Some((PlainSse, Sse))),
+            (None, "Text/Event-Stream", Some((PlainSse, Sse))),
+            (Some(OpenAiChat), "text/event-stream", Some((OpenAiChat, Sse))),
+            (Some(Ollama), "text/event-stream", Some((PlainSse, Sse))),
+            (Some(Ollama), "application/x-ndjson", Some((Ollama, JsonLines))),
+            (None, "application/x-ndjson", Some((PlainSse, JsonLines))),
+            (Some(Anthropic), "application/json", Some((Anthropic, Json))),
+            (Some(OpenAiChat), "application/problem+json", Some((OpenAiChat, Json))),
+            (None, "application/json", None),
+            (Some(PlainSse), "text/plain; charset=utf-8", Some((PlainSse, Opaque))),
+            (None, "text/plain", None),
+            (Some(OpenAiChat), "text/html", None),
+            (Some(OpenAiChat), "image/png", None),
+        ];
+        for (request, content_type, expected) in vectors {
+            assert_eq!(answer(request, content_type, b""), expected, "{request:?} {content_type}");
+        }
+        assert_eq!(recognise_answer(Some(OpenAiChat), None, b""), Some((OpenAiChat, Opaque)));
+        assert_eq!(recognise_answer(None, None, b"data: x\n\n"), None);
+    }
+
+    #[test]
+    fn first_bytes_correct_the_label() {
+        use Dialect::*;
+        use Framing::*;
+        let vectors: [(_, _, &[u8], _); 8] = [
+            (Some(OpenAiChat), "text/plain", b"data: {", Some((OpenAiChat, Sse))),
+            (Some(PlainSse), "text/plain", b"\xef\xbb\xbfevent: x", Some((PlainSse, Sse))),
+            (Some(PlainSse), "text/plain", b"dat", Some((PlainSse, Opaque))),
+            (Some(PlainSse), "text/plain", b":)", Some((PlainSse, Opaque))),
+            (Some(Ollama), "text/plain", b"{\"model\"", Some((Ollama, JsonLines))),
+            (Some(OpenAiChat), "application/json", b"data: {", Some((OpenAiChat, Sse))),
+            (None, "text/event-stream", b"{\"a\":1}\n", Some((PlainSse, JsonLines))),
+            (None, "application/x-ndjson", b"data: 1\n\n", Some((PlainSse, Sse))),
+        ];
+        for (request, content_type, first, expected) in vectors {
+            assert_eq!(answer(request, content_type, first), expected, "{content_type} {first:?}");
+        }
+    }
+
+    #[test]
+    fn a_look_is_settled_soon() {
+        for start in SSE_STARTS {
+            for len in 1..=start.len() {
+                let look = framing_of_bytes(Framing::Opaque, Dialect::PlainSse, &start[..len]);
+                let expected = if len == start.len() { Look::Is(Framing::Sse) } else { Look::TooShort };
+                assert_eq!(look, expected, "{:?}", &start[..len]);
+            }
+        }
+        assert_eq!(framing_of_bytes(Framing::Opaque, Dialect::PlainSse, b"days"), Look::Is(Framing::Opaque));
+        assert_eq!(framing_of_bytes(Framing::Opaque, Dialect::PlainSse, b"\xef\xbb"), Look::TooShort);
+        assert_eq!(framing_of_bytes(Framing::Opaque, Dialect::PlainSse, b"\xef\xbb\xbf"), Look::TooShort);
+        assert_eq!(
+            framing_of_bytes(Framing::Opaque, Dialect::PlainSse, b"\xef\xbb\xbfdays"),
+            Look::Is(Framing::Opaque)
+        );
+    }
+
+    #[test]
+    fn an_event_shows_whose_it_is() {
+        let vectors = [
+            (r#"{"id":"x","object":"chat.completion.chunk","choices":[]}"#, Dialect::OpenAiChat),
+            (r#"{"type":"message_start","message":{"id":"m"}}"#, Dialect::Anthropic),
+            (r#"{"model":"llama3","message":{"role":"assistant","content":"a"},"done":false}"#, Dialect::Ollama),
+            (r#"{"token":"a"}"#, Dialect::PlainSse),
+            (r#"{"type":"message","text":"a"}"#, Dialect::PlainSse),
+            ("hello", Dialect::PlainSse),
+        ];
+        for (data, expected) in vectors {
+            assert_eq!(dialect_of_event(Dialect::PlainSse, Event::of(data.as_bytes())), expected, "{data}");
+        }
+        let openai = Event::of(vectors[0].0.as_bytes());
+        assert_eq!(dialect_of_event(Dialect::Anthropic, openai), Dialect::Anthropic);
+    }
+}

@@ -1,0 +1,306 @@
+//! Forgiving JSON for what backends really send: a field of an unexpected type reads as absent, and never spoils the
+//! rest of its event. Only what is asked for is read; strings are lent where they have no escapes.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A value that any JSON can be read into; what a type does not name reads as its default.
+pub(super) trait Loose<'de>: Default {
+    fn borrowed(text: &'de str) -> Self {
+        Self::text(text)
+    }
+
+    fn text(_: &str) -> Self {
+        Self::default()
+    }
+
+    fn number(_: f64) -> Self {
+        Self::default()
+    }
+
+    fn flag(_: bool) -> Self {
+        Self::default()
+    }
+
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::default())
+    }
+
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self::default())
+    }
+}
+
+/// Reads any JSON value into a [`Loose`] type.
+pub(super) fn read_loose<'de, T: Loose<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_any(LooseVisitor(PhantomData))
+}
+
+/// Reads one JSON object; `None` where it is none. (A derived struct alone would take an array too.)
+pub(super) fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
+    match std::str::from_utf8(json) {
+        // One look at all bytes is cheaper than one at each string.
+        Ok(text) => serde_json::from_str::<Maybe<T>>(text).ok()?.0,
+        Err(_) => serde_json::from_slice::<Maybe<T>>(json).ok()?.0,
+    }
+}
+
+/// Lets serde read these types as fields.
+macro_rules! loose {
+    ($($name:ident),+) => {$(
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::llm::json::read_loose(deserializer)
+            }
+        }
+    )+};
+    ($name:ident<'a>) => {
+        impl<'de: 'a, 'a> serde::Deserialize<'de> for $name<'a> {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::llm::json::read_loose(deserializer)
+            }
+        }
+    };
+}
+pub(super) use loose;
+
+/// A string; `None` for all else.
+#[derive(Debug, Default)]
+pub(super) struct Word<'a>(pub Option<Cow<'a, str>>);
+
+impl Word<'_> {
+    /// The string where there is one that is not empty.
+    pub(super) fn filled(&self) -> Option<&str> {
+        self.0.as_deref().filter(|word| !word.is_empty())
+    }
+
+    pub(super) fn is(&self, word: &str) -> bool {
+        self.0.as_deref() == Some(word)
+    }
+}
+
+impl<'de: 'a, 'a> Loose<'de> for Word<'a> {
+    fn borrowed(text: &'de str) -> Self {
+        Self(Some(Cow::Borrowed(text)))
+    }
+
+    fn text(text: &str) -> Self {
+        Self(Some(Cow::Owned(text.to_owned())))
+    }
+}
+
+/// A number; `None` for all else.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Number(pub Option<f64>);
+
+impl Number {
+    /// As a count of something: `None` where it is negative.
+    pub(super) fn count(self) -> Option<u64> {
+        // The cast saturates, and JSON has no NaN.
+        self.0.filter(|value| *value >= 0.0).map(|value| value as u64)
+    }
+}
+
+impl Loose<'_> for Number {
+    fn number(value: f64) -> Self {
+        Self(Some(value))
+    }
+}
+
+/// `true` or `false`; `None` for all else.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Flag(pub Option<bool>);
+
+impl Loose<'_> for Flag {
+    fn flag(value: bool) -> Self {
+        Self(Some(value))
+    }
+}
+
+/// Whether there is anything: a string, array or object that is not empty, or any number or flag.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Filled(pub bool);
+
+impl<'de> Loose<'de> for Filled {
+    fn text(text: &str) -> Self {
+        Self(!text.is_empty())
+    }
+
+    fn number(_: f64) -> Self {
+        Self(true)
+    }
+
+    fn flag(_: bool) -> Self {
+        Self(true)
+    }
+
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        let mut filled = false;
+        while items.next_element::<IgnoredAny>()?.is_some() {
+            filled = true;
+        }
+        Ok(Self(filled))
+    }
+
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        let mut filled = false;
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            filled = true;
+        }
+        Ok(Self(filled))
+    }
+}
+
+/// An object read as `T`; `None` for all else.
+#[derive(Debug)]
+pub(super) struct Maybe<T>(pub Option<T>);
+
+impl<T> Default for Maybe<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Loose<'de> for Maybe<T> {
+    fn object<A: MapAccess<'de>>(fields: A) -> Result<Self, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields)).map(|value| Self(Some(value)))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Maybe<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_loose(deserializer)
+    }
+}
+
+/// What the value of an `error` key says: a string, or an object with a message. `None`: no error (`null`, `false`, "").
+#[derive(Debug, Default)]
+pub(super) struct Fault(pub Option<String>);
+
+impl<'de> Loose<'de> for Fault {
+    fn text(text: &str) -> Self {
+        Self((!text.is_empty()).then(|| text.to_owned()))
+    }
+
+    fn number(value: f64) -> Self {
+        Self(Some(format!("error {value}")))
+    }
+
+    fn flag(value: bool) -> Self {
+        Self(value.then(|| "error".to_owned()))
+    }
+
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
+        Filled::array(items).map(|Filled(filled)| Self(filled.then(|| "error".to_owned())))
+    }
+
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        let (mut kind, mut message, mut any) = (Word::default(), Word::default(), false);
+        while let Some(key) = fields.next_key::<Word<'_>>()? {
+            any = true;
+            match key.0.as_deref() {
+                Some("type") => kind = fields.next_value()?,
+                Some("message" | "detail") => message = fields.next_value()?,
+                _ => drop(fields.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(Self(match (kind.filled(), message.filled()) {
+            (Some(kind), Some(message)) => Some(format!("{kind}: {message}")),
+            (Some(word), None) | (None, Some(word)) => Some(word.to_owned()),
+            (None, None) => any.then(|| "error".to_owned()),
+        }))
+    }
+}
+
+loose!(Word<'a>);
+loose!(Number, Flag, Filled, Fault);
+
+struct LooseVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Loose<'de>> Visitor<'de> for LooseVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<T, E> {
+        Ok(T::flag(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<T, E> {
+        Ok(T::number(value as f64))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<T, E> {
+        Ok(T::number(value as f64))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<T, E> {
+        Ok(T::number(value))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<T, E> {
+        Ok(T::borrowed(text))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<T, E> {
+        Ok(T::text(text))
+    }
+
+    fn visit_unit<E>(self) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<T, A::Error> {
+        T::array(items)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+        T::object(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_say_what_they_can() {
+        let vectors = [
+            (r#""boom""#, Some("boom")),
+            (r#"{"message":"m\n","type":"t","code":429}"#, Some("t: m\n")),
+            (r#"{"code":500}"#, Some("error")),
+            (r#"["x"]"#, Some("error")),
+            ("true", Some("error")),
+            ("429", Some("error 429")),
+            ("null", None),
+            ("false", None),
+            (r#""""#, None),
+            ("{}", None),
+            ("[]", None),
+        ];
+        for (json, expected) in vectors {
+            let fault: Fault = serde_json::from_str(json).unwrap();
+            assert_eq!(fault.0.as_deref(), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_reads_as_absent() {
+        for json in ["null", "true", "1", "-1.5", "[1,{\"a\":2}]", "{\"a\":[1]}"] {
+            assert!(serde_json::from_str::<Word<'_>>(json).unwrap().0.is_none(), "{json}");
+        }
+        for json in ["null", "true", "\"12\"", "[1]", "{}", "-1"] {
+            assert_eq!(serde_json::from_str::<Number>(json).unwrap().count(), None, "{json}");
+        }
+        assert_eq!(serde_json::from_str::<Number>("12.0").unwrap().count(), Some(12));
+        assert_eq!(serde_json::from_str::<Number>("1e300").unwrap().count(), Some(u64::MAX));
+    }
+}

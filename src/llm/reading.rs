@@ -1,0 +1,142 @@
+//! What was read of one answer.
+
+use std::time::Duration;
+
+use super::{Usage, UsageSource};
+
+/// The most bytes kept of an error message, id or model name that an upstream sends.
+pub(super) const TEXT_LIMIT: usize = 256;
+
+/// The most bytes kept of a finish reason.
+const FINISH_REASON_LIMIT: usize = 64;
+
+const FINISH_REASONS_MAX: usize = 8;
+
+const SLOW_GAPS_MAX: usize = 16;
+
+/// What was read of one answer. All times count from "request head complete".
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reading {
+    pub first_byte: Option<Duration>,
+    /// The first thing the model produced: reasoning, answer or tool input.
+    pub first_token: Option<Duration>,
+    /// The first output that is not reasoning.
+    pub first_answer: Option<Duration>,
+    pub last_token: Option<Duration>,
+    /// Longest time between two token frames.
+    pub max_gap: Option<Duration>,
+    /// Gaps longer than the route's `slow_gap`, with the time at which each ended; the first 16 of them.
+    pub slow_gaps: Vec<(Duration, Duration)>,
+    /// Events, lines or, where there is no framing, reads.
+    pub frames: u64,
+    /// Frames that carried a token.
+    pub token_frames: u64,
+    pub bytes: u64,
+    pub usage: Usage,
+    pub usage_source: UsageSource,
+    /// One a choice, in the order they came; the first 8, each bounded to 64 bytes.
+    pub finish_reasons: Vec<String>,
+    /// Bounded to 256 bytes, as is the model.
+    pub response_id: Option<String>,
+    pub response_model: Option<String>,
+    /// What an error event inside the stream said, bounded to 256 bytes; the first one.
+    pub error: Option<String>,
+    /// The dialect's normal end was seen, and no error before it.
+    pub normal_end: bool,
+}
+
+/// What dialects note. The first id, model and error stay.
+impl Reading {
+    pub(super) fn note_id(&mut self, id: Option<&str>) {
+        note(&mut self.response_id, id);
+    }
+
+    pub(super) fn note_model(&mut self, model: Option<&str>) {
+        note(&mut self.response_model, model);
+    }
+
+    pub(super) fn note_error(&mut self, error: &str) {
+        note(&mut self.error, Some(error));
+    }
+
+    pub(super) fn note_finish_reason(&mut self, reason: Option<&str>) {
+        if let Some(reason) = reason
+            && self.finish_reasons.len() < FINISH_REASONS_MAX
+        {
+            self.finish_reasons.push(cut(reason, FINISH_REASON_LIMIT).to_owned());
+        }
+    }
+
+    /// Books a token frame that ended at `now`.
+    pub(super) fn note_token(&mut self, is_answer: bool, now: Duration, slow_gap: Duration) {
+        self.token_frames += 1;
+        self.first_token.get_or_insert(now);
+        if is_answer {
+            self.first_answer.get_or_insert(now);
+        }
+        if let Some(last) = self.last_token {
+            let gap = now.saturating_sub(last);
+            self.max_gap = self.max_gap.max(Some(gap));
+            if gap > slow_gap && self.slow_gaps.len() < SLOW_GAPS_MAX {
+                self.slow_gaps.push((gap, now));
+            }
+        }
+        self.last_token = self.last_token.max(Some(now));
+    }
+
+    /// Draws what follows from the rest.
+    pub(super) fn settle(&mut self) {
+        self.normal_end &= self.error.is_none();
+        self.usage_source = if self.usage.is_known() { UsageSource::Reported } else { UsageSource::Missing };
+    }
+}
+
+fn note(slot: &mut Option<String>, text: Option<&str>) {
+    if slot.is_none() {
+        *slot = text.map(|text| cut(text, TEXT_LIMIT).to_owned());
+    }
+}
+
+/// The first `limit` bytes of a text, less what would be half a character.
+pub(super) fn cut(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn gaps_stand_between_token_frames() {
+        let mut reading = Reading::default();
+        for (at, is_answer) in [(10, false), (30, true), (31, true), (131, true)] {
+            reading.note_token(is_answer, ms(at), ms(20));
+        }
+        assert_eq!((reading.first_token, reading.first_answer), (Some(ms(10)), Some(ms(30))));
+        assert_eq!((reading.last_token, reading.max_gap), (Some(ms(131)), Some(ms(100))));
+        assert_eq!(reading.slow_gaps, [(ms(100), ms(131))], "a gap of exactly the limit is not slow");
+        assert_eq!(reading.token_frames, 4);
+    }
+
+    #[test]
+    fn what_an_upstream_sends_is_bounded() {
+        let mut reading = Reading::default();
+        let long = "ä".repeat(10_000);
+        reading.note_id(Some(&long));
+        reading.note_model(Some(&long));
+        reading.note_error(&format!("x{long}"));
+        for at in 0..100 {
+            reading.note_finish_reason(Some(&long));
+            reading.note_token(true, ms(at * 10), Duration::ZERO);
+        }
+        assert_eq!(reading.response_id.as_ref().map(String::len), Some(256));
+        assert_eq!(reading.response_model.as_ref().map(String::len), Some(256));
+        assert_eq!(reading.error.as_ref().map(String::len), Some(255), "cut at a character");
+        assert_eq!((reading.finish_reasons.len(), reading.slow_gaps.len()), (8, 16));
+        assert!(reading.finish_reasons.iter().all(|reason| reason.len() == 64));
+    }
+}

@@ -1,0 +1,88 @@
+//! Which route a request takes, which of its targets, and under which path it goes on.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::config::settings::{Glob, Route, Target};
+
+/// What routing looks at in a request.
+pub struct RequestHead<'a> {
+    pub method: &'a str,
+    /// As it came, percent-encoded, without the query.
+    pub path: &'a str,
+    /// A header's first value, by its name in lower case.
+    pub header: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// The model that a JSON body names, where one was read.
+    pub model: Option<&'a str>,
+}
+
+/// The first route that matches. A route that asks for models matches only where one is known.
+#[must_use]
+pub fn pick<'a>(routes: &'a [Arc<Route>], head: &RequestHead<'_>) -> Option<&'a Arc<Route>> {
+    routes.iter().find(|route| matches_head(route, head) && matches_model(&route.models, head.model))
+}
+
+/// Whether the body must be read before [`pick`] can tell: a route that this head may take asks for a model, and no
+/// route before it takes the request anyway.
+#[must_use]
+pub fn needs_body(routes: &[Arc<Route>], head: &RequestHead<'_>) -> bool {
+    routes.iter().find(|route| matches_head(route, head)).is_some_and(|route| !route.models.is_empty())
+}
+
+/// One of the route's targets, by weight. `roll` is uniform over all of `u64`; the same roll takes the same target
+/// for as long as the weights stay. `None` only where every weight is zero, which no checked route has.
+#[must_use]
+pub fn target(route: &Route, roll: u64) -> Option<&Target> {
+    let total: u64 = route.targets.iter().map(|target| u64::from(target.weight)).sum();
+    // The roll's place in [0, total): high bits decide, so that no weight is favoured by a remainder.
+    let point = (u128::from(roll) * u128::from(total)) >> u64::BITS;
+    let mut end = 0_u128;
+    route.targets.iter().find(|target| {
+        end += u128::from(target.weight);
+        point < end
+    })
+}
+
+/// The path and query under which a request goes on: the target's path in place of the pattern's literal start, the
+/// endpoint's base path in front. Query and percent-encoding stay as they came; so does `*`, the target of OPTIONS.
+#[must_use]
+pub fn upstream_path<'a>(route: &Route, target: &Target, base_path: &str, path_and_query: &'a str) -> Cow<'a, str> {
+    if !path_and_query.starts_with('/') {
+        return Cow::Borrowed(path_and_query);
+    }
+    let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
+    let replaced = target.path.as_deref().and_then(|new| replace_start(&route.path.0, new, path));
+    match replaced {
+        None if base_path.is_empty() => Cow::Borrowed(path_and_query),
+        None => Cow::Owned(format!("{base_path}{path_and_query}")),
+        Some((start, rest)) => Cow::Owned(format!("{base_path}{start}{rest}{query}")),
+    }
+}
+
+/// Splits a path into its new start and what stays of it. `None`: the path does not start as the pattern does.
+fn replace_start<'a>(pattern: &Glob, new: &'a str, path: &'a str) -> Option<(&'a str, &'a str)> {
+    if pattern.is_literal() {
+        return (path == pattern.source).then_some((new, ""));
+    }
+    let literal = pattern.literal_prefix();
+    let rest = path.strip_prefix(literal)?;
+    if !literal.ends_with('/') {
+        return Some((new, rest));
+    }
+    // The slash between the two parts is the path's own, so that `/v2` and `/v2/` mean the same.
+    Some((new.strip_suffix('/').unwrap_or(new), path.get(literal.len() - 1..)?))
+}
+
+fn matches_head(route: &Route, head: &RequestHead<'_>) -> bool {
+    route.path.0.matches(head.path)
+        && (route.methods.is_empty() || route.methods.iter().any(|method| method == head.method))
+        && route.headers.iter().all(|(name, value)| (head.header)(name) == Some(value.as_str()))
+}
+
+fn matches_model(globs: &[Glob], model: Option<&str>) -> bool {
+    globs.is_empty() || model.is_some_and(|model| globs.iter().any(|glob| glob.matches(model)))
+}
+
+#[cfg(test)]
+#[path = "routing_tests.rs"]
+mod tests;

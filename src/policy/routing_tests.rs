@@ -1,0 +1,138 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Settings;
+
+/// Settings of two upstreams, a and b, and these routes.
+fn settings(routes: &str) -> Settings {
+    let text = format!(
+        "{routes}\n[[upstream]]\nname = \"a\"\nurl = \"http://a\"\n[[upstream]]\nname = \"b\"\nurl = \"http://b/base\"\n"
+    );
+    let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+    crate::config::parse(&text, "test.toml", &|_| None, &no_file).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn head<'a>(method: &'a str, path: &'a str, model: Option<&'a str>) -> RequestHead<'a> {
+    RequestHead { method, path, header: &|_| None, model }
+}
+
+fn picked<'a>(settings: &'a Settings, head: &RequestHead<'_>) -> Option<&'a str> {
+    pick(&settings.routes, head).map(|route| &*route.name)
+}
+
+const ROUTES: &str = r#"
+[[route]]
+name = "gold"
+path = "/v1/*"
+headers = { X-Tier = "gold" }
+upstream = "a"
+[[route]]
+name = "big"
+path = "/v1/chat/*"
+methods = ["post"]
+models = ["gpt-4o*", "llama"]
+upstream = "a"
+[[route]]
+name = "v1"
+path = "/v1/*"
+upstream = "b"
+[[route]]
+name = "late"
+path = "/*"
+models = ["x"]
+upstream = "b"
+"#;
+
+#[test]
+fn the_first_match_wins() {
+    let settings = settings(ROUTES);
+    let path = "/v1/chat/completions";
+    assert_eq!(picked(&settings, &head("POST", path, Some("gpt-4o-mini"))), Some("big"));
+    assert_eq!(picked(&settings, &head("POST", path, Some("llama-3"))), Some("v1"));
+    assert_eq!(picked(&settings, &head("POST", path, None)), Some("v1"));
+    assert_eq!(picked(&settings, &head("GET", path, Some("gpt-4o"))), Some("v1"));
+    assert_eq!(picked(&settings, &head("POST", "/other", Some("x"))), Some("late"));
+    assert_eq!(picked(&settings, &head("POST", "/other", None)), None);
+    assert_eq!(picked(&settings, &head("POST", "/V1/chat", None)), None, "paths are case-sensitive");
+
+    let gold = |name: &str| (name == "x-tier").then_some("gold");
+    let head = RequestHead { header: &gold, ..head("POST", path, Some("gpt-4o")) };
+    assert_eq!(picked(&settings, &head), Some("gold"));
+}
+
+#[test]
+fn the_body_is_read_only_where_a_model_may_decide() {
+    let settings = settings(ROUTES);
+    assert!(needs_body(&settings.routes, &head("POST", "/v1/chat/completions", None)));
+    assert!(!needs_body(&settings.routes, &head("GET", "/v1/chat/completions", None)));
+    assert!(!needs_body(&settings.routes, &head("POST", "/v1/models", None)), "v1 takes it before late may");
+    assert!(needs_body(&settings.routes, &head("POST", "/else", None)));
+    let gold = |name: &str| (name == "x-tier").then_some("gold");
+    let head = RequestHead { header: &gold, ..head("POST", "/v1/chat/completions", None) };
+    assert!(!needs_body(&settings.routes, &head));
+}
+
+#[test]
+fn targets_share_by_weight() {
+    let settings = settings(
+        "[[route]]\ntargets = [{ upstream = \"a\", weight = 3 }, { name = \"off\", upstream = \"a\", weight = 0 }, { upstream = \"b\" }]",
+    );
+    let route = &settings.routes[0];
+    let name = |roll: u64| &*target(route, roll).unwrap().name;
+    assert_eq!((name(0), name(u64::MAX)), ("a", "b"));
+    // The borders stand where the weights put them, and the target of weight 0 gets nothing.
+    assert_eq!((name(u64::MAX / 4 * 3 - 4), name(u64::MAX / 4 * 3 + 4)), ("a", "b"));
+    let rolls = 4_000;
+    let share = (0..rolls).filter(|n| name(n * (u64::MAX / rolls)) == "a").count();
+    assert!((2_998..=3_002).contains(&share), "{share}");
+}
+
+#[test]
+fn no_weight_at_all_gives_no_target() {
+    let mut route = Route::clone(&settings("[[route]]\nupstream = \"a\"").routes[0]);
+    route.targets[0].weight = 0;
+    assert_eq!(target(&route, 7), None);
+}
+
+#[test]
+fn paths_are_rewritten() {
+    for (pattern, new, base, came, goes) in [
+        ("/api/v1/*", Some("/api/v2"), "", "/api/v1/chat?q=/api/v1/", "/api/v2/chat?q=/api/v1/"),
+        ("/api/v1/*", Some("/api/v2/"), "", "/api/v1/chat", "/api/v2/chat"),
+        ("/api/v1/*", Some("/"), "", "/api/v1/chat%2Fx", "/chat%2Fx"),
+        ("/api/v1/*", Some("/"), "", "/api/v1/", "/"),
+        ("/api/v1/*", Some("/x"), "/base", "/api/v1/", "/base/x/"),
+        ("/api/v1*", Some("/v2"), "", "/api/v1beta/chat", "/v2beta/chat"),
+        ("/chat", Some("/v1/chat/completions"), "/base", "/chat?a=1", "/base/v1/chat/completions?a=1"),
+        ("/*", Some("/up"), "", "/a//b/../c", "/up/a//b/../c"),
+        ("/v1/*", None, "/base", "/v1/a%20b?x=%26", "/base/v1/a%20b?x=%26"),
+        ("*", None, "", "/any?thing", "/any?thing"),
+        ("*", None, "/base", "/", "/base/"),
+        ("*", None, "/base", "*", "*"),
+        ("/a/*/b/*", Some("/z"), "", "/a/x/b/y", "/z/x/b/y"),
+    ] {
+        let path = new.map_or_else(String::new, |new| format!(", path = \"{new}\""));
+        let settings = settings(&format!("[[route]]\npath = \"{pattern}\"\ntargets = [{{ upstream = \"a\"{path} }}]"));
+        let route = &settings.routes[0];
+        assert_eq!(upstream_path(route, &route.targets[0], base, came), goes, "{pattern} → {new:?} of {came}");
+    }
+}
+
+#[test]
+fn an_untouched_path_is_not_copied() {
+    let settings = settings("[[route]]\nupstream = \"a\"");
+    let route = &settings.routes[0];
+    assert!(matches!(upstream_path(route, &route.targets[0], "", "/a?b"), Cow::Borrowed("/a?b")));
+}
+
+proptest! {
+    #[test]
+    fn any_path_goes_on_as_a_path(pattern in "/[a-z/]{0,6}\\*?", new in "/[a-z/]{0,6}", came in "/[a-z/%?.]{0,12}") {
+        let settings = settings(&format!("[[route]]\npath = \"{pattern}\"\ntargets = [{{ upstream = \"a\", path = \"{new}\" }}]"));
+        let route = &settings.routes[0];
+        let goes = upstream_path(route, &route.targets[0], "/base", &came);
+        prop_assert!(goes.starts_with("/base/"));
+        let query = |text: &str| text.find('?').map(|at| text[at..].to_owned());
+        prop_assert_eq!(query(&goes), query(&came));
+    }
+}
