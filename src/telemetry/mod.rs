@@ -1,6 +1,41 @@
-//! One record per request.
+//! One record per request, and its renderings: metrics, spans, the log line, the live feed.
+//!
+//! ```text
+//! Record ──▶ publish ──┬─▶ metrics      counted at once; read by /metrics
+//!                      ├─▶ spans        built and sent by a thread of their own
+//!                      ├─▶ access log   rendered and written by a thread of its own
+//!                      └─▶ live view    the last thousand
+//! ```
 
+pub mod access_log;
+#[cfg(feature = "server")]
+mod collector;
+#[cfg(feature = "server")]
+pub mod export;
+#[cfg(feature = "server")]
+mod exposition;
+#[cfg(feature = "server")]
+mod facade;
+pub mod ids;
+mod json;
+pub mod live;
+#[cfg(feature = "server")]
+pub mod logs;
+#[cfg(feature = "server")]
+pub mod metrics;
 pub mod phases;
+mod queue;
 pub mod record;
+#[cfg(test)]
+mod samples;
+pub mod semconv;
+#[cfg(feature = "server")]
+pub mod spans;
+pub mod trace_context;
 
+#[cfg(feature = "server")]
+pub use facade::{StartError, Telemetry};
+#[cfg(feature = "server")]
+pub use metrics::Metrics;
+pub use queue::Dropped;
 pub use record::Record;

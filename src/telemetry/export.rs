@@ -1,0 +1,276 @@
+//! Brings spans to a collector over OTLP, from a thread of its own behind a bounded queue: a slow or dead collector costs
+//! spans, which are counted, and never requests.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{Context as TraceContext, InstrumentationScope};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{
+    Sampler, SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter as Destination, SpanProcessor,
+};
+
+use super::collector::{self, Collector, ExportError};
+use super::queue::{Dropped, Pace, Queue};
+use super::record::Record;
+use super::spans::{self, Late, Slow};
+use crate::config::settings;
+
+/// Sends the spans of requests, and the program's own, to a collector.
+#[derive(Debug)]
+pub struct SpanExporter {
+    sender: Sender,
+    first_token_us: AtomicU64,
+    gap_us: AtomicU64,
+    /// Of the program's own spans, which come through `tracing`.
+    provider: SdkTracerProvider,
+}
+
+impl SpanExporter {
+    /// The exporter that the settings and the standard `OTEL_*` environment variables ask for; `None` when they ask for
+    /// none. A collector that cannot be reached is no error: it may come later.
+    ///
+    /// # Errors
+    /// When the endpoint is no URL, TLS cannot be set up, or the system gives no thread.
+    pub fn build(settings: &settings::Telemetry) -> Result<Option<Self>, ExportError> {
+        let Some(Collector { exporter, driver, resource }) = collector::connect(settings)? else { return Ok(None) };
+        let pace = collector::pace();
+        let slow = Slow { first_token: settings.slow_first_token, gap: settings.slow_gap };
+        Self::start(exporter, driver, resource, pace, slow, settings.sample_ratio).map(Some)
+    }
+
+    pub(super) fn start<E: Destination + 'static>(
+        mut exporter: E,
+        driver: Driver,
+        resource: Resource,
+        pace: Pace,
+        slow: Slow,
+        ratio: f64,
+    ) -> Result<Self, ExportError> {
+        exporter.set_resource(&resource);
+        let dropped = Dropped::default();
+        let lost = dropped.clone();
+        let queue = Queue::spawn("otlp-export", pace, move || {
+            let mut worker = Worker::new(exporter, driver, pace.batch, lost);
+            move |items: &mut Vec<Item>| worker.handle(items)
+        });
+        let sender = Sender { queue: queue.map_err(ExportError::Thread)?, dropped };
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(sender.clone())
+            .with_resource(resource)
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio))))
+            .build();
+        let made = Self { sender, first_token_us: AtomicU64::new(0), gap_us: AtomicU64::new(0), provider };
+        made.slow(slow);
+        Ok(made)
+    }
+
+    /// Sends the spans of a request that was sampled, failed or was slow.
+    pub fn export(&self, record: &Arc<Record>) {
+        let late = if record.trace.sampled {
+            None
+        } else {
+            let slow = Slow {
+                first_token: Duration::from_micros(self.first_token_us.load(Ordering::Relaxed)),
+                gap: Duration::from_micros(self.gap_us.load(Ordering::Relaxed)),
+            };
+            match Late::reason(record, slow) {
+                Some(late) => Some(late),
+                None => return,
+            }
+        };
+        // A request that ended before it got an identity has no trace.
+        if record.trace.trace_id != 0 {
+            self.sender.send(Item::Request(Arc::clone(record), late));
+        }
+    }
+
+    /// What is slow from now on.
+    pub fn slow(&self, slow: Slow) {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.first_token_us.store(micros(slow.first_token), Ordering::Relaxed);
+        self.gap_us.store(micros(slow.gap), Ordering::Relaxed);
+    }
+
+    /// What makes the program's own spans.
+    pub fn tracer(&self) -> SdkTracer {
+        self.provider.tracer("streamgauge")
+    }
+
+    /// Spans that were lost.
+    pub fn dropped(&self) -> &Dropped {
+        &self.sender.dropped
+    }
+
+    /// Sends what waits, at most for `timeout`, and nothing after it; tells whether nothing waits any more.
+    pub fn shutdown(&self, timeout: Duration) -> bool {
+        let flushed = self.sender.queue.flush(timeout);
+        self.sender.queue.close();
+        flushed
+    }
+}
+
+/// What waits to be sent. Trees are built on the exporting thread, from the record that all renderings share.
+#[derive(Debug)]
+enum Item {
+    Request(Arc<Record>, Option<Late>),
+    Own(Box<SpanData>),
+}
+
+impl Item {
+    fn spans(&self) -> u64 {
+        match self {
+            Self::Request(record, _) => spans::count(record),
+            Self::Own(_) => 1,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Sender {
+    queue: Queue<Item>,
+    dropped: Dropped,
+}
+
+impl Sender {
+    fn send(&self, item: Item) {
+        if let Err(item) = self.queue.push(item) {
+            self.dropped.add(item.spans());
+        }
+    }
+}
+
+/// Takes the program's own spans off the tracing layer.
+impl SpanProcessor for Sender {
+    fn on_start(&self, _: &mut Span, _: &TraceContext) {}
+
+    fn on_end(&self, span: SpanData) {
+        if span.span_context.is_sampled() {
+            self.send(Item::Own(Box::new(span)));
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.shutdown_with_timeout(Duration::from_secs(5))
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        if self.queue.flush(timeout) { Ok(()) } else { Err(OTelSdkError::Timeout(timeout)) }
+    }
+}
+
+/// What an exporter's futures run on.
+pub(super) enum Driver {
+    /// The exporting thread itself: the HTTP exporter blocks, and must not be inside a runtime.
+    Thread,
+    /// A runtime with a thread of its own, which keeps the gRPC connection alive between exports.
+    Runtime(tokio::runtime::Runtime),
+}
+
+impl Driver {
+    fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        match self {
+            Self::Thread => block_on(future),
+            Self::Runtime(runtime) => runtime.block_on(future),
+        }
+    }
+}
+
+struct Worker<E: Destination> {
+    exporter: E,
+    driver: Driver,
+    scope: InstrumentationScope,
+    /// Spans in one export at most.
+    batch: usize,
+    spans: Vec<SpanData>,
+    lost: Dropped,
+    /// The last export failed: said once, and once when it is over.
+    failing: bool,
+}
+
+impl<E: Destination> Worker<E> {
+    fn new(exporter: E, driver: Driver, batch: usize, lost: Dropped) -> Self {
+        let scope = InstrumentationScope::builder("streamgauge").with_version(env!("CARGO_PKG_VERSION")).build();
+        Self { exporter, driver, scope, batch, spans: Vec::new(), lost, failing: false }
+    }
+
+    fn handle(&mut self, items: &mut Vec<Item>) {
+        // What this thread does must not make spans that it then exports.
+        let _suppressed = TraceContext::enter_telemetry_suppressed_scope();
+        for item in items.drain(..) {
+            match item {
+                Item::Request(record, late) => spans::build(&record, late, &self.scope, &mut self.spans),
+                Item::Own(span) => self.spans.push(*span),
+            }
+            if self.spans.len() >= self.batch {
+                self.export();
+            }
+        }
+        self.export();
+    }
+
+    fn export(&mut self) {
+        if self.spans.is_empty() {
+            return;
+        }
+        let spans = std::mem::take(&mut self.spans);
+        let count = spans.len() as u64;
+        match self.driver.run(self.exporter.export(spans)) {
+            Ok(()) if self.failing => {
+                self.failing = false;
+                tracing::info!(
+                    event = "telemetry.export_recovered",
+                    lost = self.lost.get(),
+                    "spans reach the collector again"
+                );
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.lost.add(count);
+                if !self.failing {
+                    self.failing = true;
+                    tracing::warn!(
+                        event = "telemetry.export_failed",
+                        %error,
+                        "spans do not reach the collector; they are dropped and counted until they do"
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl<E: Destination> Drop for Worker<E> {
+    fn drop(&mut self) {
+        let _ = self.exporter.shutdown();
+    }
+}
+
+/// Runs a future on this thread, which sleeps while the future waits.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "export_tests.rs"]
+mod tests;

@@ -1,0 +1,180 @@
+//! All renderings of a record behind one name.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::access_log::{AccessLog, Style};
+use super::collector::ExportError;
+use super::export::SpanExporter;
+use super::live::Live;
+use super::logs::{self, Format, Log, LogError};
+use super::metrics::{InFlight, Metrics};
+use super::record::Record;
+use super::spans::Slow;
+use crate::config::settings;
+
+/// The telemetry of the process.
+pub struct Telemetry {
+    metrics: Metrics,
+    live: Arc<Live>,
+    access_log: Option<AccessLog>,
+    spans: Option<SpanExporter>,
+    log: Option<Log>,
+}
+
+/// Why telemetry does not start. None of these is worth running without it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the access log cannot be written: the system gives no thread: {0}")]
+    AccessLog(io::Error),
+}
+
+impl Telemetry {
+    /// Sets up everything for this process, once: the log on stderr, the access log on stdout, spans to a collector. To be
+    /// called outside of any async runtime.
+    ///
+    /// # Errors
+    /// When the collector's endpoint is no URL, the log is set up already, or the system gives no thread.
+    pub fn start(settings: &settings::Telemetry, format: Format) -> Result<Arc<Self>, StartError> {
+        let spans = SpanExporter::build(settings)?;
+        let log = logs::init(format, spans.as_ref().map(SpanExporter::tracer))?;
+        let style = match format {
+            Format::Human => Style::human(),
+            Format::Json => Style::Json,
+        };
+        let access_log = AccessLog::start(style, io::stdout()).map_err(StartError::AccessLog)?;
+        Ok(Arc::new(Self::with(Some(access_log), spans, Some(log))))
+    }
+
+    /// Telemetry with these renderings beside metrics and the live view.
+    pub fn new(access_log: Option<AccessLog>, spans: Option<SpanExporter>) -> Self {
+        Self::with(access_log, spans, None)
+    }
+
+    /// Metrics and the live view alone, and nothing of the process touched: for tests of other rooms.
+    pub fn for_tests() -> Arc<Self> {
+        Arc::new(Self::new(None, None))
+    }
+
+    /// Tells of one finished request in every rendering. Never blocks, and never fails.
+    pub fn publish(&self, record: Record) {
+        self.metrics.observe(&record);
+        let record = Arc::new(record);
+        if let Some(spans) = &self.spans {
+            spans.export(&record);
+        }
+        if let Some(access_log) = &self.access_log {
+            access_log.write(&record);
+        }
+        self.live.ended(record);
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Counts a request of `route` as being served until the guard goes.
+    pub fn in_flight(&self, route: &str) -> InFlight {
+        self.metrics.in_flight(route)
+    }
+
+    /// Counts a WebSocket as open until the guard goes.
+    pub fn websocket_in_flight(&self) -> InFlight {
+        self.metrics.websocket_in_flight()
+    }
+
+    /// Takes over what can change while the process runs: what is slow. The collector and the service's name need a
+    /// restart; the sample ratio is asked for at each request.
+    pub fn apply(&self, settings: &settings::Telemetry) {
+        if let Some(spans) = &self.spans {
+            spans.slow(Slow { first_token: settings.slow_first_token, gap: settings.slow_gap });
+        }
+    }
+
+    /// Sends and writes what waits, at most for `timeout`; spans that come later are lost. Tells whether nothing waits.
+    pub fn shutdown(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        // The short ones first: a dead collector may take all the time there is.
+        let written = self.access_log.as_ref().is_none_or(|log| log.flush(left()));
+        let sent = self.spans.as_ref().is_none_or(|spans| spans.shutdown(left()));
+        if !sent {
+            tracing::warn!(
+                event = "telemetry.not_flushed",
+                ?timeout,
+                "spans that the collector did not take in time are lost"
+            );
+        }
+        let logged = self.log.as_ref().is_none_or(|log| log.flush(left().max(LOG_FLUSH)));
+        written && sent && logged
+    }
+
+    fn with(access_log: Option<AccessLog>, spans: Option<SpanExporter>, log: Option<Log>) -> Self {
+        let metrics = Metrics::new();
+        if let Some(spans) = &spans {
+            metrics.watch_dropped("traces", spans.dropped());
+        }
+        if let Some(access_log) = &access_log {
+            metrics.watch_dropped("access_log", access_log.dropped());
+        }
+        if let Some(log) = &log {
+            metrics.watch_dropped("log", log.dropped());
+        }
+        Self { metrics, live: Arc::default(), access_log, spans, log }
+    }
+}
+
+/// The log's last words may take this long even when all the time is used up.
+const LOG_FLUSH: Duration = Duration::from_millis(100);
+
+impl Drop for Telemetry {
+    /// Whoever forgets [`Telemetry::shutdown`], as on the way out of a failed start, still sees the log's last words.
+    fn drop(&mut self) {
+        if let Some(log) = &self.log {
+            log.flush(LOG_FLUSH);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::samples::{chat, plain};
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_record_is_told_once_in_every_rendering() {
+        let (reader, writer) = io::pipe().unwrap();
+        let log = AccessLog::start(Style::Json, writer).unwrap();
+        let telemetry = Telemetry::new(Some(log), None);
+        telemetry.publish(chat("gpt-4o"));
+        telemetry.publish(plain());
+        assert!(telemetry.shutdown(LONG));
+        let (_, metrics) = telemetry.metrics().encode(None);
+        assert!(metrics.contains("gen_ai_server_time_to_first_token_seconds_count{route=\"chat\""));
+        assert!(metrics.contains("streamgauge_telemetry_dropped_total{signal=\"access_log\"} 0"));
+        assert_eq!(telemetry.live().json().matches("\"request_id\"").count(), 2);
+        drop(telemetry);
+        assert_eq!(io::read_to_string(reader).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn without_any_destination_nothing_waits() {
+        let telemetry = Telemetry::for_tests();
+        telemetry.publish(chat("gpt-4o"));
+        let guard = telemetry.in_flight("chat");
+        assert!(telemetry.metrics().encode(None).1.contains("streamgauge_streams_in_flight{route=\"chat\"} 1"));
+        drop(guard);
+        assert!(telemetry.shutdown(Duration::ZERO));
+    }
+}

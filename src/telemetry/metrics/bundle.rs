@@ -1,0 +1,283 @@
+//! The handles of one combination of labels, resolved once: a request then pays one lookup, not one a metric.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use super::families::Families;
+use super::series::{Counter, Histogram};
+use crate::telemetry::record::{ErrorType, Outcome, Phase};
+
+/// The labels that most metrics of a request share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Labels<'a> {
+    pub(super) route: &'a str,
+    pub(super) upstream: &'a str,
+    pub(super) variant: &'a str,
+    pub(super) model: &'a str,
+    pub(super) operation: &'static str,
+    pub(super) provider: &'static str,
+}
+
+/// The series of requests with the same labels. Each is made when the first value for it comes, so that a route
+/// without LLM traffic has no empty LLM series.
+pub(super) struct Bundle {
+    route: Box<str>,
+    upstream: Box<str>,
+    variant: Box<str>,
+    model: Box<str>,
+    operation: &'static str,
+    provider: &'static str,
+    phases: [Slot<Histogram>; Phase::ALL.len()],
+    overhead: Slot<Histogram>,
+    first_token: Slot<Histogram>,
+    per_token: Slot<Histogram>,
+    first_byte: Slot<Histogram>,
+    first_answer: Slot<Histogram>,
+    token_gap: Slot<Histogram>,
+    slow_gaps: Slot<Counter>,
+    /// By error; the last is success.
+    durations: [Slot<Histogram>; ErrorType::ALL.len() + 1],
+    token_usage: [Slot<Histogram>; 2],
+    tokens: [Slot<Counter>; TokenType::ALL.len()],
+    usage: [Slot<Counter>; 2],
+    /// Attempts at this upstream that succeeded.
+    attempts_ok: Slot<Counter>,
+    /// The first few results seen: nearly all requests end in one of them.
+    results: [OnceLock<Result>; 6],
+}
+
+type Slot<M> = OnceLock<Arc<M>>;
+
+/// An outcome and a status, and how often requests ended so.
+type Result = (Outcome, Option<u16>, Arc<Counter>);
+
+/// What kind of tokens are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenType {
+    Input,
+    CachedInput,
+    CacheWrite,
+    Output,
+    Reasoning,
+}
+
+impl TokenType {
+    pub(super) const ALL: [Self; 5] = [Self::Input, Self::CachedInput, Self::CacheWrite, Self::Output, Self::Reasoning];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::CachedInput => "cached_input",
+            Self::CacheWrite => "cache_write",
+            Self::Output => "output",
+            Self::Reasoning => "reasoning",
+        }
+    }
+}
+
+/// A handle from its slot, resolved by `$values` of `$family` the first time.
+macro_rules! handle {
+    ($slot:expr, $family:expr, $values:expr) => {
+        $slot.get_or_init(|| $family.get($values))
+    };
+}
+
+impl Bundle {
+    fn new(labels: Labels<'_>) -> Self {
+        Self {
+            route: labels.route.into(),
+            upstream: labels.upstream.into(),
+            variant: labels.variant.into(),
+            model: labels.model.into(),
+            operation: labels.operation,
+            provider: labels.provider,
+            phases: Default::default(),
+            overhead: OnceLock::new(),
+            first_token: OnceLock::new(),
+            per_token: OnceLock::new(),
+            first_byte: OnceLock::new(),
+            first_answer: OnceLock::new(),
+            token_gap: OnceLock::new(),
+            slow_gaps: OnceLock::new(),
+            durations: [const { OnceLock::new() }; _],
+            token_usage: Default::default(),
+            tokens: Default::default(),
+            usage: Default::default(),
+            attempts_ok: OnceLock::new(),
+            results: Default::default(),
+        }
+    }
+
+    fn labels(&self) -> Labels<'_> {
+        Labels {
+            route: &self.route,
+            upstream: &self.upstream,
+            variant: &self.variant,
+            model: &self.model,
+            operation: self.operation,
+            provider: self.provider,
+        }
+    }
+
+    fn target(&self) -> [&str; 3] {
+        [&self.route, &self.upstream, &self.variant]
+    }
+
+    fn genai(&self) -> [&str; 6] {
+        [&self.route, &self.upstream, &self.variant, &self.model, self.operation, self.provider]
+    }
+
+    fn genai_and<'a>(&'a self, last: &'a str) -> [&'a str; 7] {
+        let [route, upstream, variant, model, operation, provider] = self.genai();
+        [route, upstream, variant, model, operation, provider, last]
+    }
+
+    pub(super) fn phase(&self, of: &Families, phase: Phase) -> Option<&Histogram> {
+        let slot = self.phases.get(phase as usize)?;
+        Some(handle!(slot, of.phase, [&self.route, &self.upstream, phase.as_str()]))
+    }
+
+    pub(super) fn overhead(&self, of: &Families) -> &Histogram {
+        handle!(self.overhead, of.overhead, [&self.route])
+    }
+
+    pub(super) fn first_token(&self, of: &Families) -> &Histogram {
+        handle!(self.first_token, of.first_token, self.genai())
+    }
+
+    pub(super) fn per_token(&self, of: &Families) -> &Histogram {
+        handle!(self.per_token, of.per_token, self.genai())
+    }
+
+    pub(super) fn first_byte(&self, of: &Families) -> &Histogram {
+        handle!(self.first_byte, of.first_byte, self.target())
+    }
+
+    pub(super) fn first_answer(&self, of: &Families) -> &Histogram {
+        handle!(self.first_answer, of.first_answer, self.target())
+    }
+
+    pub(super) fn token_gap(&self, of: &Families) -> &Histogram {
+        handle!(self.token_gap, of.token_gap, self.target())
+    }
+
+    pub(super) fn slow_gaps(&self, of: &Families) -> &Counter {
+        handle!(self.slow_gaps, of.slow_gaps, [&self.route, &self.upstream])
+    }
+
+    pub(super) fn duration(&self, of: &Families, error: Option<ErrorType>) -> Option<&Histogram> {
+        let slot = self.durations.get(error.map_or(ErrorType::ALL.len(), |error| error as usize))?;
+        let word = error.map_or("", ErrorType::as_str);
+        Some(handle!(slot, of.request_duration, self.genai_and(word)))
+    }
+
+    /// Tokens a request; `output` or input.
+    pub(super) fn token_usage(&self, of: &Families, output: bool) -> Option<&Histogram> {
+        let slot = self.token_usage.get(usize::from(output))?;
+        Some(handle!(slot, of.token_usage, self.genai_and(if output { "output" } else { "input" })))
+    }
+
+    pub(super) fn tokens(&self, of: &Families, kind: TokenType) -> Option<&Counter> {
+        let slot = self.tokens.get(kind as usize)?;
+        Some(handle!(slot, of.tokens, [&self.route, &self.upstream, &self.model, kind.as_str()]))
+    }
+
+    pub(super) fn usage(&self, of: &Families, source: crate::llm::UsageSource) -> Option<&Counter> {
+        let slot = self.usage.get(source as usize)?;
+        Some(handle!(slot, of.usage, [&self.route, &self.upstream, source.as_str()]))
+    }
+
+    /// Successful attempts at the upstream that served.
+    pub(super) fn attempts_ok(&self, of: &Families) -> &Counter {
+        handle!(self.attempts_ok, of.attempts, [&self.upstream, "ok"])
+    }
+
+    /// Counts one request that ended so.
+    pub(super) fn ended(&self, of: &Families, outcome: Outcome, status: Option<u16>) {
+        for slot in &self.results {
+            let (seen, with, counter) = slot.get_or_init(|| (outcome, status, self.result(of, outcome, status)));
+            if (*seen, *with) == (outcome, status) {
+                return counter.add(1);
+            }
+        }
+        self.result(of, outcome, status).add(1);
+    }
+
+    fn result(&self, of: &Families, outcome: Outcome, status: Option<u16>) -> Arc<Counter> {
+        let [route, upstream, variant] = self.target();
+        of.requests.get([route, upstream, variant, &self.model, outcome.as_str(), &status_label(status)])
+    }
+}
+
+/// The status as a label: a registered code as it is, any other by its class, as `4xx`; so there are few.
+fn status_label(status: Option<u16>) -> String {
+    match status {
+        None => "none".to_owned(),
+        Some(code @ (100..=103 | 200..=208 | 226 | 300..=308 | 400..=431 | 451 | 499..=511 | 529)) => code.to_string(),
+        Some(code @ 100..=999) => format!("{}xx", code / 100),
+        Some(_) => "other".to_owned(),
+    }
+}
+
+/// Bundles by their labels, found by content and without allocating.
+#[derive(Default)]
+pub(super) struct Bundles {
+    by_hash: RwLock<HashMap<u64, Vec<Arc<Bundle>>>>,
+    /// Randomly keyed: models are the clients' texts.
+    hasher: RandomState,
+}
+
+impl Bundles {
+    /// Handles kept at most. More combinations than that only cost resolving them again.
+    const MAX: usize = 4_096;
+
+    pub(super) fn find(&self, labels: &Labels<'_>) -> Option<Arc<Bundle>> {
+        let hash = self.hasher.hash_one(labels);
+        let bundles = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+        bundles.get(&hash)?.iter().find(|bundle| bundle.labels() == *labels).cloned()
+    }
+
+    pub(super) fn find_or_make(&self, labels: Labels<'_>) -> Arc<Bundle> {
+        if let Some(found) = self.find(&labels) {
+            return found;
+        }
+        let made = Arc::new(Bundle::new(labels));
+        let mut bundles = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
+        if bundles.len() >= Self::MAX {
+            bundles.clear();
+        }
+        bundles.entry(self.hasher.hash_one(labels)).or_default().push(Arc::clone(&made));
+        made
+    }
+
+    /// Forgets all handles: series were removed, and must not be written to any more.
+    pub(super) fn clear(&self) {
+        self.by_hash.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_few() {
+        let mut labels: Vec<_> = (0..=u16::MAX).map(|status| status_label(Some(status))).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert!((60..90).contains(&labels.len()), "{}", labels.len());
+        assert_eq!(status_label(None), "none");
+        assert_eq!(status_label(Some(200)), "200");
+        assert_eq!(status_label(Some(418)), "418");
+        assert_eq!(status_label(Some(599)), "5xx");
+        assert_eq!(status_label(Some(7)), "other");
+    }
+
+    #[test]
+    fn token_types_have_their_slots() {
+        for (slot, kind) in TokenType::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, slot);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Every metric there is, declared in one place. Names, labels and buckets are a contract: dashboards and alerts use
+//! them, and a golden list in the tests guards them. The comment on each is the help text that scrapers read.
+
+use super::series::{AnyFamily, Bounds, Counter, Family, Gauge, Histogram};
+
+/// Buckets of the OpenTelemetry GenAI conventions for the time to the first token, in seconds, and on to a minute.
+const FIRST_TOKEN: Bounds =
+    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0];
+
+/// Buckets of the conventions for the time per output token, in seconds.
+const PER_TOKEN: Bounds = &[0.001, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+
+/// Buckets of the conventions for durations, in seconds.
+const DURATION: Bounds =
+    &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36];
+
+/// Buckets of the conventions for token counts.
+const TOKENS: Bounds = &[
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+
+/// From what a proxy takes to what a model takes, in seconds.
+const PHASE: Bounds =
+    &[0.000_01, 0.000_1, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// What the proxy itself takes, in seconds.
+const OVERHEAD: Bounds = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0,
+];
+
+/// Silences inside a stream, in seconds.
+const GAP: Bounds = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+
+macro_rules! families {
+    ($(
+        $(#[doc = $help:literal])+
+        $field:ident: $metric:ident $(($bounds:expr))? = $name:literal [$($label:literal),*];
+    )+) => {
+        pub(super) struct Families {
+            $($(#[doc = $help])+ pub(super) $field: Family<$metric, { <[&str]>::len(&[$($label),*]) }>,)+
+        }
+
+        impl Families {
+            pub(super) fn new() -> Self {
+                Self { $($field: families!(@new $metric $(($bounds))?, $name, concat!($($help),+), &[$($label),*]),)+ }
+            }
+
+            /// All families, in the order of their declaration.
+            pub(super) fn all(&self) -> impl Iterator<Item = &dyn AnyFamily> {
+                let all: [&dyn AnyFamily; [$($name),+].len()] = [$(&self.$field),+];
+                all.into_iter()
+            }
+        }
+    };
+    (@new Histogram($bounds:expr), $name:expr, $help:expr, $labels:expr) => {
+        Family::histogram($name, $help, $labels, $bounds)
+    };
+    (@new $metric:ident, $name:expr, $help:expr, $labels:expr) => { Family::new($name, $help, $labels) };
+}
+
+families! {
+    /// Time from the request's head until the first token (reasoning, answer or tool input) as the user sees it, failed attempts included, in seconds.
+    first_token: Histogram(FIRST_TOKEN) = "gen_ai_server_time_to_first_token_seconds"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name"];
+    /// Time between output tokens after the first, per request: (last - first) / (output tokens - 1), in seconds.
+    per_token: Histogram(PER_TOKEN) = "gen_ai_server_time_per_output_token_seconds"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name"];
+    /// Duration of an LLM request from its head to the answer's end, in seconds. error_type is empty on success.
+    request_duration: Histogram(DURATION) = "gen_ai_server_request_duration_seconds"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "error_type"];
+    /// Input and output tokens per LLM request, where the upstream reported them.
+    token_usage: Histogram(TOKENS) = "gen_ai_client_token_usage"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_type"];
+    /// Requests by how they ended. The model is `none` where none was asked for, and `other` beyond the first 100 that got an answer.
+    requests: Counter = "streamgauge_requests_total" ["route", "upstream", "variant", "model", "outcome", "status"];
+    /// Where the time of a request went, in seconds; a phase that a request did not enter is not counted.
+    phase: Histogram(PHASE) = "streamgauge_phase_seconds" ["route", "upstream", "phase"];
+    /// What the proxy itself took of a request's time: admission and its own work on the stream, in seconds.
+    overhead: Histogram(OVERHEAD) = "streamgauge_overhead_seconds" ["route"];
+    /// Time from the request's head until the first byte of an LLM answer's body, in seconds.
+    first_byte: Histogram(FIRST_TOKEN) = "streamgauge_first_byte_seconds" ["route", "upstream", "variant"];
+    /// Time from the request's head until the first output that is not reasoning, in seconds.
+    first_answer: Histogram(FIRST_TOKEN) = "streamgauge_first_answer_seconds" ["route", "upstream", "variant"];
+    /// The longest gap between two token frames of each stream, in seconds.
+    token_gap: Histogram(GAP) = "streamgauge_token_gap_seconds" ["route", "upstream", "variant"];
+    /// Gaps between two token frames that were longer than slow_gap; at most 16 of each stream are counted.
+    slow_gaps: Counter = "streamgauge_slow_gaps_total" ["route", "upstream"];
+    /// Attempts that were replaced by another, by what was wrong with the replaced one.
+    failovers: Counter = "streamgauge_failovers_total" ["from", "to", "reason"];
+    /// Attempts to get an answer from an upstream; the result is `ok` or what went wrong.
+    attempts: Counter = "streamgauge_attempts_total" ["upstream", "result"];
+    /// Requests that are being served now.
+    in_flight: Gauge = "streamgauge_streams_in_flight" ["route"];
+    /// Tokens that upstreams reported. `input` includes `cached_input`, `output` includes `reasoning`.
+    tokens: Counter = "streamgauge_tokens_total" ["route", "upstream", "model", "type"];
+    /// LLM requests by where their token usage comes from.
+    usage: Counter = "streamgauge_usage_total" ["route", "upstream", "source"];
+    /// WebSocket messages passed, by direction: `in` from the client, `out` to it.
+    websocket_messages: Counter = "streamgauge_websocket_messages_total" ["route", "direction"];
+    /// WebSockets that are open now.
+    websockets_in_flight: Gauge = "streamgauge_websockets_in_flight" [];
+    /// Whether an endpoint of an upstream takes requests: 1 or 0.
+    upstream_up: Gauge = "streamgauge_upstream_up" ["upstream", "endpoint"];
+    /// Configuration reloads by result: `ok`, or `rejected`, where the last good one stays.
+    config_reloads: Counter = "streamgauge_config_reloads_total" ["result"];
+    /// Number of the configuration that is served; the first is 1.
+    config_generation: Gauge = "streamgauge_config_generation" [];
+    /// When a configuration was last taken over, in seconds since 1970.
+    config_last_success: Gauge = "streamgauge_config_last_success_timestamp_seconds" [];
+    /// Telemetry that was lost because its destination was slow or gone: spans in `traces`, lines in `access_log` and `log`.
+    telemetry_dropped: Counter = "streamgauge_telemetry_dropped_total" ["signal"];
+    /// Which build this is; always 1.
+    build_info: Gauge = "streamgauge_build_info" ["version", "commit"];
+}

@@ -1,0 +1,283 @@
+//! `/metrics`: what is counted and timed of each request. [`families`] declares it all; here it is fed and read.
+
+mod bundle;
+mod families;
+mod models;
+mod process;
+pub(crate) mod series;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use self::bundle::{Bundle, Bundles, Labels, TokenType};
+use self::families::Families;
+use self::models::Models;
+use self::series::Gauge;
+use super::exposition::{Exposition, Format};
+use super::queue::Dropped;
+use super::record::{LlmInfo, Phase, Record};
+use super::semconv;
+
+/// The value of a label that does not apply.
+const NONE: &str = "none";
+
+/// Most tokens that one answer is believed to have taken: a number out of an upstream's text must not spoil a counter.
+const TOKENS_MAX: u64 = 1 << 30;
+
+/// All metrics of the process.
+pub struct Metrics {
+    families: Families,
+    bundles: Bundles,
+    models: Models,
+    in_flight: RwLock<HashMap<Box<str>, Arc<Gauge>>>,
+    /// Counted where it happens; read when a scraper asks.
+    dropped: Mutex<Vec<(&'static str, Dropped)>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Metrics that begin at zero. What may alert on its rate is there from the start.
+    pub fn new() -> Self {
+        let families = Families::new();
+        families
+            .build_info
+            .get([env!("CARGO_PKG_VERSION"), option_env!("STREAMGAUGE_COMMIT").unwrap_or("unknown")])
+            .set(1);
+        families.config_last_success.get([]).set(unix_seconds());
+        for result in ["ok", "rejected"] {
+            families.config_reloads.get([result]);
+        }
+        families.websockets_in_flight.get([]);
+        Self {
+            families,
+            bundles: Bundles::default(),
+            models: Models::default(),
+            in_flight: RwLock::default(),
+            dropped: Mutex::default(),
+        }
+    }
+
+    /// Counts one finished request.
+    pub fn observe(&self, record: &Record) {
+        let (of, bundle) = (&self.families, self.bundle(record));
+        bundle.ended(of, record.outcome, record.status);
+        for (phase, time) in record.phases.iter().filter(|(_, time)| !time.is_zero()) {
+            if let Some(histogram) = bundle.phase(of, phase) {
+                histogram.observe(time.as_secs_f64(), None);
+            }
+        }
+        let own = record.phases.get(Phase::Admit) + record.phases.get(Phase::Proxy);
+        bundle.overhead(of).observe(own.as_secs_f64(), None);
+        self.observe_attempts(record, &bundle);
+        if let Some(llm) = &record.llm {
+            self.observe_llm(record, llm, &bundle);
+        }
+        if let Some(websocket) = &record.websocket {
+            let route = record.route.as_deref().unwrap_or(NONE);
+            of.websocket_messages.get([route, "in"]).add(websocket.messages_in);
+            of.websocket_messages.get([route, "out"]).add(websocket.messages_out);
+        }
+    }
+
+    /// Counts a request as being served until the guard goes.
+    pub fn in_flight(&self, route: &str) -> InFlight {
+        let known = self.in_flight.read().unwrap_or_else(PoisonError::into_inner).get(route).cloned();
+        InFlight::enter(known.unwrap_or_else(|| {
+            let mut gauges = self.in_flight.write().unwrap_or_else(PoisonError::into_inner);
+            let gauge = gauges.entry(route.into()).or_insert_with(|| self.families.in_flight.get([route]));
+            Arc::clone(gauge)
+        }))
+    }
+
+    /// Counts a WebSocket as open until the guard goes.
+    pub fn websocket_in_flight(&self) -> InFlight {
+        InFlight::enter(self.families.websockets_in_flight.get([]))
+    }
+
+    /// A reload was taken over, or rejected.
+    pub fn reload_result(&self, ok: bool) {
+        self.families.config_reloads.get([if ok { "ok" } else { "rejected" }]).add(1);
+        if ok {
+            self.families.config_last_success.get([]).set(unix_seconds());
+        }
+    }
+
+    /// The number of the configuration that is served now.
+    pub fn generation(&self, number: u64) {
+        self.families.config_generation.get([]).set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// Whether an endpoint takes requests. Both names come from the configuration.
+    pub fn upstream_up(&self, upstream: &str, endpoint: &str, up: bool) {
+        self.families.upstream_up.get([upstream, endpoint]).set(i64::from(up));
+    }
+
+    /// The configuration names this endpoint no more.
+    pub fn upstream_gone(&self, upstream: &str, endpoint: &str) {
+        self.families.upstream_up.remove([upstream, endpoint]);
+    }
+
+    /// Removes the series of all other routes and upstreams: a reload took them away. A request that still runs under
+    /// the old configuration brings its route back when it ends; the next reload removes that too.
+    pub fn retain(&self, routes: &[&str], upstreams: &[&str]) {
+        let keep = |label: &str, value: &str| match label {
+            "route" => value == NONE || routes.contains(&value),
+            "upstream" | "from" | "to" => value == NONE || upstreams.contains(&value),
+            _ => true,
+        };
+        for family in self.families.all() {
+            family.retain(&keep);
+        }
+        self.in_flight.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.bundles.clear();
+    }
+
+    /// Shows `dropped` as what was lost of `signal`.
+    pub fn watch_dropped(&self, signal: &'static str, dropped: &Dropped) {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((signal, dropped.clone()));
+    }
+
+    /// The answer to a scrape, with its content type, in the format that the `Accept` header asks for.
+    pub fn encode(&self, accept: Option<&str>) -> (&'static str, String) {
+        let format = Format::accepted(accept);
+        let mut out = Exposition::new(format);
+        for (signal, dropped) in self.dropped.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            self.families.telemetry_dropped.get([signal]).set(dropped.get());
+        }
+        for family in self.families.all() {
+            family.write(&mut out);
+        }
+        process::write(&mut out);
+        (format.content_type(), out.finish())
+    }
+
+    /// How many series there are now, those of the process left out.
+    pub fn series(&self) -> usize {
+        self.families.all().map(|family| family.len()).sum()
+    }
+
+    fn bundle(&self, record: &Record) -> Arc<Bundle> {
+        let model = record.llm.as_ref().map(|llm| llm.request.model.as_deref().unwrap_or(NONE)).unwrap_or(NONE);
+        let labels = Labels {
+            route: record.route.as_deref().unwrap_or(NONE),
+            upstream: record.served_by.as_ref().map_or(NONE, |served_by| &served_by.upstream),
+            variant: record.served_by.as_ref().map_or(NONE, |served_by| &served_by.variant),
+            model,
+            operation: record.llm.as_ref().map_or(NONE, operation),
+            provider: record.llm.as_ref().map_or(NONE, |llm| semconv::provider_name(llm.dialect)),
+        };
+        // Only models that are labels have bundles, so nearly every request is through after one lookup.
+        if let Some(bundle) = self.bundles.find(&labels) {
+            return bundle;
+        }
+        let model = if model == NONE { NONE } else { self.models.label(model, record.answered()) };
+        self.bundles.find_or_make(Labels { model, ..labels })
+    }
+
+    fn observe_attempts(&self, record: &Record, bundle: &Bundle) {
+        let of = &self.families;
+        let served_by = record.served_by.as_ref().map(|served_by| &*served_by.upstream);
+        for attempt in &record.attempts {
+            match attempt.error {
+                None if served_by == Some(&attempt.upstream) => bundle.attempts_ok(of).add(1),
+                None => of.attempts.get([&attempt.upstream, "ok"]).add(1),
+                Some(error) => of.attempts.get([&attempt.upstream, error.as_str()]).add(1),
+            }
+        }
+        for (replaced, next) in record.attempts.iter().zip(record.attempts.iter().skip(1)) {
+            let reason = replaced.error.map_or(NONE, |error| error.as_str());
+            of.failovers.get([&replaced.upstream, &next.upstream, reason]).add(1);
+        }
+    }
+
+    fn observe_llm(&self, record: &Record, llm: &LlmInfo, bundle: &Bundle) {
+        let (of, reading) = (&self.families, &llm.reading);
+        let exemplar = record.trace.sampled.then(|| (record.trace.trace_id, record.started + record.duration));
+        let time = |histogram: &series::Histogram, time: Option<Duration>| {
+            if let Some(time) = time {
+                histogram.observe(time.as_secs_f64(), exemplar);
+            }
+        };
+        if let Some(histogram) = bundle.duration(of, record.error) {
+            time(histogram, Some(record.duration));
+        }
+        if reading.first_byte.is_some() {
+            time(bundle.first_byte(of), reading.first_byte);
+        }
+        if reading.first_token.is_some() {
+            time(bundle.first_token(of), reading.first_token);
+        }
+        if reading.first_answer.is_some() {
+            time(bundle.first_answer(of), reading.first_answer);
+        }
+        if let Some(pace) = llm.time_per_output_token() {
+            time(bundle.per_token(of), Some(pace));
+        }
+        if reading.max_gap.is_some() {
+            time(bundle.token_gap(of), reading.max_gap);
+        }
+        if !reading.slow_gaps.is_empty() {
+            bundle.slow_gaps(of).add(reading.slow_gaps.len() as u64);
+        }
+        self.observe_usage(llm, bundle);
+    }
+
+    fn observe_usage(&self, llm: &LlmInfo, bundle: &Bundle) {
+        let (of, usage) = (&self.families, &llm.reading.usage);
+        if let Some(counter) = bundle.usage(of, llm.reading.usage_source) {
+            counter.add(1);
+        }
+        for (kind, count) in [
+            (TokenType::Input, usage.input),
+            (TokenType::CachedInput, usage.cached_input),
+            (TokenType::CacheWrite, usage.cache_write),
+            (TokenType::Output, usage.output),
+            (TokenType::Reasoning, usage.reasoning),
+        ] {
+            let Some(count) = count.map(|count| count.min(TOKENS_MAX)) else { continue };
+            if let Some(counter) = bundle.tokens(of, kind) {
+                counter.add(count);
+            }
+            if matches!(kind, TokenType::Input | TokenType::Output)
+                && let Some(histogram) = bundle.token_usage(of, kind == TokenType::Output)
+            {
+                histogram.observe(count as f64, None);
+            }
+        }
+    }
+}
+
+/// Something that is counted while it lasts.
+#[must_use = "dropped at once, it counts nothing"]
+pub struct InFlight(Arc<Gauge>);
+
+impl InFlight {
+    fn enter(gauge: Arc<Gauge>) -> Self {
+        gauge.add(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
+}
+
+/// What an LLM request asks for, as a label: the room `llm` knows a handful of words.
+fn operation(llm: &LlmInfo) -> &'static str {
+    llm.request.operation.unwrap_or(semconv::OPERATION_UNKNOWN)
+}
+
+fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

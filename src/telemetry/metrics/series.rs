@@ -1,0 +1,323 @@
+//! What a metric is made of: counters, gauges and histograms, and families of them by label values.
+//!
+//! The `prometheus` crate holds each series; the families are our own, because its label lookup compares nothing but a hash
+//! over the joined values (`("ab", "c")` and `("a", "bc")` share a series there), and because it has no exemplars.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use prometheus::core::Metric as _;
+
+use crate::telemetry::exposition::Exposition;
+
+/// The type of a family, as scrapers are told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One series.
+pub(crate) trait Metric: Send + Sync {
+    const KIND: Kind;
+
+    fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition);
+}
+
+/// Series are told apart by their family; to the library each goes by this name.
+const NAME: &str = "series";
+
+/// Counts up, in whole units.
+#[derive(Debug)]
+pub(crate) struct Counter(prometheus::IntCounter);
+
+impl Default for Counter {
+    #[expect(clippy::expect_used, reason = "the library refuses bad names alone, and this one is a good constant")]
+    fn default() -> Self {
+        Self(prometheus::IntCounter::new(NAME, NAME).expect("a valid name"))
+    }
+}
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.inc_by(count);
+    }
+
+    /// For a count that is kept elsewhere and only ever grows.
+    pub(crate) fn set(&self, count: u64) {
+        self.0.inc_by(count.saturating_sub(self.0.get()));
+    }
+}
+
+impl Metric for Counter {
+    const KIND: Kind = Kind::Counter;
+
+    fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
+        out.sample(family, "", labels, self.0.get());
+    }
+}
+
+/// Goes up and down, in whole units.
+#[derive(Debug)]
+pub(crate) struct Gauge(prometheus::IntGauge);
+
+impl Default for Gauge {
+    #[expect(clippy::expect_used, reason = "as for counters")]
+    fn default() -> Self {
+        Self(prometheus::IntGauge::new(NAME, NAME).expect("a valid name"))
+    }
+}
+
+impl Gauge {
+    pub(crate) fn add(&self, count: i64) {
+        self.0.add(count);
+    }
+
+    pub(crate) fn set(&self, value: i64) {
+        self.0.set(value);
+    }
+}
+
+impl Metric for Gauge {
+    const KIND: Kind = Kind::Gauge;
+
+    fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
+        out.sample(family, "", labels, self.0.get());
+    }
+}
+
+/// How a distribution is cut: upper bounds, ascending, without the infinite one.
+pub(crate) type Bounds = &'static [f64];
+
+/// A distribution over fixed buckets, each with the last sampled request that fell into it.
+#[derive(Debug)]
+pub(crate) struct Histogram {
+    bounds: Bounds,
+    counts: prometheus::Histogram,
+    /// One a bucket; made when the first sampled request comes.
+    exemplars: OnceLock<Box<[Mutex<Option<Exemplar>>]>>,
+}
+
+/// A request to look at, for a bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Exemplar {
+    pub(crate) trace_id: u128,
+    pub(crate) value: f64,
+    pub(crate) at: SystemTime,
+}
+
+impl Histogram {
+    #[expect(clippy::expect_used, reason = "name and bounds are constants of this crate, ascending")]
+    fn new(bounds: Bounds) -> Self {
+        let options = prometheus::HistogramOpts::new(NAME, NAME).buckets(bounds.to_vec());
+        let counts = prometheus::Histogram::with_opts(options).expect("a valid name and ascending bounds");
+        Self { bounds, counts, exemplars: OnceLock::new() }
+    }
+
+    /// Counts `value`; `sampled` names the trace that shows the request, where one was exported.
+    pub(crate) fn observe(&self, value: f64, sampled: Option<(u128, SystemTime)>) {
+        self.counts.observe(value);
+        if let Some((trace_id, at)) = sampled {
+            let bucket = self.bounds.partition_point(|bound| *bound < value);
+            self.remember(bucket, Exemplar { trace_id, value, at });
+        }
+    }
+
+    /// How many fell below each bound, and in all; and their sum. All of one moment.
+    fn read(&self) -> (Vec<u64>, f64) {
+        let snapshot = self.counts.metric();
+        let histogram = snapshot.get_histogram();
+        let below = histogram.get_bucket().iter().map(prometheus::proto::Bucket::cumulative_count);
+        (below.chain([histogram.get_sample_count()]).collect(), histogram.get_sample_sum())
+    }
+
+    fn remember(&self, bucket: usize, exemplar: Exemplar) {
+        let slots = self.exemplars.get_or_init(|| (0..=self.bounds.len()).map(|_| Mutex::new(None)).collect());
+        // Whoever holds the lock writes one as good.
+        if let Some(Ok(mut slot)) = slots.get(bucket).map(Mutex::try_lock) {
+            *slot = Some(exemplar);
+        }
+    }
+
+    fn exemplar(&self, bucket: usize) -> Option<Exemplar> {
+        *self.exemplars.get()?.get(bucket)?.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Metric for Histogram {
+    const KIND: Kind = Kind::Histogram;
+
+    fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
+        let (below, sum) = self.read();
+        let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
+        for (slot, (count, bound)) in below.iter().zip(bounds).enumerate() {
+            out.bucket(family, labels, bound, *count, self.exemplar(slot));
+        }
+        out.sample(family, "_sum", labels, sum);
+        out.sample(family, "_count", labels, below.last().copied().unwrap_or(0));
+    }
+}
+
+/// What is fixed about a family.
+#[derive(Debug, Clone)]
+pub(crate) struct Declaration {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+}
+
+/// All series of one name, by the values of its `N` labels.
+pub(crate) struct Family<M, const N: usize> {
+    declaration: Declaration,
+    make: fn(Bounds) -> M,
+    bounds: Bounds,
+    series: RwLock<BTreeMap<[Box<str>; N], Arc<M>>>,
+}
+
+impl<M: Metric + Default, const N: usize> Family<M, N> {
+    pub(super) fn new(name: &'static str, help: &'static str, labels: &'static [&'static str; N]) -> Self {
+        Self::with(name, help, labels, |_| M::default(), &[])
+    }
+}
+
+impl<const N: usize> Family<Histogram, N> {
+    pub(super) fn histogram(
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str; N],
+        bounds: Bounds,
+    ) -> Self {
+        Self::with(name, help, labels, Histogram::new, bounds)
+    }
+}
+
+impl<M: Metric, const N: usize> Family<M, N> {
+    fn with(
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str; N],
+        make: fn(Bounds) -> M,
+        bounds: Bounds,
+    ) -> Self {
+        let declaration = Declaration { name, help: help.trim_start(), kind: M::KIND, labels };
+        Self { declaration, make, bounds, series: RwLock::new(BTreeMap::new()) }
+    }
+
+    /// The series with these label values; made when it is new. Keep the handle where it is hot.
+    pub(super) fn get(&self, values: [&str; N]) -> Arc<M> {
+        let key = values.map(Box::from);
+        if let Some(found) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Arc::clone(found);
+        }
+        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(series.entry(key).or_insert_with(|| Arc::new((self.make)(self.bounds))))
+    }
+
+    pub(super) fn remove(&self, values: [&str; N]) {
+        self.series.write().unwrap_or_else(PoisonError::into_inner).remove(&values.map(Box::from));
+    }
+}
+
+/// A family, whatever it holds.
+pub(crate) trait AnyFamily: Send + Sync {
+    /// For the list that the tests compare.
+    #[cfg(test)]
+    fn declaration(&self) -> &Declaration;
+
+    /// How many series there are.
+    fn len(&self) -> usize;
+
+    /// Writes the family, sorted by label values; nothing when it has no series.
+    fn write(&self, out: &mut Exposition);
+
+    /// Drops each series of which `keep` refuses one label.
+    fn retain(&self, keep: &dyn Fn(&str, &str) -> bool);
+}
+
+impl<M: Metric, const N: usize> AnyFamily for Family<M, N> {
+    #[cfg(test)]
+    fn declaration(&self) -> &Declaration {
+        &self.declaration
+    }
+
+    fn len(&self) -> usize {
+        self.series.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn write(&self, out: &mut Exposition) {
+        let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        if series.is_empty() {
+            return;
+        }
+        out.family(&self.declaration);
+        for (values, metric) in series.iter() {
+            metric.write(&self.declaration, &values.each_ref().map(|value| &**value), out);
+        }
+    }
+
+    fn retain(&self, keep: &dyn Fn(&str, &str) -> bool) {
+        let labels = self.declaration.labels;
+        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        series.retain(|values, _| labels.iter().zip(values).all(|(label, value)| keep(label, value)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_that_join_to_the_same_text_are_apart() {
+        let family: Family<Counter, 2> = Family::new("c", "", &["a", "b"]);
+        family.get(["ab", "c"]).add(1);
+        family.get(["a", "bc"]).add(2);
+        assert_eq!(family.len(), 2);
+        assert!(Arc::ptr_eq(&family.get(["ab", "c"]), &family.get(["ab", "c"])));
+    }
+
+    #[test]
+    fn a_value_on_a_bound_falls_into_its_bucket() {
+        let histogram = Histogram::new(&[1.0, 2.0]);
+        for value in [0.5, 1.0, 1.5, 2.0, 2.5, f64::INFINITY] {
+            histogram.observe(value, None);
+        }
+        assert_eq!(histogram.read().0, [2, 4, 6]);
+    }
+
+    #[test]
+    fn no_observation_is_lost_between_threads() {
+        let histogram = Histogram::new(&[0.5]);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|_| histogram.observe(1.0, None)));
+            }
+        });
+        assert_eq!(histogram.read(), (vec![0, 40_000], 40_000.0));
+    }
+
+    #[test]
+    fn each_bucket_keeps_its_last_sampled_request() {
+        let histogram = Histogram::new(&[1.0]);
+        let at = SystemTime::UNIX_EPOCH;
+        histogram.observe(0.5, None);
+        assert_eq!(histogram.exemplar(0), None);
+        histogram.observe(0.6, Some((7, at)));
+        histogram.observe(0.7, Some((8, at)));
+        histogram.observe(0.8, None);
+        assert_eq!(histogram.exemplar(0), Some(Exemplar { trace_id: 8, value: 0.7, at }));
+        assert_eq!(histogram.exemplar(1), None);
+    }
+}

@@ -1,0 +1,230 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::*;
+use crate::llm::UsageSource;
+use crate::telemetry::record::{ErrorType, Outcome};
+use crate::telemetry::samples::{attempt, chat, ms, plain, websocket};
+
+/// The sample lines of a scrape, by series. The process is left out.
+fn scrape(metrics: &Metrics) -> BTreeMap<String, f64> {
+    let (_, text) = metrics.encode(None);
+    let samples: BTreeMap<_, _> = text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.starts_with("process_"))
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
+        .collect();
+    assert!(!samples.is_empty());
+    samples
+}
+
+fn scraped(record: Record) -> BTreeMap<String, f64> {
+    let metrics = Metrics::new();
+    metrics.observe(&record);
+    scrape(&metrics)
+}
+
+const GENAI: &str = "route=\"chat\",upstream=\"fastapi\",variant=\"fastapi\",gen_ai_request_model=\"gpt-4o\",\
+    gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\"";
+
+#[test]
+fn names_types_and_labels_are_a_contract() {
+    let mut list = String::new();
+    for family in Families::new().all() {
+        let declaration = family.declaration();
+        assert!(declaration.help.ends_with('.'), "{}", declaration.help);
+        writeln!(list, "{} {} {{{}}}", declaration.name, declaration.kind.as_str(), declaration.labels.join(","))
+            .unwrap();
+    }
+    let golden = include_str!("../../../tests/golden/metrics.txt");
+    assert!(golden.lines().count() > 20);
+    assert_eq!(list, golden, "if this change is meant, update tests/golden/metrics.txt, dashboards and alerts");
+}
+
+#[test]
+fn a_chat_is_measured() {
+    let samples = scraped(chat("gpt-4o"));
+    let value = |series: &str| *samples.get(series).unwrap_or_else(|| panic!("{series} in {samples:#?}"));
+    let genai = |name: &str| value(&format!("{name}{{{GENAI}}}"));
+    assert_eq!(genai("gen_ai_server_time_to_first_token_seconds_sum"), 0.03);
+    assert_eq!(genai("gen_ai_server_time_per_output_token_seconds_sum"), 0.01);
+    assert_eq!(value(&format!("gen_ai_server_request_duration_seconds_sum{{{GENAI},error_type=\"\"}}")), 0.137);
+    assert_eq!(value(&format!("gen_ai_client_token_usage_sum{{{GENAI},gen_ai_token_type=\"input\"}}")), 100.0);
+    assert_eq!(value(&format!("gen_ai_client_token_usage_sum{{{GENAI},gen_ai_token_type=\"output\"}}")), 11.0);
+    assert_eq!(
+        value(
+            "streamgauge_requests_total{route=\"chat\",upstream=\"fastapi\",variant=\"fastapi\",model=\"gpt-4o\",outcome=\"completed\",status=\"200\"}"
+        ),
+        1.0
+    );
+    assert_eq!(value("streamgauge_phase_seconds_sum{route=\"chat\",upstream=\"fastapi\",phase=\"generation\"}"), 0.12);
+    assert_eq!(value("streamgauge_overhead_seconds_sum{route=\"chat\"}"), 0.003);
+    let target = "{route=\"chat\",upstream=\"fastapi\",variant=\"fastapi\"}";
+    assert_eq!(value(&format!("streamgauge_first_byte_seconds_sum{target}")), 0.02);
+    assert_eq!(value(&format!("streamgauge_first_answer_seconds_sum{target}")), 0.04);
+    assert_eq!(value(&format!("streamgauge_token_gap_seconds_sum{target}")), 0.025);
+    for (kind, count) in
+        [("input", 100.0), ("cached_input", 40.0), ("cache_write", 7.0), ("output", 11.0), ("reasoning", 2.0)]
+    {
+        let series =
+            format!("streamgauge_tokens_total{{route=\"chat\",upstream=\"fastapi\",model=\"gpt-4o\",type=\"{kind}\"}}");
+        assert_eq!(value(&series), count);
+    }
+    assert_eq!(value("streamgauge_usage_total{route=\"chat\",upstream=\"fastapi\",source=\"reported\"}"), 1.0);
+    assert_eq!(value("streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"), 1.0);
+    assert!(!samples.keys().any(|series| series.contains("slow_gaps") || series.contains("failed_attempts")));
+}
+
+#[test]
+fn what_is_no_llm_request_makes_no_llm_series() {
+    let samples = scraped(plain());
+    assert!(samples.contains_key("streamgauge_overhead_seconds_count{route=\"all\"}"));
+    assert!(
+        !samples.keys().any(|series| series.contains("gen_ai") || series.contains("token") || series.contains("usage"))
+    );
+}
+
+#[test]
+fn what_was_refused_before_routing_counts_too() {
+    let mut record = plain();
+    (record.route, record.served_by, record.status) = (None, None, Some(404));
+    (record.outcome, record.error) = (Outcome::Rejected, Some(ErrorType::NoRoute));
+    record.attempts.clear();
+    let samples = scraped(record);
+    let series = "streamgauge_requests_total{route=\"none\",upstream=\"none\",variant=\"none\",model=\"none\",outcome=\"rejected\",status=\"404\"}";
+    assert_eq!(samples[series], 1.0);
+}
+
+#[test]
+fn attempts_failovers_and_gaps_are_counted() {
+    let mut record = chat("gpt-4o");
+    let mut lost = attempt("primary", 0xa0);
+    (lost.status, lost.error) = (None, Some(ErrorType::ConnectRefused));
+    record.attempts.insert(0, lost);
+    let reading = &mut record.llm.as_mut().unwrap().reading;
+    reading.slow_gaps = vec![(ms(3_000), ms(9_000)), (ms(4_000), ms(14_000))];
+    (reading.usage, reading.usage_source) = (crate::llm::Usage::default(), UsageSource::Missing);
+    let samples = scraped(record);
+    assert_eq!(samples["streamgauge_attempts_total{upstream=\"primary\",result=\"connect_refused\"}"], 1.0);
+    assert_eq!(samples["streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"], 1.0);
+    assert_eq!(samples["streamgauge_failovers_total{from=\"primary\",to=\"fastapi\",reason=\"connect_refused\"}"], 1.0);
+    assert_eq!(samples["streamgauge_slow_gaps_total{route=\"chat\",upstream=\"fastapi\"}"], 2.0);
+    assert_eq!(samples["streamgauge_usage_total{route=\"chat\",upstream=\"fastapi\",source=\"missing\"}"], 1.0);
+    assert!(!samples.keys().any(|series| series.contains("tokens_total") || series.contains("token_usage")));
+}
+
+#[test]
+fn more_results_than_handles_are_all_counted() {
+    let metrics = Metrics::new();
+    for status in 400..420 {
+        for _ in 0..3 {
+            let mut record = plain();
+            record.status = Some(status);
+            metrics.observe(&record);
+        }
+    }
+    let samples = scrape(&metrics);
+    let counts: Vec<_> =
+        samples.iter().filter(|(series, _)| series.starts_with("streamgauge_requests_total")).collect();
+    assert_eq!(counts.len(), 20);
+    assert!(counts.iter().all(|(_, count)| **count == 3.0));
+}
+
+#[test]
+fn guards_count_what_lasts() {
+    let metrics = Metrics::new();
+    let (one, two) = (metrics.in_flight("chat"), metrics.in_flight("chat"));
+    let open = metrics.websocket_in_flight();
+    let samples = scrape(&metrics);
+    assert_eq!(samples["streamgauge_streams_in_flight{route=\"chat\"}"], 2.0);
+    assert_eq!(samples["streamgauge_websockets_in_flight"], 1.0);
+    drop((one, two, open));
+    let samples = scrape(&metrics);
+    assert_eq!(samples["streamgauge_streams_in_flight{route=\"chat\"}"], 0.0);
+    assert_eq!(samples["streamgauge_websockets_in_flight"], 0.0);
+}
+
+#[test]
+fn the_state_of_the_process_shows() {
+    let metrics = Metrics::new();
+    assert_eq!(scrape(&metrics)["streamgauge_config_reloads_total{result=\"rejected\"}"], 0.0);
+    metrics.generation(7);
+    metrics.reload_result(true);
+    metrics.reload_result(false);
+    metrics.upstream_up("fastapi", "127.0.0.1:8000", true);
+    metrics.upstream_up("fastapi", "127.0.0.1:8001", false);
+    metrics.upstream_gone("fastapi", "127.0.0.1:8000");
+    let dropped = Dropped::default();
+    metrics.watch_dropped("traces", &dropped);
+    dropped.add(5);
+    metrics.observe(&websocket());
+    let samples = scrape(&metrics);
+    assert_eq!(samples["streamgauge_config_generation"], 7.0);
+    assert_eq!(samples["streamgauge_config_reloads_total{result=\"ok\"}"], 1.0);
+    assert_eq!(samples["streamgauge_config_reloads_total{result=\"rejected\"}"], 1.0);
+    assert!(samples["streamgauge_config_last_success_timestamp_seconds"] > 1.7e9);
+    assert_eq!(samples["streamgauge_upstream_up{upstream=\"fastapi\",endpoint=\"127.0.0.1:8001\"}"], 0.0);
+    assert!(!samples.keys().any(|series| series.contains("127.0.0.1:8000")));
+    assert_eq!(samples["streamgauge_telemetry_dropped_total{signal=\"traces\"}"], 5.0);
+    assert_eq!(samples["streamgauge_websocket_messages_total{route=\"all\",direction=\"in\"}"], 3.0);
+    assert_eq!(samples["streamgauge_websocket_messages_total{route=\"all\",direction=\"out\"}"], 5.0);
+    assert!(samples.keys().any(|series| series.starts_with("streamgauge_build_info{version=\"")));
+}
+
+#[test]
+fn a_reload_takes_series_away_and_what_stays_goes_on() {
+    let metrics = Metrics::new();
+    metrics.observe(&chat("gpt-4o"));
+    metrics.observe(&plain());
+    let held = metrics.in_flight("all");
+    metrics.retain(&["chat"], &["fastapi"]);
+    assert!(!scrape(&metrics).keys().any(|series| series.contains("route=\"all\"")));
+    drop(held);
+    metrics.observe(&chat("gpt-4o"));
+    let samples = scrape(&metrics);
+    assert_eq!(samples["streamgauge_overhead_seconds_count{route=\"chat\"}"], 2.0, "the old series is written to");
+    assert_eq!(samples["streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"], 3.0);
+    metrics.retain(&["chat"], &[]);
+    assert!(!scrape(&metrics).keys().any(|series| series.contains("upstream=\"fastapi\"")));
+}
+
+#[test]
+fn absurd_token_counts_do_not_spoil_the_counters() {
+    let metrics = Metrics::new();
+    for _ in 0..8 {
+        let mut record = chat("gpt-4o");
+        record.llm.as_mut().unwrap().reading.usage.output = Some(u64::MAX);
+        metrics.observe(&record);
+    }
+    let series = "streamgauge_tokens_total{route=\"chat\",upstream=\"fastapi\",model=\"gpt-4o\",type=\"output\"}";
+    assert_eq!(scrape(&metrics)[series], (8 * TOKENS_MAX) as f64);
+}
+
+/// Whatever clients and upstreams write, there are only so many series.
+#[test]
+fn a_label_bomb_is_bounded() {
+    let metrics = Metrics::new();
+    let mut sizes = Vec::new();
+    for n in 0..100_000_u32 {
+        let mut record = chat(&format!("model-{n}"));
+        record.request.path = format!("/v1/{n}/chat/completions").into();
+        record.request.method = format!("M{n}").into();
+        record.client.user = Some(format!("user-{n}").into());
+        record.llm.as_mut().unwrap().reading.response_model = Some(format!("answer-{n}"));
+        if n % 2 == 0 {
+            (record.status, record.outcome) = (Some((n % 1_000) as u16), Outcome::Rejected);
+            record.llm.as_mut().unwrap().reading.first_token = None;
+        }
+        metrics.observe(&record);
+        if n == 50_000 {
+            sizes.push(metrics.series());
+        }
+    }
+    sizes.push(metrics.series());
+    assert_eq!(sizes[0], sizes[1], "the second half added nothing");
+    assert!(sizes[1] < 2_500, "{}", sizes[1]);
+    let text = metrics.encode(None).1;
+    assert!(text.contains("gen_ai_request_model=\"other\""));
+    assert!(!text.contains("model-99999") && !text.contains("user-") && !text.contains("/v1/"));
+}

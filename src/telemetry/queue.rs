@@ -1,0 +1,293 @@
+//! A bounded queue with a thread behind it: requests hand things over in well under a microsecond and never wait for a
+//! slow disk, terminal or collector. What does not fit is dropped and counted.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How a [`Queue`] gathers its batches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Most items that wait; at most as many again are in the handler's hands.
+    pub(crate) capacity: usize,
+    /// A batch this large is handled at once.
+    pub(crate) batch: usize,
+    /// How long the first item of a smaller batch waits for others: the thread wakes once a batch, not once an item.
+    pub(crate) linger: Duration,
+}
+
+/// How many things were lost, as a counter to share.
+#[derive(Debug, Clone, Default)]
+pub struct Dropped(Arc<AtomicU64>);
+
+impl Dropped {
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The sending end. Clones share one queue; the thread ends when [`Queue::close`] is called or the last clone goes.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    shared: Arc<Shared<T>>,
+    /// Lets the thread know when the last sender is gone.
+    _alive: Arc<Alive<T>>,
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), _alive: Arc::clone(&self._alive) }
+    }
+}
+
+impl<T: Send + 'static> Queue<T> {
+    /// Starts the thread `name`, which gives each batch to `handle` in order. `prepare` makes the handler on that thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn spawn<H: FnMut(&mut Vec<T>)>(
+        name: &str,
+        pace: Pace,
+        prepare: impl FnOnce() -> H + Send + 'static,
+    ) -> io::Result<Self> {
+        let state = State { waiting: Vec::new(), pushed: 0, handled: 0, idle: false, hurry: false, closed: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), pace, wake: Condvar::new(), done: Condvar::new() });
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let mut handle = prepare();
+            theirs.work(&mut handle);
+        })?;
+        Ok(Self { _alive: Arc::new(Alive(Arc::clone(&shared))), shared })
+    }
+
+    /// Hands `item` over, or back when the queue is full or closed. Never waits for the handler.
+    pub(crate) fn push(&self, item: T) -> Result<(), T> {
+        let mut state = self.shared.lock();
+        if state.closed || state.waiting.len() >= self.shared.pace.capacity {
+            return Err(item);
+        }
+        state.waiting.push(item);
+        state.pushed += 1;
+        let wake = state.idle || state.waiting.len() == self.shared.pace.batch;
+        state.idle = false;
+        drop(state);
+        if wake {
+            self.shared.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was pushed before is handled, at most for `timeout`; tells whether it was.
+    pub(crate) fn flush(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        let goal = state.pushed;
+        while state.handled < goal {
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+                return false;
+            };
+            state.hurry = true;
+            self.shared.wake.notify_one();
+            state = self.shared.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Takes nothing more; the thread handles what waits and ends.
+    #[cfg(any(feature = "server", test))]
+    pub(crate) fn close(&self) {
+        self.shared.close();
+    }
+}
+
+#[derive(Debug)]
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    pace: Pace,
+    wake: Condvar,
+    done: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    waiting: Vec<T>,
+    /// Accepted so far.
+    pushed: u64,
+    /// Given to the handler and done, so far.
+    handled: u64,
+    /// The thread sleeps until there is something.
+    idle: bool,
+    /// Somebody waits for a flush: no lingering.
+    hurry: bool,
+    closed: bool,
+}
+
+impl<T> Shared<T> {
+    /// Nothing in here can be left half-written by a panic, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    fn work(&self, handle: &mut impl FnMut(&mut Vec<T>)) {
+        let mut batch = Vec::new();
+        while self.next(&mut batch) {
+            let count = batch.len() as u64;
+            // A handler that panics loses its batch, not the thread.
+            let _ = catch_unwind(AssertUnwindSafe(|| handle(&mut batch)));
+            batch.clear();
+            self.lock().handled += count;
+            self.done.notify_all();
+        }
+    }
+
+    /// Waits for a batch; `false` when there will be none.
+    fn next(&self, batch: &mut Vec<T>) -> bool {
+        let mut state = self.lock();
+        while state.waiting.is_empty() {
+            if state.closed {
+                return false;
+            }
+            state.idle = true;
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.idle = false;
+        let gather = |state: &mut State<T>| !state.hurry && !state.closed && state.waiting.len() < self.pace.batch;
+        let waited = self.wake.wait_timeout_while(state, self.pace.linger, gather);
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.hurry = false;
+        std::mem::swap(&mut state.waiting, batch);
+        true
+    }
+}
+
+#[derive(Debug)]
+struct Alive<T>(Arc<Shared<T>>);
+
+impl<T> Drop for Alive<T> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn pace(capacity: usize) -> Pace {
+        Pace { capacity, batch: 64, linger: Duration::ZERO }
+    }
+
+    #[test]
+    fn everything_arrives_in_order() {
+        let (seen, arrived) = mpsc::channel();
+        let queue = Queue::spawn("test", pace(100_000), || {
+            move |batch: &mut Vec<u32>| batch.drain(..).for_each(|item| seen.send(item).unwrap())
+        });
+        let queue = queue.unwrap();
+        for item in 0..10_000 {
+            queue.push(item).unwrap();
+        }
+        assert!(queue.flush(LONG));
+        assert_eq!(arrived.try_iter().collect::<Vec<_>>(), (0..10_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_stuck_handler_fills_the_queue_and_stops_nobody() {
+        let (release, stuck) = mpsc::channel::<()>();
+        let (entered, inside) = mpsc::channel();
+        let queue = Queue::spawn("test", pace(10), || {
+            move |_: &mut Vec<u32>| {
+                entered.send(()).unwrap();
+                let _ = stuck.recv();
+            }
+        });
+        let queue = queue.unwrap();
+        queue.push(0).unwrap();
+        inside.recv_timeout(LONG).unwrap();
+        let accepted = (0..100).filter(|item| queue.push(*item).is_ok()).count();
+        assert_eq!(accepted, 10);
+        assert!(!queue.flush(Duration::from_millis(20)), "nothing was handled");
+        drop(release);
+        assert!(queue.flush(LONG));
+    }
+
+    #[test]
+    fn a_flush_does_not_wait_for_the_linger() {
+        let slow = Pace { capacity: 10, batch: 10, linger: Duration::from_secs(3600) };
+        let queue = Queue::spawn("test", slow, || |_: &mut Vec<u32>| {}).unwrap();
+        queue.push(1).unwrap();
+        assert!(queue.flush(LONG));
+    }
+
+    #[test]
+    fn a_full_batch_does_not_wait_for_the_linger() {
+        let slow = Pace { capacity: 10, batch: 3, linger: Duration::from_secs(3600) };
+        let (seen, arrived) = mpsc::channel();
+        let queue = Queue::spawn("test", slow, || move |batch: &mut Vec<u32>| seen.send(batch.len()).unwrap()).unwrap();
+        for item in 0..3 {
+            queue.push(item).unwrap();
+        }
+        assert_eq!(arrived.recv_timeout(LONG), Ok(3));
+    }
+
+    #[test]
+    fn a_panic_costs_one_batch() {
+        let (seen, arrived) = mpsc::channel();
+        let queue = Queue::spawn("test", pace(10), || {
+            move |batch: &mut Vec<u32>| {
+                assert!(batch != &[13], "on purpose");
+                seen.send(batch.clone()).unwrap();
+            }
+        });
+        let queue = queue.unwrap();
+        queue.push(13).unwrap();
+        assert!(queue.flush(LONG));
+        queue.push(7).unwrap();
+        assert!(queue.flush(LONG));
+        assert_eq!(arrived.try_iter().collect::<Vec<_>>(), [vec![7]]);
+    }
+
+    #[test]
+    fn what_waits_at_the_close_is_handled_and_nothing_after_it() {
+        let slow = Pace { capacity: 10, batch: 10, linger: Duration::from_secs(3600) };
+        let (seen, arrived) = mpsc::channel();
+        let queue =
+            Queue::spawn("test", slow, || move |batch: &mut Vec<u32>| seen.send(batch.clone()).unwrap()).unwrap();
+        queue.push(1).unwrap();
+        queue.close();
+        assert_eq!(queue.push(2), Err(2));
+        assert_eq!(arrived.recv_timeout(LONG), Ok(vec![1]));
+        assert!(arrived.recv_timeout(LONG).is_err(), "the thread has ended and dropped its handler");
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_last_sender() {
+        let (seen, arrived) = mpsc::channel::<()>();
+        let queue = Queue::spawn("test", pace(10), || {
+            move |_: &mut Vec<u32>| {
+                let _ = &seen;
+            }
+        });
+        let queue = queue.unwrap();
+        drop(queue.clone());
+        queue.push(1).unwrap();
+        drop(queue);
+        assert_eq!(arrived.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+}

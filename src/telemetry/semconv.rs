@@ -1,0 +1,131 @@
+//! Names of the OpenTelemetry semantic conventions that we speak. The GenAI conventions are still moving: this is the one
+//! place where their names stand. Names of our own begin with `streamgauge.`.
+
+use super::phases::Phase;
+use crate::llm::Dialect;
+
+pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
+pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
+pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
+pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+pub const URL_PATH: &str = "url.path";
+pub const NETWORK_PROTOCOL_NAME: &str = "network.protocol.name";
+pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+pub const CLIENT_ADDRESS: &str = "client.address";
+pub const CLIENT_PORT: &str = "client.port";
+pub const SERVER_ADDRESS: &str = "server.address";
+pub const SERVER_PORT: &str = "server.port";
+pub const ERROR_TYPE: &str = "error.type";
+pub const USER_ID: &str = "user.id";
+
+pub const GEN_AI_OPERATION_NAME: &str = "gen_ai.operation.name";
+pub const GEN_AI_PROVIDER_NAME: &str = "gen_ai.provider.name";
+pub const GEN_AI_REQUEST_MODEL: &str = "gen_ai.request.model";
+pub const GEN_AI_REQUEST_STREAM: &str = "gen_ai.request.stream";
+pub const GEN_AI_REQUEST_MAX_TOKENS: &str = "gen_ai.request.max_tokens";
+pub const GEN_AI_REQUEST_TEMPERATURE: &str = "gen_ai.request.temperature";
+pub const GEN_AI_REQUEST_TOP_P: &str = "gen_ai.request.top_p";
+pub const GEN_AI_RESPONSE_ID: &str = "gen_ai.response.id";
+pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai.response.model";
+pub const GEN_AI_RESPONSE_FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+/// In seconds.
+pub const GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
+pub const GEN_AI_USAGE_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+pub const GEN_AI_USAGE_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+pub const GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
+/// Tracing backends read this name of the tokens written to a cache, or the next.
+pub const GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: &str = "gen_ai.usage.cache_creation.input_tokens";
+pub const GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: &str = "gen_ai.usage.cache_write.input_tokens";
+pub const GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.output_tokens";
+
+/// `gen_ai.operation.name` where the request does not tell: what the other operations are a kind of.
+pub const OPERATION_UNKNOWN: &str = "chat";
+
+/// `gen_ai.provider.name`: by the conventions, the format of the conversation as the client sees it.
+pub fn provider_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OpenAiChat => "openai",
+        Dialect::Anthropic => "anthropic",
+        Dialect::Ollama => "ollama",
+        Dialect::PlainSse | Dialect::PlainText => "custom",
+    }
+}
+
+/// `http.request.method`: a known method as it is; any other text of a client's is `_OTHER`.
+pub fn method(method: &str) -> &'static str {
+    const KNOWN: [&str; 10] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "QUERY"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
+}
+
+// Names of our own.
+
+pub const REQUEST_ID: &str = "streamgauge.request_id";
+pub const ROUTE: &str = "streamgauge.route";
+pub const UPSTREAM: &str = "streamgauge.upstream";
+pub const VARIANT: &str = "streamgauge.variant";
+pub const OUTCOME: &str = "streamgauge.outcome";
+pub const CONFIG_GENERATION: &str = "streamgauge.config_generation";
+pub const BYTES_IN: &str = "streamgauge.bytes_in";
+pub const BYTES_OUT: &str = "streamgauge.bytes_out";
+pub const FRAMES: &str = "streamgauge.frames";
+pub const TOKEN_FRAMES: &str = "streamgauge.token_frames";
+pub const USAGE_SOURCE: &str = "streamgauge.usage_source";
+/// In seconds.
+pub const TIME_TO_FIRST_TOKEN: &str = "streamgauge.time_to_first_token";
+/// In seconds.
+pub const TIME_PER_OUTPUT_TOKEN: &str = "streamgauge.time_per_output_token";
+/// In seconds.
+pub const MAX_GAP: &str = "streamgauge.max_gap";
+pub const CONNECTION_REUSED: &str = "streamgauge.connection.reused";
+pub const WEBSOCKET_MESSAGES_IN: &str = "streamgauge.websocket.messages_in";
+pub const WEBSOCKET_MESSAGES_OUT: &str = "streamgauge.websocket.messages_out";
+pub const WEBSOCKET_CLOSE_CODE: &str = "streamgauge.websocket.close_code";
+/// Why a request was exported that was not sampled: `failed`, `slow_first_token` or `slow_gap`. The decision came after the
+/// backend was told not to sample, so its own spans may be missing.
+pub const SAMPLED_LATE: &str = "streamgauge.sampled_late";
+
+pub const EVENT_FIRST_BYTE: &str = "streamgauge.first_byte";
+pub const EVENT_FIRST_TOKEN: &str = "streamgauge.first_token";
+pub const EVENT_FIRST_ANSWER: &str = "streamgauge.first_answer";
+/// A gap between two tokens that was longer than `slow_gap`, at its end.
+pub const EVENT_STALL: &str = "streamgauge.stall";
+/// An attempt was replaced by another.
+pub const EVENT_FAILOVER: &str = "streamgauge.failover";
+/// Of [`EVENT_STALL`], in seconds.
+pub const GAP: &str = "streamgauge.gap";
+pub const FAILOVER_FROM: &str = "streamgauge.failover.from";
+pub const FAILOVER_TO: &str = "streamgauge.failover.to";
+
+/// `streamgauge.phase.…`, in seconds.
+pub fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Receive => "streamgauge.phase.receive",
+        Phase::Admit => "streamgauge.phase.admit",
+        Phase::FailedAttempts => "streamgauge.phase.failed_attempts",
+        Phase::Connect => "streamgauge.phase.connect",
+        Phase::UpstreamWait => "streamgauge.phase.upstream_wait",
+        Phase::Preamble => "streamgauge.phase.preamble",
+        Phase::Generation => "streamgauge.phase.generation",
+        Phase::ClientBlocked => "streamgauge.phase.client_blocked",
+        Phase::Proxy => "streamgauge.phase.proxy",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_named_as_everywhere() {
+        for each in Phase::ALL {
+            assert_eq!(phase(each), format!("streamgauge.phase.{}", each.as_str()));
+        }
+    }
+
+    #[test]
+    fn methods_are_few() {
+        assert_eq!(method("POST"), "POST");
+        assert_eq!(method("post"), "_OTHER");
+        assert_eq!(method("BREW"), "_OTHER");
+    }
+}
