@@ -6,4 +6,15 @@
 pub mod config;
 pub mod llm;
 pub mod policy;
+#[cfg(feature = "server")]
+pub mod proxy;
 pub mod telemetry;
+
+#[cfg(feature = "server")]
+pub mod admin;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod demo;
+#[cfg(feature = "server")]
+pub mod server;

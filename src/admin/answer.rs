@@ -1,0 +1,56 @@
+//! What the admin address answers.
+
+use bytes::Bytes;
+use pingora::http::ResponseHeader;
+use serde_json::{Value, json};
+
+pub(super) const JSON: &str = "application/json";
+
+/// Nothing from elsewhere, nothing inline, never in a frame.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// One answer, whole.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) content_type: String,
+    pub(super) body: Bytes,
+    /// A header that only this answer has.
+    pub(super) extra: Option<(&'static str, &'static str)>,
+}
+
+impl Answer {
+    pub(super) fn new(content_type: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self { status: 200, content_type: content_type.into(), body: body.into(), extra: None }
+    }
+
+    pub(super) fn json(status: u16, body: &Value) -> Self {
+        Self { status, ..Self::new(JSON, format!("{body}\n")) }
+    }
+
+    /// Says what is wrong and what to do.
+    pub(super) fn error(status: u16, message: &str) -> Self {
+        Self::json(status, &json!({ "error": message }))
+    }
+
+    pub(super) fn with(self, name: &'static str, value: &'static str) -> Self {
+        Self { extra: Some((name, value)), ..self }
+    }
+
+    /// # Errors
+    /// A header value that HTTP does not allow.
+    pub(super) fn head(&self) -> pingora::Result<ResponseHeader> {
+        let mut head = ResponseHeader::build(self.status, Some(8))?;
+        head.insert_header("content-type", self.content_type.as_str())?;
+        head.insert_header("content-length", self.body.len().to_string())?;
+        head.insert_header("cache-control", "no-store")?;
+        head.insert_header("x-content-type-options", "nosniff")?;
+        head.insert_header("referrer-policy", "no-referrer")?;
+        head.insert_header("content-security-policy", CONTENT_SECURITY_POLICY)?;
+        if let Some((name, value)) = self.extra {
+            head.insert_header(name, value)?;
+        }
+        Ok(head)
+    }
+}

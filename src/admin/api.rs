@@ -1,0 +1,176 @@
+//! The pages of the admin address.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pingora::http::RequestHeader;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::answer::{Answer, JSON};
+use super::config_view;
+use super::control::{Control, Reload, ReloadRequest};
+use crate::proxy::Shared;
+
+/// How long `POST /api/reload` waits for a reload before it answers 503.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page {
+    Live,
+    LiveScript,
+    LiveStyle,
+    Metrics,
+    /// The process runs.
+    Healthy,
+    /// It can serve.
+    Ready,
+    Streams,
+    Upstreams,
+    Config,
+    Reload,
+}
+
+impl Page {
+    pub(super) fn find(path: &str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Live,
+            "/live.js" => Self::LiveScript,
+            "/live.css" => Self::LiveStyle,
+            "/metrics" => Self::Metrics,
+            "/healthz" => Self::Healthy,
+            "/readyz" => Self::Ready,
+            "/api/streams" => Self::Streams,
+            "/api/upstreams" => Self::Upstreams,
+            "/api/config" => Self::Config,
+            "/api/reload" => Self::Reload,
+            _ => return None,
+        })
+    }
+
+    /// Asked for without a token, from everywhere: monitoring needs it and it tells no secret.
+    pub(super) fn is_public(self) -> bool {
+        matches!(self, Self::Metrics | Self::Healthy | Self::Ready)
+    }
+
+    /// It is a POST.
+    pub(super) fn changes(self) -> bool {
+        self == Self::Reload
+    }
+}
+
+/// Answers for the pages.
+pub(super) struct Api {
+    pub(super) shared: Arc<Shared>,
+    pub(super) control: Control,
+}
+
+impl Api {
+    pub(super) async fn answer(&self, page: Page, head: &RequestHeader) -> Answer {
+        match page {
+            Page::Live => Answer::new("text/html; charset=utf-8", include_str!("page/live.html")),
+            Page::LiveScript => Answer::new("text/javascript; charset=utf-8", include_str!("page/live.js")),
+            Page::LiveStyle => Answer::new("text/css; charset=utf-8", include_str!("page/live.css")),
+            Page::Metrics => self.metrics(head),
+            Page::Healthy => Answer::json(200, &json!({ "status": "ok" })),
+            Page::Ready => self.ready(),
+            Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
+            Page::Upstreams => self.upstreams(),
+            Page::Config => self.config(),
+            Page::Reload => self.reload(head.uri.query().unwrap_or("")).await,
+        }
+    }
+
+    fn metrics(&self, head: &RequestHeader) -> Answer {
+        let accept = head.headers.get("accept").and_then(|value| value.to_str().ok());
+        let (content_type, body) = self.shared.telemetry.metrics().encode(accept);
+        Answer::new(content_type, body)
+    }
+
+    fn ready(&self) -> Answer {
+        let mut reasons = Vec::new();
+        if self.shared.drain.is_draining() {
+            reasons.push("draining");
+        }
+        if !self.shared.any_endpoint_up() {
+            reasons.push("no endpoint of any upstream is up");
+        }
+        let status = if reasons.is_empty() { 200 } else { 503 };
+        Answer::json(status, &json!({ "ready": reasons.is_empty(), "reasons": reasons }))
+    }
+
+    fn upstreams(&self) -> Answer {
+        let generation = self.shared.generation.load();
+        let upstreams: Vec<Value> = generation
+            .settings
+            .upstreams
+            .iter()
+            .map(|upstream| {
+                let endpoints: Vec<Value> = generation
+                    .pools
+                    .get(&*upstream.name)
+                    .iter()
+                    .flat_map(|pool| pool.endpoints())
+                    .map(|(authority, addresses)| json!({ "endpoint": authority, "addresses": addresses }))
+                    .collect();
+                json!({ "name": &*upstream.name, "endpoints": endpoints })
+            })
+            .collect();
+        Answer::json(200, &json!({ "upstreams": upstreams }))
+    }
+
+    fn config(&self) -> Answer {
+        let generation = self.shared.generation.load();
+        let status = self.control.status.load();
+        Answer::json(
+            200,
+            &json!({
+                "generation": generation.number,
+                "installed_unix_s": status.installed.and_then(unix_s),
+                "last_error": if status.last_error.is_empty() { Value::Null } else { json!(status.last_error.join("\n")) },
+                "needs_restart": status.needs_restart,
+                "settings": config_view::settings(&generation.settings),
+            }),
+        )
+    }
+
+    async fn reload(&self, query: &str) -> Answer {
+        let force = query.split('&').any(|pair| pair == "force=true");
+        let (answer, ended) = oneshot::channel();
+        // Never waits for a place: a queue of reloads would only do the same work again.
+        if self.control.reloads.try_send(ReloadRequest { force, answer }).is_err() {
+            return Answer::error(503, "a reload is under way already, try again").with("retry-after", "1");
+        }
+        match tokio::time::timeout(RELOAD_TIMEOUT, ended).await {
+            Ok(Ok(reload)) => reload_answer(&reload),
+            Ok(Err(_)) | Err(_) => Answer::error(503, "the reload did not end in time; /api/config tells how it ended"),
+        }
+    }
+}
+
+fn reload_answer(reload: &Reload) -> Answer {
+    match reload {
+        Reload::Installed { generation } => {
+            Answer::json(200, &json!({ "result": "installed", "generation": generation }))
+        }
+        Reload::Unchanged { generation } => {
+            Answer::json(200, &json!({ "result": "unchanged", "generation": generation }))
+        }
+        Reload::Failed { problems } => Answer::json(
+            422,
+            &json!({ "result": "failed", "error": "the last good configuration stays", "problems": problems }),
+        ),
+        Reload::Refused { reason } => Answer::json(
+            409,
+            &json!({ "result": "refused", "error": format!("{reason}. POST /api/reload?force=true takes it all the same") }),
+        ),
+        Reload::NoFile => {
+            Answer::error(409, "there is no file to read: the configuration came from the command line (--upstream)")
+        }
+    }
+}
+
+fn unix_s(time: SystemTime) -> Option<f64> {
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs_f64())
+}

@@ -1,0 +1,169 @@
+//! Speaks HTTP/1.1 on the admin address. Everything is bounded: nobody may hold it up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Method;
+use pingora::ErrorType as PingoraError;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+
+use super::answer::Answer;
+use super::api::{Api, Page};
+use super::control::Control;
+use super::gate::{Asked, Denial, Gate};
+use crate::proxy::Shared;
+
+/// Connections at once. A scraper, a few people and their browsers need a handful.
+const CONNECTIONS_MAX: usize = 256;
+
+/// From a connection's opening, or its last answer, to the end of the next request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A whole request body must come within this.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// No request here has a body that matters; what is sent is read and dropped, up to this many bytes.
+const BODY_MAX: usize = 64 * 1024;
+
+/// A client that takes no byte of an answer for so long is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The application on the admin address.
+pub struct AdminApp {
+    api: Api,
+    /// Only this machine can reach the address.
+    local: bool,
+    connections: AtomicUsize,
+}
+
+impl AdminApp {
+    /// `local`: the address is loopback or a unix socket, so that no token is asked for.
+    pub fn new(shared: Arc<Shared>, control: Control, local: bool) -> Self {
+        Self { api: Api { shared, control }, local, connections: AtomicUsize::new(0) }
+    }
+
+    /// Decides on one request whose head has come, and answers it.
+    async fn answer(&self, session: &mut ServerSession) -> Answer {
+        let head = session.req_header();
+        let page = match Page::find(head.uri.path()) {
+            Some(page) => page,
+            None => return Answer::error(404, "there is no such page. GET / lists what there is"),
+        };
+        if let Err(denial) = self.check(head, page) {
+            let answer = Answer::error(denial.status(), denial.message());
+            let asks = matches!(denial, Denial::NoToken | Denial::WrongToken);
+            return if asks { answer.with("www-authenticate", "Bearer") } else { answer };
+        }
+        if !allows(page, &head.method) {
+            let (allow, message) =
+                if page.changes() { ("POST", "use POST here") } else { ("GET, HEAD", "use GET here") };
+            return Answer::error(405, message).with("allow", allow);
+        }
+        match tokio::time::timeout(BODY_TIMEOUT, drop_body(session)).await {
+            Ok(true) => self.api.answer(page, session.req_header()).await,
+            Ok(false) => {
+                session.set_keepalive(None);
+                Answer::error(413, "send no body here")
+            }
+            Err(_) => {
+                session.set_keepalive(None);
+                Answer::error(408, "the request body did not come in time")
+            }
+        }
+    }
+
+    fn check(&self, head: &RequestHeader, page: Page) -> Result<(), Denial> {
+        let generation = self.api.shared.generation.load();
+        let hosts: Vec<&[u8]> = head.headers.get_all("host").iter().map(|value| value.as_bytes()).collect();
+        let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
+        Gate { local: self.local, token: generation.settings.server.admin_token.as_ref() }.check(&Asked {
+            hosts: &hosts,
+            origin: header("origin"),
+            authorization: header("authorization"),
+            changes: page.changes(),
+            public: page.is_public(),
+        })
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for AdminApp {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let _place = Place::take(&self.connections)?;
+        session.set_write_timeout(Some(WRITE_TIMEOUT));
+        let answer = match tokio::time::timeout(HEAD_TIMEOUT, session.read_request()).await {
+            Ok(Ok(true)) => self.answer(&mut session).await,
+            Ok(Err(error)) if *error.etype() == PingoraError::InvalidHTTPHeader => {
+                session.set_keepalive(None);
+                let answer = Answer::error(400, "this is not valid HTTP");
+                // Whoever sends that may be gone already.
+                let _ = write(&mut session, &answer, false).await;
+                return None;
+            }
+            // Gone, silent or too slow.
+            Ok(Ok(false) | Err(_)) | Err(_) => return None,
+        };
+        if *shutdown.borrow() {
+            session.set_keepalive(None);
+        }
+        let head_only = session.req_header().method == Method::HEAD;
+        write(&mut session, &answer, head_only).await.ok()?;
+        let settings = HttpPersistentSettings::for_session(&session);
+        let stream = session.finish().await.ok().flatten()?;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+async fn write(session: &mut ServerSession, answer: &Answer, head_only: bool) -> pingora::Result<()> {
+    session.write_response_header(Box::new(answer.head()?)).await?;
+    if !head_only && !answer.body.is_empty() {
+        session.write_response_body(answer.body.clone(), true).await?;
+    }
+    Ok(())
+}
+
+/// Reads the body to its end; false when it is too large or broken.
+async fn drop_body(session: &mut ServerSession) -> bool {
+    let mut seen = 0;
+    loop {
+        match session.read_request_body().await {
+            Ok(Some(chunk)) => seen += chunk.len(),
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+        if seen > BODY_MAX {
+            return false;
+        }
+    }
+}
+
+fn allows(page: Page, method: &Method) -> bool {
+    if page.changes() { *method == Method::POST } else { *method == Method::GET || *method == Method::HEAD }
+}
+
+/// One connection's place among [`CONNECTIONS_MAX`].
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(count: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(count);
+        let before = count.fetch_add(1, Ordering::AcqRel);
+        // Dropping the place takes the count back.
+        (before < CONNECTIONS_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

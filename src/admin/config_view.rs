@@ -1,0 +1,180 @@
+//! The configuration in effect as JSON, by the names of the file. Secrets are masked, and so is what a URL may hide.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::config::settings::{
+    ContinueTraces, Cors, Endpoint, EndpointAddress, HostPolicy, Network, OtlpProtocol, Route, Secret, Server,
+    Settings, Target, Telemetry, Timeouts, Upstream, UpstreamProtocol,
+};
+
+/// All of `settings`.
+pub(super) fn settings(settings: &Settings) -> Value {
+    json!({
+        "server": server(&settings.server),
+        "cors": settings.cors.as_ref().map(cors),
+        "telemetry": telemetry(&settings.telemetry),
+        "upstream": settings.upstreams.iter().map(|upstream| self::upstream(upstream)).collect::<Vec<_>>(),
+        "route": settings.routes.iter().map(|route| self::route(route)).collect::<Vec<_>>(),
+    })
+}
+
+fn server(server: &Server) -> Value {
+    json!({
+        "listen": server.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "admin": server.admin.to_string(),
+        "admin_token": masked(server.admin_token.as_ref()),
+        "max_body": server.max_body,
+        "max_upload": server.max_upload,
+        "max_connections": server.max_connections,
+        "max_streams": server.max_streams,
+        "header_timeout": duration(server.header_timeout),
+        "body_timeout": duration(server.body_timeout),
+        "write_timeout": duration(server.write_timeout),
+        "drain_timeout": duration(server.drain_timeout),
+        "drain_websockets": duration(server.drain_websockets),
+        "trusted_proxies": server.trusted_proxies.iter().map(network).collect::<Vec<_>>(),
+        "continue_traces": match server.continue_traces {
+            ContinueTraces::Trusted => "trusted",
+            ContinueTraces::Always => "always",
+            ContinueTraces::Link => "link",
+        },
+        "tls": server.tls.as_ref().map(|tls| json!({ "cert": tls.cert, "key": tls.key })),
+        "state_dir": server.state_dir,
+    })
+}
+
+fn cors(cors: &Cors) -> Value {
+    json!({
+        "origins": cors.origins,
+        "origin_patterns": cors.origin_patterns.iter().map(|pattern| pattern.source.as_str()).collect::<Vec<_>>(),
+        "credentials": cors.credentials,
+        "headers": cors.headers,
+        "max_age": duration(cors.max_age),
+    })
+}
+
+fn telemetry(telemetry: &Telemetry) -> Value {
+    json!({
+        "service_name": telemetry.service_name,
+        "otlp_endpoint": telemetry.otlp_endpoint.as_deref().map(without_secrets),
+        "otlp_protocol": match telemetry.otlp_protocol {
+            OtlpProtocol::HttpProtobuf => "http/protobuf",
+            OtlpProtocol::Grpc => "grpc",
+        },
+        "sample_ratio": telemetry.sample_ratio,
+        "slow_first_token": duration(telemetry.slow_first_token),
+        "slow_gap": duration(telemetry.slow_gap),
+    })
+}
+
+fn upstream(upstream: &Upstream) -> Value {
+    json!({
+        "name": &*upstream.name,
+        "urls": upstream.endpoints.iter().map(url).collect::<Vec<_>>(),
+        "host": match &upstream.host {
+            HostPolicy::Keep => "keep",
+            HostPolicy::Own => "own",
+            HostPolicy::Name(name) => name,
+        },
+        "dialect": upstream.dialect.map_or("auto".to_owned(), |dialect| format!("{dialect:?}").to_lowercase()),
+        "protocol": match upstream.protocol {
+            UpstreamProtocol::Auto => "auto",
+            UpstreamProtocol::Http1 => "http1",
+            UpstreamProtocol::Http2 => "http2",
+        },
+        "ca": upstream.ca,
+        "api_key": masked(upstream.api_key.as_ref()),
+        "stream": json!({
+            "text": upstream.stream.text,
+            "error": upstream.stream.error,
+            "done": upstream.stream.done,
+        }),
+    })
+}
+
+fn route(route: &Route) -> Value {
+    json!({
+        "name": &*route.name,
+        "path": route.path.0.source,
+        "methods": route.methods,
+        "headers": route.headers.iter().map(|(name, value)| json!({ name.as_str(): value })).collect::<Vec<_>>(),
+        "models": route.models.iter().map(|glob| glob.source.as_str()).collect::<Vec<_>>(),
+        "targets": route.targets.iter().map(target).collect::<Vec<_>>(),
+        "timeouts": timeouts(&route.timeouts),
+        "keepalive": duration(route.keepalive),
+        "keepalive_before_headers": route.keepalive_before_headers,
+    })
+}
+
+fn target(target: &Target) -> Value {
+    json!({
+        "name": &*target.name,
+        "upstream": &*target.upstream.name,
+        "weight": target.weight,
+        "path": target.path,
+    })
+}
+
+fn timeouts(timeouts: &Timeouts) -> Value {
+    json!({
+        "connect": duration(timeouts.connect),
+        "first_token": duration(timeouts.first_token),
+        "stall": duration(timeouts.stall),
+        "total": duration(timeouts.total),
+    })
+}
+
+fn url(endpoint: &Endpoint) -> String {
+    match &endpoint.address {
+        EndpointAddress::Unix(path) => format!("unix:{}{}", path.display(), endpoint.base_path),
+        EndpointAddress::Tcp { .. } => {
+            let scheme = if endpoint.tls { "https" } else { "http" };
+            format!("{scheme}://{}{}", endpoint.authority, endpoint.base_path)
+        }
+    }
+}
+
+fn network(network: &Network) -> String {
+    format!("{}/{}", network.address, network.prefix)
+}
+
+fn masked(secret: Option<&Secret>) -> Option<&'static str> {
+    secret.map(|_| "***")
+}
+
+/// As the file would say it.
+fn duration(duration: Duration) -> String {
+    format!("{duration:?}")
+}
+
+/// A URL without what stands before `@` and after `?`.
+fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or("");
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit('@').next().unwrap_or("");
+            format!("{scheme}://{host}{path}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_url_may_hide_is_left_out() {
+        let cases = [
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318"),
+            ("https://me:pa@ss@otel.example/v1?token=x#y", "https://otel.example/v1"),
+            ("https://otel.example/a@b", "https://otel.example/a@b"),
+        ];
+        for (url, shown) in cases {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Who may ask the admin address for what.
+//!
+//! On loopback every local program may ask; a web page in a local browser may not, neither by a name that it made point
+//! here (DNS rebinding: the Host is looked at) nor by a form (the Origin is looked at). Off loopback a token is asked for.
+
+use std::net::IpAddr;
+
+use crate::config::settings::Secret;
+
+/// What the decision rests on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// Each `Host` header.
+    pub(super) hosts: &'a [&'a [u8]],
+    pub(super) origin: Option<&'a [u8]>,
+    pub(super) authorization: Option<&'a [u8]>,
+    /// The request changes something.
+    pub(super) changes: bool,
+    /// Everybody may know the answer.
+    pub(super) public: bool,
+}
+
+/// How the admin address is guarded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gate<'a> {
+    /// Only this machine can reach the address.
+    pub(super) local: bool,
+    pub(super) token: Option<&'a Secret>,
+}
+
+/// Why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denial {
+    TwoHosts,
+    ForeignHost,
+    ForeignOrigin,
+    NoToken,
+    WrongToken,
+    TokenNotSet,
+}
+
+impl Denial {
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Self::TwoHosts => 400,
+            Self::ForeignHost | Self::ForeignOrigin | Self::TokenNotSet => 403,
+            Self::NoToken | Self::WrongToken => 401,
+        }
+    }
+
+    pub(super) fn message(self) -> &'static str {
+        match self {
+            Self::TwoHosts => "the request has more than one Host header",
+            Self::ForeignHost => {
+                "this address answers to localhost and to IP addresses only: a web page may not read it by another name"
+            }
+            Self::ForeignOrigin => "a page of another origin may not change anything here",
+            Self::NoToken => "send the admin token: `Authorization: Bearer …`",
+            Self::WrongToken => "this is not the admin token",
+            Self::TokenNotSet => "no admin token is set, so this address answers /metrics, /healthz and /readyz only",
+        }
+    }
+}
+
+impl Gate<'_> {
+    /// Whether the request may be answered.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(super) fn check(&self, asked: &Asked<'_>) -> Result<(), Denial> {
+        let host = match asked.hosts {
+            [] => None,
+            [host] => Some(*host),
+            _ => return Err(Denial::TwoHosts),
+        };
+        if asked.public {
+            return Ok(());
+        }
+        if asked.changes && !same_origin(asked.origin, host) {
+            return Err(Denial::ForeignOrigin);
+        }
+        if self.local {
+            // Browsers always send a Host: what has none is no page.
+            return if host.is_none_or(is_this_machine) { Ok(()) } else { Err(Denial::ForeignHost) };
+        }
+        let token = self.token.ok_or(Denial::TokenNotSet)?;
+        let sent = asked.authorization.and_then(bearer).ok_or(Denial::NoToken)?;
+        if equal(sent, token.expose().as_bytes()) { Ok(()) } else { Err(Denial::WrongToken) }
+    }
+}
+
+/// An Origin, where there is one, must name the very host that was asked.
+fn same_origin(origin: Option<&[u8]>, host: Option<&[u8]>) -> bool {
+    let Some(origin) = origin else { return true };
+    let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    match (authority, host) {
+        (Some(authority), Some(host)) => authority.eq_ignore_ascii_case(host),
+        _ => false,
+    }
+}
+
+fn is_this_machine(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let name = without_port(host);
+    let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    literal.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
+}
+
+/// Compares in a time that tells nothing but the lengths.
+fn equal(left: &[u8], right: &[u8]) -> bool {
+    let difference = left.iter().zip(right).fold(0, |found, (a, b)| std::hint::black_box(found | (a ^ b)));
+    left.len() == right.len() && difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked<'a>(hosts: &'a [&'a [u8]]) -> Asked<'a> {
+        Asked { hosts, origin: None, authorization: None, changes: false, public: false }
+    }
+
+    const LOCAL: Gate<'static> = Gate { local: true, token: None };
+
+    #[test]
+    fn on_loopback_only_this_machine_s_names_are_answered() {
+        let ours: [&[u8]; 6] =
+            [b"127.0.0.1:9090", b"localhost:9090", b"LOCALHOST", b"[::1]:9090", b"[::1]", b"10.0.0.7"];
+        for host in ours {
+            assert_eq!(LOCAL.check(&asked(&[host])), Ok(()), "{}", String::from_utf8_lossy(host));
+        }
+        let theirs: [&[u8]; 5] = [b"evil.example:9090", b"localhost.evil.example", b"127.0.0.1.nip.io", b"", b"\xff"];
+        for host in theirs {
+            assert_eq!(LOCAL.check(&asked(&[host])), Err(Denial::ForeignHost), "{}", String::from_utf8_lossy(host));
+        }
+        assert_eq!(LOCAL.check(&asked(&[])), Ok(()));
+        assert_eq!(LOCAL.check(&asked(&[b"localhost", b"localhost"])), Err(Denial::TwoHosts));
+    }
+
+    #[test]
+    fn a_foreign_page_changes_nothing() {
+        let hosts: [&[u8]; 1] = [b"localhost:9090"];
+        let from = |origin| LOCAL.check(&Asked { origin, changes: true, ..asked(&hosts) });
+        assert_eq!(from(None), Ok(()));
+        assert_eq!(from(Some(b"http://localhost:9090")), Ok(()));
+        let foreign: [&[u8]; 4] = [b"https://evil.example", b"null", b"http://localhost:3000", b""];
+        for origin in foreign {
+            assert_eq!(from(Some(origin)), Err(Denial::ForeignOrigin), "{}", String::from_utf8_lossy(origin));
+        }
+    }
+
+    #[test]
+    fn off_loopback_the_token_is_asked_for() {
+        let token = Secret::new("open-sesame".to_owned());
+        let gate = Gate { local: false, token: Some(&token) };
+        let hosts: [&[u8]; 1] = [b"gauge.example"];
+        let with = |authorization| gate.check(&Asked { authorization, ..asked(&hosts) });
+        assert_eq!(with(None), Err(Denial::NoToken));
+        assert_eq!(with(Some(b"Basic b3Blbg==")), Err(Denial::NoToken));
+        let wrong: [&[u8]; 4] = [b"Bearer open-sesam", b"Bearer open-sesame!", b"Bearer Open-sesame", b"Bearer "];
+        for authorization in wrong {
+            assert_eq!(with(Some(authorization)), Err(Denial::WrongToken));
+        }
+        assert_eq!(with(Some(b"bearer open-sesame")), Ok(()));
+        assert_eq!(gate.check(&Asked { public: true, ..asked(&hosts) }), Ok(()));
+        let unset = Gate { local: false, token: None };
+        assert_eq!(unset.check(&asked(&hosts)), Err(Denial::TokenNotSet));
+    }
+}

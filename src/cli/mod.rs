@@ -1,0 +1,235 @@
+//! The command line.
+
+mod healthcheck;
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::settings::Listen;
+use crate::config::{self, Settings};
+use crate::server::{self, Exit, Origin, Run, Source, Style};
+use crate::telemetry::{self, Telemetry};
+
+/// Left over from a second signal, as shells have it for an interrupted program.
+const INTERRUPTED: u8 = 130;
+
+/// What to type when nothing was said to proxy to.
+const NOTHING_TO_PROXY_TO: &str = "nothing to send requests to. Type one of
+  streamgauge run --upstream http://127.0.0.1:8000     your FastAPI app or model server; no file needed
+  streamgauge run --config streamgauge.toml            or set STREAMGAUGE_CONFIG
+  streamgauge demo                                     a built-in fake LLM backend to try it with";
+
+#[derive(Parser)]
+#[command(version, about = "A reverse proxy for LLM backends that measures every stream it passes.", long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy.
+    Run(RunOptions),
+    /// Tell every problem of a config file, with file, line and column.
+    Check {
+        /// The config file.
+        #[arg(long, env = "STREAMGAUGE_CONFIG", value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Print the JSON Schema of the config file, for editors.
+    Schema,
+    /// Exit with 0 when a running proxy is ready, with 1 when not.
+    Healthcheck {
+        /// The proxy's admin address: `http://127.0.0.1:9090`, `127.0.0.1:9090` or `unix:/path`.
+        #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
+        admin: String,
+    },
+    /// Run a fake LLM backend, to try the proxy with.
+    Demo {
+        /// Where it listens.
+        #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(clap::Args)]
+struct RunOptions {
+    /// The backend; no config file is needed with it.
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    upstream: Option<String>,
+    /// The config file [env: STREAMGAUGE_CONFIG]. It is read again whenever it changes.
+    // Not by clap: with `--upstream` given, a variable that happens to be set must not be in the way.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where clients connect: `127.0.0.1:8080`, `[::]:8080` or `unix:/path`; may be given several times.
+    #[arg(long, env = "STREAMGAUGE_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
+    listen: Vec<Address>,
+    /// Where the live view, the metrics and the admin API are.
+    #[arg(long, env = "STREAMGAUGE_ADMIN", value_name = "ADDRESS")]
+    admin: Option<Address>,
+    /// How to log; human on a terminal, json elsewhere.
+    #[arg(long, env = "STREAMGAUGE_LOG", value_enum, value_name = "FORMAT")]
+    log: Option<Log>,
+    /// Take the listening sockets over from the running proxy: start this one, then send SIGQUIT to that one within 5 s.
+    #[arg(long)]
+    upgrade: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Log {
+    Human,
+    Json,
+}
+
+/// An address as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Address(Listen);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // `STREAMGAUGE_ADMIN` may be set for `healthcheck` too, which takes a URL.
+        let plain = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() {
+                Err("`unix:` needs a path".to_owned())
+            } else {
+                Ok(Self(Listen::Unix(path.into())))
+            };
+        }
+        let with_loopback = plain.replacen("localhost:", "127.0.0.1:", 1);
+        with_loopback
+            .parse()
+            .map(|at| Self(Listen::Tcp(at)))
+            .map_err(|_| "write an address and a port (127.0.0.1:8080, [::]:8080) or unix:/path".to_owned())
+    }
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come here too; where nobody reads them, nothing is lost.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let done = match cli.command {
+        Command::Run(options) => run(options),
+        Command::Check { config } => check(&config),
+        Command::Schema => print_schema(),
+        Command::Healthcheck { admin } => healthcheck::ask(&admin).map(|()| ExitCode::SUCCESS),
+        Command::Demo { listen } => {
+            crate::demo::run(listen).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
+        }
+    };
+    done.unwrap_or_else(|problem| {
+        complain(&problem);
+        ExitCode::FAILURE
+    })
+}
+
+fn run(options: RunOptions) -> Result<ExitCode, String> {
+    let human = match options.log {
+        Some(log) => log == Log::Human,
+        None => std::io::stdout().is_terminal(),
+    };
+    let origin = origin(options.upstream, options.config, std::env::var_os("STREAMGAUGE_CONFIG").map(PathBuf::from))?;
+    let run = Run {
+        source: Source {
+            origin,
+            listen: options.listen.into_iter().map(|address| address.0).collect(),
+            admin: options.admin.map(|address| address.0),
+        },
+        style: if human { Style::Human } else { Style::Json },
+        upgrade: options.upgrade,
+    };
+    let exit = server::run(&run, |settings| start_telemetry(settings, human))?;
+    Ok(match exit {
+        Exit::Drained | Exit::Cut => ExitCode::SUCCESS,
+        Exit::Forced => ExitCode::from(INTERRUPTED),
+        Exit::Failed => ExitCode::FAILURE,
+    })
+}
+
+fn origin(upstream: Option<String>, config: Option<PathBuf>, from_env: Option<PathBuf>) -> Result<Origin, String> {
+    match (upstream, config.or(from_env)) {
+        (Some(url), _) => Ok(Origin::Upstream(url)),
+        (None, Some(path)) if !path.as_os_str().is_empty() => Ok(Origin::File(path)),
+        _ => Err(NOTHING_TO_PROXY_TO.to_owned()),
+    }
+}
+
+fn start_telemetry(settings: &Settings, human: bool) -> Result<Arc<Telemetry>, String> {
+    let format = if human { telemetry::logs::Format::Human } else { telemetry::logs::Format::Json };
+    Telemetry::start(&settings.telemetry, format).map_err(|error| error.to_string())
+}
+
+fn check(path: &Path) -> Result<ExitCode, String> {
+    config::load(path).map_err(|problems| problems.to_string())?;
+    say(&format!("{} is good.\n", path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_schema() -> Result<ExitCode, String> {
+    let schema = serde_json::to_string_pretty(&config::schema()).map_err(|error| error.to_string())?;
+    say(&format!("{schema}\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(text: &str) {
+    // A closed pipe (`| head`) is no error of ours.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn complain(problem: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", problem.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_are_read_as_typed() {
+        let cases = [
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            ("[::]:8080", "[::]:8080"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("http://127.0.0.1:9090/", "127.0.0.1:9090"),
+            ("unix:/run/gauge.sock", "unix:/run/gauge.sock"),
+        ];
+        for (typed, read) in cases {
+            assert_eq!(Address::from_str(typed).unwrap().0.to_string(), read);
+        }
+        for wrong in ["", "8080", "unix:", "example.com:80", "127.0.0.1", "127.0.0.1:70000"] {
+            assert!(Address::from_str(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_upstream_beats_a_file_named_by_the_environment() {
+        let file = || Some(PathBuf::from("streamgauge.toml"));
+        let url = || Some("http://127.0.0.1:8000".to_owned());
+        assert!(matches!(origin(url(), None, file()), Ok(Origin::Upstream(_))));
+        assert!(matches!(origin(None, None, file()), Ok(Origin::File(_))));
+        assert!(origin(None, None, None).unwrap_err().contains("--upstream"));
+        assert!(origin(None, None, Some(PathBuf::new())).is_err());
+        let both = ["streamgauge", "run", "--upstream", "http://127.0.0.1:1", "--config", "a.toml"];
+        assert!(Cli::try_parse_from(both).is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! How an answer ends: in order, or so that no client takes it for whole; and what that makes of the request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::exchange::Ending;
+use super::headers::AnswerFraming;
+use super::reject::Rejection;
+use super::relay::Passing;
+use super::settle::Flight;
+use super::socket;
+use super::state::IDLE_CONNECTION_TIMEOUT;
+use super::tap::Tap;
+use crate::llm::reply::{ErrorReply, error_event};
+use crate::llm::{Dialect, Framing, Reading, StreamEnd};
+use crate::telemetry::record::{ErrorType, Outcome, Phase};
+
+/// How long a reset waits for what was written before it, over HTTP/2: there it would overtake it.
+const FLUSH: Duration = Duration::from_millis(20);
+
+/// Why the loop stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The upstream's framing ended in order.
+    Complete,
+    UpstreamDied,
+    ClientGone,
+    /// The client took no byte for too long.
+    ClientStuck,
+    /// First token, stall or total.
+    Late(ErrorType),
+    /// The process goes down.
+    Cut,
+    /// The answer is none that could follow the head that was sent early.
+    Unfit,
+    Internal,
+}
+
+impl End {
+    fn verdict(self) -> (Outcome, ErrorType, &'static str) {
+        match self {
+            // Complete answers are judged by what was read of them.
+            Self::Complete | Self::Internal => (Outcome::InternalError, ErrorType::Internal, "internal error"),
+            Self::UpstreamDied => (
+                Outcome::Truncated,
+                ErrorType::UpstreamBodyReset,
+                "The upstream closed the connection before its answer was complete. Try again.",
+            ),
+            Self::ClientGone => (Outcome::ClientCancelled, ErrorType::ClientGone, ""),
+            Self::ClientStuck => (Outcome::ClientCancelled, ErrorType::ClientWriteTimeout, ""),
+            Self::Late(ErrorType::Stall) => {
+                (Outcome::Stalled, ErrorType::Stall, "The upstream stopped sending tokens. Try again.")
+            }
+            Self::Late(ErrorType::FirstTokenTimeout) => {
+                (Outcome::Timeout, ErrorType::FirstTokenTimeout, "The upstream sent no token in time. Try again.")
+            }
+            Self::Late(error) => (Outcome::Timeout, error, "The answer took longer than it may."),
+            Self::Cut => (Outcome::Truncated, ErrorType::Draining, "The proxy is going down. Try again."),
+            Self::Unfit => (
+                Outcome::UpstreamError,
+                ErrorType::UpstreamStatus,
+                "The upstream answered with an error instead of a stream. Try again.",
+            ),
+        }
+    }
+}
+
+/// An answer that is over, one way or the other.
+pub(super) struct Over {
+    pub(super) source: HttpSession,
+    pub(super) peer: Arc<HttpPeer>,
+    /// See [`super::open::Opened::early`].
+    pub(super) early: bool,
+    pub(super) status: StatusCode,
+}
+
+/// Ends the answer and books what became of the request.
+pub(super) async fn settle(
+    client: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    over: Over,
+    tap: Tap,
+    end: End,
+    framing: AnswerFraming,
+    passing: &Passing<'_>,
+) -> Ending {
+    let now = flight.now();
+    flight.bytes(0, tap.bytes);
+    let boundary = tap.at_boundary();
+    let status = over.status.as_u16();
+    if end == End::Complete {
+        let read = tap.finish(StreamEnd::Clean, now);
+        let (outcome, error) = judge(status, read.as_ref().map(|(_, _, reading)| reading));
+        book(flight, read, outcome, error, passing);
+        return finish(client, flight, over, passing).await;
+    }
+    let (outcome, error, message) = end.verdict();
+    let speaks = tap.speaks();
+    book(flight, tap.finish(StreamEnd::Cut, now), outcome, Some(error), passing);
+    let mut source = over.source;
+    source.shutdown().await;
+    drop(source);
+    if let Some((dialect, style)) = speaks.filter(|_| boundary || end == End::Unfit)
+        && !message.is_empty()
+    {
+        tell(client, flight, passing, (dialect, style), error, message).await;
+    }
+    break_off(client, framing).await;
+    Ending::Dirty
+}
+
+/// The client was given an early head, and nothing can follow it: an error event, and a dirty end.
+pub(super) async fn fail_early(
+    client: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    rejection: &Rejection,
+    passing: &Passing<'_>,
+) -> Ending {
+    flight.end(rejection.outcome, Some(rejection.error));
+    let dialect = passing.facts.dialect.unwrap_or(Dialect::PlainSse);
+    tell(client, flight, passing, (dialect, Framing::Sse), rejection.error, &rejection.message).await;
+    break_off(client, AnswerFraming::ByClose).await;
+    Ending::Dirty
+}
+
+/// What a complete answer makes of its request.
+fn judge(status: u16, reading: Option<&Reading>) -> (Outcome, Option<ErrorType>) {
+    if status >= 500 || status == 429 {
+        return (Outcome::UpstreamError, Some(ErrorType::UpstreamStatus));
+    }
+    if status >= 400 {
+        return (Outcome::Completed, Some(ErrorType::UpstreamStatus));
+    }
+    match reading {
+        Some(reading) if reading.error.is_some() => (Outcome::ErrorInStream, Some(ErrorType::ErrorEvent)),
+        Some(reading) if !reading.normal_end => (Outcome::Truncated, Some(ErrorType::MissingEnd)),
+        _ => (Outcome::Completed, None),
+    }
+}
+
+fn book(
+    flight: &mut Flight<'_>,
+    read: Option<(Dialect, Framing, Reading)>,
+    outcome: Outcome,
+    error: Option<ErrorType>,
+    passing: &Passing<'_>,
+) {
+    let upstreams_fault = !matches!(outcome, Outcome::ClientCancelled | Outcome::InternalError);
+    flight.last_attempt_ended(error.filter(|_| upstreams_fault));
+    flight.end(outcome, error);
+    if let Some((dialect, _, reading)) = read {
+        flight.read(dialect, passing.facts, reading);
+    }
+}
+
+/// Ends the client's answer in order, trailers included, and gives the upstream's connection back.
+async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, over: Over, passing: &Passing<'_>) -> Ending {
+    let Over { mut source, peer, early, .. } = over;
+    flight.enter(Phase::ClientBlocked);
+    let ended = match trailers(&mut source).await {
+        Some(trailers) if client.is_http2() => client.write_response_trailers(trailers).await,
+        // HTTP/1 recipients may drop trailers (RFC 9110, section 6.5.1), and pingora does.
+        _ => client.write_response_body(bytes::Bytes::new(), true).await,
+    };
+    if ended.is_err() {
+        flight.end(Outcome::ClientCancelled, Some(ErrorType::ClientGone));
+        return Ending::Dirty;
+    }
+    if !early {
+        passing.visit.shared.connector.release_http_session(source, &*peer, Some(IDLE_CONNECTION_TIMEOUT)).await;
+    }
+    Ending::Clean
+}
+
+async fn trailers(source: &mut HttpSession) -> Option<http::HeaderMap> {
+    match source {
+        HttpSession::H2(session) => session.read_trailers().await.ok().flatten(),
+        HttpSession::H1(_) | HttpSession::Custom(()) => None,
+    }
+}
+
+/// The dialect's error event, where it has one.
+async fn tell(
+    client: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    passing: &Passing<'_>,
+    (dialect, framing): (Dialect, Framing),
+    error: ErrorType,
+    message: &str,
+) {
+    let reply = ErrorReply { message, code: error.as_str(), status: 502, request_id: &passing.visit.caller.request_id };
+    let Some(event) = error_event(dialect, framing, &reply) else { return };
+    flight.enter(Phase::ClientBlocked);
+    let length = event.len() as u64;
+    if client.write_response_body(event, false).await.is_ok() {
+        flight.bytes(0, length);
+    }
+}
+
+/// Makes sure that the end which follows cannot be taken for a normal one.
+async fn break_off(client: &mut ServerSession, framing: AnswerFraming) {
+    client.set_keepalive(None);
+    if framing == AnswerFraming::ByClose
+        && let Some(stream) = client.stream()
+    {
+        socket::reset_on_close(stream.id());
+    }
+    if client.is_http2() {
+        tokio::time::sleep(FLUSH).await;
+    }
+}

@@ -1,0 +1,216 @@
+//! Walks one request through its stages, and acts on what each decides.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+
+use super::admit::{self, Admitted};
+use super::caller::{self, Caller};
+use super::clock::Clock;
+use super::cors;
+use super::drain::DrainStage;
+use super::hold::{Hold, Line};
+use super::open::{self, Asked};
+use super::reject::{self, Rejection, ReplyTo};
+use super::relay::{self, Passing};
+use super::route::{self, Routed};
+use super::settle::Flight;
+use super::state::{Generation, Shared};
+use super::upgrade;
+use crate::config::Settings;
+use crate::llm::RequestFacts;
+use crate::policy::cors::Decision;
+use crate::policy::hygiene;
+use crate::telemetry::ids;
+use crate::telemetry::record::{ErrorType, Outcome, RequestInfo};
+
+/// How the client's connection is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Ending {
+    /// The answer is whole.
+    Clean,
+    /// The answer broke off: it must not look like a whole one.
+    Dirty,
+}
+
+/// Why a stage goes no further.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// We answer.
+    Reject(Rejection),
+    /// Nobody is there to be answered.
+    ClientGone,
+    /// The process goes down and has waited long enough.
+    Cut,
+}
+
+impl From<Rejection> for Stop {
+    fn from(rejection: Rejection) -> Self {
+        Self::Reject(rejection)
+    }
+}
+
+/// Serves one request. Whatever happens on the way, even a panic, it ends in one record.
+pub(super) async fn serve(shared: &Arc<Shared>, session: &mut ServerSession) -> Ending {
+    let clock = Clock::start();
+    let _in_flight = shared.drain.enter();
+    let generation = shared.generation.load_full();
+    let mut flight = Flight::begin(shared, &generation, clock, describe(session.req_header()));
+    let contained = AssertUnwindSafe(walk(shared, &generation, session, &mut flight)).catch_unwind().await;
+    match contained {
+        Ok(ending) => ending,
+        Err(_) => after_panic(session, &mut flight).await,
+    }
+}
+
+/// What all stages of one request look at.
+pub(super) struct Visit<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) generation: &'a Generation,
+    pub(super) caller: Caller,
+    pub(super) cors: Decision,
+}
+
+impl Visit<'_> {
+    pub(super) fn settings(&self) -> &Settings {
+        &self.generation.settings
+    }
+}
+
+async fn walk(
+    shared: &Arc<Shared>,
+    generation: &Generation,
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+) -> Ending {
+    let settings = &generation.settings;
+    session.set_write_timeout(Some(settings.server.write_timeout));
+    let caller = caller::identify(session, settings);
+    flight.identified(&caller.request_id, caller.trace, caller.client.clone());
+    let cors = cors::decide(settings.cors.as_ref(), session.req_header());
+    let visit = Visit { shared, generation, caller, cors };
+    let stop = match stages(&visit, session, flight).await {
+        Ok(ending) => return ending,
+        Err(stop) => stop,
+    };
+    match stop {
+        Stop::Reject(rejection) => {
+            let dialect = RequestFacts::read(session.req_header().uri.path(), None).dialect;
+            let to = ReplyTo { dialect, request_id: &visit.caller.request_id, cors: &visit.cors };
+            reject::answer(session, flight, &to, &rejection).await
+        }
+        Stop::ClientGone => {
+            flight.end(Outcome::ClientCancelled, Some(ErrorType::ClientGone));
+            Ending::Dirty
+        }
+        Stop::Cut => {
+            flight.end(Outcome::Rejected, Some(ErrorType::Draining));
+            Ending::Dirty
+        }
+    }
+}
+
+async fn stages(visit: &Visit<'_>, session: &mut ServerSession, flight: &mut Flight<'_>) -> Result<Ending, Stop> {
+    let server = &visit.settings().server;
+    look_over(session.req_header_mut())?;
+    if let Decision::Preflight(headers) = &visit.cors {
+        return Ok(cors::answer_preflight(session, flight, headers, &visit.caller.request_id).await);
+    }
+    let Some(_place) = visit.shared.streams.enter(server.max_streams) else {
+        let message = "Too many requests are in progress. Try again in a second.";
+        return Err(Rejection::overloaded(ErrorType::Overloaded, message).into());
+    };
+    let admitted = admit::admit(session, flight, server).await?;
+    flight.asks(&admitted.facts);
+    let routed = route::route(visit.generation, session.req_header(), &admitted, ids::random())?;
+    flight.routed(&routed.route.name);
+    let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
+    if session.is_upgrade_req() {
+        return Box::pin(upgrade::run(visit, session, flight, &routed)).await;
+    }
+    forward(visit, session, flight, admitted, &routed).await
+}
+
+/// Asks an upstream while the client's side is held, and passes its answer on.
+async fn forward(
+    visit: &Visit<'_>,
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    admitted: Admitted,
+    routed: &Routed,
+) -> Result<Ending, Stop> {
+    let (line, upload) = Line::new(&admitted.body);
+    let passing = Passing { visit, routed, facts: &admitted.facts, line: &line };
+    // A stream lives for minutes, opening it for seconds: what only the opening needs is boxed, and freed with it.
+    let opened = {
+        let head = session.req_header().clone();
+        let asked = Asked { head: &head, routed, admitted: &admitted, interim: &line.interim };
+        let hold = Hold { line: &line, visit, routed, facts: &admitted.facts };
+        tokio::select! {
+            biased;
+            opened = Box::pin(open::open(visit, flight, &asked, upload)) => opened,
+            stop = hold.wait(session) => return Err(stop),
+            () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
+        }
+    };
+    match opened {
+        Ok(opened) => Ok(relay::pass(session, flight, opened, &passing).await),
+        Err(rejection) if line.is_committed() => Ok(relay::fail(session, flight, &rejection, &passing).await),
+        Err(rejection) => Err(rejection.into()),
+    }
+}
+
+/// The rules that every head must keep before anything believes it; names that backends could misread go.
+fn look_over(head: &mut RequestHeader) -> Result<(), Rejection> {
+    let looked_at = hygiene::Head {
+        method: head.method.as_str(),
+        target: head.raw_path(),
+        version: match head.version {
+            http::Version::HTTP_2 => hygiene::Version::Http2,
+            http::Version::HTTP_11 => hygiene::Version::Http11,
+            _ => hygiene::Version::Http10,
+        },
+    };
+    let fields = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let passed = hygiene::check(&looked_at, fields)
+        .map_err(|refusal| Rejection::refused(refusal.status, ErrorType::BadRequest, refusal.message))?;
+    for name in &passed.dropped {
+        head.remove_header(name.as_str());
+    }
+    Ok(())
+}
+
+fn describe(head: &RequestHeader) -> RequestInfo {
+    /// Longest method and path kept, in bytes.
+    const METHOD_MAX: usize = 32;
+    const PATH_MAX: usize = 1024;
+    RequestInfo {
+        method: Arc::from(clip(head.method.as_str(), METHOD_MAX)),
+        path: Arc::from(clip(head.uri.path(), PATH_MAX)),
+        http_version: match head.version {
+            http::Version::HTTP_2 => "2",
+            http::Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        },
+    }
+}
+
+fn clip(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or("")
+}
+
+async fn after_panic(session: &mut ServerSession, flight: &mut Flight<'_>) -> Ending {
+    let rejection = Rejection { error: ErrorType::Panic, ..Rejection::internal() };
+    if session.response_written().is_some_and(|head| !head.status.is_informational()) {
+        flight.end(rejection.outcome, Some(rejection.error));
+        return Ending::Dirty;
+    }
+    session.set_keepalive(None);
+    reject::answer_unparsed(session, flight, &rejection).await;
+    Ending::Dirty
+}

@@ -1,0 +1,347 @@
+//! What goes on and what does not: the heads of requests towards upstreams, and of answers towards clients.
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::admit::RequestBody;
+use super::caller::Caller;
+use super::cors;
+use super::exchange::Visit;
+use super::route::Routed;
+use crate::config::settings::{Endpoint, HostPolicy, Secret};
+use crate::llm::Dialect;
+use crate::policy::routing;
+use crate::telemetry::record::Phase;
+use crate::telemetry::trace_context;
+
+/// Headers that belong to one connection only (RFC 9110, section 7.6.1), and those that the framing is made of.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Request headers that we answer or write ourselves.
+const OURS: [HeaderName; 3] =
+    [header::EXPECT, HeaderName::from_static("http2-settings"), HeaderName::from_static("traceparent")];
+
+/// Request headers that a backend may believe, so that only a trusted proxy may set them.
+const BELIEVED: [&str; 9] = [
+    "forwarded",
+    "x-real-ip",
+    "x-user-id",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-port",
+    "baggage",
+];
+
+/// Everything an upstream request is built from.
+pub(super) struct Outgoing<'a> {
+    pub(super) head: &'a RequestHeader,
+    pub(super) caller: &'a Caller,
+    pub(super) routed: &'a Routed,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) body: &'a RequestBody,
+    /// The request is LLM-shaped: its answer must be readable, so not compressed.
+    pub(super) llm: Option<Dialect>,
+    pub(super) attempt_span: u64,
+    /// The upstream speaks HTTP/2.
+    pub(super) h2: bool,
+    /// A WebSocket handshake, whose upgrade headers go on.
+    pub(super) upgrade: bool,
+}
+
+/// The head of a request as the upstream gets it.
+pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>> {
+    let mut head = Box::new(out.head.clone());
+    let host = host(out);
+    let base = &out.endpoint.base_path;
+    let path = routing::upstream_path(&out.routed.route, &out.routed.target, base, origin_form(out.head)).into_owned();
+    strip_connection_headers(&mut Head::Request(&mut head));
+    for name in &OURS {
+        head.remove_header(name);
+    }
+    forwarding(&mut head, out)?;
+    head.insert_header("x-request-id", &*out.caller.request_id)?;
+    let trace = &out.caller.trace;
+    head.insert_header("traceparent", trace_context::traceparent(trace.trace_id, out.attempt_span, trace.sampled))?;
+    if !out.caller.continued {
+        head.remove_header("tracestate");
+    }
+    if out.llm.is_some() {
+        head.insert_header(header::ACCEPT_ENCODING, "identity")?;
+    }
+    if let Some(key) = &out.routed.target.upstream.api_key {
+        credentials(&mut head, key, out.llm)?;
+    }
+    join_cookies(&mut head)?;
+    framing(&mut head, out)?;
+    target(&mut head, out, &path, &host)?;
+    Ok(head)
+}
+
+fn target(head: &mut RequestHeader, out: &Outgoing<'_>, path: &str, host: &HeaderValue) -> pingora::Result<()> {
+    head.remove_header(&header::HOST);
+    if out.h2 {
+        let scheme = if out.endpoint.tls { "https" } else { "http" };
+        let authority = host.to_str().unwrap_or(&out.endpoint.authority);
+        let uri = http::Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+        let invalid =
+            |_| pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "path cannot be sent over HTTP/2");
+        head.set_uri(uri.map_err(invalid)?);
+        head.set_version(Version::HTTP_2);
+    } else {
+        head.set_raw_path(path.as_bytes())?;
+        head.insert_header(header::HOST, host.clone())?;
+        head.set_version(Version::HTTP_11);
+    }
+    Ok(())
+}
+
+/// Path and query as they came; of a target in absolute form, those of its URL.
+fn origin_form(head: &RequestHeader) -> &str {
+    match std::str::from_utf8(head.raw_path()) {
+        Ok(raw) if raw.starts_with('/') || raw == "*" => raw,
+        // Hygiene let only ASCII pass.
+        _ => head.uri.path_and_query().map_or("/", |path| path.as_str()),
+    }
+}
+
+/// The `Host` that the upstream sees.
+fn host(out: &Outgoing<'_>) -> HeaderValue {
+    let own = || HeaderValue::from_str(&out.endpoint.authority).unwrap_or_else(|_| HeaderValue::from_static(""));
+    match &out.routed.target.upstream.host {
+        HostPolicy::Keep => client_host(out.head).unwrap_or_else(own),
+        HostPolicy::Own => own(),
+        HostPolicy::Name(name) => HeaderValue::from_str(name).unwrap_or_else(|_| own()),
+    }
+}
+
+/// The host that the client asked for: HTTP/2 has it in the target.
+fn client_host(head: &RequestHeader) -> Option<HeaderValue> {
+    let authority = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    authority.or_else(|| head.headers.get(header::HOST).cloned())
+}
+
+/// `X-Forwarded-*`: replaced for peers that are not trusted, appended to for those that are.
+fn forwarding(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<()> {
+    let caller = out.caller;
+    if !caller.trusted {
+        for name in BELIEVED {
+            head.remove_header(name);
+        }
+    }
+    if let Some(peer) = caller.peer {
+        let ip = peer.ip().to_canonical().to_string();
+        let earlier: Vec<String> = head
+            .headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .filter_map(|value| value.to_str().ok().map(str::to_owned))
+            .chain([ip])
+            .collect();
+        head.insert_header("x-forwarded-for", earlier.join(", "))?;
+    }
+    if !head.headers.contains_key("x-forwarded-proto") {
+        head.insert_header("x-forwarded-proto", if caller.tls { "https" } else { "http" })?;
+    }
+    if !head.headers.contains_key("x-forwarded-host")
+        && let Some(host) = client_host(out.head)
+    {
+        head.insert_header("x-forwarded-host", host)?;
+    }
+    Ok(())
+}
+
+/// The upstream's own key in place of whatever the client sent.
+fn credentials(head: &mut RequestHeader, key: &Secret, llm: Option<Dialect>) -> pingora::Result<()> {
+    for name in ["authorization", "x-api-key", "api-key", "cookie"] {
+        head.remove_header(name);
+    }
+    let (name, text) = match llm {
+        Some(Dialect::Anthropic) => ("x-api-key", key.expose().to_owned()),
+        _ => ("authorization", format!("Bearer {}", key.expose())),
+    };
+    let mut value = HeaderValue::from_str(&text)
+        .map_err(|_| pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "api key is not a header value"))?;
+    value.set_sensitive(true);
+    head.insert_header(name, value)
+}
+
+/// HTTP/2 clients may split `Cookie`; HTTP/1 servers want it whole (RFC 9113, section 8.2.3).
+fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
+    let parts: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if parts.len() < 2 {
+        return Ok(());
+    }
+    let whole = parts.join(&b"; "[..]);
+    head.insert_header(header::COOKIE, whole)
+}
+
+fn framing(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<()> {
+    head.remove_header(&header::CONTENT_LENGTH);
+    match out.body {
+        RequestBody::Buffered(bytes) => head.insert_header(header::CONTENT_LENGTH, bytes.len().to_string())?,
+        RequestBody::Streamed { length: Some(length) } => {
+            head.insert_header(header::CONTENT_LENGTH, length.to_string())?;
+        }
+        RequestBody::Streamed { length: None } if !out.h2 => {
+            head.insert_header(header::TRANSFER_ENCODING, "chunked")?
+        }
+        RequestBody::Streamed { length: None } => {}
+        // Without a body, methods that usually have one say so.
+        RequestBody::None if [Method::POST, Method::PUT, Method::PATCH].contains(&out.head.method) => {
+            head.insert_header(header::CONTENT_LENGTH, "0")?;
+        }
+        RequestBody::None => {}
+    }
+    if out.upgrade {
+        head.insert_header(header::CONNECTION, "Upgrade")?;
+        head.insert_header(header::UPGRADE, "websocket")?;
+    }
+    Ok(())
+}
+
+/// A head of either direction.
+enum Head<'a> {
+    Request(&'a mut RequestHeader),
+    Response(&'a mut ResponseHeader),
+}
+
+impl Head<'_> {
+    fn fields(&self) -> &HeaderMap {
+        match self {
+            Self::Request(head) => &head.headers,
+            Self::Response(head) => &head.headers,
+        }
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        match self {
+            Self::Request(head) => head.remove_header(name),
+            Self::Response(head) => head.remove_header(name),
+        };
+    }
+}
+
+/// Takes out what belongs to one connection: the known names, and those that `Connection` lists.
+fn strip_connection_headers(head: &mut Head<'_>) {
+    let nominated: Vec<HeaderName> = head
+        .fields()
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&nominated) {
+        head.remove(name);
+    }
+}
+
+/// How an answer's body will be delimited towards the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AnswerFraming {
+    /// `Content-Length`, chunks, or HTTP/2 frames: its end can be told.
+    Delimited,
+    /// HTTP/1.0: the connection's end is the body's.
+    ByClose,
+}
+
+/// Everything the head of an answer is built from.
+pub(super) struct Incoming<'a> {
+    pub(super) visit: &'a Visit<'a>,
+    pub(super) client_version: Version,
+    /// The answer streams events.
+    pub(super) events: bool,
+    /// Time per phase so far, for `server-timing`.
+    pub(super) phases: crate::telemetry::record::Phases,
+}
+
+/// The head of an answer as the client gets it.
+pub(super) fn answer(upstream: &ResponseHeader, to: &Incoming<'_>) -> pingora::Result<(ResponseHeader, AnswerFraming)> {
+    let mut head = upstream.clone();
+    strip_connection_headers(&mut Head::Response(&mut head));
+    head.set_version(Version::HTTP_11);
+    common(&mut head, to.visit)?;
+    if to.events {
+        mark_events(&mut head)?;
+    }
+    let ms = |phase: Phase| to.phases.get(phase).as_secs_f64() * 1000.0;
+    let timing = format!(
+        "admit;dur={:.1}, connect;dur={:.1}, upstream;dur={:.1}",
+        ms(Phase::Admit),
+        ms(Phase::Connect),
+        ms(Phase::UpstreamWait)
+    );
+    head.append_header("server-timing", timing)?;
+    let framing = delimit(&mut head, to.client_version)?;
+    Ok((head, framing))
+}
+
+/// The head that is sent before the upstream's own, when the client's patience must be kept.
+pub(super) fn early_event_stream(request: &RequestHeader, visit: &Visit<'_>) -> pingora::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(200, Some(8))?;
+    head.insert_header(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")?;
+    common(&mut head, visit)?;
+    mark_events(&mut head)?;
+    delimit(&mut head, request.version)?;
+    Ok(head)
+}
+
+fn common(head: &mut ResponseHeader, visit: &Visit<'_>) -> pingora::Result<()> {
+    cors::apply(&visit.cors, head)?;
+    head.insert_header("x-request-id", &*visit.caller.request_id)
+}
+
+/// Tells every hop on the way to the browser to pass events on at once.
+fn mark_events(head: &mut ResponseHeader) -> pingora::Result<()> {
+    if !head.headers.contains_key("x-accel-buffering") {
+        head.insert_header("x-accel-buffering", "no")?;
+    }
+    let said: Vec<String> = head
+        .headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .map(|directive| directive.trim().to_owned())
+        .collect();
+    let lacks = |name: &str| !said.iter().any(|directive| directive.eq_ignore_ascii_case(name));
+    let no_store = !lacks("no-store");
+    let mut added = said.clone();
+    if lacks("no-cache") && !no_store {
+        added.push("no-cache".into());
+    }
+    if lacks("no-transform") {
+        added.push("no-transform".into());
+    }
+    if added.len() > said.len() {
+        head.insert_header(header::CACHE_CONTROL, added.join(", "))?;
+    }
+    Ok(())
+}
+
+fn delimit(head: &mut ResponseHeader, client: Version) -> pingora::Result<AnswerFraming> {
+    if head.headers.contains_key(header::CONTENT_LENGTH) || client == Version::HTTP_2 {
+        return Ok(AnswerFraming::Delimited);
+    }
+    if client == Version::HTTP_10 {
+        return Ok(AnswerFraming::ByClose);
+    }
+    let bodiless = matches!(head.status.as_u16(), 204 | 304);
+    if !bodiless {
+        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    Ok(AnswerFraming::Delimited)
+}

@@ -1,0 +1,43 @@
+//! The way of a request, one file a stage:
+//!
+//! ```text
+//! door ─▶ accept ─▶ caller ─▶ admit ─▶ route ─▶ open ─▶ relay ─▶ settle
+//!  │        │         │         │        │       │ ▲      │ tap     one outcome,
+//!  caps,    the head, who it    body,    where   │ │      │         one record
+//!  h1/h2    hygiene   is, ids   facts    to      │ hold   upgrade
+//!                                                ▼ (the client's side while we wait)
+//!                                             upstream
+//! ```
+//!
+//! `exchange` walks through the stages; `reject` answers where one of them says no. What outlives a request is in `state`,
+//! `pool`, `drain` and `gate`.
+
+mod accept;
+mod admit;
+mod ca;
+mod caller;
+mod clock;
+mod cors;
+mod door;
+mod drain;
+mod ending;
+mod exchange;
+mod gate;
+mod headers;
+mod hold;
+mod open;
+mod pool;
+mod reject;
+mod relay;
+mod route;
+mod send;
+mod settle;
+mod socket;
+mod state;
+mod tap;
+mod upgrade;
+
+pub use door::Door;
+pub use drain::Drain;
+pub use pool::Pool;
+pub use state::{Generation, Shared};

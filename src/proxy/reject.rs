@@ -1,0 +1,145 @@
+//! Where every answer of our own is built: refusals and failures before an upstream's head was passed on.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+
+use super::cors;
+use super::exchange::Ending;
+use super::settle::Flight;
+use crate::llm::Dialect;
+use crate::llm::reply::{ErrorReply, error_body};
+use crate::policy::cors::Decision;
+use crate::telemetry::record::{ErrorType, Outcome, Phase};
+
+/// How long we read on after an early refusal, so that the client reads it before the connection goes.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A request that is answered by us.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    pub(super) status: u16,
+    pub(super) outcome: Outcome,
+    pub(super) error: ErrorType,
+    /// For the client: what happened, and what to do.
+    pub(super) message: Cow<'static, str>,
+    /// Seconds.
+    pub(super) retry_after: Option<u32>,
+}
+
+impl Rejection {
+    pub(super) fn refused(status: u16, error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, outcome: Outcome::Rejected, error, message: message.into(), retry_after: None }
+    }
+
+    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::refused(400, ErrorType::BadRequest, message)
+    }
+
+    /// Every attempt failed.
+    pub(super) fn upstream(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status: 502, outcome: Outcome::UpstreamError, error, message: message.into(), retry_after: None }
+    }
+
+    pub(super) fn timeout(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status: 504, outcome: Outcome::Timeout, error, message: message.into(), retry_after: None }
+    }
+
+    pub(super) fn overloaded(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { retry_after: Some(1), ..Self::refused(503, error, message) }
+    }
+
+    pub(super) fn internal() -> Self {
+        Self {
+            status: 500,
+            outcome: Outcome::InternalError,
+            error: ErrorType::Internal,
+            message: "Streamgauge failed to handle this request. Please report it with the request id.".into(),
+            retry_after: None,
+        }
+    }
+}
+
+/// What an answer of our own needs to know of the request.
+pub(super) struct ReplyTo<'a> {
+    pub(super) dialect: Option<Dialect>,
+    pub(super) request_id: &'a str,
+    pub(super) cors: &'a Decision,
+}
+
+/// Answers with `rejection` and ends the flight with it.
+pub(super) async fn answer(
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    to: &ReplyTo<'_>,
+    rejection: &Rejection,
+) -> Ending {
+    flight.end(rejection.outcome, Some(rejection.error));
+    let reply = ErrorReply {
+        message: &rejection.message,
+        code: rejection.error.as_str(),
+        status: rejection.status,
+        request_id: to.request_id,
+    };
+    let body = error_body(to.dialect, &reply);
+    let Ok(mut head) = head_of(rejection, body.len()) else { return Ending::Dirty };
+    // Only our own well-formed values stand here.
+    let _ = cors::apply(to.cors, &mut head);
+    let _ = head.insert_header("x-request-id", to.request_id);
+
+    let unread = !session.is_body_done();
+    // After a head that could be read in two ways, nothing on this connection can be trusted.
+    if unread || rejection.error == ErrorType::BadRequest {
+        session.set_keepalive(None);
+    }
+    flight.enter(Phase::ClientBlocked);
+    if session.write_response_header(Box::new(head)).await.is_err() {
+        return Ending::Dirty;
+    }
+    flight.status_sent(rejection.status);
+    let sent = body.len() as u64;
+    if session.write_response_body(body, true).await.is_err() {
+        return Ending::Dirty;
+    }
+    flight.bytes(0, sent);
+    if unread {
+        linger(session).await;
+    }
+    Ending::Clean
+}
+
+/// Answers a request that could not even be parsed.
+pub(super) async fn answer_unparsed(session: &mut ServerSession, flight: &mut Flight<'_>, rejection: &Rejection) {
+    flight.end(rejection.outcome, Some(rejection.error));
+    let reply = ErrorReply {
+        message: &rejection.message,
+        code: rejection.error.as_str(),
+        status: rejection.status,
+        request_id: "",
+    };
+    let body = error_body(None, &reply);
+    session.set_keepalive(None);
+    if let Ok(head) = head_of(rejection, body.len())
+        && session.write_error_response(head, body).await.is_ok()
+    {
+        flight.status_sent(rejection.status);
+    }
+}
+
+fn head_of(rejection: &Rejection, length: usize) -> pingora::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(rejection.status, Some(8))?;
+    head.insert_header("content-type", "application/json")?;
+    head.insert_header("content-length", length.to_string())?;
+    head.insert_header("cache-control", "no-store")?;
+    if let Some(seconds) = rejection.retry_after {
+        head.insert_header("retry-after", seconds.to_string())?;
+    }
+    Ok(head)
+}
+
+/// Reads what the client still sends, for a while: closing at once would reset the connection under our answer.
+async fn linger(session: &mut ServerSession) {
+    let _ = tokio::time::timeout(LINGER, async { while let Ok(Some(_)) = session.read_request_body().await {} }).await;
+}

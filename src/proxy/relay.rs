@@ -1,0 +1,327 @@
+//! Passes an answer on: head, then one loop that reads, taps and writes, with every timer that may end it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::client::HttpSession;
+use tokio::time::Instant;
+
+use super::admit;
+use super::drain::DrainStage;
+use super::ending::{self, End, Over};
+use super::exchange::{Ending, Stop, Visit};
+use super::headers::{self, AnswerFraming, Incoming};
+use super::hold::{KEEP_ALIVE, Line};
+use super::open::Opened;
+use super::reject::Rejection;
+use super::route::Routed;
+use super::send::{self, Sent};
+use super::settle::Flight;
+use super::tap::Tap;
+use crate::llm::{Framing, RequestFacts};
+use crate::telemetry::record::{ErrorType, Phase};
+
+/// What passing an answer on needs to know of the stages before.
+pub(super) struct Passing<'a> {
+    pub(super) visit: &'a Visit<'a>,
+    pub(super) routed: &'a Routed,
+    pub(super) facts: &'a Arc<RequestFacts>,
+    pub(super) line: &'a Line,
+}
+
+/// Passes `opened` on to the client, and settles how it ended.
+pub(super) async fn pass(
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    opened: Opened,
+    passing: &Passing<'_>,
+) -> Ending {
+    flight.bytes(passing.line.received(), 0);
+    let upstream = &passing.routed.target.upstream;
+    let slow_gap = passing.visit.settings().telemetry.slow_gap;
+    let mut tap = Tap::new(passing.facts, &opened.head, &upstream.stream, slow_gap);
+    let framing = match commit(session, flight, &opened, &tap, passing).await {
+        Ok(framing) => framing,
+        Err(end) => {
+            let over =
+                Over { source: opened.session, peer: opened.peer, early: opened.early, status: opened.head.status };
+            return Box::pin(ending::settle(session, flight, over, tap, end, AnswerFraming::Delimited, passing)).await;
+        }
+    };
+    let Opened { session: mut source, peer, head, upload, early } = opened;
+    let status = head.status;
+    drop(head);
+    let end = Relay::new(flight, &tap, upload, early, passing).run(session, &mut source, flight, &mut tap).await;
+    let over = Over { source, peer, early, status };
+    Box::pin(ending::settle(session, flight, over, tap, end, framing, passing)).await
+}
+
+/// The client has an early head already, but no attempt brought an answer.
+pub(super) async fn fail(
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    rejection: &Rejection,
+    passing: &Passing<'_>,
+) -> Ending {
+    flight.status_sent(200);
+    ending::fail_early(session, flight, rejection, passing).await
+}
+
+/// Sends the head. After this, status and headers are fixed.
+async fn commit(
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    opened: &Opened,
+    tap: &Tap,
+    passing: &Passing<'_>,
+) -> Result<AnswerFraming, End> {
+    let events = tap.speaks().is_some_and(|(_, framing)| framing == Framing::Sse);
+    if passing.line.is_committed() {
+        // The early head promised an event stream.
+        flight.status_sent(200);
+        let fits = events && opened.head.status.is_success();
+        return if fits { Ok(early_framing(session)) } else { Err(End::Unfit) };
+    }
+    flight.enter(Phase::Proxy);
+    let incoming = Incoming {
+        visit: passing.visit,
+        client_version: session.req_header().version,
+        events,
+        phases: flight.phases(),
+    };
+    let (head, framing) = headers::answer(&opened.head, &incoming).map_err(|_| End::Internal)?;
+    if opened.early {
+        // The rest of the request body is in the client's way to its next request.
+        session.set_keepalive(None);
+    }
+    let status = head.status.as_u16();
+    flight.enter(Phase::ClientBlocked);
+    session.write_response_header(Box::new(head)).await.map_err(|_| End::ClientGone)?;
+    flight.status_sent(status);
+    Ok(framing)
+}
+
+fn early_framing(session: &ServerSession) -> AnswerFraming {
+    match session.req_header().version {
+        http::Version::HTTP_10 => AnswerFraming::ByClose,
+        _ => AnswerFraming::Delimited,
+    }
+}
+
+/// Where the rest of the client's body goes while the answer already flows.
+enum Upload {
+    Done,
+    /// To the upstream; first what was read already.
+    Forward(Vec<Bytes>),
+    /// Nowhere: the upstream has stopped listening.
+    Discard,
+}
+
+/// The state of the loop.
+struct Relay<'a> {
+    passing: &'a Passing<'a>,
+    upload: Upload,
+    /// Zero: no comments.
+    keepalive: Duration,
+    /// When the first token must have come; `None` once it has, or where there is none to wait for.
+    first_token_by: Option<Duration>,
+    stall: Option<Duration>,
+    total: Option<Duration>,
+    /// The last token frame, or the head; moved on by the time a slow client cost.
+    last_progress: Duration,
+    last_write: Duration,
+}
+
+/// What the loop woke up for.
+enum Woke {
+    Read(pingora::Result<Option<Bytes>>),
+    Client(Result<Option<Bytes>, Stop>),
+    Timer,
+    Cut,
+}
+
+impl<'a> Relay<'a> {
+    fn new(flight: &Flight<'_>, tap: &Tap, upload: super::hold::Upload, early: bool, passing: &'a Passing<'a>) -> Self {
+        let now = flight.now();
+        let limits = &passing.routed.limits;
+        let llm = passing.facts.is_llm() || tap.streams();
+        let upload = match upload {
+            _ if passing.line.is_body_done() && !early => Upload::Done,
+            Some(mut chunks) if !early => {
+                let mut waiting = Vec::new();
+                while let Ok(chunk) = chunks.try_recv() {
+                    waiting.push(chunk);
+                }
+                Upload::Forward(waiting)
+            }
+            _ if passing.line.is_body_done() => Upload::Done,
+            _ => Upload::Discard,
+        };
+        Self {
+            passing,
+            upload,
+            keepalive: if tap.at_sse_boundary() { passing.routed.route.keepalive } else { Duration::ZERO },
+            first_token_by: tap.streams().then(|| now + limits.first_token),
+            stall: limits.stall(llm).filter(|_| tap.streams() || !llm),
+            total: limits.total(llm),
+            last_progress: now,
+            last_write: now,
+        }
+    }
+
+    async fn run(
+        mut self,
+        client: &mut ServerSession,
+        source: &mut HttpSession,
+        flight: &mut Flight<'_>,
+        tap: &mut Tap,
+    ) -> End {
+        let waiting = if tap.streams() { Phase::Preamble } else { Phase::Generation };
+        flight.enter(waiting);
+        let timer = tokio::time::sleep_until(self.next_timer(flight));
+        tokio::pin!(timer);
+        let cut = self.passing.visit.shared.drain.reached(DrainStage::Cut);
+        tokio::pin!(cut);
+        self.forward_waiting(source).await;
+        loop {
+            let woke = tokio::select! {
+                biased;
+                read = source.read_response_body() => Woke::Read(read),
+                sent = read_client(client, &self) => Woke::Client(sent),
+                () = &mut timer => Woke::Timer,
+                () = &mut cut => Woke::Cut,
+            };
+            let end = match woke {
+                Woke::Read(Ok(Some(chunk))) => self.write(client, flight, tap, chunk).await.err(),
+                Woke::Read(Ok(None)) => Some(End::Complete),
+                Woke::Read(Err(_)) => Some(End::UpstreamDied),
+                Woke::Client(Ok(chunk)) => {
+                    self.forward(source, chunk).await;
+                    None
+                }
+                Woke::Client(Err(_)) => Some(End::ClientGone),
+                Woke::Timer => {
+                    let end = self.ring(client, flight, tap).await.err();
+                    timer.as_mut().reset(self.next_timer(flight));
+                    end
+                }
+                Woke::Cut => Some(End::Cut),
+            };
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    /// One chunk on its way: the tap looks at it, the client gets it.
+    async fn write(
+        &mut self,
+        client: &mut ServerSession,
+        flight: &mut Flight<'_>,
+        tap: &mut Tap,
+        chunk: Bytes,
+    ) -> Result<(), End> {
+        let came = flight.now();
+        flight.enter_at(Phase::Proxy, came);
+        let progress = tap.feed(&chunk, came);
+        if progress.token && self.first_token_by.take().is_some() {
+            flight.first_token(came);
+        }
+        flight.progress(tap.frames(), tap.bytes);
+        let ready = flight.now();
+        flight.enter_at(Phase::ClientBlocked, ready);
+        client.write_response_body(chunk, false).await.map_err(|error| write_error(&error))?;
+        let written = flight.now();
+        flight.enter_at(if self.first_token_by.is_some() { Phase::Preamble } else { Phase::Generation }, written);
+        self.last_write = written;
+        // While the client did not take bytes, the upstream was not read: its silence then is not its own.
+        let token = progress.token || !tap.streams();
+        self.last_progress = if token { written } else { self.last_progress + (written - came) };
+        Ok(())
+    }
+
+    /// What the client sent of its body before the head of the answer came.
+    async fn forward_waiting(&mut self, source: &mut HttpSession) {
+        let Upload::Forward(waiting) = &mut self.upload else { return };
+        for piece in std::mem::take(waiting) {
+            // An empty piece is the end of the body.
+            self.forward(source, Some(piece).filter(|piece| !piece.is_empty())).await;
+        }
+    }
+
+    /// The client's body goes on while the answer flows already; `None` is its end.
+    async fn forward(&mut self, source: &mut HttpSession, chunk: Option<Bytes>) {
+        let patience = self.passing.visit.settings().server.body_timeout;
+        let forwards = matches!(self.upload, Upload::Forward(_));
+        match chunk {
+            None => {
+                if forwards {
+                    // A failure shows at the next read.
+                    let _ = source.finish_request_body().await;
+                }
+                self.upload = Upload::Done;
+            }
+            Some(chunk) if forwards => {
+                if !matches!(send::write(source, chunk, patience).await, Ok(Sent::Whole)) {
+                    self.upload = Upload::Discard;
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The earliest timer that may have to act.
+    fn next_timer(&self, flight: &Flight<'_>) -> Instant {
+        let idle = Duration::from_secs(3600);
+        let comment = if self.keepalive.is_zero() { None } else { Some(self.last_write + self.keepalive) };
+        let first = [self.first_token_by, self.stalls_at(), self.total, comment].into_iter().flatten().min();
+        flight.clock.instant(first.unwrap_or(flight.now() + idle))
+    }
+
+    fn stalls_at(&self) -> Option<Duration> {
+        self.stall.filter(|_| self.first_token_by.is_none()).map(|stall| self.last_progress + stall)
+    }
+
+    /// A timer rang: ends what is over its time, or sends a comment.
+    async fn ring(&mut self, client: &mut ServerSession, flight: &mut Flight<'_>, tap: &Tap) -> Result<(), End> {
+        let now = flight.now();
+        let over = |at: Option<Duration>| at.is_some_and(|at| now >= at);
+        if over(self.total) {
+            return Err(End::Late(ErrorType::TotalTimeout));
+        }
+        if over(self.first_token_by) {
+            return Err(End::Late(ErrorType::FirstTokenTimeout));
+        }
+        if over(self.stalls_at()) {
+            return Err(End::Late(ErrorType::Stall));
+        }
+        if !self.keepalive.is_zero() && now >= self.last_write + self.keepalive {
+            if tap.at_sse_boundary() {
+                client.write_response_body(KEEP_ALIVE, false).await.map_err(|error| write_error(&error))?;
+            }
+            self.last_write = flight.now();
+        }
+        Ok(())
+    }
+}
+
+/// Reads the client's side: the rest of its body, or the sign that it went.
+async fn read_client(client: &mut ServerSession, relay: &Relay<'_>) -> Result<Option<Bytes>, Stop> {
+    match &relay.upload {
+        Upload::Done => match client.read_body_or_idle(true).await {
+            Ok(_) | Err(_) => Err(Stop::ClientGone),
+        },
+        Upload::Forward(_) | Upload::Discard => {
+            admit::read_chunk(client, relay.passing.visit.settings().server.body_timeout).await
+        }
+    }
+}
+
+fn write_error(error: &pingora::Error) -> End {
+    match error.etype() {
+        pingora::ErrorType::WriteTimedout => End::ClientStuck,
+        _ => End::ClientGone,
+    }
+}

@@ -1,0 +1,95 @@
+//! Where a request goes: route, target, endpoints, and the times it is given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::http::RequestHeader;
+
+use super::admit::Admitted;
+use super::pool::Pool;
+use super::reject::Rejection;
+use super::state::Generation;
+use crate::config::settings::{Route, Target};
+use crate::policy::routing::{self, RequestHead};
+use crate::telemetry::record::ErrorType;
+
+/// A request that has a place to go.
+pub(super) struct Routed {
+    pub(super) route: Arc<Route>,
+    pub(super) target: Target,
+    pub(super) pool: Arc<Pool>,
+    pub(super) limits: TimeLimits,
+}
+
+/// The times of one request, as they apply to its kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TimeLimits {
+    pub(super) connect: Duration,
+    pub(super) first_token: Duration,
+    stall: Duration,
+    stall_set: bool,
+    total: Duration,
+    total_set: bool,
+}
+
+impl TimeLimits {
+    /// Longest gap between two token frames; LLM answers have one always, others where the route says so.
+    pub(super) fn stall(&self, llm: bool) -> Option<Duration> {
+        (llm || self.stall_set).then_some(self.stall)
+    }
+
+    /// Longest time for the whole request; as for [`TimeLimits::stall`].
+    pub(super) fn total(&self, llm: bool) -> Option<Duration> {
+        (llm || self.total_set).then_some(self.total)
+    }
+}
+
+/// Finds the route and the target of a request. `roll` is a random number.
+pub(super) fn route(
+    generation: &Generation,
+    head: &RequestHeader,
+    admitted: &Admitted,
+    roll: u64,
+) -> Result<Routed, Rejection> {
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let asked = RequestHead {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        header: &header,
+        model: admitted.facts.model.as_deref(),
+    };
+    let Some(route) = routing::pick(&generation.settings.routes, &asked) else {
+        return Err(no_route(generation, head));
+    };
+    let Some(target) = routing::target(route, roll) else {
+        // Only where all weights are zero, which no checked route has.
+        return Err(Rejection::internal());
+    };
+    let Some(pool) = generation.pools.get(&*target.upstream.name) else {
+        // Built from the same settings: it cannot be missing.
+        return Err(Rejection::internal());
+    };
+    let times = &route.timeouts;
+    let limits = TimeLimits {
+        connect: times.connect,
+        first_token: times.first_token,
+        stall: times.stall,
+        stall_set: times.stall_set,
+        total: times.total,
+        total_set: times.total_set,
+    };
+    Ok(Routed { route: Arc::clone(route), target: target.clone(), pool: Arc::clone(pool), limits })
+}
+
+fn no_route(generation: &Generation, head: &RequestHeader) -> Rejection {
+    /// Patterns named in the message.
+    const SHOWN: usize = 5;
+    let patterns: Vec<&str> =
+        generation.settings.routes.iter().take(SHOWN).map(|route| route.path.0.source.as_str()).collect();
+    let path: String = head.uri.path().chars().take(200).collect();
+    Rejection::refused(
+        404,
+        ErrorType::NoRoute,
+        format!("No route for {} {path}. Configured paths: {}.", head.method, patterns.join(", ")),
+    )
+}

@@ -1,0 +1,182 @@
+//! The end of a request: one outcome, one record, whatever happened.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::clock::Clock;
+use super::state::{Generation, Shared};
+use crate::llm::{Dialect, Reading, RequestFacts};
+use crate::telemetry::ids;
+use crate::telemetry::live::LiveStream;
+use crate::telemetry::record::{
+    Attempt, ClientInfo, ErrorType, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, Stopwatch,
+    TraceIds, WebSocketInfo,
+};
+
+/// A request under way. Dropping it publishes its record: after a normal end, a panic or an abort alike.
+pub(super) struct Flight<'a> {
+    shared: &'a Shared,
+    pub(super) clock: Clock,
+    stopwatch: Stopwatch,
+    /// Taken when published.
+    record: Option<Record>,
+    /// Shows the request as running until it is dropped.
+    live: LiveStream,
+}
+
+impl<'a> Flight<'a> {
+    /// Begins the record of a request whose head is complete. Until [`Flight::end`] says otherwise, it ended in an
+    /// internal error: that is what a drop without an end is.
+    pub(super) fn begin(shared: &'a Shared, generation: &Generation, clock: Clock, request: RequestInfo) -> Self {
+        let live = shared.telemetry.live().enter(&request.method, &request.path);
+        let record = Record {
+            request_id: Arc::from(""),
+            trace: TraceIds { trace_id: 0, span_id: 0, parent: None, link: None, sampled: false },
+            started: SystemTime::now(),
+            duration: Duration::ZERO,
+            client: ClientInfo { address: None, user: None },
+            request,
+            route: None,
+            served_by: None,
+            config_generation: generation.number,
+            status: None,
+            outcome: Outcome::InternalError,
+            error: Some(ErrorType::Internal),
+            attempts: Vec::new(),
+            phases: Phases::default(),
+            bytes_in: 0,
+            bytes_out: 0,
+            llm: None,
+            websocket: None,
+        };
+        Self { shared, clock, stopwatch: Stopwatch::start(Phase::Admit), record: Some(record), live }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// The time from now on is spent on `phase`.
+    pub(super) fn enter(&mut self, phase: Phase) {
+        self.stopwatch.enter(phase, self.clock.now());
+    }
+
+    /// As [`Flight::enter`], for a caller that has just looked at the clock.
+    pub(super) fn enter_at(&mut self, phase: Phase, now: Duration) {
+        self.stopwatch.enter(phase, now);
+    }
+
+    /// What was spent on each phase so far.
+    pub(super) fn phases(&self) -> Phases {
+        self.stopwatch.read(self.clock.now())
+    }
+
+    /// The attempt that began at `mark` is replaced: its time is lost.
+    pub(super) fn write_off(&mut self, mark: &Phases) {
+        self.stopwatch.write_off(mark, self.clock.now());
+    }
+
+    pub(super) fn identified(&mut self, request_id: &Arc<str>, trace: TraceIds, client: ClientInfo) {
+        self.live.identified(request_id);
+        self.note(|record| {
+            record.request_id = Arc::clone(request_id);
+            record.trace = trace;
+            record.client = client;
+        });
+    }
+
+    pub(super) fn routed(&mut self, route: &Arc<str>) {
+        self.live.routed(route);
+        self.note(|record| record.route = Some(Arc::clone(route)));
+    }
+
+    pub(super) fn served_by(&mut self, upstream: &Arc<str>, variant: &Arc<str>) {
+        self.live.served_by(upstream, variant);
+        self.note(|record| {
+            record.served_by = Some(ServedBy { upstream: Arc::clone(upstream), variant: Arc::clone(variant) });
+        });
+    }
+
+    pub(super) fn attempted(&mut self, attempt: Attempt) {
+        self.note(|record| record.attempts.push(attempt));
+    }
+
+    /// The attempt whose answer is passed on ended: books its end and what went wrong, if anything did.
+    pub(super) fn last_attempt_ended(&mut self, error: Option<ErrorType>) {
+        let now = self.now();
+        self.note(|record| {
+            if let Some(attempt) = record.attempts.last_mut() {
+                attempt.ended = now;
+                attempt.error = attempt.error.or(error);
+            }
+        });
+    }
+
+    pub(super) fn status_sent(&mut self, status: u16) {
+        self.live.status(status);
+        self.note(|record| record.status = Some(status));
+    }
+
+    pub(super) fn bytes(&mut self, received: u64, sent: u64) {
+        self.note(|record| {
+            record.bytes_in += received;
+            record.bytes_out += sent;
+        });
+    }
+
+    /// What the request asks for, where it is LLM-shaped.
+    pub(super) fn asks(&mut self, request: &Arc<RequestFacts>) {
+        if let Some(model) = &request.model {
+            self.live.asks_for(model);
+        }
+        if let Some(dialect) = request.dialect {
+            self.read(dialect, request, Reading::default());
+        }
+    }
+
+    /// What was read of the answer.
+    pub(super) fn read(&mut self, dialect: Dialect, request: &Arc<RequestFacts>, reading: Reading) {
+        self.note(|record| {
+            let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
+            record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, span_id });
+        });
+    }
+
+    /// How far the answer has come, for those who watch.
+    pub(super) fn progress(&self, frames: u64, bytes: u64) {
+        self.live.progress(frames, bytes);
+    }
+
+    /// The first token has passed.
+    pub(super) fn first_token(&self, at: Duration) {
+        self.live.first_token(at);
+    }
+
+    pub(super) fn websocket(&mut self, info: WebSocketInfo) {
+        self.note(|record| record.websocket = Some(info));
+    }
+
+    /// How the request ended. The last word counts.
+    pub(super) fn end(&mut self, outcome: Outcome, error: Option<ErrorType>) {
+        self.note(|record| {
+            record.outcome = outcome;
+            record.error = error;
+        });
+    }
+
+    fn note(&mut self, write: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut self.record {
+            write(record);
+        }
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let Some(mut record) = self.record.take() else { return };
+        let now = self.clock.now();
+        record.phases = self.stopwatch.read(now);
+        record.duration = record.phases.total();
+        self.shared.telemetry.publish(record);
+    }
+}

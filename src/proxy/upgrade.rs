@@ -1,0 +1,286 @@
+//! WebSockets: the handshake, and then bytes both ways, with a tap on each.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pingora::http::ResponseHeader;
+use pingora::protocols::ALPN;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::{HttpPeer, Peer};
+
+use super::admit::RequestBody;
+use super::drain::DrainStage;
+use super::exchange::{Ending, Stop, Visit};
+use super::headers::{self, Outgoing};
+use super::open;
+use super::reject::Rejection;
+use super::route::Routed;
+use super::settle::Flight;
+use crate::llm::websocket::{FrameReader, close_frame};
+use crate::telemetry::ids;
+use crate::telemetry::record::{Attempt, ErrorType, Outcome, Phase, WebSocketInfo};
+
+/// "Going away" (RFC 6455, section 7.4.1).
+const GOING_AWAY: u16 = 1001;
+
+/// Any mask will do: it protects from intermediaries that we are not.
+const MASK: [u8; 4] = [0x5a, 0xc3, 0x1e, 0x87];
+
+/// Serves one upgrade request.
+pub(super) async fn run(
+    visit: &Visit<'_>,
+    client: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    routed: &Routed,
+) -> Result<Ending, Stop> {
+    let websocket = client.get_header("upgrade").is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !websocket {
+        let message = "Only upgrades to `websocket` are supported.";
+        return Err(Rejection::bad_request(message).into());
+    }
+    client.set_keepalive(None);
+    let (mut upstream, head) = tokio::select! {
+        biased;
+        answered = handshake(visit, client.req_header(), flight, routed) => answered?,
+        () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
+    };
+    let status = head.status.as_u16();
+    flight.enter(Phase::ClientBlocked);
+    let answer = answer_head(visit, &head, status).map_err(|_| Rejection::internal())?;
+    client.write_response_header(Box::new(answer)).await.map_err(|_| Stop::ClientGone)?;
+    flight.status_sent(status);
+    if status != 101 {
+        return Ok(refused(client, flight, &mut upstream, status).await);
+    }
+    if let HttpSession::H1(session) = &mut upstream {
+        session.maybe_upgrade_body_writer();
+    }
+    flight.enter(Phase::Generation);
+    let mut pipe = Pipe::default();
+    let end = pipe.run(visit, client, &mut upstream, flight).await;
+    pipe.book(flight, end);
+    upstream.shutdown().await;
+    client.shutdown().await;
+    Ok(Ending::Dirty)
+}
+
+/// Connects, and sends the handshake on.
+async fn handshake(
+    visit: &Visit<'_>,
+    client: &pingora::http::RequestHeader,
+    flight: &mut Flight<'_>,
+    routed: &Routed,
+) -> Result<(HttpSession, ResponseHeader), Rejection> {
+    let upstream = &routed.target.upstream;
+    flight.served_by(&upstream.name, &routed.target.name);
+    let Some(place) = routed.pool.pick() else {
+        let message = format!("The name of upstream `{}` cannot be resolved. Check its url.", upstream.name);
+        return Err(Rejection::upstream(ErrorType::DnsFailed, message));
+    };
+    let span_id = ids::new_span_id();
+    let started = flight.now();
+    flight.enter(Phase::Connect);
+    let peer = http1_only(&place.peer);
+    let connect = tokio::time::timeout(routed.limits.connect, visit.shared.connector.get_http_session(&peer)).await;
+    let connected = match connect {
+        Ok(Ok((session, _))) => Ok(session),
+        Ok(Err(error)) => Err(open::connect_error(&error)),
+        Err(_) => Err(ErrorType::ConnectTimeout),
+    };
+    flight.enter(Phase::UpstreamWait);
+    let result = match connected {
+        Ok(mut session) => {
+            let outgoing = Outgoing {
+                head: client,
+                caller: &visit.caller,
+                routed,
+                endpoint: place.endpoint,
+                body: &RequestBody::None,
+                llm: None,
+                attempt_span: span_id,
+                h2: false,
+                upgrade: true,
+            };
+            let asked = tokio::time::timeout(routed.limits.first_token, ask(&mut session, &outgoing)).await;
+            match asked {
+                Ok(Ok(head)) => Ok((session, head)),
+                Ok(Err(_)) => Err(ErrorType::UpstreamReset),
+                Err(_) => Err(ErrorType::FirstTokenTimeout),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    let (address, port) = open::server_address(place.endpoint);
+    flight.attempted(Attempt {
+        upstream: Arc::clone(&upstream.name),
+        address,
+        port,
+        span_id,
+        started,
+        ended: flight.now(),
+        reused_connection: false,
+        status: result.as_ref().ok().map(|(_, head)| head.status.as_u16()),
+        error: result.as_ref().err().copied(),
+    });
+    result.map_err(|error| open::rejection(error, &upstream.name, place.endpoint))
+}
+
+async fn ask(session: &mut HttpSession, outgoing: &Outgoing<'_>) -> pingora::Result<ResponseHeader> {
+    session.write_request_header(headers::request(outgoing)?).await?;
+    loop {
+        session.read_response_header().await?;
+        match session.response_header() {
+            Some(head) if head.status.as_u16() == 101 || !head.status.is_informational() => return Ok(head.clone()),
+            _ => {}
+        }
+    }
+}
+
+/// A handshake goes over HTTP/1.1, whatever else the upstream speaks.
+fn http1_only(peer: &HttpPeer) -> HttpPeer {
+    let mut peer = peer.clone();
+    if let Some(options) = peer.get_mut_peer_options() {
+        options.alpn = ALPN::H1;
+    }
+    peer
+}
+
+fn answer_head(visit: &Visit<'_>, upstream: &ResponseHeader, status: u16) -> pingora::Result<ResponseHeader> {
+    let mut head = upstream.clone();
+    if status == 101 {
+        head.insert_header("connection", "Upgrade")?;
+    } else {
+        head.remove_header("connection");
+        head.remove_header("keep-alive");
+        head.remove_header("upgrade");
+        if !head.headers.contains_key("content-length") {
+            head.insert_header("transfer-encoding", "chunked")?;
+        }
+    }
+    head.insert_header("x-request-id", &*visit.caller.request_id)?;
+    Ok(head)
+}
+
+/// The upstream declined: its answer is passed on as any other.
+async fn refused(
+    client: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    upstream: &mut HttpSession,
+    status: u16,
+) -> Ending {
+    loop {
+        match upstream.read_response_body().await {
+            Ok(Some(chunk)) => {
+                flight.bytes(0, chunk.len() as u64);
+                if client.write_response_body(chunk, false).await.is_err() {
+                    flight.end(Outcome::ClientCancelled, Some(ErrorType::ClientGone));
+                    return Ending::Dirty;
+                }
+            }
+            Ok(None) => break,
+            Err(_) => {
+                flight.end(Outcome::Truncated, Some(ErrorType::UpstreamBodyReset));
+                return Ending::Dirty;
+            }
+        }
+    }
+    let outcome = if status >= 500 { Outcome::UpstreamError } else { Outcome::Completed };
+    flight.end(outcome, (status >= 400).then_some(ErrorType::UpstreamStatus));
+    if client.write_response_body(Bytes::new(), true).await.is_err() {
+        return Ending::Dirty;
+    }
+    Ending::Clean
+}
+
+/// How a WebSocket ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Client,
+    Upstream,
+    GoingDown,
+    Cut,
+}
+
+/// Both directions, and what was seen of them.
+#[derive(Default)]
+struct Pipe {
+    from_client: FrameReader,
+    from_upstream: FrameReader,
+    info: WebSocketInfo,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Pipe {
+    async fn run(
+        &mut self,
+        visit: &Visit<'_>,
+        client: &mut ServerSession,
+        upstream: &mut HttpSession,
+        flight: &mut Flight<'_>,
+    ) -> End {
+        let drain = &visit.shared.drain;
+        let _open = visit.shared.telemetry.websocket_in_flight();
+        let mut asked_to_close = false;
+        loop {
+            tokio::select! {
+                biased;
+                read = upstream.read_response_body() => {
+                    let Ok(Some(chunk)) = read else { return End::Upstream };
+                    self.note_answer(&chunk, flight);
+                    if client.write_response_body(chunk, false).await.is_err() {
+                        return End::Client;
+                    }
+                }
+                read = client.read_request_body() => {
+                    let Ok(Some(chunk)) = read else { return End::Client };
+                    self.bytes_in += chunk.len() as u64;
+                    self.from_client.feed(&chunk);
+                    if upstream.write_request_body(chunk, false).await.is_err() {
+                        return End::Upstream;
+                    }
+                }
+                () = drain.reached(DrainStage::ClosingWebSockets), if !asked_to_close => {
+                    asked_to_close = true;
+                    if !self.say_goodbye(client, upstream).await {
+                        return End::GoingDown;
+                    }
+                }
+                () = drain.reached(DrainStage::Cut) => return End::Cut,
+            }
+        }
+    }
+
+    fn note_answer(&mut self, chunk: &Bytes, flight: &Flight<'_>) {
+        self.bytes_out += chunk.len() as u64;
+        let messages = self.from_upstream.feed(chunk);
+        if messages > 0 && self.info.first_message.is_none() && self.from_client.messages() > 0 {
+            self.info.first_message = Some(flight.now());
+        }
+    }
+
+    /// Close frames both ways, where one can be put in; whether both sides were told.
+    async fn say_goodbye(&mut self, client: &mut ServerSession, upstream: &mut HttpSession) -> bool {
+        let fits = self.from_client.at_boundary() && self.from_upstream.at_boundary();
+        fits && client.write_response_body(close_frame(GOING_AWAY, None), false).await.is_ok()
+            && upstream.write_request_body(close_frame(GOING_AWAY, Some(MASK)), false).await.is_ok()
+    }
+
+    fn book(mut self, flight: &mut Flight<'_>, end: End) {
+        self.info.messages_in = self.from_client.messages();
+        self.info.messages_out = self.from_upstream.messages();
+        self.info.close_code = self.from_upstream.close_code().or(self.from_client.close_code());
+        flight.bytes(self.bytes_in, self.bytes_out);
+        flight.websocket(self.info);
+        let normal = matches!(self.info.close_code, Some(1000 | 1001));
+        let (outcome, error) = match end {
+            _ if normal => (Outcome::Completed, None),
+            End::GoingDown | End::Cut => (Outcome::Truncated, Some(ErrorType::Draining)),
+            End::Client => (Outcome::ClientCancelled, Some(ErrorType::ClientGone)),
+            End::Upstream => (Outcome::Truncated, Some(ErrorType::UpstreamBodyReset)),
+        };
+        flight.last_attempt_ended(error.filter(|_| end == End::Upstream));
+        flight.end(outcome, error);
+    }
+}

@@ -1,0 +1,64 @@
+//! What goes on beside the requests: names are looked up again, configurations are reloaded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::Service;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::reload::Reloader;
+use crate::admin::control::ReloadRequest;
+use crate::proxy::Shared;
+
+/// How often the upstreams' names are looked up again.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Runs on one thread of its own.
+pub(super) struct Background {
+    shared: Arc<Shared>,
+    reloader: Reloader,
+    requests: mpsc::Receiver<ReloadRequest>,
+}
+
+impl Background {
+    pub(super) fn new(shared: Arc<Shared>, reloader: Reloader, requests: mpsc::Receiver<ReloadRequest>) -> Self {
+        Self { shared, reloader, requests }
+    }
+}
+
+#[async_trait]
+impl Service for Background {
+    async fn start_service(&mut self, _table: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
+        let lookups = look_up_names(&self.shared);
+        let reloads = self.reloader.run(&mut self.requests, shutdown);
+        // Lookups never end by themselves; the reloader ends with the server.
+        tokio::select! {
+            () = lookups => {}
+            () = reloads => {}
+        }
+    }
+
+    fn name(&self) -> &str {
+        "background"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
+async fn look_up_names(shared: &Shared) {
+    let mut again = tokio::time::interval(LOOKUP_INTERVAL);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        again.tick().await;
+        shared.resolve_all().await;
+    }
+}

@@ -1,0 +1,217 @@
+//! The composition root: listeners, background work, reload and the way down, put together from the rooms below.
+
+mod background;
+mod banner;
+mod drain;
+mod listen;
+mod reload;
+mod service;
+mod source;
+mod tls;
+mod upgrade;
+mod watch;
+
+use std::collections::HashSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+pub use banner::Style;
+pub use drain::Exit;
+pub use source::{Origin, Source};
+
+use crate::admin::{AdminApp, Control};
+use crate::config::Settings;
+use crate::config::settings::Listen;
+use crate::proxy::{Door, Shared};
+use crate::telemetry::Telemetry;
+use background::Background;
+use drain::{Doors, SignalWatch};
+use listen::Bound;
+use reload::Reloader;
+use service::Prebound;
+use tls::Certificates;
+
+/// Read buffer of a client connection, in bytes. It holds most request heads; bodies are read past it.
+const CLIENT_READ_BUFFER: usize = 4 * 1024;
+
+/// Write buffer of a client connection, in bytes. Every event is flushed, so more than an event's worth only costs memory.
+const CLIENT_WRITE_BUFFER: usize = 2 * 1024;
+
+/// After the last stream, tasks get so long to end before their threads are left behind. Whole seconds are all that
+/// pingora knows.
+const RUNTIME_SHUTDOWN_S: u64 = 1;
+
+/// At start, names are looked up for so long at most before the listeners open anyway.
+const FIRST_LOOKUP_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// The last spans and log lines get so long to be written.
+const TELEMETRY_FLUSH: Duration = Duration::from_secs(5);
+
+/// The same after a second signal.
+const TELEMETRY_FLUSH_FORCED: Duration = Duration::from_millis(200);
+
+/// Reloads that may wait for the one under way.
+const RELOADS_WAITING_MAX: usize = 1;
+
+/// What to run.
+pub struct Run {
+    pub source: Source,
+    /// How to tell on stderr where to point a frontend.
+    pub style: Style,
+    /// Take the listening sockets over from the running process.
+    pub upgrade: bool,
+}
+
+/// Runs the proxy until a signal ends it, and tells how it ended. `telemetry` is made from the settings, before the first
+/// listener opens.
+///
+/// # Errors
+/// What kept it from starting, one problem a line.
+pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>, String>) -> Result<Exit, String> {
+    let read = run.source.read();
+    let boot = read.settings.map_err(|problems| problems.join("\n"))?;
+    let sockets = Sockets::open(&boot, run.upgrade)?;
+    let mut settings = boot.clone();
+    settings.server.listen = sockets.data.iter().map(|bound| bound.address.clone()).collect();
+    settings.server.admin = sockets.admin.address.clone();
+    let certificates = settings.server.tls.as_ref().map(Certificates::load).transpose()?;
+    let telemetry = telemetry(&settings)?;
+    let shared = Shared::new(settings.clone(), Arc::clone(&telemetry));
+    prepare(&shared);
+    banner::print(run.style, &settings);
+
+    let reloader =
+        Reloader::new(Arc::clone(&shared), run.source.clone(), boot, read.files, certificates.as_ref().map(Arc::clone));
+    let exit = serve(&shared, sockets, certificates.as_ref(), reloader)?;
+    telemetry.shutdown(if exit == Exit::Forced { TELEMETRY_FLUSH_FORCED } else { TELEMETRY_FLUSH });
+    Ok(exit)
+}
+
+/// The sockets of all listeners.
+struct Sockets {
+    data: Vec<Bound>,
+    admin: Bound,
+}
+
+impl Sockets {
+    fn open(settings: &Settings, upgrade: bool) -> Result<Self, String> {
+        let server = &settings.server;
+        let mut wanted = HashSet::new();
+        for address in server.listen.iter().chain([&server.admin]) {
+            let picks_a_port = matches!(address, Listen::Tcp(at) if at.port() == 0);
+            if !wanted.insert(listen::key(address)) && !picks_a_port {
+                return Err(format!("{address} is named twice among the listen and admin addresses"));
+            }
+        }
+        let inherited = if upgrade { Some(upgrade::receive(&server.state_dir, &wanted)?) } else { None };
+        let open = |address: &Listen| Bound::open(address, inherited.as_ref()).map_err(|error| error.to_string());
+        Ok(Self { data: server.listen.iter().map(open).collect::<Result<_, _>>()?, admin: open(&server.admin)? })
+    }
+}
+
+/// What must have happened before the first request: names are looked up, and a SIGHUP does not end the process.
+fn prepare(shared: &Shared) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::warn!(%error, "names are not looked up before the first request");
+            return;
+        }
+    };
+    runtime.block_on(async {
+        // Registering is enough: from now on the signal's default action is gone for the life of the process.
+        if let Err(error) = signal(SignalKind::hangup()) {
+            tracing::warn!(%error, "cannot listen for SIGHUP");
+        }
+        // A slow name server must not keep everything else from being served.
+        let _ = tokio::time::timeout(FIRST_LOOKUP_TIMEOUT, shared.resolve_all()).await;
+    });
+    // A lookup that hangs must not hang us.
+    runtime.shutdown_background();
+}
+
+fn serve(
+    shared: &Arc<Shared>,
+    sockets: Sockets,
+    certificates: Option<&Arc<Certificates>>,
+    reloader: Reloader,
+) -> Result<Exit, String> {
+    let settings = shared.generation.load().settings.clone();
+    let doors = Arc::new(Doors::default());
+    let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
+    let control = Control { reloads, status: reloader.status() };
+
+    let mut server = Server::new_with_opt_and_conf(None, server_conf());
+    server.add_service(data_service(shared, sockets.data, certificates, &doors)?);
+    server.add_service(admin_service(shared, sockets.admin, control, &doors));
+    server.add_service(Background::new(Arc::clone(shared), reloader, requests));
+
+    let exit = Arc::new(OnceLock::new());
+    let shutdown_signal = Box::new(SignalWatch {
+        shared: Arc::clone(shared),
+        doors: Arc::clone(&doors),
+        state_dir: settings.server.state_dir.clone(),
+        exit: Arc::clone(&exit),
+    });
+    server.run(RunArgs { shutdown_signal });
+
+    if doors.handed_over.get().is_none() {
+        for address in settings.server.listen.iter().chain([&settings.server.admin]) {
+            listen::remove_socket_file(address);
+        }
+    }
+    // Pingora runs until the signal watch has told it to stop.
+    Ok(exit.get().copied().unwrap_or(Exit::Failed))
+}
+
+fn server_conf() -> ServerConf {
+    ServerConf {
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        // The drain has waited already when pingora is told to stop.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(RUNTIME_SHUTDOWN_S),
+        ..ServerConf::default()
+    }
+}
+
+fn data_service(
+    shared: &Arc<Shared>,
+    sockets: Vec<Bound>,
+    certificates: Option<&Arc<Certificates>>,
+    doors: &Arc<Doors>,
+) -> Result<Prebound<Door>, String> {
+    let mut service = pingora::services::listening::Service::new("data".to_owned(), Door::new(Arc::clone(shared)));
+    for bound in &sockets {
+        let name = listen::key(&bound.address);
+        let listener = match (&bound.address, certificates) {
+            // A unix socket stays on this machine: TLS would protect nothing.
+            (Listen::Unix(_), _) => ListenerConfig::uds(name),
+            (Listen::Tcp(_), None) => ListenerConfig::tcp(name),
+            (Listen::Tcp(_), Some(certificates)) => ListenerConfig::tcp(name).tls(certificates.listener_settings()?),
+        };
+        let buffers = L4BufferSettings::new(CLIENT_READ_BUFFER, CLIENT_WRITE_BUFFER);
+        service.add_listener(listener.l4_buffer(buffers));
+    }
+    Ok(Prebound::new(service, sockets, doors.data.subscribe(), Arc::clone(doors)))
+}
+
+fn admin_service(shared: &Arc<Shared>, socket: Bound, control: Control, doors: &Arc<Doors>) -> Prebound<AdminApp> {
+    let app = AdminApp::new(Arc::clone(shared), control, source::is_local(&socket.address));
+    let mut service = pingora::services::listening::Service::new("admin".to_owned(), app);
+    service.threads = Some(1);
+    let name = listen::key(&socket.address);
+    service.add_listener(match &socket.address {
+        // There is no token on a socket file: its permissions take the place.
+        Listen::Unix(_) => ListenerConfig::uds(name).permissions(Permissions::from_mode(0o600)),
+        Listen::Tcp(_) => ListenerConfig::tcp(name),
+    });
+    Prebound::new(service, vec![socket], doors.admin.subscribe(), Arc::clone(doors))
+}

@@ -1,0 +1,166 @@
+//! Tells when one of the configuration's files may have changed.
+//!
+//! The directories are watched, not the files: editors replace files, and Kubernetes swaps a symlink beside them. A slow
+//! look in between finds what no event told (network file systems).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// After an event, wait until none came for so long: a file is often written in several steps.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// But no longer than this: a busy directory must not put a reload off for ever.
+const QUIET_MAX: Duration = Duration::from_secs(1);
+
+/// How often to look without an event.
+const SLOW_LOOK: Duration = Duration::from_secs(30);
+
+/// Watches directories.
+pub(super) struct Watch {
+    /// `None`: the system offers no watching, and only the slow look remains.
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeSet<PathBuf>,
+    events: mpsc::Receiver<()>,
+    slow: tokio::time::Interval,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        // One place is enough: an event that finds it taken tells nothing new.
+        let (sender, events) = mpsc::channel(1);
+        let tell = move |event: notify::Result<notify::Event>| {
+            if event.map_or(true, |event| is_change(event.kind)) {
+                let _ = sender.try_send(());
+            }
+        };
+        let watcher = match notify::recommended_watcher(tell) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::warn!(%error, every = ?SLOW_LOOK, "cannot watch files for changes; they are looked at from time to time");
+                None
+            }
+        };
+        let mut slow = tokio::time::interval(SLOW_LOOK);
+        slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { watcher, watched: BTreeSet::new(), events, slow }
+    }
+
+    /// Watches the directories of `files` and no others.
+    pub(super) fn follow<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
+        let wanted: BTreeSet<PathBuf> = files.flat_map(directories).collect();
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.watched.difference(&wanted) {
+            // One that was removed meanwhile is not watched any more anyway.
+            let _ = watcher.unwatch(gone);
+        }
+        for directory in &wanted {
+            // Also those watched before: a directory that was made anew needs a new watch.
+            if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+                tracing::warn!(directory = %directory.display(), %error, "cannot watch a directory for changes");
+            }
+        }
+        self.watched = wanted;
+    }
+
+    /// Resolves when it is time to look at the files.
+    pub(super) async fn changed(&mut self) {
+        tokio::select! {
+            event = self.events.recv() => match event {
+                Some(()) => self.settle().await,
+                None => { self.slow.tick().await; }
+            },
+            _ = self.slow.tick() => {}
+        }
+    }
+
+    async fn settle(&mut self) {
+        let latest = Instant::now() + QUIET_MAX;
+        loop {
+            let until = (Instant::now() + QUIET).min(latest);
+            match tokio::time::timeout_at(until, self.events.recv()).await {
+                Ok(Some(())) if Instant::now() < latest => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Our own reading of a file is an event too, but no change.
+fn is_change(kind: EventKind) -> bool {
+    !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+/// The directory that has `file`, and the one that it leads to through symlinks.
+fn directories(file: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let named = file.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    let real = file.canonicalize().ok();
+    let real = real.and_then(|real| real.parent().map(Path::to_owned));
+    named.map(Path::to_owned).into_iter().chain(real)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    async fn tells(watch: &mut Watch) {
+        tokio::time::timeout(Duration::from_secs(10), watch.changed()).await.expect("the change is told");
+    }
+
+    /// A watch whose slow look has just been, so that only events can tell.
+    async fn following(file: &Path) -> Watch {
+        let mut watch = Watch::new();
+        watch.slow.tick().await;
+        watch.follow([file].into_iter());
+        watch
+    }
+
+    #[tokio::test]
+    async fn writing_and_replacing_a_file_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("streamgauge.toml");
+        fs::write(&file, "one").unwrap();
+        let mut watch = following(&file).await;
+        fs::write(&file, "two").unwrap();
+        tells(&mut watch).await;
+        let beside = directory.path().join(".new");
+        fs::write(&beside, "three").unwrap();
+        fs::rename(&beside, &file).unwrap();
+        tells(&mut watch).await;
+    }
+
+    #[tokio::test]
+    async fn a_swapped_symlink_is_told() {
+        // As a Kubernetes ConfigMap is mounted: file → ..data/file, ..data → a directory with a date.
+        let mount = tempfile::tempdir().unwrap();
+        for (name, content) in [("..1", "one"), ("..2", "two")] {
+            fs::create_dir(mount.path().join(name)).unwrap();
+            fs::write(mount.path().join(name).join("streamgauge.toml"), content).unwrap();
+        }
+        symlink("..1", mount.path().join("..data")).unwrap();
+        let file = mount.path().join("streamgauge.toml");
+        symlink("..data/streamgauge.toml", &file).unwrap();
+        let mut watch = following(&file).await;
+        symlink("..2", mount.path().join("..tmp")).unwrap();
+        fs::rename(mount.path().join("..tmp"), mount.path().join("..data")).unwrap();
+        tells(&mut watch).await;
+        assert_eq!(fs::read_to_string(&file).unwrap(), "two");
+    }
+
+    #[test]
+    fn our_own_reading_is_no_change() {
+        let read = [AccessKind::Read, AccessKind::Open(AccessMode::Read), AccessKind::Close(AccessMode::Read)];
+        for access in read {
+            assert!(!is_change(EventKind::Access(access)), "{access:?}");
+        }
+        assert!(is_change(EventKind::Access(AccessKind::Close(AccessMode::Write))));
+        assert!(is_change(EventKind::Any));
+    }
+}

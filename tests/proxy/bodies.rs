@@ -1,0 +1,246 @@
+//! Request bodies: JSON is buffered within its bound, all else streams, and early answers are heard.
+
+use crate::support::{Proxy, Upstream, config, soon};
+use tokio::sync::mpsc;
+
+const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// An upstream that tells what it got, and answers "ok".
+async fn recording() -> (Upstream, mpsc::Receiver<crate::support::Seen>) {
+    let (tell, seen) = mpsc::channel(16);
+    let upstream = Upstream::start(move |mut conn| {
+        let tell = tell.clone();
+        async move {
+            while let Some(request) = conn.request().await {
+                tell.send(request).await.unwrap();
+                conn.write(OK).await;
+            }
+        }
+    })
+    .await;
+    (upstream, seen)
+}
+
+#[tokio::test]
+async fn json_passes_byte_for_byte_at_any_size() {
+    let (upstream, mut seen) = recording().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    for size in [0, 1, 1_000, 65_535, 65_537, 300_000, 5_000_000] {
+        let body = format!("{{ \"pad\" : \"{}\" }}", "x".repeat(size));
+        client.post("/json", &body, "").await;
+        assert_eq!(client.answer().await.text(), "ok");
+        let request = soon("the request", seen.recv()).await.unwrap();
+        assert!(request.body == body.as_bytes(), "size {size}");
+        assert_eq!(request.header("content-length"), Some(body.len().to_string().as_str()));
+    }
+}
+
+#[tokio::test]
+async fn chunked_json_is_sent_on_with_its_length() {
+    let (upstream, mut seen) = recording().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client
+        .send("POST /j HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{\"a\r\n5;x=y\r\n\":1 }\r\n0\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.text(), "ok");
+    assert_eq!(soon("the request", seen.recv()).await.unwrap().body, b"{\"a\":1 }");
+}
+
+#[tokio::test]
+async fn a_broken_chunk_is_the_clients_mistake() {
+    let (upstream, _seen) = recording().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client
+        .send(
+            "POST /j HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        )
+        .await;
+    assert_eq!(client.answer().await.status, 400);
+    assert_eq!(upstream.connections(), 0, "nothing of it reaches an upstream");
+}
+
+#[tokio::test]
+async fn uploads_stream_while_they_come() {
+    let (hand, mut conns) = mpsc::channel(1);
+    let upstream = Upstream::start(move |conn| {
+        let hand = hand.clone();
+        async move { hand.send(conn).await.unwrap() }
+    })
+    .await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client
+        .send(
+            "PUT /up HTTP/1.1\r\nhost: a\r\ncontent-type: application/octet-stream\r\ncontent-length: 10\r\n\r\nhello",
+        )
+        .await;
+    let mut conn = soon("the upload's head", conns.recv()).await.unwrap();
+    let head = conn.head().await.unwrap();
+    assert!(head.to_lowercase().contains("content-length: 10"), "the head comes before the body is whole: {head}");
+    let mut first = [0; 5];
+    soon("the first half", tokio::io::AsyncReadExt::read_exact(&mut conn.stream, &mut first)).await.unwrap();
+    assert_eq!(&first, b"hello");
+    client.send("world").await;
+    soon("the other half", tokio::io::AsyncReadExt::read_exact(&mut conn.stream, &mut first)).await.unwrap();
+    assert_eq!(&first, b"world");
+    conn.write(OK).await;
+    assert_eq!(client.answer().await.text(), "ok");
+}
+
+#[tokio::test]
+async fn a_large_upload_arrives_whole_in_both_framings() {
+    let (upstream, mut seen) = recording().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let body: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let mut client = proxy.client().await;
+    client.send(format!("POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+    client.send(&body).await;
+    assert_eq!(client.answer().await.text(), "ok");
+    assert!(soon("the upload", seen.recv()).await.unwrap().body == body);
+
+    client.send("POST /up HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    for piece in body.chunks(70_000) {
+        client.send(format!("{:x}\r\n", piece.len())).await;
+        client.send(piece).await;
+        client.send("\r\n").await;
+    }
+    client.send("0\r\n\r\n").await;
+    assert_eq!(client.answer().await.text(), "ok");
+    let request = soon("the upload", seen.recv()).await.unwrap();
+    assert!(request.body == body);
+    assert_eq!(request.header("transfer-encoding"), Some("chunked"));
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_413_before_anything_is_sent() {
+    let (upstream, _seen) = recording().await;
+    let bounds = format!("[server]\nmax_body = \"1KiB\"\nmax_upload = \"2KiB\"\n{}", config(upstream.address, ROUTE));
+    let proxy = Proxy::start(&bounds).await;
+    let declared = ["application/json\r\ncontent-length: 1025", "image/png\r\ncontent-length: 2049"];
+    for head in declared {
+        let mut client = proxy.client().await;
+        client.send(format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: {head}\r\n\r\n")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 413, "{head}");
+        assert!(answer.text().contains("max_"), "says which bound: {}", answer.text());
+    }
+    // A chunked body has no length to refuse it by.
+    let mut client = proxy.client().await;
+    let chunk = "x".repeat(1100);
+    client
+        .send(format!("POST /j HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{chunk}\r\n", chunk.len()))
+        .await;
+    assert_eq!(client.answer().await.status, 413);
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_stops_is_408() {
+    let (upstream, _seen) = recording().await;
+    let bounds = format!("[server]\nbody_timeout = \"200ms\"\n{}", config(upstream.address, ROUTE));
+    let proxy = Proxy::start(&bounds).await;
+    for media_type in ["application/json", "image/png"] {
+        let mut client = proxy.client().await;
+        client
+            .send(format!(
+                "POST /up HTTP/1.1\r\nhost: a\r\ncontent-type: {media_type}\r\ncontent-length: 10\r\n\r\n123"
+            ))
+            .await;
+        assert_eq!(client.answer().await.status, 408, "{media_type}");
+    }
+}
+
+#[tokio::test]
+async fn continue_is_said_when_expected() {
+    let (upstream, mut seen) = recording().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    for media_type in ["application/json", "text/csv"] {
+        let mut client = proxy.client().await;
+        client
+            .send(format!("POST /e HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-type: {media_type}\r\ncontent-length: 2\r\n\r\n"))
+            .await;
+        assert_eq!(client.next_answer(true).await.status, 100, "{media_type}");
+        client.send("{}").await;
+        assert_eq!(client.answer().await.text(), "ok");
+        let request = soon("the request", seen.recv()).await.unwrap();
+        assert_eq!(request.header("expect"), None, "answered by us");
+    }
+}
+
+#[tokio::test]
+async fn an_early_refusal_is_heard_while_uploading() {
+    for json in [false, true] {
+        let upstream = Upstream::start(|mut conn| async move {
+            conn.head().await;
+            // Answers, and never reads the body.
+            conn.write("HTTP/1.1 413 Payload Too Large\r\ncontent-length: 9\r\nconnection: close\r\n\r\ntoo large")
+                .await;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+        let client = proxy.client().await;
+        let (mut read, mut write) = client.stream.into_split();
+        let media_type = if json { "application/json" } else { "application/octet-stream" };
+        let writer = tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt;
+            let length = 30_000_000;
+            let head = format!(
+                "POST /big HTTP/1.1\r\nhost: a\r\nx-request-id: big\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\n\r\n"
+            );
+            write.write_all(head.as_bytes()).await.unwrap();
+            let piece = vec![b' '; 100_000];
+            for _ in 0..length / piece.len() {
+                if write.write_all(&piece).await.is_err() {
+                    break;
+                }
+            }
+            // A closed writing half would mean that the client gave up.
+            std::future::pending::<()>().await;
+        });
+        let mut answer = Vec::new();
+        let mut piece = [0; 4096];
+        while !String::from_utf8_lossy(&answer).contains("too large") {
+            let count = soon("the early answer", tokio::io::AsyncReadExt::read(&mut read, &mut piece)).await.unwrap();
+            assert!(count > 0, "json {json}: ended before the answer");
+            answer.extend_from_slice(&piece[..count]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 413"));
+        writer.abort();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_may_begin_before_the_upload_ends() {
+    let upstream = Upstream::start(|mut conn| async move {
+        conn.head().await.unwrap();
+        conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        // Echoes what comes of the chunked upload, as it comes.
+        for _ in 0..3 {
+            let mut piece = [0; 64];
+            let count = tokio::io::AsyncReadExt::read(&mut conn.stream, &mut piece).await.unwrap();
+            let text = String::from_utf8_lossy(&piece[..count]).into_owned();
+            let word = text.split("\r\n").nth(1).unwrap().to_owned();
+            conn.chunk(format!("<{word}>")).await;
+        }
+        conn.chunk("").await;
+    })
+    .await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client
+        .send("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await;
+    client.until("\r\n\r\n").await;
+    for word in ["one", "two", "six"] {
+        client.send(format!("3\r\n{word}\r\n")).await;
+        client.until(&format!("<{word}>")).await;
+    }
+    client.send("0\r\n\r\n").await;
+    client.until("\r\n0\r\n\r\n").await;
+}

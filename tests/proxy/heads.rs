@@ -1,0 +1,189 @@
+//! What goes on and what does not: hosts, forwarding, hop-by-hop headers, identities, statuses without bodies.
+
+use crate::support::{Proxy, Seen, Upstream, config, soon};
+use tokio::sync::mpsc;
+
+const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
+
+async fn recording(answer: &'static str) -> (Upstream, mpsc::Receiver<Seen>) {
+    let (tell, seen) = mpsc::channel(16);
+    let upstream = Upstream::start(move |mut conn| {
+        let tell = tell.clone();
+        async move {
+            while let Some(request) = conn.request().await {
+                tell.send(request).await.unwrap();
+                conn.write(answer).await;
+            }
+        }
+    })
+    .await;
+    (upstream, seen)
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// What the upstream sees of a GET with these header lines.
+async fn seen_with(server: &str, more: &str) -> Seen {
+    let (upstream, mut seen) = recording(OK).await;
+    let proxy = Proxy::start(&format!("{server}\n{}", config(upstream.address, ROUTE))).await;
+    let answer = proxy.client().await.get("/a%2Fb/../c?q=%20x&&y", more).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    soon("the request", seen.recv()).await.unwrap()
+}
+
+const TRUSTING: &str = "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]";
+
+#[tokio::test]
+async fn target_and_host_stay_as_they_came() {
+    let request = seen_with("", "X-Odd-Case: kept\r\n").await;
+    assert!(request.head.starts_with("GET /a%2Fb/../c?q=%20x&&y HTTP/1.1\r\n"), "{}", request.head);
+    assert_eq!(request.header("host"), Some("app.test"), "so that FastAPI's redirects are right");
+    assert!(request.head.contains("X-Odd-Case: kept"));
+}
+
+#[tokio::test]
+async fn forwarding_headers_of_strangers_are_replaced() {
+    let spoofed = "x-forwarded-for: 6.6.6.6\r\nx-forwarded-host: evil\r\nx-forwarded-proto: https\r\nx-forwarded-prefix: /p\r\n\
+        forwarded: for=6.6.6.6\r\nx-real-ip: 6.6.6.6\r\nx-user-id: root\r\nbaggage: a=b\r\n\
+        traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: v=1\r\n";
+    let request = seen_with("", spoofed).await;
+    assert_eq!(request.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(request.all("x-forwarded-host"), ["app.test"]);
+    assert_eq!(request.all("x-forwarded-proto"), ["http"]);
+    for name in ["x-forwarded-prefix", "forwarded", "x-real-ip", "x-user-id", "baggage", "tracestate"] {
+        assert_eq!(request.header(name), None, "{name} of a stranger is not believed");
+    }
+    let trace = request.header("traceparent").unwrap();
+    assert!(!trace.contains("0af7651916cd43dd8448eb211c80319c"), "a stranger's trace is not continued: {trace}");
+}
+
+#[tokio::test]
+async fn trusted_proxies_are_believed_and_appended_to() {
+    let said = "x-forwarded-for: 10.1.1.1\r\nx-forwarded-host: shop.example\r\nx-forwarded-proto: https\r\nx-user-id: alice\r\nbaggage: a=b\r\n\
+        traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: v=1\r\n";
+    let request = seen_with(TRUSTING, said).await;
+    assert_eq!(request.all("x-forwarded-for"), ["10.1.1.1, 127.0.0.1"]);
+    assert_eq!(request.all("x-forwarded-host"), ["shop.example"]);
+    assert_eq!(request.all("x-forwarded-proto"), ["https"]);
+    assert_eq!(request.header("x-user-id"), Some("alice"));
+    assert_eq!(request.header("baggage"), Some("a=b"));
+    assert_eq!(request.header("tracestate"), Some("v=1"));
+    let trace = request.header("traceparent").unwrap();
+    assert!(trace.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && trace.ends_with("-01"), "{trace}");
+    assert!(!trace.contains("b7ad6b7169203331"), "our own span is the parent: {trace}");
+}
+
+#[tokio::test]
+async fn headers_of_one_connection_stay_there() {
+    let request = seen_with(
+        "",
+        "connection: keep-alive, x-secret-hop\r\nx-secret-hop: 1\r\nkeep-alive: timeout=5\r\nte: trailers\r\nproxy-authorization: x\r\ntrailer: a\r\nupgrade-insecure-requests: 1\r\n",
+    )
+    .await;
+    for name in ["x-secret-hop", "keep-alive", "te", "proxy-authorization", "trailer"] {
+        assert_eq!(request.header(name), None, "{name}");
+    }
+    assert_eq!(request.header("upgrade-insecure-requests"), Some("1"));
+}
+
+#[tokio::test]
+async fn request_ids_are_kept_or_made_and_always_answered() {
+    let (upstream, mut seen) = recording(OK).await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    let answer = client.get("/", "x-request-id: my-id-1\r\n").await;
+    assert_eq!(answer.all("x-request-id"), ["my-id-1"]);
+    assert_eq!(seen.recv().await.unwrap().all("x-request-id"), ["my-id-1"]);
+    let hostile = "x".repeat(500);
+    for line in ["", "x-request-id: \r\n", "x-request-id: a b\r\n", &format!("x-request-id: {hostile}\r\n")] {
+        let answer = client.get("/", line).await;
+        let made = answer.header("x-request-id").unwrap().to_owned();
+        assert!(made.len() >= 16 && made.len() <= 64, "{made}");
+        assert_eq!(seen.recv().await.unwrap().all("x-request-id"), [made.as_str()]);
+    }
+}
+
+#[tokio::test]
+async fn the_upstreams_key_replaces_the_clients_credentials() {
+    let (upstream, mut seen) = recording(OK).await;
+    let text = format!(
+        "[[upstream]]\nname = \"fake\"\nurl = \"http://{}\"\napi_key_env = \"FAKE_KEY\"\n{ROUTE}",
+        upstream.address
+    );
+    let proxy = Proxy::start_with(&text, &[("FAKE_KEY", "sk-canary-123")]).await;
+    let answer =
+        proxy.client().await.get("/x", "authorization: Bearer mine\r\nx-api-key: mine\r\ncookie: a=b\r\n").await;
+    let request = soon("the request", seen.recv()).await.unwrap();
+    assert_eq!(request.all("authorization"), ["Bearer sk-canary-123"]);
+    assert!(request.header("x-api-key").is_none() && request.header("cookie").is_none());
+    assert!(!answer.head.contains("canary"));
+    let (_, shown) = proxy.admin_get("/api/config").await;
+    assert!(!shown.contains("canary") && shown.contains("fake"), "{shown}");
+    assert!(!format!("{:?}", proxy.lines()).contains("canary"));
+}
+
+#[tokio::test]
+async fn answers_keep_their_headers_but_for_the_connections() {
+    let answer = "HTTP/1.1 200 OK\r\nset-cookie: a=1\r\nset-cookie: b=2\r\nconnection: x-hop\r\nx-hop: 1\r\nserver: fake/1\r\ncontent-range: bytes 0-1/9\r\nlocation: http://app.test/x\r\ncontent-length: 2\r\n\r\nok";
+    let (upstream, _seen) = recording(answer).await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let answer = proxy.client().await.get("/x", "range: bytes=0-1\r\n").await;
+    assert_eq!(answer.all("set-cookie"), ["a=1", "b=2"]);
+    assert_eq!(answer.header("server"), Some("fake/1"));
+    assert_eq!(answer.header("location"), Some("http://app.test/x"));
+    assert_eq!(answer.header("content-range"), Some("bytes 0-1/9"));
+    assert_eq!(answer.header("x-hop"), None);
+}
+
+#[tokio::test]
+async fn answers_without_bodies_leave_the_connection_usable() {
+    for (answer, method, status) in [
+        ("HTTP/1.1 204 No Content\r\n\r\n", "GET", 204),
+        ("HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n", "GET", 304),
+        ("HTTP/1.1 304 Not Modified\r\ncontent-length: 55\r\n\r\n", "GET", 304),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n", "HEAD", 200),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "HEAD", 200),
+    ] {
+        let (upstream, _seen) = recording(answer).await;
+        let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+        let mut client = proxy.client().await;
+        for _ in 0..3 {
+            client.send(format!("{method} /x HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+            let got = client.next_answer(false).await;
+            assert_eq!(got.status, status, "{answer:?}");
+            if answer.contains("1234") {
+                assert_eq!(got.header("content-length"), Some("1234"), "a HEAD tells the length");
+            }
+        }
+        assert_eq!(upstream.connections(), 1, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn interim_answers_are_passed_on() {
+    let (upstream, _seen) = recording(
+        "HTTP/1.1 103 Early Hints\r\nlink: </s.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+    )
+    .await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.text(), "ok");
+    let mut old = proxy.client().await;
+    old.send("GET / HTTP/1.0\r\nhost: a\r\n\r\n").await;
+    let first = old.next_answer(true).await;
+    assert_eq!(first.status, 200, "an HTTP/1.0 client never gets an interim answer");
+}
+
+#[tokio::test]
+async fn no_route_says_which_there_are() {
+    let (upstream, _seen) = recording(OK).await;
+    let route =
+        "[[route]]\nname = \"chat\"\npath = \"/api/v1/*\"\nmethods = [\"POST\"]\ntargets = [{ upstream = \"fake\" }]\n";
+    let proxy = Proxy::start(&config(upstream.address, route)).await;
+    let answer = proxy.client().await.get("/elsewhere", "").await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.text().contains("/api/v1/*"), "{}", answer.text());
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert!(body["detail"].is_string() || body["detail"].is_object(), "FastAPI's shape: {body}");
+}

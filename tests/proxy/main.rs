@@ -1,0 +1,20 @@
+//! The proxy as a whole: the real binary between clients and upstreams that misbehave on purpose.
+//!
+//! One binary, a module per behaviour. Nothing sleeps to wait: each test waits for the event it is about, and a watchdog in
+//! `support` ends what hangs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+mod bodies;
+mod cross_origin;
+mod disconnects;
+mod endings;
+mod heads;
+mod hostile;
+mod operations;
+mod passing;
+mod traces;
+mod versions;
+mod websockets;

@@ -1,0 +1,22 @@
+//! What the tests are made of: the proxy as a process, fake upstreams on raw sockets, and raw clients.
+
+mod client;
+mod process;
+mod upstream;
+
+pub use client::{Answer, Client};
+pub use process::{Proxy, config};
+pub use upstream::{Conn, Seen, Upstream};
+
+use std::time::Duration;
+
+/// Nothing here takes longer, unless it hangs.
+pub const WATCHDOG: Duration = Duration::from_secs(20);
+
+/// Waits for what should come; says what did not.
+pub async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(WATCHDOG, wait).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {WATCHDOG:?} in vain for: {what}"),
+    }
+}

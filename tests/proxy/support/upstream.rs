@@ -1,0 +1,184 @@
+//! A fake upstream on raw sockets, so that it can break every rule.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::soon;
+
+/// A listening fake; ends with its owner.
+pub struct Upstream {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// Runs `serve` for each connection.
+    pub async fn start<F, Fut>(serve: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&connections);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                counter.fetch_add(1, Ordering::SeqCst);
+                stream.set_nodelay(true).unwrap();
+                tokio::spawn(serve(Conn { stream, buffer: Vec::new() }));
+            }
+        });
+        Self { address, connections, task }
+    }
+
+    /// Answers each request on each connection with the same bytes.
+    pub async fn fixed(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = Arc::new(answer.into());
+        Self::start(move |mut conn| {
+            let answer = Arc::clone(&answer);
+            async move {
+                while conn.request().await.is_some() {
+                    conn.write(&answer[..]).await;
+                }
+            }
+        })
+        .await
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One connection of the fake.
+pub struct Conn {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A request as the upstream got it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    /// The values of a header, in order.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(':'))
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+            .collect()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.all(name).first().copied()
+    }
+}
+
+impl Conn {
+    /// Reads one whole request; `None` when the connection ended before one.
+    pub async fn request(&mut self) -> Option<Seen> {
+        let head = self.head().await?;
+        let mut seen = Seen { head, body: Vec::new() };
+        if let Some(length) = seen.header("content-length").and_then(|text| text.parse::<usize>().ok()) {
+            while self.buffer.len() < length {
+                self.fill().await?;
+            }
+            seen.body = self.buffer.drain(..length).collect();
+        } else if seen.header("transfer-encoding").is_some() {
+            loop {
+                let line = self.line().await?;
+                let size = usize::from_str_radix(line.trim(), 16).unwrap();
+                while self.buffer.len() < size + 2 {
+                    self.fill().await?;
+                }
+                seen.body.extend(self.buffer.drain(..size));
+                self.buffer.drain(..2);
+                if size == 0 {
+                    break;
+                }
+            }
+        }
+        Some(seen)
+    }
+
+    /// Reads a request's head alone.
+    pub async fn head(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
+                return Some(String::from_utf8(head).unwrap());
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|window| window == b"\r\n") {
+                let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                return Some(String::from_utf8(line).unwrap());
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn fill(&mut self) -> Option<()> {
+        let mut piece = [0; 16 * 1024];
+        match self.stream.read(&mut piece).await {
+            Ok(0) | Err(_) => None,
+            Ok(read) => {
+                self.buffer.extend_from_slice(&piece[..read]);
+                Some(())
+            }
+        }
+    }
+
+    /// Writes; a proxy that is gone is no failure of the fake.
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref()).await;
+    }
+
+    /// One chunk of a chunked answer.
+    pub async fn chunk(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        let mut framed = format!("{:x}\r\n", bytes.len()).into_bytes();
+        framed.extend_from_slice(bytes);
+        framed.extend_from_slice(b"\r\n");
+        self.write(framed).await;
+    }
+
+    /// The head of an event stream.
+    pub async fn event_stream(&mut self) {
+        self.write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    }
+
+    /// Waits until the other end has closed or reset.
+    pub async fn closed(&mut self) {
+        soon("the upstream connection's end", async { while self.fill().await.is_some() {} }).await;
+    }
+
+    /// Resets the connection.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+}

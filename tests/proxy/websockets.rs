@@ -1,0 +1,104 @@
+//! WebSockets pass both ways and are measured.
+
+use crate::support::{Proxy, Upstream, config, soon};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
+
+const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
+
+/// A WebSocket server that echoes, and closes with 4321 when told "bye".
+async fn echo() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
+                while let Some(Ok(message)) = socket.next().await {
+                    if message == Message::text("bye") {
+                        let frame = CloseFrame { code: CloseCode::from(4321), reason: "told so".into() };
+                        let _ = socket.close(Some(frame)).await;
+                    } else if message.is_text() || message.is_binary() {
+                        socket.send(message).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn connect(
+    proxy: &Proxy,
+    id: &str,
+) -> tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>> {
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    let mut request = format!("ws://{}/ws/chat?x=1", proxy.listen).into_client_request().unwrap();
+    request.headers_mut().insert("x-request-id", id.parse().unwrap());
+    soon("the handshake", tokio_tungstenite::connect_async(request)).await.unwrap().0
+}
+
+#[tokio::test]
+async fn messages_of_all_kinds_pass_and_are_counted() {
+    let proxy = Proxy::start(&config(echo().await, ROUTE)).await;
+    let mut socket = connect(&proxy, "ws1").await;
+    let large = "x".repeat(200_000);
+    for message in [Message::text("hello"), Message::binary(vec![0, 255, 7]), Message::text(large)] {
+        socket.send(message.clone()).await.unwrap();
+        assert_eq!(soon("the echo", socket.next()).await.unwrap().unwrap(), message);
+    }
+    socket.send(Message::Ping("p".into())).await.unwrap();
+    assert_eq!(soon("the pong", socket.next()).await.unwrap().unwrap(), Message::Pong("p".into()));
+    socket.send(Message::text("bye")).await.unwrap();
+    let Message::Close(Some(frame)) = soon("the close", socket.next()).await.unwrap().unwrap() else {
+        panic!("no close")
+    };
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (4321, "told so"));
+    // Answers the close, and waits for the connection's end.
+    while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    let record = proxy.record("ws1").await;
+    assert_eq!(record["http.response.status_code"], 101);
+    assert_eq!(record["websocket"]["messages_in"], 4);
+    assert_eq!(record["websocket"]["messages_out"], 3);
+    assert_eq!(record["websocket"]["close_code"], 4321);
+    assert!(record["websocket"]["first_message_s"].as_f64().unwrap() > 0.0);
+}
+
+#[tokio::test]
+async fn an_orderly_close_is_completed() {
+    let proxy = Proxy::start(&config(echo().await, ROUTE)).await;
+    let mut socket = connect(&proxy, "ws2").await;
+    socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await.unwrap();
+    while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    assert_eq!(proxy.record("ws2").await["outcome"], "completed");
+}
+
+#[tokio::test]
+async fn a_refused_handshake_is_passed_on() {
+    let upstream = Upstream::fixed("HTTP/1.1 403 Forbidden\r\ncontent-length: 4\r\n\r\nnope").await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client
+        .send("GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        .await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (403, "nope"));
+}
+
+#[tokio::test]
+async fn going_down_closes_websockets_with_1001() {
+    let text = format!("[server]\ndrain_websockets = \"200ms\"\n{}", config(echo().await, ROUTE));
+    let mut proxy = Proxy::start(&text).await;
+    let mut socket = connect(&proxy, "ws3").await;
+    socket.send(Message::text("hello")).await.unwrap();
+    soon("the echo", socket.next()).await.unwrap().unwrap();
+    proxy.signal("TERM");
+    let Message::Close(Some(frame)) = soon("the close", socket.next()).await.unwrap().unwrap() else {
+        panic!("no close")
+    };
+    assert_eq!(u16::from(frame.code), 1001);
+    while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    assert_eq!(proxy.exited().await, Some(0));
+}
