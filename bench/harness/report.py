@@ -1,0 +1,144 @@
+"""From measurements to the table, its marks, and docs/benchmarks.md."""
+
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from .variants import Variant
+
+BEGIN, END = "<!-- results: written by `bench/run --write` -->", "<!-- end of results -->"
+
+# Label, first mark for Streamgauge as (text, bound given nginx's value).
+Mark = tuple[str, Callable[[float], float]]
+MARKS: dict[str, Mark] = {
+    "CPU µs per small JSON request": ("55 µs", lambda _: 55.0),
+    "CPU µs per streamed event": ("1.5 × nginx", lambda nginx: 1.5 * nginx),
+    "added µs per event, p99": ("2 × nginx", lambda nginx: 2.0 * nginx),
+    "KiB per live stream": ("48 KiB", lambda _: 48.0),
+}
+
+
+def results(variants: list[Variant], rounds: int) -> str:
+    """The whole result as Markdown."""
+    parts = [table(variants)]
+    if any(variant.name == "streamgauge" for variant in variants):
+        parts.append(f"Marks for Streamgauge:\n\n{marks(variants)}")
+    one = "One round: a look, not a result."
+    parts.append(one if rounds == 1 else f"Medians of {rounds} rounds. {spread(variants)}")
+    return "\n\n".join(parts)
+
+
+def rows(variants: list[Variant]) -> dict[str, dict[str, float | None]]:
+    """Each line of the table: its values by variant name."""
+    direct = next(variant for variant in variants if variant.child is None)
+    table: dict[str, dict[str, float | None]] = {}
+
+    def row(label: str, value: Callable[[Variant], float | None]) -> None:
+        table[label] = {variant.name: value(variant) for variant in variants}
+
+    def added(mode: str, key: str) -> Callable[[Variant], float | None]:
+        def value(variant: Variant) -> float | None:
+            pairs = zip(variant.measurements[mode], direct.measurements[mode], strict=True)
+            return None if variant is direct else statistics.median(own[key] - base[key] for own, base in pairs)
+        return value
+
+    row("CPU µs per small JSON request", lambda variant: median(variant, "json", "cpu_us"))
+    row("small JSON requests per second", lambda variant: median(variant, "json", "per_second"))
+    row("CPU µs per streamed event", lambda variant: median(variant, "events", "cpu_us"))
+    row("added µs per event, p50", added("events", "p50_us"))
+    row("added µs per event, p99", added("events", "p99_us"))
+    row("added µs to the first token, p50", added("ttft", "p50_us"))
+    row("added µs to the first token, p99", added("ttft", "p99_us"))
+    steps = next(variant for variant in variants if variant.child).measurements["hold"][0]["kib"]
+    for step in steps:
+        row(f"KiB per live stream, at {int(step):,}", lambda variant, step=step: per_stream(variant, step))
+    return table
+
+
+def median(variant: Variant, mode: str, key: str) -> float | None:
+    """The median over the rounds; none where there is no proxy to measure."""
+    values = [run[key] for run in variant.measurements[mode]]
+    return None if None in values else statistics.median(values)
+
+
+def per_stream(variant: Variant, step: str) -> float | None:
+    """KiB that each live stream added to the fresh proxy."""
+    if variant.child is None:
+        return None
+    held = variant.measurements["hold"][0]
+    return (held["kib"][step] - held["rest_kib"]) / int(step)
+
+
+def table(variants: list[Variant]) -> str:
+    """The Markdown table, each value with its ratio to nginx's."""
+    lines = ["| | " + " | ".join(variant.title for variant in variants) + " |", "|---" * (len(variants) + 1) + "|"]
+    for label, values in rows(variants).items():
+        cells = [cell(values[variant.name], values["nginx"], variant.name) for variant in variants]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return aligned(lines)
+
+
+def cell(value: float | None, nginx: float | None, name: str) -> str:
+    """A value as the table shows it."""
+    if value is None:
+        return "–"
+    text = f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.1f}"
+    # Noise can put a difference below zero, and a ratio of that says nothing.
+    ratio = name not in ("nginx", "direct") and nginx is not None and min(nginx, value) > 0
+    return f"{text} ({value / nginx:.2f}×)" if ratio else text
+
+
+def aligned(lines: list[str]) -> str:
+    """The same table with its columns in line, for terminals."""
+    cells = [[part.strip() for part in line.strip("|").split("|")] for line in lines]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    fill = lambda row: [text.ljust(width, "-" if text.startswith("---") else " ") for text, width in zip(row, widths)]
+    return "\n".join("| " + " | ".join(fill(row)) + " |" for row in cells)
+
+
+def marks(variants: list[Variant]) -> str:
+    """Whether Streamgauge keeps its marks, and by how much it misses."""
+    lines = []
+    for label, values in rows(variants).items():
+        mark = next((mark for start, mark in MARKS.items() if label.startswith(start)), None)
+        if mark is None or "streamgauge" not in values:
+            continue
+        text, bound = mark[0], mark[1](values["nginx"])
+        value = values["streamgauge"]
+        if min(bound, value) <= 0:
+            lines.append(f"- {label}: at most {text}: cannot be told, the machine was too noisy")
+            continue
+        verdict = "kept" if value <= bound else f"missed by {value - bound:.1f} ({value / bound - 1:.0%})"
+        lines.append(f"- {label}: at most {text}{f' = {bound:.1f}' if 'nginx' in text else ''}, is {value:.1f}: {verdict}")
+    return "\n".join(lines)
+
+
+def spread(variants: list[Variant]) -> str:
+    """How far the rounds lie apart: what a small difference is worth."""
+    worst = []
+    for mode, key, what in (("json", "cpu_us", "CPU per request"), ("events", "cpu_us", "CPU per event")):
+        for variant in variants:
+            values = [run[key] for run in variant.measurements[mode]]
+            if None not in values:
+                worst.append((max(values) / min(values) - 1, f"{what} of {variant.title}"))
+    share, what = max(worst)
+    return f"Rounds lie at most {share:.0%} apart ({what})."
+
+
+def machine(versions: list[str]) -> str:
+    """What the numbers were taken on."""
+    info = Path("/proc/cpuinfo").read_text()
+    model = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), "?")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}; {'; '.join(versions)}"
+
+
+def write(path: Path, text: str, about: str) -> None:
+    """Puts the results between their markers in `path`."""
+    section = f"{BEGIN}\n\n{date.today().isoformat()} · {about}\n\n{text}\n\n{END}"
+    old = path.read_text()
+    before, rest = old.split(BEGIN, 1)
+    path.write_text(before + section + rest.split(END, 1)[1])

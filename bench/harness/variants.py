@@ -1,0 +1,176 @@
+"""The ways from load to backend: direct, and through each proxy, tuned as its operators would."""
+
+import os
+import subprocess
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .processes import Processes, free_port
+
+WORKERS = 2
+OPEN_FILES = 16_384
+
+NGINX = """\
+daemon off;
+{user}
+worker_processes {workers};
+worker_rlimit_nofile {files};
+pid {dir}/{name}.pid;
+error_log stderr error;
+events {{ worker_connections {files}; }}
+http {{
+    {log}
+    client_body_temp_path {dir}/{name}-body;
+    proxy_temp_path {dir}/{name}-proxy;
+    fastcgi_temp_path {dir}/{name}-fastcgi;
+    uwsgi_temp_path {dir}/{name}-uwsgi;
+    scgi_temp_path {dir}/{name}-scgi;
+    tcp_nodelay on;
+    keepalive_timeout 1h;
+    keepalive_requests 1000000000;
+    upstream backend {{
+        server {backend};
+        keepalive 256;
+        keepalive_timeout 1h;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096 reuseport;
+        location / {{
+            proxy_pass http://backend;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_buffering off;
+            proxy_read_timeout 1h;
+        }}
+    }}
+}}
+"""
+
+# The fields that Streamgauge's line shares with any access log; buffered, as its writer is.
+NGINX_LOG = """\
+log_format line escape=json '{{"timestamp":"$time_iso8601","request_id":"$request_id","client":"$remote_addr",'
+        '"method":"$request_method","path":"$uri","status":$status,"bytes_in":$request_length,"bytes_out":$bytes_sent,'
+        '"duration_s":$request_time,"upstream":"$upstream_addr","upstream_s":"$upstream_response_time",'
+        '"first_byte_s":"$upstream_header_time"}}';
+    access_log {dir}/{name}.log line buffer=64k flush=1s;"""
+
+HAPROXY = """\
+global
+    maxconn {streams}
+    nbthread {workers}
+defaults
+    mode http
+    maxconn {streams}
+    option http-no-delay
+    http-reuse always
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+frontend load
+    bind 127.0.0.1:{port} backlog 4096
+    default_backend answers
+backend answers
+    server backend {backend} pool-max-conn -1
+"""
+
+STREAMGAUGE = """\
+[server]
+listen = "127.0.0.1:{port}"
+admin = "127.0.0.1:{admin}"
+max_connections = {streams}
+max_streams = {streams}
+state_dir = "{dir}/state"
+
+[telemetry]
+otlp_endpoint = "http://{sink}"
+sample_ratio = 0.1
+
+[[upstream]]
+name = "backend"
+url = "http://{backend}"
+
+[[route]]
+name = "all"
+path = "*"
+targets = [{{ upstream = "backend" }}]
+"""
+
+
+@dataclass
+class Variant:
+    """A way to the backend, by what it is started with."""
+
+    name: str
+    title: str
+    target: str
+    child: subprocess.Popen | None = None
+    admin: int | None = None
+    measurements: dict[str, list[dict]] = field(default_factory=dict)
+
+
+@dataclass
+class Ends:
+    """Where everything else listens, and where files go."""
+
+    dir: Path
+    backend: str
+    sink: str
+
+
+def limits() -> dict[str, int]:
+    """Bounds that no run reaches: a stream is two sockets in a proxy."""
+    return {"workers": WORKERS, "streams": (OPEN_FILES - 384) // 2, "files": OPEN_FILES}
+
+
+def direct(ends: Ends) -> Variant:
+    """No proxy."""
+    return Variant("direct", "direct", ends.backend)
+
+
+def nginx(children: Processes, ends: Ends, program: tuple[str, dict[str, str]], log: bool) -> Variant:
+    """nginx, with or without its access log."""
+    name, title = ("nginx-log", "nginx with access log") if log else ("nginx", "nginx")
+    port, path = free_port(), ends.dir / f"{name}.conf"
+    paths = {"dir": ends.dir, "name": name}
+    text = NGINX.format(
+        user="user root;" if os.geteuid() == 0 else "",
+        log=NGINX_LOG.format(**paths) if log else "access_log off;",
+        port=port, backend=ends.backend, **paths, **limits(),
+    )
+    path.write_text(text)
+    words = [program[0], "-p", str(ends.dir), "-e", "stderr", "-c", str(path)]
+    child = children.start(name, words, program[1])
+    children.wait_for_port(child, port)
+    return Variant(name, title, f"127.0.0.1:{port}", child)
+
+
+def haproxy(children: Processes, ends: Ends, program: tuple[str, dict[str, str]]) -> Variant:
+    """HAProxy in the foreground, as one process."""
+    port, path = free_port(), ends.dir / "haproxy.cfg"
+    path.write_text(HAPROXY.format(port=port, backend=ends.backend, **limits()))
+    child = children.start("haproxy", [program[0], "-db", "-f", str(path)], program[1])
+    children.wait_for_port(child, port)
+    return Variant("haproxy", "HAProxy", f"127.0.0.1:{port}", child)
+
+
+def streamgauge(children: Processes, ends: Ends, binary: Path) -> Variant:
+    """Streamgauge with all its telemetry: metrics, JSON log to a file, a tenth of traces exported."""
+    port, admin, path = free_port(), free_port(), ends.dir / "streamgauge.toml"
+    text = STREAMGAUGE.format(port=port, admin=admin, backend=ends.backend, sink=ends.sink, dir=ends.dir, **limits())
+    path.write_text(text)
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("STREAMGAUGE_", "OTEL_"))}
+    child = children.start("streamgauge", [str(binary), "run", "--config", str(path), "--log", "json"], env)
+    children.wait(child, lambda: ready(admin), "/readyz")
+    return Variant("streamgauge", "Streamgauge", f"127.0.0.1:{port}", child, admin)
+
+
+def ready(admin: int) -> bool:
+    """Whether Streamgauge says that it can serve."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=1) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
