@@ -29,10 +29,10 @@ pub(super) fn load(path: &Path) -> io::Result<Arc<CaType>> {
     Ok(certificates.into())
 }
 
-/// A number that tells connections of different authorities apart.
+/// A number that tells connections of different authorities apart: by what the file says, not by its name.
 pub(super) fn fingerprint(path: Option<&Path>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
+    path.map(|path| std::fs::read(path).ok()).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -53,6 +53,18 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             assert!(load(&path).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_changed_file_has_another_fingerprint() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        std::fs::write(&path, "one").unwrap();
+        let one = fingerprint(Some(&path));
+        assert_eq!(one, fingerprint(Some(&path)));
+        std::fs::write(&path, "two").unwrap();
+        assert_ne!(one, fingerprint(Some(&path)));
+        assert_ne!(one, fingerprint(None));
     }
 
     #[test]

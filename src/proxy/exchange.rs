@@ -126,6 +126,8 @@ async fn stages(visit: &Visit<'_>, session: &mut ServerSession, flight: &mut Fli
     };
     let admitted = admit::admit(session, flight, server).await?;
     flight.asks(&admitted.facts);
+    #[cfg(test)]
+    panic_tests::panic_if_asked(session, "before the head");
     let routed = route::route(visit.generation, session.req_header(), &admitted, ids::random())?;
     flight.routed(&routed.route.name);
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
@@ -214,3 +216,7 @@ async fn after_panic(session: &mut ServerSession, flight: &mut Flight<'_>) -> En
     reject::answer_unparsed(session, flight, &rejection).await;
     Ending::Dirty
 }
+
+#[cfg(test)]
+#[path = "panic_tests.rs"]
+pub(super) mod panic_tests;

@@ -26,6 +26,7 @@ pub struct Pool {
     endpoints: Vec<EndpointState>,
     /// What the peers were built from besides the endpoints.
     built_for: Arc<Upstream>,
+    authorities: u64,
     next: AtomicUsize,
 }
 
@@ -44,13 +45,17 @@ pub(super) struct Place<'a> {
 impl Pool {
     pub(super) fn new(upstream: &Arc<Upstream>) -> Self {
         let endpoints = upstream.endpoints.iter().map(|endpoint| EndpointState::new(endpoint, upstream)).collect();
-        Self { endpoints, built_for: Arc::clone(upstream), next: AtomicUsize::new(0) }
+        let authorities = ca::fingerprint(upstream.ca.as_deref());
+        Self { endpoints, built_for: Arc::clone(upstream), authorities, next: AtomicUsize::new(0) }
     }
 
     /// Whether this pool can go on for `upstream` after a reload.
     pub(super) fn serves(&self, upstream: &Upstream) -> bool {
         let built = &self.built_for;
-        built.endpoints == upstream.endpoints && built.protocol == upstream.protocol && built.ca == upstream.ca
+        built.endpoints == upstream.endpoints
+            && built.protocol == upstream.protocol
+            && built.ca == upstream.ca
+            && self.authorities == ca::fingerprint(upstream.ca.as_deref())
     }
 
     /// Whether at least one endpoint has an address.

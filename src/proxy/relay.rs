@@ -223,6 +223,8 @@ impl<'a> Relay<'a> {
         tap: &mut Tap,
         chunk: Bytes,
     ) -> Result<(), End> {
+        #[cfg(test)]
+        super::exchange::panic_tests::panic_if_asked(client, "after the head");
         let came = flight.now();
         flight.enter_at(Phase::Proxy, came);
         let progress = tap.feed(&chunk, came);
