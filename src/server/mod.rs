@@ -39,8 +39,9 @@ use reload::Reloader;
 use service::Prebound;
 use tls::Certificates;
 
-/// Read buffer of a client connection, in bytes. It holds most request heads; bodies are read past it.
-const CLIENT_READ_BUFFER: usize = 4 * 1024;
+/// Read buffer of a client connection, in bytes. Heads and bodies are read into buffers of their own, larger than any that
+/// would stand before them: none is kept for the life of a stream.
+const CLIENT_READ_BUFFER: usize = 0;
 
 /// Write buffer of a client connection, in bytes. Every event is flushed, so more than an event's worth only costs memory.
 const CLIENT_WRITE_BUFFER: usize = 2 * 1024;
