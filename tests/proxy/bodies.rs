@@ -82,12 +82,9 @@ async fn uploads_stream_while_they_come() {
     let mut conn = soon("the upload's head", conns.recv()).await.unwrap();
     let head = conn.head().await.unwrap();
     assert!(head.to_lowercase().contains("content-length: 10"), "the head comes before the body is whole: {head}");
-    let mut first = [0; 5];
-    soon("the first half", tokio::io::AsyncReadExt::read_exact(&mut conn.stream, &mut first)).await.unwrap();
-    assert_eq!(&first, b"hello");
+    assert_eq!(conn.bytes(5).await, b"hello");
     client.send("world").await;
-    soon("the other half", tokio::io::AsyncReadExt::read_exact(&mut conn.stream, &mut first)).await.unwrap();
-    assert_eq!(&first, b"world");
+    assert_eq!(conn.bytes(5).await, b"world");
     conn.write(OK).await;
     assert_eq!(client.answer().await.text(), "ok");
 }
@@ -222,10 +219,8 @@ async fn an_answer_may_begin_before_the_upload_ends() {
         conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
         // Echoes what comes of the chunked upload, as it comes.
         for _ in 0..3 {
-            let mut piece = [0; 64];
-            let count = tokio::io::AsyncReadExt::read(&mut conn.stream, &mut piece).await.unwrap();
-            let text = String::from_utf8_lossy(&piece[..count]).into_owned();
-            let word = text.split("\r\n").nth(1).unwrap().to_owned();
+            let chunk = String::from_utf8(conn.bytes("3\r\none\r\n".len()).await).unwrap();
+            let word = chunk.split("\r\n").nth(1).unwrap().to_owned();
             conn.chunk(format!("<{word}>")).await;
         }
         conn.chunk("").await;

@@ -132,6 +132,17 @@ impl Conn {
         }
     }
 
+    /// Reads so many bytes of a body, framing and all.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        soon("bytes of a body", async {
+            while self.buffer.len() < count {
+                self.fill().await.expect("the body's bytes before the connection's end");
+            }
+        })
+        .await;
+        self.buffer.drain(..count).collect()
+    }
+
     async fn line(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|window| window == b"\r\n") {
