@@ -85,9 +85,18 @@ async fn read_whole(
     Ok(if joined.is_empty() { whole } else { joined.freeze() })
 }
 
-/// One read of the request body, within its time.
+/// The next bytes of the request body, within their time; never none, which would read as the body's end further on.
 pub(super) async fn read_chunk(session: &mut ServerSession, patience: Duration) -> Result<Option<Bytes>, Stop> {
-    match tokio::time::timeout(patience, session.read_request_body()).await {
+    let read = async {
+        loop {
+            // pingora yields nothing where a chunk's size came without its bytes.
+            match session.read_request_body().await {
+                Ok(Some(chunk)) if chunk.is_empty() => {}
+                read => return read,
+            }
+        }
+    };
+    match tokio::time::timeout(patience, read).await {
         Ok(Ok(chunk)) => Ok(chunk),
         Ok(Err(error)) => Err(body_error(&error)),
         Err(_) => Err(Stop::Reject(Rejection {

@@ -51,6 +51,24 @@ async fn chunked_json_is_sent_on_with_its_length() {
 }
 
 #[tokio::test]
+async fn a_chunked_body_may_come_byte_by_byte() {
+    let (upstream, mut seen) = recording().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    for media_type in ["text/plain", "application/json"] {
+        let mut client = proxy.client().await;
+        let head =
+            format!("POST /d HTTP/1.1\r\nhost: a\r\ncontent-type: {media_type}\r\ntransfer-encoding: chunked\r\n\r\n");
+        client.send(head).await;
+        for byte in b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n" {
+            client.send([*byte]).await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(client.answer().await.text(), "ok");
+        assert_eq!(soon("the request", seen.recv()).await.unwrap().body, b"hello world", "{media_type}");
+    }
+}
+
+#[tokio::test]
 async fn a_broken_chunk_is_the_clients_mistake() {
     let (upstream, _seen) = recording().await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
@@ -109,7 +127,8 @@ async fn a_large_upload_arrives_whole_in_both_framings() {
     client.send("0\r\n\r\n").await;
     assert_eq!(client.answer().await.text(), "ok");
     let request = soon("the upload", seen.recv()).await.unwrap();
-    assert!(request.body == body);
+    let at = request.body.iter().zip(&body).position(|(a, b)| a != b);
+    assert!(request.body == body, "{} of {} bytes, first difference at {at:?}", request.body.len(), body.len());
     assert_eq!(request.header("transfer-encoding"), Some("chunked"));
 }
 
