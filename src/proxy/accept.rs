@@ -24,6 +24,8 @@ struct Served;
 /// Serves one request of a connection; returns the connection when it can serve another.
 pub(super) async fn serve(shared: &Arc<Shared>, mut session: ServerSession) -> Option<ReusedHttpStream> {
     let reused = session.take_connection_user_context().is_some();
+    // A next request that comes early waits for its turn; it is no sign that the client gave up on this one.
+    session.set_pipelining_enabled(true);
     match read_head(shared, &mut session, reused).await {
         Head::Complete => {}
         Head::Malformed => {

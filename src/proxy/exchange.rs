@@ -152,12 +152,15 @@ async fn forward(
         let head = session.req_header().clone();
         let asked = Asked { head: &head, routed, admitted: &admitted, interim: &line.interim };
         let hold = Hold { line: &line, visit, routed, facts: &admitted.facts };
-        tokio::select! {
+        let opened = tokio::select! {
             biased;
             opened = Box::pin(open::open(visit, flight, &asked, upload)) => opened,
             stop = hold.wait(session) => return Err(stop),
             () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
-        }
+        };
+        // Those that came right before the final head.
+        hold.pass_interim(session).await?;
+        opened
     };
     match opened {
         Ok(opened) => Ok(relay::pass(session, flight, opened, &passing).await),

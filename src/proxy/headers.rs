@@ -333,14 +333,18 @@ fn mark_events(head: &mut ResponseHeader) -> pingora::Result<()> {
 }
 
 fn delimit(head: &mut ResponseHeader, client: Version) -> pingora::Result<AnswerFraming> {
+    if head.status == http::StatusCode::NO_CONTENT {
+        // RFC 9110, section 8.6: it has no length, whatever the backend says.
+        head.remove_header(&header::CONTENT_LENGTH);
+        return Ok(AnswerFraming::Delimited);
+    }
     if head.headers.contains_key(header::CONTENT_LENGTH) || client == Version::HTTP_2 {
         return Ok(AnswerFraming::Delimited);
     }
     if client == Version::HTTP_10 {
         return Ok(AnswerFraming::ByClose);
     }
-    let bodiless = matches!(head.status.as_u16(), 204 | 304);
-    if !bodiless {
+    if head.status != http::StatusCode::NOT_MODIFIED {
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
     }
     Ok(AnswerFraming::Delimited)

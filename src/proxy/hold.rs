@@ -160,7 +160,8 @@ impl Hold<'_> {
         Ok(())
     }
 
-    async fn pass_interim(&self, session: &mut ServerSession) -> Result<(), Stop> {
+    /// Passes interim answers on that have come so far.
+    pub(super) async fn pass_interim(&self, session: &mut ServerSession) -> Result<(), Stop> {
         // RFC 9110, section 15.2: never to an HTTP/1.0 client.
         let understands = session.req_header().version != Version::HTTP_10;
         for head in self.line.interim.take() {

@@ -139,6 +139,7 @@ async fn answers_keep_their_headers_but_for_the_connections() {
 async fn answers_without_bodies_leave_the_connection_usable() {
     for (answer, method, status) in [
         ("HTTP/1.1 204 No Content\r\n\r\n", "GET", 204),
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", "GET", 204),
         ("HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n", "GET", 304),
         ("HTTP/1.1 304 Not Modified\r\ncontent-length: 55\r\n\r\n", "GET", 304),
         ("HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n", "HEAD", 200),
@@ -168,6 +169,8 @@ async fn interim_answers_are_passed_on() {
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut client = proxy.client().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let hint = client.next_answer(true).await;
+    assert_eq!((hint.status, hint.header("link")), (103, Some("</s.css>; rel=preload")));
     assert_eq!(client.answer().await.text(), "ok");
     let mut old = proxy.client().await;
     old.send("GET / HTTP/1.0\r\nhost: a\r\n\r\n").await;

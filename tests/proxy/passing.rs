@@ -168,3 +168,33 @@ async fn no_config_file_is_needed() {
     proxy.kill().unwrap();
     proxy.wait().unwrap();
 }
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order_and_end_no_stream() {
+    let (hand, mut conns) = mpsc::channel(4);
+    let upstream = Upstream::start(move |conn| {
+        let hand = hand.clone();
+        async move { hand.send(conn).await.unwrap() }
+    })
+    .await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client.send("GET /first HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut conn = soon("the first request", conns.recv()).await.unwrap();
+    conn.request().await.unwrap();
+    conn.event_stream().await;
+    conn.chunk("data: 1\n\n").await;
+    client.until("data: 1").await;
+    // Comes while the first answer streams.
+    client.send("GET /second HTTP/1.1\r\nhost: a\r\n\r\nGET /third HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    conn.chunk("data: 2\n\n").await;
+    client.until("data: 2").await;
+    conn.chunk("").await;
+    assert!(client.answer().await.whole);
+    for path in ["/second", "/third"] {
+        let seen = soon("the next request", conn.request()).await.unwrap();
+        assert!(seen.head.starts_with(&format!("GET {path} ")), "{}", seen.head);
+        conn.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{path}", path.len())).await;
+        assert_eq!(client.answer().await.text(), path);
+    }
+}
