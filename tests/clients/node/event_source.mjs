@@ -1,20 +1,20 @@
-// A browser's EventSource on a page of another origin, through the proxy. Usage: event_source.mjs PROXY_URL PAGE_PORT
+// A browser's EventSource on a page of another origin, through the proxy. Usage: event_source.mjs PROXY_URL
 import assert from "node:assert/strict";
 import http from "node:http";
 import { chromium } from "playwright-core";
 
-const [proxy, port] = process.argv.slice(2);
+const proxy = process.argv[2];
 const page = http.createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<h1>page</h1>"));
-await new Promise((ready) => page.listen(Number(port), "127.0.0.1", ready));
+await new Promise((ready) => page.listen(0, "127.0.0.1", ready));
 
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const browser = await chromium.launch({
-  executablePath,
+  // Without a name Playwright takes its own.
+  executablePath: process.env.CHROMIUM || undefined,
   args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 });
 try {
   const tab = await browser.newPage();
-  await tab.goto(`http://127.0.0.1:${port}/`);
+  await tab.goto(`http://127.0.0.1:${page.address().port}/`);
   const seen = await tab.evaluate(
     (url) =>
       new Promise((resolve, reject) => {
