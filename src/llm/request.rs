@@ -41,6 +41,16 @@ impl RequestFacts {
         }
     }
 
+    /// Whether the answer will come in one piece: then it has no first token, and its head comes only with its end.
+    pub fn answers_whole(&self) -> bool {
+        let streams_unasked = match self.dialect {
+            Some(Dialect::OpenAiChat | Dialect::Anthropic) => false,
+            // Ollama streams unless told not to; of others nothing is known.
+            Some(_) | None => true,
+        };
+        self.is_llm() && !self.stream.unwrap_or(streams_unasked)
+    }
+
     /// Whether this is an LLM request at all: a known path, or a body with messages, a prompt, or a model and its input.
     pub fn is_llm(&self) -> bool {
         self.dialect.is_some()

@@ -239,11 +239,11 @@ impl Try<'_> {
         }
     }
 
-    /// When the head must have come, on the request's clock.
+    /// When the head must have come, on the request's clock. An answer in one piece has no first token to wait for.
     fn deadline(&self, flight: &Flight<'_>) -> Duration {
         let limits = &self.asked.routed.limits;
-        let first = flight.now() + limits.first_token;
-        limits.total(self.is_llm()).map_or(first, |total| first.min(total))
+        let first = (!self.asked.admitted.facts.answers_whole()).then(|| flight.now() + limits.first_token);
+        [first, limits.total(self.is_llm())].into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 
     fn is_llm(&self) -> bool {

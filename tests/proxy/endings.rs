@@ -164,6 +164,22 @@ async fn no_head_in_time_is_504_in_the_dialect() {
 }
 
 #[tokio::test]
+async fn an_answer_in_one_piece_has_no_first_token_to_wait_for() {
+    let upstream = Upstream::start(|mut conn| async move {
+        while conn.request().await.is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+            conn.write("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}").await;
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&config(upstream.address, &route("timeouts = { first_token = \"100ms\" }"))).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", r#"{"model":"m","messages":[]}"#, "x-request-id: whole\r\n").await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(proxy.record("whole").await["outcome"], "completed");
+}
+
+#[tokio::test]
 async fn a_head_without_a_token_in_time_is_a_timeout() {
     let role: &[&str] =
         &["data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n", ": ping\n\n"];
