@@ -1,6 +1,6 @@
 # Both bases can be replaced: `--build-arg RUN_IMAGE=debian:bookworm-slim` for a shell inside. Any glibc of Debian 12 or
 # later will do.
-ARG BUILD_IMAGE=rust:1.95-bookworm
+ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS build
