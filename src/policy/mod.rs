@@ -2,5 +2,6 @@
 
 pub mod cors;
 pub mod hygiene;
+pub mod identity;
 pub mod routing;
 pub mod trust;

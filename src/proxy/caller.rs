@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 use crate::config::settings::{ContinueTraces, Settings};
+use crate::policy::identity::Identity;
 use crate::policy::trust;
 use crate::telemetry::record::{ClientInfo, TraceIds};
 use crate::telemetry::{ids, trace_context};
@@ -28,7 +29,16 @@ pub(super) struct Caller {
     pub(super) trace: TraceIds,
     /// Whether the caller's own `tracestate` goes on.
     pub(super) continued: bool,
-    pub(super) client: ClientInfo,
+    /// The client's own address; `None` on a unix socket.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) identity: Identity,
+}
+
+impl Caller {
+    /// As the record tells of it.
+    pub(super) fn client(&self) -> ClientInfo {
+        ClientInfo { address: self.address, user: self.identity.user.clone() }
+    }
 }
 
 /// Looks at who is at the other end of `session`.
@@ -38,11 +48,11 @@ pub(super) fn identify(session: &ServerSession, settings: &Settings) -> Caller {
     let trusted = trust::is_trusted(&settings.server.trusted_proxies, peer.map(|peer| peer.ip()));
     let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let trace = trace_ids(head, trusted, settings);
-    let client = ClientInfo {
-        address: client_address(head, peer, trusted, settings),
-        user: if trusted { text(head, "x-user-id", USER_MAX).map(Arc::from) } else { None },
-    };
-    Caller { peer, trusted, tls, request_id: request_id(head), trace, continued: trace.parent.is_some(), client }
+    let user = if trusted { text(head, "x-user-id", USER_MAX).map(Arc::from) } else { None };
+    let address = client_address(head, peer, trusted, settings);
+    let identity = Identity { user, ..Identity::default() };
+    let continued = trace.parent.is_some();
+    Caller { peer, trusted, tls, request_id: request_id(head), trace, continued, address, identity }
 }
 
 fn trace_ids(head: &RequestHeader, trusted: bool, settings: &Settings) -> TraceIds {

@@ -90,7 +90,7 @@ async fn walk(
     let settings = &generation.settings;
     session.set_write_timeout(Some(settings.server.write_timeout));
     let caller = caller::identify(session, settings);
-    flight.identified(&caller.request_id, caller.trace, caller.client.clone());
+    flight.identified(&caller.request_id, caller.trace, caller.client());
     let cors = cors::decide(settings.cors.as_ref(), session.req_header());
     let visit = Visit { shared, generation, caller, cors };
     let stop = match stages(&visit, session, flight).await {
