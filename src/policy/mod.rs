@@ -3,5 +3,6 @@
 pub mod cors;
 pub mod hygiene;
 pub mod identity;
+pub mod limits;
 pub mod routing;
 pub mod trust;

@@ -1,0 +1,191 @@
+//! All that one holder has taken of one limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bucket::{Bucket, Full};
+use super::claim::{Claim, Used};
+use super::denial::{Allowance, Reason, Standing};
+use super::rate::{self, Due};
+use super::spend::{Spend, Window};
+use crate::config::limits::{Limit, TokenLimit};
+
+/// When it is worth to look again whether a stream has ended.
+const STREAM_WAIT: Duration = Duration::from_secs(1);
+
+/// State of one holder under one limit.
+#[derive(Debug)]
+pub(super) struct Cell {
+    /// As the last claim knew it.
+    pub(super) limit: Arc<Limit>,
+    pub(super) bucket: Bucket,
+    due: Option<Due>,
+    running: u32,
+    /// Nano-dollars of requests under way, as estimated.
+    cost_held: u64,
+    pub(super) spend: Spend,
+}
+
+/// A claim that fits; what [`Cell::take`] needs to know of the look.
+pub(super) struct Fit {
+    due: Option<Due>,
+    requests_remaining: Option<u64>,
+}
+
+/// Why a claim does not fit, and when it may.
+pub(super) struct Misfit {
+    pub(super) reason: Reason,
+    pub(super) wait: Option<Duration>,
+}
+
+impl Cell {
+    pub(super) fn new(limit: Arc<Limit>) -> Self {
+        Self { limit, bucket: Bucket::default(), due: None, running: 0, cost_held: 0, spend: Spend::default() }
+    }
+
+    /// Whether the claim fits. Takes nothing.
+    pub(super) fn look(&mut self, claim: &Claim, now: Duration) -> Result<Fit, Misfit> {
+        self.limit = Arc::clone(&claim.limit);
+        self.drain(now);
+        let limit = &claim.limit;
+        if let Some(tokens) = limit.tokens.as_ref().filter(|_| claim.tokens > 0) {
+            self.bucket.fits(claim.tokens, tokens).map_err(|full| self.no_tokens(full, claim, tokens))?;
+        }
+        if let Some(most) = limit.concurrent.filter(|most| self.running >= *most) {
+            return Err(Misfit { reason: Reason::Concurrent { most }, wait: Some(STREAM_WAIT) });
+        }
+        self.fits_budget(claim, now)?;
+        let Some(per_minute) = limit.requests_per_minute else {
+            return Ok(Fit { due: self.due, requests_remaining: None });
+        };
+        match rate::check(per_minute, self.due, now) {
+            Ok(pass) => Ok(Fit { due: Some(pass.due), requests_remaining: Some(u64::from(pass.remaining)) }),
+            Err(wait) => Err(Misfit { reason: Reason::Requests { per_minute: per_minute.get() }, wait: Some(wait) }),
+        }
+    }
+
+    /// Takes what [`Cell::look`] found to fit.
+    pub(super) fn take(&mut self, claim: &Claim, fit: &Fit, now: Duration) -> Standing {
+        if claim.limit.tokens.is_some() {
+            self.bucket.hold(claim.tokens);
+        }
+        self.running = self.running.saturating_add(1);
+        self.cost_held = self.cost_held.saturating_add(claim.cost);
+        self.due = fit.due;
+        self.standing(fit.requests_remaining, now)
+    }
+
+    /// What a request has used since the last time; `done` ends its hold. Tells whether streams that outran their holds
+    /// have nothing left.
+    pub(super) fn settle(&mut self, claim: &Claim, before: Used, used: Used, done: bool, now: Duration) -> bool {
+        self.drain(now);
+        if claim.limit.tokens.is_some() {
+            let held_before = claim.tokens.saturating_sub(before.tokens);
+            let held = if done { 0 } else { claim.tokens.saturating_sub(used.tokens) };
+            self.bucket.settle(held_before.saturating_sub(held), before.tokens, used.tokens);
+        }
+        if has_budget(&claim.limit) {
+            self.spend.book(before.cost, used.cost, now);
+            let held_before = claim.cost.saturating_sub(before.cost);
+            let held = if done { 0 } else { claim.cost.saturating_sub(used.cost) };
+            self.cost_held = self.cost_held.saturating_sub(held_before.saturating_sub(held));
+        } else if done {
+            self.cost_held = self.cost_held.saturating_sub(claim.cost);
+        }
+        if done {
+            self.running = self.running.saturating_sub(1);
+        }
+        claim.limit.tokens.as_ref().is_some_and(|tokens| self.bucket.is_exhausted(tokens))
+    }
+
+    /// Where this holder stands, without a request.
+    pub(super) fn standing(&self, requests_remaining: Option<u64>, now: Duration) -> Standing {
+        let tokens = self.limit.tokens.as_ref().map(|tokens| Allowance {
+            limit: tokens.per_minute,
+            remaining: self.bucket.remaining(tokens),
+            reset: self.bucket.reset(tokens),
+        });
+        let requests = self.limit.requests_per_minute.map(|per_minute| {
+            let remaining = requests_remaining.unwrap_or_else(|| {
+                rate::check(per_minute, self.due, now).map_or(0, |pass| u64::from(pass.remaining) + 1)
+            });
+            let reset = self.due.map_or(Duration::ZERO, |due| rate::reset(due, now));
+            Allowance { limit: u64::from(per_minute.get()), remaining, reset }
+        });
+        Standing { tokens, requests }
+    }
+
+    pub(super) fn drain(&mut self, now: Duration) {
+        if let Some(tokens) = &self.limit.tokens {
+            self.bucket.drain(tokens, now);
+        }
+    }
+
+    /// Whether forgetting it changes nothing.
+    pub(super) fn is_empty(&mut self, now: Duration) -> bool {
+        self.drain(now);
+        self.running == 0
+            && self.bucket.is_empty()
+            && self.due.is_none_or(|due| rate::reset(due, now).is_zero())
+            && self.spend.is_over(now)
+    }
+
+    /// The part in use, of the cap that is used most.
+    pub(super) fn utilization(&self, now: Duration) -> f64 {
+        let limit = &self.limit;
+        let tokens = limit.tokens.as_ref().map_or(0.0, |tokens| self.bucket.utilization(tokens));
+        let running = limit.concurrent.map_or(0.0, |most| f64::from(self.running) / f64::from(most));
+        let requests = self.standing(None, now).requests.map_or(0.0, |requests| {
+            requests.limit.saturating_sub(requests.remaining) as f64 / requests.limit.max(1) as f64
+        });
+        let spent = budgets(limit)
+            .map(|(window, most)| self.spend.sum(window, now) as f64 / most.max(1) as f64)
+            .fold(0.0, f64::max);
+        tokens.max(running).max(requests).max(spent)
+    }
+
+    pub(super) fn running(&self) -> u32 {
+        self.running
+    }
+
+    fn no_tokens(&self, full: Full, claim: &Claim, tokens: &TokenLimit) -> Misfit {
+        match full {
+            Full::Wait(wait) => Misfit {
+                reason: Reason::Tokens {
+                    asked: claim.tokens,
+                    per_minute: tokens.per_minute,
+                    remaining: self.bucket.remaining(tokens),
+                },
+                wait: Some(wait),
+            },
+            Full::TooLarge => Misfit {
+                reason: Reason::TooLarge { asked: claim.tokens, most: tokens.burst.saturating_add(tokens.debt) },
+                wait: None,
+            },
+        }
+    }
+
+    fn fits_budget(&self, claim: &Claim, now: Duration) -> Result<(), Misfit> {
+        for (window, most) in budgets(&claim.limit) {
+            let taken = self.spend.sum(window, now).saturating_add(self.cost_held);
+            // As for tokens: what is dearer than the whole budget needs it unused.
+            let needed = taken.saturating_add(claim.cost.min(most));
+            if needed > most || taken >= most {
+                let excess = needed.saturating_sub(most).max(1);
+                let wait = self.spend.wait(window, excess, now);
+                return Err(Misfit { reason: Reason::of_window(window), wait: Some(wait) });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn budgets(limit: &Limit) -> impl Iterator<Item = (Window, u64)> {
+    let day = limit.cost_per_day.map(|most| (Window::Day, most));
+    let month = limit.cost_per_month.map(|most| (Window::Month, most));
+    day.into_iter().chain(month)
+}
+
+fn has_budget(limit: &Limit) -> bool {
+    limit.cost_per_day.is_some() || limit.cost_per_month.is_some()
+}

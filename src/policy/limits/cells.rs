@@ -1,0 +1,242 @@
+//! The cells of all holders, in memory. Bounded: what is empty goes, and when all are in use, new holders share one cell
+//! a limit.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::cell::{Cell, Misfit};
+use super::claim::{Claim, Used};
+use super::denial::{Denial, Standing};
+use super::spend::{Spend, Window};
+use crate::config::limits::{Limit, LimitKey, OnExhausted};
+
+/// Cells kept at most: holders times limits.
+pub const CELLS_MAX: usize = 100_000;
+
+/// Least time between two sweeps that a full map asks for.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
+/// Under this name holders are counted for whom there is no cell left.
+const OTHERS: &str = "others";
+
+/// All cells of one process. Times count from the Unix epoch, and never go back.
+#[derive(Debug, Default)]
+pub struct Cells {
+    /// By limit, then by holder.
+    by_limit: HashMap<Arc<str>, OfLimit>,
+    count: usize,
+    swept: Duration,
+}
+
+#[derive(Debug, Default)]
+struct OfLimit {
+    cells: HashMap<Arc<str>, Cell>,
+    totals: Totals,
+}
+
+/// What went through one limit since the start, in tokens. Once all requests have ended, held = debited + released.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub held: u64,
+    /// Of what was held: the part that was used.
+    pub debited: u64,
+    /// Of what was held: the part that was given back.
+    pub released: u64,
+    /// All that was used, beyond holds too.
+    pub used: u64,
+}
+
+/// Where one holder stands under one limit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HolderView {
+    pub limit: Arc<str>,
+    pub holder: Arc<str>,
+    pub standing: Standing,
+    pub tokens_spent: u64,
+    pub tokens_held: u64,
+    pub running: u32,
+    /// Nano-dollars.
+    pub cost_day: u64,
+    pub cost_month: u64,
+    pub utilization: f64,
+}
+
+/// What outlives a restart: money.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saved(Vec<SavedCell>);
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct SavedCell {
+    limit: String,
+    holder: String,
+    spend: Spend,
+}
+
+impl Cells {
+    /// Takes all `claims`, or none. Where there is no cell left for a holder, the claim's holder changes.
+    ///
+    /// # Errors
+    /// The limit that refuses; of several the one that will refuse longest.
+    pub fn admit(&mut self, claims: &mut [Claim], now: Duration) -> Result<Standing, Denial> {
+        let mut fits = Vec::with_capacity(claims.len());
+        let mut misfit: Option<(usize, Misfit)> = None;
+        for (at, claim) in claims.iter_mut().enumerate() {
+            match self.cell(claim, now).look(claim, now) {
+                Ok(fit) => fits.push(fit),
+                Err(new) => {
+                    let is_longer = |old: &Misfit| old.wait.is_some_and(|old| new.wait.is_none_or(|new| new > old));
+                    if misfit.as_ref().is_none_or(|(_, old)| is_longer(old)) {
+                        misfit = Some((at, new));
+                    }
+                }
+            }
+        }
+        if let Some((at, misfit)) = misfit {
+            return Err(self.denial(claims, at, misfit, now));
+        }
+        let mut standing = Standing::default();
+        for (claim, fit) in claims.iter_mut().zip(&fits) {
+            standing.tighten(&self.cell(claim, now).take(claim, fit, now));
+            self.totals(&claim.limit.name).held += claim.tokens;
+        }
+        Ok(standing)
+    }
+
+    /// What an admitted request has used by now, and had used when it was told last; `done` once, at its end. Tells
+    /// whether a stream that outran its holds should be cut.
+    pub fn report(&mut self, claims: &mut [Claim], before: Used, used: Used, done: bool, now: Duration) -> bool {
+        let mut cut = false;
+        for claim in claims {
+            let exhausted = self.cell(claim, now).settle(claim, before, used, done, now);
+            let cuts = claim.limit.on_exhausted == OnExhausted::Cut;
+            cut |= cuts && exhausted && used.tokens > claim.tokens;
+            if done && claim.limit.tokens.is_some() {
+                let totals = self.totals(&claim.limit.name);
+                totals.debited += claim.tokens.min(used.tokens);
+                totals.released += claim.tokens.saturating_sub(used.tokens);
+                totals.used += used.tokens;
+            }
+        }
+        cut
+    }
+
+    /// Forgets what is empty, and limits that are gone.
+    pub fn sweep(&mut self, limits: &[Arc<Limit>], now: Duration) {
+        self.drop_empty(now);
+        let is_known = |name: &Arc<str>| limits.iter().any(|limit| limit.name == *name);
+        self.by_limit.retain(|name, of_limit| !of_limit.cells.is_empty() || is_known(name));
+    }
+
+    /// By limit: what went through it, and the share in use of its fullest cell.
+    pub fn usage(&self, now: Duration) -> Vec<(Arc<str>, Totals, f64)> {
+        let fullest =
+            |of_limit: &OfLimit| of_limit.cells.values().map(|cell| cell.utilization(now)).fold(0.0, f64::max);
+        self.by_limit.iter().map(|(name, of)| (Arc::clone(name), of.totals, fullest(of))).collect()
+    }
+
+    /// Where `holder` stands under each limit, or every holder, the fullest first; at most `most` of them.
+    pub fn view(&mut self, holder: Option<&str>, most: usize, now: Duration) -> Vec<HolderView> {
+        let mut views = Vec::new();
+        for (name, of_limit) in &mut self.by_limit {
+            let cells = of_limit.cells.iter_mut().filter(|(of, _)| holder.is_none_or(|holder| ***of == *holder));
+            views.extend(cells.map(|(of, cell)| view(name, of, cell, now)));
+        }
+        views.sort_by(|a, b| b.utilization.total_cmp(&a.utilization).then_with(|| a.holder.cmp(&b.holder)));
+        views.truncate(most);
+        views
+    }
+
+    /// What outlives a restart.
+    pub fn save(&self, now: Duration) -> Saved {
+        let cells = self.by_limit.iter().flat_map(|(limit, of_limit)| {
+            of_limit.cells.iter().filter(|(_, cell)| !cell.spend.is_over(now)).map(|(holder, cell)| SavedCell {
+                limit: limit.to_string(),
+                holder: holder.to_string(),
+                spend: cell.spend.clone(),
+            })
+        });
+        Saved(cells.collect())
+    }
+
+    /// Takes up what was saved, for limits that there still are. To be called before the first request.
+    pub fn restore(&mut self, saved: Saved, limits: &[Arc<Limit>]) {
+        for SavedCell { limit, holder, spend } in saved.0.into_iter().take(CELLS_MAX) {
+            let Some(limit) = limits.iter().find(|known| *known.name == *limit) else { continue };
+            let mut cell = Cell::new(Arc::clone(limit));
+            cell.spend = spend;
+            self.by_limit.entry(Arc::clone(&limit.name)).or_default().cells.insert(holder.into(), cell);
+            self.count += 1;
+        }
+    }
+
+    fn cell(&mut self, claim: &mut Claim, now: Duration) -> &mut Cell {
+        let name = &claim.limit.name;
+        let is_known = self.by_limit.get(name).is_some_and(|of_limit| of_limit.cells.contains_key(&claim.holder));
+        if !is_known && !self.has_room(now) {
+            claim.holder = Arc::from(OTHERS);
+        }
+        let cells = &mut self.by_limit.entry(Arc::clone(&claim.limit.name)).or_default().cells;
+        match cells.entry(Arc::clone(&claim.holder)) {
+            Entry::Occupied(cell) => cell.into_mut(),
+            Entry::Vacant(place) => {
+                self.count += 1;
+                place.insert(Cell::new(Arc::clone(&claim.limit)))
+            }
+        }
+    }
+
+    fn has_room(&mut self, now: Duration) -> bool {
+        if self.count >= CELLS_MAX && now >= self.swept + SWEEP_PAUSE {
+            self.drop_empty(now);
+        }
+        self.count < CELLS_MAX
+    }
+
+    fn drop_empty(&mut self, now: Duration) {
+        self.swept = now;
+        for of_limit in self.by_limit.values_mut() {
+            of_limit.cells.retain(|_, cell| !cell.is_empty(now));
+        }
+        self.count = self.by_limit.values().map(|of_limit| of_limit.cells.len()).sum();
+    }
+
+    fn totals(&mut self, limit: &Arc<str>) -> &mut Totals {
+        &mut self.by_limit.entry(Arc::clone(limit)).or_default().totals
+    }
+
+    fn denial(&mut self, claims: &mut [Claim], at: usize, misfit: Misfit, now: Duration) -> Denial {
+        let mut standing = Standing::default();
+        let mut refusing = None;
+        for (index, claim) in claims.iter_mut().enumerate() {
+            standing.tighten(&self.cell(claim, now).standing(None, now));
+            if index == at {
+                refusing = Some((Arc::clone(&claim.limit.name), claim.limit.key));
+            }
+        }
+        let (limit, key) = refusing.unwrap_or_else(|| (Arc::from(""), LimitKey::Global));
+        Denial { limit, key, reason: misfit.reason, retry_after: misfit.wait, standing }
+    }
+}
+
+fn view(limit: &Arc<str>, holder: &Arc<str>, cell: &mut Cell, now: Duration) -> HolderView {
+    cell.drain(now);
+    HolderView {
+        limit: Arc::clone(limit),
+        holder: Arc::clone(holder),
+        standing: cell.standing(None, now),
+        tokens_spent: cell.bucket.spent(),
+        tokens_held: cell.bucket.held(),
+        running: cell.running(),
+        cost_day: cell.spend.sum(Window::Day, now),
+        cost_month: cell.spend.sum(Window::Month, now),
+        utilization: cell.utilization(now),
+    }
+}
+
+#[cfg(test)]
+#[path = "cells_tests.rs"]
+mod tests;

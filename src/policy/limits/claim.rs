@@ -1,0 +1,85 @@
+//! What a request asks of one limit, and in whose name.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::limits::{Limit, LimitKey};
+use crate::policy::identity::Identity;
+
+/// One limit that a request is under, and what it may take of it.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub limit: Arc<Limit>,
+    /// Who shares the count, as `user:alice`.
+    pub holder: Arc<str>,
+    /// Tokens of prompt and answer, as estimated; zero where the limit counts none, or the request is not an LLM's.
+    pub tokens: u64,
+    /// Nano-dollars, as estimated.
+    pub cost: u64,
+}
+
+/// What a request has used so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    pub tokens: u64,
+    /// Nano-dollars.
+    pub cost: u64,
+}
+
+/// In whose name a request is counted. Where the kind that the limit asks for is not known, the client's address stands
+/// in: nobody gets around a limit by saying less.
+#[must_use]
+pub fn holder(key: LimitKey, identity: &Identity, address: Option<IpAddr>, route: &str) -> Arc<str> {
+    let named = match key {
+        LimitKey::User => identity.user.as_deref(),
+        LimitKey::Team => identity.team.as_deref(),
+        LimitKey::Key => identity.key.as_deref(),
+        LimitKey::Ip => None,
+        LimitKey::Route => Some(route),
+        LimitKey::Global => return Arc::from("global"),
+    };
+    match named {
+        Some(name) => Arc::from(format!("{}:{name}", key.as_str())),
+        None => Arc::from(address_holder(address)),
+    }
+}
+
+/// An address as one holder. A subscriber has a whole IPv6 /64 to call from.
+fn address_holder(address: Option<IpAddr>) -> String {
+    match address.map(|address| address.to_canonical()) {
+        Some(IpAddr::V4(address)) => format!("ip:{address}"),
+        Some(IpAddr::V6(address)) => {
+            let network = std::net::Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX));
+            format!("ip:{network}/64")
+        }
+        // A unix socket: whoever may open it is one.
+        None => "ip:local".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_named_by_its_kind() {
+        let alice = Identity { user: Some("alice".into()), team: Some("search".into()), key: Some("0a1b2c".into()) };
+        let v4: Option<IpAddr> = Some("::ffff:192.0.2.1".parse().unwrap());
+        let v6: Option<IpAddr> = Some("2001:db8:1:2:3:4:5:6".parse().unwrap());
+        let vectors = [
+            (LimitKey::User, &alice, v4, "user:alice"),
+            (LimitKey::Team, &alice, v4, "team:search"),
+            (LimitKey::Key, &alice, v4, "key:0a1b2c"),
+            (LimitKey::Ip, &alice, v4, "ip:192.0.2.1"),
+            (LimitKey::Ip, &alice, v6, "ip:2001:db8:1:2::/64"),
+            (LimitKey::Route, &alice, v4, "route:chat"),
+            (LimitKey::Global, &alice, v4, "global"),
+            (LimitKey::User, &Identity::default(), v4, "ip:192.0.2.1"),
+            (LimitKey::Team, &Identity::default(), v6, "ip:2001:db8:1:2::/64"),
+            (LimitKey::Key, &Identity::default(), None, "ip:local"),
+        ];
+        for (key, identity, address, expected) in vectors {
+            assert_eq!(&*holder(key, identity, address, "chat"), expected);
+        }
+    }
+}

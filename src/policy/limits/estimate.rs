@@ -1,0 +1,225 @@
+//! What a request may take before it is known: its prompt, and an answer as long as it may become.
+//!
+//! A fixed guess is wrong at both ends: under a small limit it refuses first requests, under a large one it lets through
+//! what will not fit. So the client's own bound counts, else what this user's answers from this model took before.
+
+use std::sync::Arc;
+
+use super::recent::Recent;
+use crate::config::limits::TokenLimit;
+
+/// Bytes of a JSON body a token, until a model's own ratio is learned.
+const BYTES_PER_TOKEN: f64 = 4.0;
+
+/// Weight of the newest of a model's ratios.
+const WEIGHT: f64 = 0.1;
+
+/// The most that an answer is expected to take while nothing is known.
+const COLD_START: u64 = 1024;
+
+/// Answers kept of each user and model, and how many there must be before they count.
+const ANSWERS: usize = 32;
+const ANSWERS_MIN: usize = 5;
+
+/// Users and models kept.
+const GENERATION: usize = 10_000;
+
+/// What is known of a request before it is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub model: Option<&'a str>,
+    /// In whose name, as `user:alice`.
+    pub holder: &'a str,
+    /// Of its JSON body.
+    pub body_bytes: u64,
+    /// Prompt tokens, where a tokenizer counted them.
+    pub counted: Option<u64>,
+    /// What the client sets as the most, over all choices.
+    pub max_tokens: Option<u64>,
+}
+
+/// Tokens that a request may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    pub prompt: u64,
+    pub prompt_basis: PromptBasis,
+    pub output: u64,
+    pub output_basis: OutputBasis,
+}
+
+impl Estimate {
+    pub fn total(&self) -> u64 {
+        self.prompt.saturating_add(self.output)
+    }
+}
+
+/// Where a prompt's number comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromptBasis {
+    Counted,
+    /// The body's bytes by the ratio learned of this model.
+    Learned,
+    /// The body's bytes by the usual ratio.
+    Usual,
+}
+
+/// Where an answer's number comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputBasis {
+    /// The request's own bound.
+    MaxTokens,
+    /// The limit's `output_cap`.
+    OutputCap,
+    /// The 95th percentile of this holder's last answers of this model.
+    Learned,
+    /// Nothing is known yet.
+    ColdStart,
+}
+
+/// What earlier answers taught. Bounded.
+#[derive(Debug)]
+pub struct Learned {
+    /// Bytes of a body a prompt token, by model.
+    ratios: Recent<Arc<str>, f64>,
+    /// Output tokens, by holder and model.
+    outputs: Recent<(Arc<str>, Arc<str>), Outputs>,
+}
+
+#[derive(Debug, Default)]
+struct Outputs {
+    /// A ring.
+    tokens: Vec<u64>,
+    next: usize,
+}
+
+impl Default for Learned {
+    fn default() -> Self {
+        Self { ratios: Recent::new(GENERATION), outputs: Recent::new(GENERATION) }
+    }
+}
+
+impl Learned {
+    /// What `request` may take of `limit`.
+    #[must_use]
+    pub fn estimate(&self, request: &Request<'_>, limit: &TokenLimit) -> Estimate {
+        let (prompt, prompt_basis) = self.prompt(request);
+        let (output, output_basis) = self.output(request, limit);
+        Estimate { prompt, prompt_basis, output, output_basis }
+    }
+
+    /// An answer is over, and its upstream reported its usage.
+    pub fn learn(&mut self, holder: &Arc<str>, model: &Arc<str>, body_bytes: u64, input: Option<u64>, output: u64) {
+        if let Some(input) = input.filter(|input| *input > 0 && body_bytes > 0) {
+            let ratio = body_bytes as f64 / input as f64;
+            let kept = self.ratios.entry(Arc::clone(model), || ratio);
+            *kept += WEIGHT * (ratio - *kept);
+        }
+        self.outputs.entry((Arc::clone(holder), Arc::clone(model)), Outputs::default).push(output);
+    }
+
+    fn prompt(&self, request: &Request<'_>) -> (u64, PromptBasis) {
+        if let Some(counted) = request.counted {
+            return (counted, PromptBasis::Counted);
+        }
+        let learned = request.model.and_then(|model| self.ratios.get(model)).copied();
+        let basis = if learned.is_some() { PromptBasis::Learned } else { PromptBasis::Usual };
+        // A body can teach a ratio below one token a byte only by mistake.
+        let ratio = learned.unwrap_or(BYTES_PER_TOKEN).max(0.25);
+        ((request.body_bytes as f64 / ratio).ceil() as u64, basis)
+    }
+
+    fn output(&self, request: &Request<'_>, limit: &TokenLimit) -> (u64, OutputBasis) {
+        let (output, basis) = match request.max_tokens {
+            Some(most) => (most, OutputBasis::MaxTokens),
+            None => match self.usual_output(request) {
+                Some(usual) => (usual, OutputBasis::Learned),
+                None => (COLD_START.min(limit.burst / 4).max(1), OutputBasis::ColdStart),
+            },
+        };
+        match limit.output_cap {
+            Some(cap) if cap < output => (cap, OutputBasis::OutputCap),
+            _ => (output, basis),
+        }
+    }
+
+    fn usual_output(&self, request: &Request<'_>) -> Option<u64> {
+        let key = (Arc::from(request.holder), Arc::from(request.model?));
+        self.outputs.get(&key)?.percentile_95()
+    }
+}
+
+impl Outputs {
+    fn push(&mut self, tokens: u64) {
+        match self.tokens.get_mut(self.next) {
+            Some(slot) => *slot = tokens,
+            None => self.tokens.push(tokens),
+        }
+        self.next = (self.next + 1) % ANSWERS;
+    }
+
+    fn percentile_95(&self) -> Option<u64> {
+        if self.tokens.len() < ANSWERS_MIN {
+            return None;
+        }
+        let mut sorted = self.tokens.clone();
+        sorted.sort_unstable();
+        sorted.get((sorted.len() * 95).div_ceil(100) - 1).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: TokenLimit = TokenLimit { per_minute: 60_000, burst: 60_000, debt: 60_000, output_cap: None };
+
+    fn request(max_tokens: Option<u64>) -> Request<'static> {
+        Request { model: Some("m"), holder: "user:alice", body_bytes: 400, counted: None, max_tokens }
+    }
+
+    #[test]
+    fn the_clients_own_bound_counts_up_to_the_cap() {
+        let learned = Learned::default();
+        let estimate = learned.estimate(&request(Some(500)), &LIMIT);
+        assert_eq!(
+            estimate,
+            Estimate {
+                prompt: 100,
+                prompt_basis: PromptBasis::Usual,
+                output: 500,
+                output_basis: OutputBasis::MaxTokens
+            }
+        );
+        assert_eq!(estimate.total(), 600);
+        let capped = TokenLimit { output_cap: Some(50), ..LIMIT };
+        let estimate = learned.estimate(&Request { counted: Some(7), ..request(Some(500)) }, &capped);
+        assert_eq!((estimate.total(), estimate.output_basis), (57, OutputBasis::OutputCap));
+        assert_eq!(estimate.prompt_basis, PromptBasis::Counted);
+    }
+
+    #[test]
+    fn a_first_request_fits_under_a_small_limit() {
+        let small = TokenLimit { per_minute: 100, burst: 100, debt: 100, output_cap: None };
+        let estimate = Learned::default().estimate(&request(None), &small);
+        assert_eq!((estimate.output, estimate.output_basis), (25, OutputBasis::ColdStart));
+        assert_eq!(Learned::default().estimate(&request(None), &LIMIT).output, 1024);
+    }
+
+    #[test]
+    fn earlier_answers_teach() {
+        let mut learned = Learned::default();
+        let (alice, model): (Arc<str>, Arc<str>) = ("user:alice".into(), "m".into());
+        for output in 1..=4 {
+            learned.learn(&alice, &model, 400, Some(80), output);
+        }
+        assert_eq!(learned.estimate(&request(None), &LIMIT).output_basis, OutputBasis::ColdStart);
+        for output in 5..=100 {
+            learned.learn(&alice, &model, 400, Some(80), output);
+        }
+        let estimate = learned.estimate(&request(None), &LIMIT);
+        assert_eq!((estimate.prompt, estimate.prompt_basis), (80, PromptBasis::Learned));
+        assert_eq!((estimate.output, estimate.output_basis), (99, OutputBasis::Learned), "of the last 32");
+        let bob = Request { holder: "user:bob", ..request(None) };
+        assert_eq!(learned.estimate(&bob, &LIMIT).output_basis, OutputBasis::ColdStart);
+    }
+}

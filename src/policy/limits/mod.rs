@@ -1,0 +1,20 @@
+//! Token, request, stream and cost limits: hold, then settle.
+//!
+//! A request makes a [`Claim`] on each limit of its route. [`Cells::admit`] takes all of them or none, before an
+//! upstream is asked; [`Cells::report`] tells what was really used, as it flows and once at the end. Charging only
+//! afterwards would let every caller in that comes before the first answer is done.
+
+mod bucket;
+mod cell;
+mod cells;
+mod claim;
+mod denial;
+mod estimate;
+mod rate;
+mod recent;
+mod spend;
+
+pub use cells::{CELLS_MAX, Cells, HolderView, Saved, Totals};
+pub use claim::{Claim, Used, holder};
+pub use denial::{Allowance, Denial, Reason, Standing};
+pub use estimate::{Estimate, Learned, OutputBasis, PromptBasis, Request};
