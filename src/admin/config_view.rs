@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::limits::{Limit, LimitStore, OnExhausted, OnStoreFailure};
 use crate::config::settings::{
     ContinueTraces, Cors, Endpoint, EndpointAddress, HostPolicy, Network, OtlpProtocol, Route, Secret, Server,
     Settings, Target, Telemetry, Timeouts, Upstream, UpstreamProtocol,
@@ -17,6 +18,8 @@ pub(super) fn settings(settings: &Settings) -> Value {
         "telemetry": telemetry(&settings.telemetry),
         "upstream": settings.upstreams.iter().map(|upstream| self::upstream(upstream)).collect::<Vec<_>>(),
         "route": settings.routes.iter().map(|route| self::route(route)).collect::<Vec<_>>(),
+        "limit": settings.limits.iter().map(|limit| self::limit(limit)).collect::<Vec<_>>(),
+        "limits": limit_store(&settings.limit_store),
     })
 }
 
@@ -105,6 +108,38 @@ fn route(route: &Route) -> Value {
         "timeouts": timeouts(&route.timeouts),
         "keepalive": duration(route.keepalive),
         "keepalive_before_headers": route.keepalive_before_headers,
+        "limits": route.limits.iter().map(|limit| &*limit.name).collect::<Vec<_>>(),
+    })
+}
+
+fn limit(limit: &Limit) -> Value {
+    let dollars = |nano: Option<u64>| nano.map(|nano| nano as f64 / 1e9);
+    json!({
+        "name": &*limit.name,
+        "key": limit.key.as_str(),
+        "tokens_per_minute": limit.tokens.map(|tokens| tokens.per_minute),
+        "burst": limit.tokens.map(|tokens| tokens.burst),
+        "debt": limit.tokens.map(|tokens| tokens.debt),
+        "output_cap": limit.tokens.and_then(|tokens| tokens.output_cap),
+        "requests_per_minute": limit.requests_per_minute,
+        "concurrent": limit.concurrent,
+        "cost_per_day": dollars(limit.cost_per_day),
+        "cost_per_month": dollars(limit.cost_per_month),
+        "on_exhausted": match limit.on_exhausted {
+            OnExhausted::Finish => "finish",
+            OnExhausted::Cut => "cut",
+        },
+    })
+}
+
+fn limit_store(store: &LimitStore) -> Value {
+    json!({
+        "redis": store.redis.as_ref().map(|url| without_secrets(url.expose())),
+        "redis_password": masked(store.password.as_ref()),
+        "on_failure": match store.on_failure {
+            OnStoreFailure::Local => "local",
+            OnStoreFailure::Reject => "reject",
+        },
     })
 }
 

@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod limits;
+
+pub use limits::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
+
 use super::units::{At, DurationText, OneOrMany, SizeText, Table};
 
 /// Streamgauge: a reverse proxy that measures every stream of an LLM backend.
@@ -24,6 +28,11 @@ pub struct File {
     /// Which requests go where; the first that matches wins. Absent: everything goes to the only upstream.
     #[serde(default)]
     pub route: Vec<Table<RouteTable>>,
+    /// What each user, team, key, address or route may use.
+    #[serde(default)]
+    pub limit: Vec<Table<LimitTable>>,
+    /// Where the counts of all limits are kept.
+    pub limits: Option<Table<LimitsTable>>,
 }
 
 /// Listeners, bounds and trust.
@@ -249,6 +258,8 @@ pub struct RouteTable {
     /// Send such comments already before the upstream answered at all.
     #[schemars(extend("default" = false))]
     pub keepalive_before_headers: Option<At<bool>>,
+    /// The names of the limits that its requests are under.
+    pub limits: Option<At<Vec<At<String>>>>,
 }
 
 /// One place a route may send a request to.

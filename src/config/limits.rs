@@ -77,6 +77,8 @@ pub enum OnExhausted {
 pub struct LimitStore {
     /// Shared by several proxies; absent: this process's memory.
     pub redis: Option<Secret>,
+    /// In place of one in the address.
+    pub password: Option<Secret>,
     pub on_failure: OnStoreFailure,
 }
 

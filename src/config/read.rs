@@ -113,10 +113,10 @@ fn cut_wrong_brackets(root: &mut DeTable<'_>, lost: &mut Vec<(usize, String)>, p
     for (key, value) in root.iter() {
         let name = key.get_ref().as_ref();
         let message = match (name, value.get_ref()) {
-            ("upstream" | "route", DeValue::Table(_)) => {
+            ("upstream" | "route" | "limit", DeValue::Table(_)) => {
                 format!("[{name}] must be [[{name}]], with two brackets: there may be several")
             }
-            ("server" | "cors" | "telemetry", DeValue::Array(_)) => {
+            ("server" | "cors" | "telemetry" | "limits", DeValue::Array(_)) => {
                 format!("[[{name}]] must be [{name}], with one bracket: there is only one")
             }
             _ => continue,

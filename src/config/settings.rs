@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::{Limit, LimitStore};
 use crate::llm::{Dialect, PlainRules};
 
 /// One whole configuration.
@@ -19,6 +20,8 @@ pub struct Settings {
     pub upstreams: Vec<Arc<Upstream>>,
     /// In file order; the first that matches wins. Never empty.
     pub routes: Vec<Arc<Route>>,
+    pub limits: Vec<Arc<Limit>>,
+    pub limit_store: LimitStore,
     /// The files that the configuration names (certificates, keys): a change of one is a change of the configuration.
     pub files: Vec<PathBuf>,
 }
@@ -212,6 +215,8 @@ pub struct Route {
     /// Zero: no keep-alive comments.
     pub keepalive: Duration,
     pub keepalive_before_headers: bool,
+    /// All that its requests are under.
+    pub limits: Vec<Arc<Limit>>,
 }
 
 /// One place a route may send a request to.

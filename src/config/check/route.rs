@@ -7,6 +7,7 @@ use super::super::address::check_path;
 use super::super::defaults;
 use super::super::file::{RouteTable, TargetTable, TimeoutsTable};
 use super::super::grammar::is_token;
+use super::super::limits::Limit;
 use super::super::problems::{hint, nearest};
 use super::super::read::Readable;
 use super::super::settings::{Glob, PathPattern, Route, Target, Timeouts, Upstream};
@@ -18,16 +19,21 @@ use super::upstream::Declared;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 impl Checker<'_> {
-    pub(super) fn routes(&mut self, readable: &Readable, upstreams: &[Declared]) -> Vec<Arc<Route>> {
+    pub(super) fn routes(
+        &mut self,
+        readable: &Readable,
+        upstreams: &[Declared],
+        limits: &[Arc<Limit>],
+    ) -> Vec<Arc<Route>> {
         let tables = &readable.file.route;
         if tables.is_empty() {
-            return self.only_route(readable, upstreams);
+            return self.only_route(readable, upstreams, limits);
         }
         let mut taken = BTreeMap::new();
         let mut routes: Vec<Arc<Route>> = Vec::new();
         let mut intact: Vec<Arc<Route>> = Vec::new();
         for table in tables {
-            let route = Arc::new(self.route(table, readable, upstreams));
+            let route = Arc::new(self.route(table, readable, upstreams, limits));
             let span = table.value.name.as_ref().map_or(&table.span, |at| &at.span);
             let has_name = table.value.name.is_some() || !readable.is_damaged(&table.span);
             if has_name && !route.name.is_empty() {
@@ -43,13 +49,13 @@ impl Checker<'_> {
     }
 
     /// Without any [[route]], everything goes to the only upstream.
-    fn only_route(&mut self, readable: &Readable, upstreams: &[Declared]) -> Vec<Arc<Route>> {
+    fn only_route(&mut self, readable: &Readable, upstreams: &[Declared], limits: &[Arc<Limit>]) -> Vec<Arc<Route>> {
         match upstreams {
             _ if readable.is_table_lost("route") || readable.is_table_lost("upstream") => Vec::new(),
             [] => Vec::new(),
             [_] => {
                 let table = Table::<RouteTable>::default();
-                vec![Arc::new(self.route(&table, readable, upstreams))]
+                vec![Arc::new(self.route(&table, readable, upstreams, limits))]
             }
             _ => {
                 let message = "there are several upstreams and no [[route]] that says which requests go where: add \
@@ -60,7 +66,13 @@ impl Checker<'_> {
         }
     }
 
-    fn route(&mut self, table: &Table<RouteTable>, readable: &Readable, upstreams: &[Declared]) -> Route {
+    fn route(
+        &mut self,
+        table: &Table<RouteTable>,
+        readable: &Readable,
+        upstreams: &[Declared],
+        limits: &[Arc<Limit>],
+    ) -> Route {
         let file = &table.value;
         let path = self.pattern(file.path.as_ref());
         let name = match &file.name {
@@ -77,6 +89,7 @@ impl Checker<'_> {
             timeouts: self.timeouts(file.timeouts.as_ref().map(|table| &table.value)),
             keepalive: self.duration(file.keepalive.as_ref(), defaults::KEEPALIVE),
             keepalive_before_headers: file.keepalive_before_headers.as_ref().is_some_and(|at| at.value),
+            limits: self.route_limits(file.limits.as_ref(), readable, limits),
             path,
         }
     }

@@ -14,6 +14,7 @@ pub(in crate::config) fn env(name: &str) -> Option<String> {
     match name {
         "HOME" => Some("/home/test".to_owned()),
         "OPENAI_API_KEY" => Some("sk-canary-secret\n".to_owned()),
+        "REDIS_PASSWORD" => Some("redis-canary-secret".to_owned()),
         "EMPTY" => Some(" ".to_owned()),
         "BROKEN" => Some("two words".to_owned()),
         _ => None,

@@ -11,7 +11,7 @@ fn every_problem_of_a_bad_file_is_told_at_once() {
 }
 
 /// Texts and the whole of what is said about each.
-const CASES: [(&str, &str); 50] = [
+const CASES: [(&str, &str); 60] = [
     ("", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (" \n\u{feff}\t\n", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (
@@ -160,6 +160,46 @@ const CASES: [(&str, &str); 50] = [
     (
         "[cors]\norigins = [\"*\"]\ncredentials = true\n[[upstream]]\nurl = \"http://a\"",
         "2:12: every origin with `credentials = true` would let any web page read answers as its visitor: list the origins",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\ntokens_per_minute = 5",
+        "3:1: this limit has no `name`, so no route could be under it",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"",
+        "3:1: this limit limits nothing: give it tokens_per_minute, for example",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\ntokens_per_minute = 0",
+        "5:21: `tokens_per_minute`: zero would let nothing pass",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\nconcurrent = 1\nburst = 5",
+        "6:9: `burst` belongs to tokens_per_minute, which is missing",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\ncost_per_day = -1.0",
+        "5:16: `cost_per_day` is an amount of US dollars above zero, as 5.0",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\nconcurrent = 1\n[[limit]]\nname = \"a\"\nconcurrent = 1",
+        "7:8: there is another limit called \"a\": give one of them another `name`",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[route]]\nlimits = [\"x\"]",
+        "4:11: there is no [[limit]]: add one with name = \"x\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"per-user\"\nconcurrent = 1\n[[route]]\nlimits = [\"per-usr\"]",
+        "7:11: unknown limit \"per-usr\": did you mean \"per-user\"?",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[limit]\nname = \"a\"",
+        "3:1: [limit] must be [[limit]], with two brackets: there may be several",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[limits]\nredis = \"http://:canary-password@h\"",
+        "4:9: this must be the address of a Redis or Valkey: \"redis://127.0.0.1:6379\", or with TLS and a password \"rediss://user:password@host:6379/0\"",
     ),
 ];
 

@@ -27,6 +27,7 @@ pub struct LimitTable {
     #[schemars(range(min = 1))]
     pub output_cap: Option<At<u64>>,
     #[schemars(range(min = 1))]
+    /// Of any kind, up to a whole minute's worth at once.
     pub requests_per_minute: Option<At<u32>>,
     /// Requests at one time.
     #[schemars(range(min = 1))]
@@ -71,8 +72,8 @@ pub struct LimitsTable {
     /// A Redis or Valkey that several proxies share, as "redis://127.0.0.1:6379" or "rediss://user:password@host/0".
     /// Absent: each proxy counts in its own memory.
     pub redis: Option<At<String>>,
-    /// The environment variable with that address, in place of `redis`: it may hold a password.
-    pub redis_env: Option<At<String>>,
+    /// The environment variable with its password, which so stays out of this file.
+    pub redis_password_env: Option<At<String>>,
     /// What happens while it cannot be reached.
     #[schemars(extend("default" = "local"))]
     pub on_failure: Option<At<OnFailureWord>>,
