@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::answer::{Answer, JSON};
 use super::config_view;
 use super::control::{Control, Reload, ReloadRequest};
+use super::limits;
 use crate::proxy::Shared;
 
 /// How long `POST /api/reload` waits for a reload before it answers 503.
@@ -28,6 +29,7 @@ pub(super) enum Page {
     Ready,
     Streams,
     Upstreams,
+    Limits,
     Config,
     Reload,
 }
@@ -43,6 +45,7 @@ impl Page {
             "/readyz" => Self::Ready,
             "/api/streams" => Self::Streams,
             "/api/upstreams" => Self::Upstreams,
+            "/api/limits" => Self::Limits,
             "/api/config" => Self::Config,
             "/api/reload" => Self::Reload,
             _ => return None,
@@ -77,6 +80,7 @@ impl Api {
             Page::Ready => self.ready(),
             Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
             Page::Upstreams => self.upstreams(),
+            Page::Limits => self.limits(head.uri.query().unwrap_or("")),
             Page::Config => self.config(),
             Page::Reload => self.reload(head.uri.query().unwrap_or("")).await,
         }
@@ -84,7 +88,9 @@ impl Api {
 
     fn metrics(&self, head: &RequestHeader) -> Answer {
         let accept = head.headers.get("accept").and_then(|value| value.to_str().ok());
-        let (content_type, body) = self.shared.telemetry.metrics().encode(accept);
+        let metrics = self.shared.telemetry.metrics();
+        limits::tell(&self.shared, metrics);
+        let (content_type, body) = metrics.encode(accept);
         Answer::new(content_type, body)
     }
 
@@ -118,6 +124,13 @@ impl Api {
             })
             .collect();
         Answer::json(200, &json!({ "upstreams": upstreams }))
+    }
+
+    fn limits(&self, query: &str) -> Answer {
+        match limits::view(&self.shared, query) {
+            Ok(view) => Answer::json(200, &view),
+            Err(message) => Answer::error(400, message),
+        }
     }
 
     fn config(&self) -> Answer {

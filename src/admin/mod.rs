@@ -8,6 +8,7 @@ mod app;
 mod config_view;
 pub mod control;
 mod gate;
+mod limits;
 #[cfg(test)]
 mod tests;
 

@@ -16,6 +16,7 @@ use super::hold::{Hold, Line};
 use super::open::{self, Asked};
 use super::reject::{self, Rejection, ReplyTo};
 use super::relay::{self, Passing};
+use super::reserve;
 use super::route::{self, Routed};
 use super::settle::Flight;
 use super::state::{Generation, Shared};
@@ -24,6 +25,7 @@ use crate::config::Settings;
 use crate::llm::RequestFacts;
 use crate::policy::cors::Decision;
 use crate::policy::hygiene;
+use crate::policy::limits::Standing;
 use crate::telemetry::ids;
 use crate::telemetry::record::{ErrorType, Outcome, RequestInfo};
 
@@ -131,10 +133,11 @@ async fn stages(visit: &Visit<'_>, session: &mut ServerSession, flight: &mut Fli
     let routed = route::route(visit.generation, session.req_header(), &admitted, ids::random())?;
     flight.routed(&routed.route.name);
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
+    let standing = reserve::reserve(visit, flight, &admitted, &routed)?;
     if session.is_upgrade_req() {
         return Box::pin(upgrade::run(visit, session, flight, &routed)).await;
     }
-    forward(visit, session, flight, admitted, &routed).await
+    forward(visit, session, flight, admitted, &routed, standing).await
 }
 
 /// Asks an upstream while the client's side is held, and passes its answer on.
@@ -144,9 +147,10 @@ async fn forward(
     flight: &mut Flight<'_>,
     admitted: Admitted,
     routed: &Routed,
+    standing: Standing,
 ) -> Result<Ending, Stop> {
     let (line, upload) = Line::new(&admitted.body);
-    let passing = Passing { visit, routed, facts: &admitted.facts, line: &line };
+    let passing = Passing { visit, routed, facts: &admitted.facts, line: &line, standing };
     // A stream lives for minutes, opening it for seconds: what only the opening needs is boxed, and freed with it.
     let opened = {
         let head = session.req_header().clone();

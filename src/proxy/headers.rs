@@ -8,9 +8,11 @@ use super::admit::RequestBody;
 use super::caller::Caller;
 use super::cors;
 use super::exchange::Visit;
+use super::ratelimit;
 use super::route::Routed;
 use crate::config::settings::{Endpoint, HostPolicy, Secret};
 use crate::llm::Dialect;
+use crate::policy::limits::Standing;
 use crate::policy::routing;
 use crate::telemetry::record::Phase;
 use crate::telemetry::trace_context;
@@ -266,6 +268,7 @@ pub(super) struct Incoming<'a> {
     pub(super) events: bool,
     /// Time per phase so far, for `server-timing`.
     pub(super) phases: crate::telemetry::record::Phases,
+    pub(super) standing: &'a Standing,
 }
 
 /// The head of an answer as the client gets it.
@@ -285,6 +288,7 @@ pub(super) fn answer(upstream: &ResponseHeader, to: &Incoming<'_>) -> pingora::R
         ms(Phase::UpstreamWait)
     );
     head.append_header("server-timing", timing)?;
+    ratelimit::insert(&mut head, to.standing)?;
     let framing = delimit(&mut head, to.client_version)?;
     Ok((head, framing))
 }

@@ -1,12 +1,12 @@
 //! The way of a request, one file a stage:
 //!
 //! ```text
-//! door ─▶ accept ─▶ caller ─▶ admit ─▶ route ─▶ open ─▶ relay ─▶ settle
-//!  │        │         │         │        │       │ ▲      │ tap     one outcome,
-//!  caps,    the head, who it    body,    where   │ │      │         one record
-//!  h1/h2    hygiene   is, ids   facts    to      │ hold   upgrade
-//!                                                ▼ (the client's side while we wait)
-//!                                             upstream
+//! door ─▶ accept ─▶ caller ─▶ admit ─▶ route ─▶ reserve ─▶ open ─▶ relay ─▶ settle
+//!  │        │         │         │        │        │         │ ▲      │ tap     one outcome,
+//!  caps,    the head, who it    body,    where    limits    │ │      │         one record
+//!  h1/h2    hygiene   is, ids   facts    to                 │ hold   upgrade
+//!                                                           ▼ (the client's side while we wait)
+//!                                                        upstream
 //! ```
 //!
 //! `exchange` walks through the stages; `reject` answers where one of them says no. What outlives a request is in `state`,
@@ -25,10 +25,13 @@ mod exchange;
 mod gate;
 mod headers;
 mod hold;
+mod limiter;
 mod open;
 mod pool;
+mod ratelimit;
 mod reject;
 mod relay;
+mod reserve;
 mod route;
 mod send;
 mod settle;
@@ -39,5 +42,6 @@ mod upgrade;
 
 pub use door::Door;
 pub use drain::Drain;
+pub use limiter::Limiter;
 pub use pool::Pool;
 pub use state::{Generation, Shared};

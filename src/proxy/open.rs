@@ -165,6 +165,7 @@ impl Try<'_> {
         let fail = |error: &pingora::Error| self.failure(error, was_reused);
         let head = self.request_head(&session, span_id).map_err(|error| fail(&error))?;
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
+        flight.asked();
         let sent = self.send_body(&mut session, upload).await;
         // A failed write may have an answer behind it: only when there is none, the write's error counts.
         let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));

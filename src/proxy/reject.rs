@@ -8,10 +8,12 @@ use pingora::protocols::http::ServerSession;
 
 use super::cors;
 use super::exchange::Ending;
+use super::ratelimit;
 use super::settle::Flight;
 use crate::llm::Dialect;
 use crate::llm::reply::{ErrorReply, error_body};
 use crate::policy::cors::Decision;
+use crate::policy::limits::Standing;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
 
 /// How long we read on after an early refusal, so that the client reads it before the connection goes.
@@ -27,11 +29,20 @@ pub(super) struct Rejection {
     pub(super) message: Cow<'static, str>,
     /// Seconds.
     pub(super) retry_after: Option<u32>,
+    /// Where the caller stands under its limits.
+    pub(super) standing: Standing,
 }
 
 impl Rejection {
     pub(super) fn refused(status: u16, error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, outcome: Outcome::Rejected, error, message: message.into(), retry_after: None }
+        Self {
+            status,
+            outcome: Outcome::Rejected,
+            error,
+            message: message.into(),
+            retry_after: None,
+            standing: Standing::default(),
+        }
     }
 
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
@@ -40,11 +51,25 @@ impl Rejection {
 
     /// Every attempt failed.
     pub(super) fn upstream(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: 502, outcome: Outcome::UpstreamError, error, message: message.into(), retry_after: None }
+        Self {
+            status: 502,
+            outcome: Outcome::UpstreamError,
+            error,
+            message: message.into(),
+            retry_after: None,
+            standing: Standing::default(),
+        }
     }
 
     pub(super) fn timeout(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: 504, outcome: Outcome::Timeout, error, message: message.into(), retry_after: None }
+        Self {
+            status: 504,
+            outcome: Outcome::Timeout,
+            error,
+            message: message.into(),
+            retry_after: None,
+            standing: Standing::default(),
+        }
     }
 
     pub(super) fn overloaded(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
@@ -58,6 +83,7 @@ impl Rejection {
             error: ErrorType::Internal,
             message: "Streamgauge failed to handle this request. Please report it with the request id.".into(),
             retry_after: None,
+            standing: Standing::default(),
         }
     }
 }
@@ -133,6 +159,7 @@ fn head_of(rejection: &Rejection, length: usize) -> pingora::Result<ResponseHead
     head.insert_header("content-type", "application/json")?;
     head.insert_header("content-length", length.to_string())?;
     head.insert_header("cache-control", "no-store")?;
+    ratelimit::insert(&mut head, &rejection.standing)?;
     if let Some(seconds) = rejection.retry_after {
         head.insert_header("retry-after", seconds.to_string())?;
     }

@@ -21,6 +21,7 @@ use super::send::{self, Sent};
 use super::settle::Flight;
 use super::tap::Tap;
 use crate::llm::{Framing, RequestFacts};
+use crate::policy::limits::Standing;
 use crate::telemetry::record::{ErrorType, Phase};
 
 /// What passing an answer on needs to know of the stages before.
@@ -29,6 +30,8 @@ pub(super) struct Passing<'a> {
     pub(super) routed: &'a Routed,
     pub(super) facts: &'a Arc<RequestFacts>,
     pub(super) line: &'a Line,
+    /// Where the caller stands under its limits.
+    pub(super) standing: Standing,
 }
 
 /// Passes `opened` on to the client, and settles how it ended.
@@ -90,6 +93,7 @@ async fn commit(
         client_version: session.req_header().version,
         events,
         phases: flight.phases(),
+        standing: &passing.standing,
     };
     let (head, framing) = headers::answer(&opened.head, &incoming).map_err(|_| End::Internal)?;
     if opened.early {
@@ -232,6 +236,7 @@ impl<'a> Relay<'a> {
             flight.first_token(came);
         }
         flight.progress(tap.frames(), tap.bytes);
+        flight.generated(tap.tokens());
         let ready = flight.now();
         flight.enter_at(Phase::ClientBlocked, ready);
         client.write_response_body(chunk, false).await.map_err(|error| write_error(&error))?;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::clock::Clock;
+use super::reserve::Reservation;
 use super::state::{Generation, Shared};
 use crate::llm::{Dialect, Reading, RequestFacts};
 use crate::telemetry::ids;
 use crate::telemetry::live::LiveStream;
 use crate::telemetry::record::{
-    Attempt, ClientInfo, ErrorType, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, Stopwatch,
-    TraceIds, WebSocketInfo,
+    Attempt, ClientInfo, ErrorType, LimitInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy,
+    Stopwatch, TraceIds, WebSocketInfo,
 };
 
 /// A request under way. Dropping it publishes its record: after a normal end, a panic or an abort alike.
@@ -22,6 +23,8 @@ pub(super) struct Flight<'a> {
     record: Option<Record>,
     /// Shows the request as running until it is dropped.
     live: LiveStream,
+    /// What it holds of its limits.
+    reservation: Option<Reservation>,
 }
 
 impl<'a> Flight<'a> {
@@ -48,8 +51,10 @@ impl<'a> Flight<'a> {
             bytes_out: 0,
             llm: None,
             websocket: None,
+            limit: None,
         };
-        Self { shared, clock, stopwatch: Stopwatch::start(Phase::Admit), record: Some(record), live }
+        let stopwatch = Stopwatch::start(Phase::Admit);
+        Self { shared, clock, stopwatch, record: Some(record), live, reservation: None }
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -134,8 +139,33 @@ impl<'a> Flight<'a> {
         }
     }
 
+    /// What the limits of its route say of the request.
+    pub(super) fn limited(&mut self, info: LimitInfo) {
+        self.note(|record| record.limit = Some(info));
+    }
+
+    /// What the request holds, until it ends.
+    pub(super) fn reserved(&mut self, reservation: Reservation) {
+        self.reservation = Some(reservation);
+    }
+
+    /// The request is on its way to an upstream.
+    pub(super) fn asked(&mut self) {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.asked();
+        }
+    }
+
+    /// So many tokens have flowed by now. Tells whether a limit wants the stream cut.
+    pub(super) fn generated(&mut self, tokens: u64) -> bool {
+        self.reservation.as_mut().is_some_and(|reservation| reservation.generated(tokens))
+    }
+
     /// What was read of the answer.
     pub(super) fn read(&mut self, dialect: Dialect, request: &Arc<RequestFacts>, reading: Reading) {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.read(reading.usage);
+        }
         self.note(|record| {
             let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
             record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, span_id });
@@ -158,6 +188,9 @@ impl<'a> Flight<'a> {
 
     /// How the request ended. The last word counts.
     pub(super) fn end(&mut self, outcome: Outcome, error: Option<ErrorType>) {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.ended(outcome);
+        }
         self.note(|record| {
             record.outcome = outcome;
             record.error = error;
@@ -177,6 +210,9 @@ impl Drop for Flight<'_> {
         let now = self.clock.now();
         record.phases = self.stopwatch.read(now);
         record.duration = record.phases.total();
+        if let (Some(reservation), Some(limit)) = (self.reservation.take(), &mut record.limit) {
+            limit.used = reservation.settle();
+        }
         self.shared.telemetry.publish(record);
     }
 }

@@ -10,6 +10,7 @@ use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 
 use super::drain::Drain;
+use super::limiter::Limiter;
 use super::pool::Pool;
 use crate::config::Settings;
 use crate::telemetry::Telemetry;
@@ -26,6 +27,7 @@ pub struct Shared {
     pub generation: ArcSwap<Generation>,
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
+    pub limiter: Arc<Limiter>,
     pub(super) connector: Connector,
     pub(super) connections: super::gate::Gate,
     pub(super) streams: super::gate::Gate,
@@ -51,6 +53,7 @@ impl Shared {
             generation: ArcSwap::from_pointee(first),
             telemetry,
             drain: Drain::default(),
+            limiter: Arc::default(),
             connector: Connector::new(Some(options)),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),

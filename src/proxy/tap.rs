@@ -46,6 +46,12 @@ impl Tap {
         self.gauge.as_ref().map_or(0, |gauge| gauge.reading().frames)
     }
 
+    /// Tokens that passed, as far as can be told on the way: what the upstream counts, or one a frame.
+    pub(super) fn tokens(&self) -> u64 {
+        let reading = self.gauge.as_ref().map(Gauge::reading);
+        reading.map_or(0, |reading| reading.usage.output.unwrap_or(0).max(reading.token_frames))
+    }
+
     /// Looks at one chunk.
     pub(super) fn feed(&mut self, chunk: &[u8], now: Duration) -> Progress {
         self.bytes += chunk.len() as u64;

@@ -1,4 +1,4 @@
-//! What goes on beside the requests: names are looked up again, configurations are reloaded.
+//! What goes on beside the requests: names are looked up again, configurations are reloaded, limits are tidied up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,16 @@ use pingora::services::Service;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::budgets;
 use super::reload::Reloader;
 use crate::admin::control::ReloadRequest;
 use crate::proxy::Shared;
 
 /// How often the upstreams' names are looked up again.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often limits are tidied up and what was spent is saved: a crash forgets so much.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs on one thread of its own.
 pub(super) struct Background {
@@ -33,10 +37,12 @@ impl Background {
 impl Service for Background {
     async fn start_service(&mut self, _table: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
         let lookups = look_up_names(&self.shared);
+        let limits = keep_limits(&self.shared);
         let reloads = self.reloader.run(&mut self.requests, shutdown);
-        // Lookups never end by themselves; the reloader ends with the server.
+        // The others never end by themselves; the reloader ends with the server.
         tokio::select! {
             () = lookups => {}
+            () = limits => {}
             () = reloads => {}
         }
     }
@@ -51,6 +57,18 @@ impl Service for Background {
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
         Some(Vec::new())
+    }
+}
+
+/// Forgets holders that have nothing, and keeps what was spent for a restart.
+async fn keep_limits(shared: &Shared) {
+    let mut again = tokio::time::interval(SWEEP_INTERVAL);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        again.tick().await;
+        let generation = shared.generation.load_full();
+        shared.limiter.sweep(&generation.settings.limits);
+        budgets::save(&shared.limiter, &generation.settings);
     }
 }
 

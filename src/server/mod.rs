@@ -2,6 +2,7 @@
 
 mod background;
 mod banner;
+mod budgets;
 mod drain;
 mod listen;
 mod reload;
@@ -86,12 +87,14 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
     let certificates = settings.server.tls.as_ref().map(Certificates::load).transpose()?;
     let telemetry = telemetry(&settings)?;
     let shared = Shared::new(settings.clone(), Arc::clone(&telemetry));
+    budgets::restore(&shared.limiter, &settings);
     prepare(&shared);
     banner::print(run.style, &settings);
 
     let reloader =
         Reloader::new(Arc::clone(&shared), run.source.clone(), boot, read.files, certificates.as_ref().map(Arc::clone));
     let exit = serve(&shared, sockets, certificates.as_ref(), reloader)?;
+    budgets::save(&shared.limiter, &shared.generation.load().settings);
     telemetry.shutdown(if exit == Exit::Forced { TELEMETRY_FLUSH_FORCED } else { TELEMETRY_FLUSH });
     Ok(exit)
 }

@@ -204,7 +204,8 @@ impl Reloader {
         telemetry.apply(&settings.telemetry);
         let routes: Vec<&str> = settings.routes.iter().map(|route| &*route.name).collect();
         let upstreams: Vec<&str> = settings.upstreams.iter().map(|upstream| &*upstream.name).collect();
-        telemetry.metrics().retain(&routes, &upstreams);
+        let limits: Vec<&str> = settings.limits.iter().map(|limit| &*limit.name).collect();
+        telemetry.metrics().retain(&routes, &upstreams, &limits);
     }
 }
 

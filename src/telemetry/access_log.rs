@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::ids;
 use super::json::{self, Json};
 use super::queue::{Dropped, Pace, Queue};
-use super::record::{LlmInfo, Outcome, Record};
+use super::record::{LimitVerdict, LlmInfo, Outcome, Record};
 use super::semconv as names;
 
 /// How lines look.
@@ -158,6 +158,7 @@ pub(crate) fn render_json(record: &Record, out: &mut String) {
         line.text("variant", &served_by.variant);
     }
     json_attempts(record, &mut line);
+    json_limit(record, &mut line);
     line.number("config_generation", record.config_generation);
     line.text("outcome", record.outcome.as_str());
     line.text_if("error_type", record.error.map(|error| error.as_str()));
@@ -209,6 +210,25 @@ fn json_websocket(record: &Record, line: &mut Json<'_>) {
     object.number("messages_out", websocket.messages_out);
     object.seconds_if("first_message_s", websocket.first_message);
     object.number_if("close_code", websocket.close_code.map(u64::from));
+    object.end();
+}
+
+fn json_limit(record: &Record, line: &mut Json<'_>) {
+    let Some(limit) = &record.limit else { return };
+    let mut object = line.nested("limit");
+    match &limit.verdict {
+        LimitVerdict::Admitted => object.text("decision", "admitted"),
+        LimitVerdict::Denied { limit, reason } => {
+            object.text("decision", reason);
+            object.text("by", limit);
+        }
+    }
+    let mut names = object.array("names");
+    limit.names.iter().for_each(|name| names.element_text(name));
+    names.end();
+    object.number("reserved", limit.reserved);
+    object.number("used", limit.used);
+    object.number_if("remaining", limit.remaining);
     object.end();
 }
 

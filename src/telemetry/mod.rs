@@ -30,6 +30,7 @@ pub mod record;
 mod samples;
 pub mod semconv;
 #[cfg(feature = "server")]
+mod span_events;
 pub mod spans;
 pub mod trace_context;
 

@@ -34,6 +34,8 @@ pub struct Record {
     pub llm: Option<LlmInfo>,
     /// Present for upgraded connections.
     pub websocket: Option<WebSocketInfo>,
+    /// Present where the route has limits.
+    pub limit: Option<LimitInfo>,
 }
 
 /// Identity of the request within distributed traces.
@@ -107,6 +109,34 @@ pub struct WebSocketInfo {
     pub close_code: Option<u16>,
 }
 
+/// What the limits of a route said of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitInfo {
+    /// When it was decided.
+    pub at: Duration,
+    pub verdict: LimitVerdict,
+    /// All limits of the route.
+    pub names: Vec<Arc<str>>,
+    /// Tokens held before the answer was known; of several limits the most.
+    pub reserved: u64,
+    /// Tokens charged in the end.
+    pub used: u64,
+    /// Tokens left to the holder once these were held; of several limits the least.
+    pub remaining: Option<u64>,
+}
+
+/// Whether a request might pass its limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LimitVerdict {
+    Admitted,
+    Denied {
+        /// The limit that refused.
+        limit: Arc<str>,
+        /// The cap that it was, as a bounded word.
+        reason: &'static str,
+    },
+}
+
 /// How a request ended: exactly one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -160,6 +190,10 @@ pub enum ErrorType {
     NoRoute,
     TooLarge,
     BodyTimeout,
+    /// A limit is used up.
+    RateLimited,
+    /// The store of the limits cannot be reached.
+    LimitStore,
     Overloaded,
     Draining,
     ConnectRefused,
@@ -187,12 +221,14 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::BadRequest,
         Self::Forbidden,
         Self::NoRoute,
         Self::TooLarge,
         Self::BodyTimeout,
+        Self::RateLimited,
+        Self::LimitStore,
         Self::Overloaded,
         Self::Draining,
         Self::ConnectRefused,
@@ -223,6 +259,8 @@ impl ErrorType {
             Self::NoRoute => "no_route",
             Self::TooLarge => "too_large",
             Self::BodyTimeout => "body_timeout",
+            Self::RateLimited => "rate_limited",
+            Self::LimitStore => "limit_store",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::ConnectRefused => "connect_refused",

@@ -38,6 +38,7 @@ pub(crate) fn plain() -> Record {
         bytes_out: 512,
         llm: None,
         websocket: None,
+        limit: None,
     }
 }
 

@@ -91,9 +91,19 @@ pub const EVENT_FIRST_ANSWER: &str = "streamgauge.first_answer";
 pub const EVENT_STALL: &str = "streamgauge.stall";
 /// An attempt was replaced by another.
 pub const EVENT_FAILOVER: &str = "streamgauge.failover";
+/// A limit admitted or refused the request.
+pub const EVENT_LIMIT: &str = "streamgauge.limit";
 /// Of [`EVENT_STALL`], in seconds.
 pub const GAP: &str = "streamgauge.gap";
 pub const FAILOVER_FROM: &str = "streamgauge.failover.from";
+/// `admitted`, or the cap that refused.
+pub const LIMIT_DECISION: &str = "streamgauge.limit.decision";
+/// The limit that refused.
+pub const LIMIT_NAME: &str = "streamgauge.limit.name";
+/// Tokens held before the answer was known.
+pub const LIMIT_RESERVED: &str = "streamgauge.limit.reserved_tokens";
+/// Tokens charged in the end.
+pub const LIMIT_USED: &str = "streamgauge.limit.used_tokens";
 pub const FAILOVER_TO: &str = "streamgauge.failover.to";
 
 /// `streamgauge.phase.…`, in seconds.

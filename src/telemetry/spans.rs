@@ -18,6 +18,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use super::json::bounded;
 use super::record::{Attempt, ErrorType, LlmInfo, Outcome, Record};
 use super::semconv as names;
+use super::span_events;
 
 /// What is slow enough to be exported though it was not sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +136,9 @@ impl Tree<'_> {
         span.status = status(record.error.filter(|_| !theirs));
         if record.llm.is_none() {
             span.events = self.failovers();
+        }
+        if let Some(limit) = &record.limit {
+            span.events.events.insert(0, span_events::limit_decision(limit, self.at(limit.at)));
         }
         span
     }

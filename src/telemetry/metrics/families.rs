@@ -1,7 +1,7 @@
 //! Every metric there is, declared in one place. Names, labels and buckets are a contract: dashboards and alerts use
 //! them, and a golden list in the tests guards them. The comment on each is the help text that scrapers read.
 
-use super::series::{AnyFamily, Bounds, Counter, Family, Gauge, Histogram};
+use super::series::{AnyFamily, Bounds, Counter, Family, Float, Gauge, Histogram};
 
 /// Buckets of the OpenTelemetry GenAI conventions for the time to the first token, in seconds, and on to a minute.
 const FIRST_TOKEN: Bounds =
@@ -112,6 +112,14 @@ families! {
     websocket_messages: Counter = "streamgauge_websocket_messages_total" ["route", "direction"];
     /// WebSockets that are open now.
     websockets_in_flight: Gauge = "streamgauge_websockets_in_flight" [];
+    /// Decisions of limits: `admitted`, or the cap that refused.
+    limit_decisions: Counter = "streamgauge_limit_decisions_total" ["limit", "decision"];
+    /// The share in use of a limit's fullest holder; beyond 1 in debt.
+    limit_utilization: Float = "streamgauge_limit_utilization" ["limit"];
+    /// Tokens by what became of them: `held` before an answer, `debited` from a hold, `released` from it, `used` in all. Once no request is running, held is debited + released.
+    limit_tokens: Counter = "streamgauge_limit_tokens_total" ["limit", "kind"];
+    /// Where limits are kept now, as 1: `memory`, `shared`, and without the shared store `local` or `reject`.
+    limiter_mode: Gauge = "streamgauge_limiter_mode" ["mode"];
     /// Whether an endpoint of an upstream takes requests: 1 or 0.
     upstream_up: Gauge = "streamgauge_upstream_up" ["upstream", "endpoint"];
     /// Configuration reloads by result: `ok`, or `rejected`, where the last good one stays.

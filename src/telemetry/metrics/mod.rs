@@ -18,7 +18,7 @@ use self::models::Models;
 use self::series::Gauge;
 use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
-use super::record::{LlmInfo, Phase, Record};
+use super::record::{LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
 use super::semconv;
 
 /// The value of a label that does not apply.
@@ -77,6 +77,9 @@ impl Metrics {
         let own = record.phases.get(Phase::Admit) + record.phases.get(Phase::Proxy);
         bundle.overhead(of).observe(own.as_secs_f64(), None);
         self.observe_attempts(record, &bundle);
+        if let Some(limit) = &record.limit {
+            self.observe_limit(limit);
+        }
         if let Some(llm) = &record.llm {
             self.observe_llm(record, llm, &bundle);
         }
@@ -120,6 +123,21 @@ impl Metrics {
         self.families.upstream_up.get([upstream, endpoint]).set(i64::from(up));
     }
 
+    /// What went through a limit since the start in tokens, and the share in use of its fullest holder.
+    pub fn limit_usage(&self, limit: &str, tokens: &[(&'static str, u64)], utilization: f64) {
+        for (kind, total) in tokens {
+            self.families.limit_tokens.get([limit, kind]).set(*total);
+        }
+        self.families.limit_utilization.get([limit]).set(utilization);
+    }
+
+    /// Where limits are kept from now on, out of all `modes`.
+    pub fn limiter_mode(&self, modes: &[&'static str], now: &str) {
+        for mode in modes {
+            self.families.limiter_mode.get([mode]).set(i64::from(*mode == now));
+        }
+    }
+
     /// The configuration names this endpoint no more.
     pub fn upstream_gone(&self, upstream: &str, endpoint: &str) {
         self.families.upstream_up.remove([upstream, endpoint]);
@@ -127,10 +145,11 @@ impl Metrics {
 
     /// Removes the series of all other routes and upstreams: a reload took them away. A request that still runs under
     /// the old configuration brings its route back when it ends; the next reload removes that too.
-    pub fn retain(&self, routes: &[&str], upstreams: &[&str]) {
+    pub fn retain(&self, routes: &[&str], upstreams: &[&str], limits: &[&str]) {
         let keep = |label: &str, value: &str| match label {
             "route" => value == NONE || routes.contains(&value),
             "upstream" | "from" | "to" => value == NONE || upstreams.contains(&value),
+            "limit" => limits.contains(&value),
             _ => true,
         };
         for family in self.families.all() {
@@ -180,6 +199,14 @@ impl Metrics {
         }
         let model = if model == NONE { NONE } else { self.models.label(model, record.answered()) };
         self.bundles.find_or_make(Labels { model, ..labels })
+    }
+
+    fn observe_limit(&self, limit: &LimitInfo) {
+        let decisions = &self.families.limit_decisions;
+        match &limit.verdict {
+            LimitVerdict::Admitted => limit.names.iter().for_each(|name| decisions.get([name, "admitted"]).add(1)),
+            LimitVerdict::Denied { limit, reason } => decisions.get([limit, reason]).add(1),
+        }
     }
 
     fn observe_attempts(&self, record: &Record, bundle: &Bundle) {

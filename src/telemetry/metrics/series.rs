@@ -98,6 +98,31 @@ impl Metric for Gauge {
     }
 }
 
+/// Goes up and down, in parts of a unit.
+#[derive(Debug)]
+pub(crate) struct Float(prometheus::Gauge);
+
+impl Default for Float {
+    #[expect(clippy::expect_used, reason = "as for counters")]
+    fn default() -> Self {
+        Self(prometheus::Gauge::new(NAME, NAME).expect("a valid name"))
+    }
+}
+
+impl Float {
+    pub(crate) fn set(&self, value: f64) {
+        self.0.set(value);
+    }
+}
+
+impl Metric for Float {
+    const KIND: Kind = Kind::Gauge;
+
+    fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
+        out.sample(family, "", labels, self.0.get());
+    }
+}
+
 /// How a distribution is cut: upper bounds, ascending, without the infinite one.
 pub(crate) type Bounds = &'static [f64];
 

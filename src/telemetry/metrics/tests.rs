@@ -178,14 +178,14 @@ fn a_reload_takes_series_away_and_what_stays_goes_on() {
     metrics.observe(&chat("gpt-4o"));
     metrics.observe(&plain());
     let held = metrics.in_flight("all");
-    metrics.retain(&["chat"], &["fastapi"]);
+    metrics.retain(&["chat"], &["fastapi"], &[]);
     assert!(!scrape(&metrics).keys().any(|series| series.contains("route=\"all\"")));
     drop(held);
     metrics.observe(&chat("gpt-4o"));
     let samples = scrape(&metrics);
     assert_eq!(samples["streamgauge_overhead_seconds_count{route=\"chat\"}"], 2.0, "the old series is written to");
     assert_eq!(samples["streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"], 3.0);
-    metrics.retain(&["chat"], &[]);
+    metrics.retain(&["chat"], &[], &[]);
     assert!(!scrape(&metrics).keys().any(|series| series.contains("upstream=\"fastapi\"")));
 }
 

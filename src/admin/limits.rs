@@ -1,0 +1,99 @@
+//! Who stands where under the limits.
+
+use serde_json::{Value, json};
+
+use crate::policy::limits::{Allowance, HolderView};
+use crate::proxy::Shared;
+use crate::telemetry::metrics::Metrics;
+
+/// Holders that are listed when nobody in particular is asked for: the fullest.
+const LISTED: usize = 100;
+
+/// Puts what went through each limit into the metrics.
+pub(super) fn tell(shared: &Shared, metrics: &Metrics) {
+    for (limit, tokens, utilization) in shared.limiter.usage() {
+        let kinds =
+            [("held", tokens.held), ("debited", tokens.debited), ("released", tokens.released), ("used", tokens.used)];
+        metrics.limit_usage(&limit, &kinds, utilization);
+    }
+}
+
+/// `/api/limits?user=alice`: also `team`, `key`, `ip` and `route`. Without any, the fullest holders.
+///
+/// # Errors
+/// What is wrong with the query.
+pub(super) fn view(shared: &Shared, query: &str) -> Result<Value, &'static str> {
+    let holder = holder(query)?;
+    let views = shared.limiter.view(holder.as_deref(), LISTED);
+    let generation = shared.generation.load();
+    let limits: Vec<&str> = generation.settings.limits.iter().map(|limit| &*limit.name).collect();
+    Ok(json!({
+        "limits": limits,
+        "holder": holder,
+        "holders": views.iter().map(holder_view).collect::<Vec<_>>(),
+    }))
+}
+
+fn holder(query: &str) -> Result<Option<String>, &'static str> {
+    let Some((key, value)) = query.split('&').find_map(|pair| pair.split_once('=')) else { return Ok(None) };
+    if !["user", "team", "key", "ip", "route"].contains(&key) {
+        return Err("ask for ?user=, ?team=, ?key=, ?ip= or ?route=, or for nobody in particular");
+    }
+    let Some(value) = decoded(value) else { return Err("the value is not percent-encoded UTF-8") };
+    Ok(Some(format!("{key}:{value}")))
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn holder_view(view: &HolderView) -> Value {
+    json!({
+        "limit": &*view.limit,
+        "holder": &*view.holder,
+        "utilization": view.utilization,
+        "tokens": allowance(view.standing.tokens),
+        "tokens_spent": view.tokens_spent,
+        "tokens_held": view.tokens_held,
+        "requests": allowance(view.standing.requests),
+        "running": view.running,
+        "cost_usd_24h": view.cost_day as f64 / 1e9,
+        "cost_usd_30d": view.cost_month as f64 / 1e9,
+    })
+}
+
+fn allowance(allowance: Option<Allowance>) -> Value {
+    allowance.map_or(Value::Null, |allowance| {
+        json!({
+            "limit": allowance.limit,
+            "remaining": allowance.remaining,
+            "reset_s": allowance.reset.as_secs_f64(),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_asked_for_by_its_kind() {
+        assert_eq!(holder("user=alice"), Ok(Some("user:alice".to_owned())));
+        assert_eq!(holder("ip=2001%3Adb8%3A%3A%2F64"), Ok(Some("ip:2001:db8::/64".to_owned())));
+        assert_eq!(holder("team=a+b"), Ok(Some("team:a b".to_owned())));
+        assert_eq!(holder(""), Ok(None));
+        assert!(holder("name=alice").is_err() && holder("user=%f").is_err() && holder("user=%ff").is_err());
+    }
+}

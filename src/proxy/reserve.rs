@@ -1,0 +1,242 @@
+//! Reserves what a request may take of the limits of its route, and settles what it took.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admit::{Admitted, RequestBody};
+use super::exchange::Visit;
+use super::limiter::Limiter;
+use super::reject::Rejection;
+use super::route::Routed;
+use super::settle::Flight;
+use crate::config::limits::Limit;
+use crate::llm::{RequestFacts, Usage};
+use crate::policy::limits::{self, Claim, Denial, Estimate, Reason, Request, Standing, Used};
+use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict, Outcome};
+
+/// A stream tells of its tokens in steps: each costs a lock.
+const STEP_TOKENS: u64 = 16;
+
+/// Most seconds by which `Retry-After` is spread, and its greatest value: those who are refused together should not come
+/// back together.
+const JITTER_S: u64 = 3;
+const RETRY_AFTER_MAX_S: u64 = 24 * 3600;
+
+/// Takes what the request may need of every limit of its route, or of none.
+///
+/// # Errors
+/// The refusal, in the words of the limit.
+pub(super) fn reserve(
+    visit: &Visit<'_>,
+    flight: &mut Flight<'_>,
+    admitted: &Admitted,
+    routed: &Routed,
+) -> Result<Standing, Rejection> {
+    let limits = &routed.route.limits;
+    if limits.is_empty() {
+        return Ok(Standing::default());
+    }
+    let ask = Ask::of(visit, admitted, routed);
+    let (mut claims, prompt) = ask.claims(limits);
+    let limiter = &visit.shared.limiter;
+    match limiter.admit(&mut claims) {
+        Ok(standing) => {
+            let info = info(flight, limits, LimitVerdict::Admitted, &claims, &standing);
+            flight.limited(info);
+            flight.reserved(Reservation::new(Arc::clone(limiter), claims, prompt, &ask));
+            Ok(standing)
+        }
+        Err(denial) => {
+            let refusing = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
+            let info = info(flight, limits, refusing, &claims, &denial.standing);
+            flight.limited(info);
+            Err(refusal(denial))
+        }
+    }
+}
+
+/// What is known of a request when it is reserved for.
+struct Ask<'a> {
+    visit: &'a Visit<'a>,
+    route: &'a str,
+    facts: &'a Arc<RequestFacts>,
+    body_bytes: u64,
+}
+
+impl<'a> Ask<'a> {
+    fn of(visit: &'a Visit<'a>, admitted: &'a Admitted, routed: &'a Routed) -> Self {
+        let body_bytes = match &admitted.body {
+            RequestBody::Buffered(body) => body.len() as u64,
+            RequestBody::None | RequestBody::Streamed { .. } => 0,
+        };
+        Self { visit, route: &routed.route.name, facts: &admitted.facts, body_bytes }
+    }
+
+    /// The claims, and the tokens that the prompt takes of each.
+    fn claims(&self, limits: &[Arc<Limit>]) -> (Vec<Claim>, u64) {
+        let mut prompt = 0;
+        let claim = |limit: &Arc<Limit>| {
+            let caller = &self.visit.caller;
+            let address = caller.address.map(|address| address.ip());
+            let holder = limits::holder(limit.key, &caller.identity, address, self.route);
+            let estimate = self.estimate(limit, &holder);
+            prompt = estimate.map_or(prompt, |estimate| estimate.prompt);
+            let tokens = estimate.map_or(0, |estimate| estimate.total());
+            Claim { limit: Arc::clone(limit), holder, tokens, cost: 0 }
+        };
+        (limits.iter().map(claim).collect(), prompt)
+    }
+
+    /// Only LLM requests take tokens.
+    fn estimate(&self, limit: &Limit, holder: &str) -> Option<Estimate> {
+        if !self.facts.is_llm() {
+            return None;
+        }
+        let request = Request {
+            model: self.facts.model.as_deref(),
+            holder,
+            body_bytes: self.body_bytes,
+            counted: None,
+            max_tokens: self.facts.max_tokens,
+        };
+        self.visit.shared.limiter.estimate(&request, limit)
+    }
+}
+
+/// What one request holds of its limits. Dropping it settles: after a normal end, a panic or an abort alike.
+pub(super) struct Reservation {
+    limiter: Arc<Limiter>,
+    claims: Vec<Claim>,
+    /// What the limits know of by now.
+    told: Used,
+    /// Prompt tokens, as estimated.
+    prompt: u64,
+    body_bytes: u64,
+    model: Option<Arc<str>>,
+    /// The request was sent to an upstream.
+    asked: bool,
+    /// Tokens that were seen to flow.
+    generated: u64,
+    usage: Usage,
+    outcome: Outcome,
+}
+
+impl Reservation {
+    fn new(limiter: Arc<Limiter>, claims: Vec<Claim>, prompt: u64, ask: &Ask<'_>) -> Self {
+        Self {
+            limiter,
+            claims,
+            told: Used::default(),
+            prompt,
+            body_bytes: ask.body_bytes,
+            model: ask.facts.model.as_deref().map(Arc::from),
+            asked: false,
+            generated: 0,
+            usage: Usage::default(),
+            outcome: Outcome::InternalError,
+        }
+    }
+
+    /// The request is on its way to an upstream.
+    pub(super) fn asked(&mut self) {
+        self.asked = true;
+    }
+
+    /// So many tokens have flowed by now. Tells whether the stream must be cut.
+    pub(super) fn generated(&mut self, tokens: u64) -> bool {
+        self.generated = self.generated.max(tokens);
+        let used = Used { tokens: self.prompt + self.generated, cost: self.told.cost };
+        if used.tokens < self.told.tokens + STEP_TOKENS {
+            return false;
+        }
+        let cut = self.limiter.report(&mut self.claims, self.told, used, false);
+        self.told = used;
+        cut
+    }
+
+    /// What the answer said that it took.
+    pub(super) fn read(&mut self, usage: Usage) {
+        self.usage = usage;
+    }
+
+    pub(super) fn ended(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+
+    /// Ends the hold; tells how many tokens the request is charged with.
+    pub(super) fn settle(self) -> u64 {
+        self.charge().tokens
+    }
+
+    /// What the request is charged with.
+    fn charge(&self) -> Used {
+        let tokens = match (self.usage.input, self.usage.output) {
+            (Some(input), Some(output)) => input.saturating_add(output),
+            (input, output) if self.generated > 0 => {
+                input.unwrap_or(self.prompt).saturating_add(output.unwrap_or(0).max(self.generated))
+            }
+            // Nothing was generated: the prompt was read for nothing where the client went, or the upstream fell silent.
+            _ if self.asked && wasted(self.outcome) => self.prompt,
+            _ => 0,
+        };
+        Used { tokens, cost: 0 }
+    }
+
+    fn learn(&self) {
+        let (Some(model), Some(output)) = (&self.model, self.usage.output) else { return };
+        if self.outcome == Outcome::Completed && self.generated > 0 {
+            for claim in self.claims.iter().filter(|claim| claim.limit.tokens.is_some()) {
+                self.limiter.learn(&claim.holder, model, self.body_bytes, self.usage.input, output);
+            }
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let charge = self.charge();
+        self.limiter.report(&mut self.claims, self.told, charge, true);
+        self.learn();
+    }
+}
+
+/// Whether a request that ended so has cost its upstream a prompt, though no token came of it.
+fn wasted(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::ClientCancelled | Outcome::Timeout | Outcome::Stalled | Outcome::Truncated)
+}
+
+fn info(
+    flight: &Flight<'_>,
+    limits: &[Arc<Limit>],
+    verdict: LimitVerdict,
+    claims: &[Claim],
+    standing: &Standing,
+) -> LimitInfo {
+    LimitInfo {
+        at: flight.now(),
+        verdict,
+        names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
+        reserved: claims.iter().map(|claim| claim.tokens).max().unwrap_or(0),
+        used: 0,
+        remaining: standing.tokens.map(|tokens| tokens.remaining),
+    }
+}
+
+fn refusal(denial: Denial) -> Rejection {
+    let message = denial.to_string();
+    let (status, error) = match denial.reason {
+        Reason::TooLarge { .. } => (413, ErrorType::TooLarge),
+        Reason::Store => (503, ErrorType::LimitStore),
+        _ => (429, ErrorType::RateLimited),
+    };
+    let retry_after = denial.retry_after.map(|wait| retry_after_s(wait, crate::telemetry::ids::random()));
+    Rejection { retry_after, standing: denial.standing, ..Rejection::refused(status, error, message) }
+}
+
+/// Whole seconds, never less than the wait.
+fn retry_after_s(wait: Duration, random: u64) -> u32 {
+    let least = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).clamp(1, RETRY_AFTER_MAX_S);
+    // A tenth of the wait, so that short ones stay short.
+    let spread = (least / 10).min(JITTER_S);
+    u32::try_from(least + random % (spread + 1)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,24 @@
+//! What happened on the way of a request, as events of its spans.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use opentelemetry::KeyValue;
+use opentelemetry::trace::Event;
+
+use super::record::{LimitInfo, LimitVerdict};
+use super::semconv as names;
+
+/// A limit let the request pass, or did not.
+pub(super) fn limit_decision(limit: &LimitInfo, at: SystemTime) -> Event {
+    let number = |name, count| KeyValue::new(name, i64::try_from(count).unwrap_or(i64::MAX));
+    let mut attributes = vec![number(names::LIMIT_RESERVED, limit.reserved), number(names::LIMIT_USED, limit.used)];
+    match &limit.verdict {
+        LimitVerdict::Admitted => attributes.push(KeyValue::new(names::LIMIT_DECISION, "admitted")),
+        LimitVerdict::Denied { limit, reason } => {
+            attributes.push(KeyValue::new(names::LIMIT_DECISION, *reason));
+            attributes.push(KeyValue::new(names::LIMIT_NAME, Arc::clone(limit)));
+        }
+    }
+    Event::new(names::EVENT_LIMIT, at, attributes, 0)
+}
