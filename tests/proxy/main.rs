@@ -13,6 +13,7 @@ mod disconnects;
 mod endings;
 mod heads;
 mod hostile;
+mod limits;
 mod operations;
 mod passing;
 mod traces;
