@@ -3,6 +3,7 @@
 //! This room is pure. It takes bytes and the time at which they came, and never a socket, a clock or
 //! randomness; so it is unit-tested, fuzzed and benchmarked without a server.
 
+pub mod count;
 pub mod dialect;
 pub mod gauge;
 mod json;
@@ -13,6 +14,7 @@ pub mod reply;
 pub mod request;
 pub mod sse;
 pub mod usage;
+mod walk;
 pub mod websocket;
 
 pub use dialect::{Dialect, Framing};
