@@ -167,8 +167,8 @@ impl Client {
 
     /// Reads some bytes; false at the end.
     async fn fill(&mut self) -> bool {
-        let mut piece = [0; 16 * 1024];
-        match self.stream.read(&mut piece).await {
+        self.buffer.reserve(16 * 1024);
+        match self.stream.read_buf(&mut self.buffer).await {
             Ok(0) => {
                 self.ended = Some(End::Orderly);
                 false
@@ -177,10 +177,7 @@ impl Client {
                 self.ended = Some(End::Reset);
                 false
             }
-            Ok(read) => {
-                self.buffer.extend_from_slice(&piece[..read]);
-                true
-            }
+            Ok(_) => true,
         }
     }
 

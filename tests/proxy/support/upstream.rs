@@ -154,13 +154,10 @@ impl Conn {
     }
 
     async fn fill(&mut self) -> Option<()> {
-        let mut piece = [0; 16 * 1024];
-        match self.stream.read(&mut piece).await {
+        self.buffer.reserve(16 * 1024);
+        match self.stream.read_buf(&mut self.buffer).await {
             Ok(0) | Err(_) => None,
-            Ok(read) => {
-                self.buffer.extend_from_slice(&piece[..read]);
-                Some(())
-            }
+            Ok(_) => Some(()),
         }
     }
 
