@@ -25,7 +25,7 @@ impl Default for Limiter {
 
 impl Limiter {
     /// Takes all `claims`, or none.
-    pub(super) fn admit(&self, claims: &mut [Claim]) -> Result<Standing, Denial> {
+    pub(super) fn admit(&self, claims: &mut [Claim]) -> Result<Standing, Box<Denial>> {
         let now = self.now();
         self.cells().admit(claims, now)
     }

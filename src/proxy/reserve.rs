@@ -50,7 +50,7 @@ pub(super) fn reserve(
             let refusing = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
             let info = info(flight, limits, refusing, &claims, &denial.standing);
             flight.limited(info);
-            Err(refusal(denial))
+            Err(refusal(&denial))
         }
     }
 }
@@ -222,7 +222,7 @@ fn info(
     }
 }
 
-fn refusal(denial: Denial) -> Rejection {
+fn refusal(denial: &Denial) -> Rejection {
     let message = denial.to_string();
     let (status, error) = match denial.reason {
         Reason::TooLarge { .. } => (413, ErrorType::TooLarge),

@@ -81,7 +81,7 @@ impl Cells {
     ///
     /// # Errors
     /// The limit that refuses; of several the one that will refuse longest.
-    pub fn admit(&mut self, claims: &mut [Claim], now: Duration) -> Result<Standing, Denial> {
+    pub fn admit(&mut self, claims: &mut [Claim], now: Duration) -> Result<Standing, Box<Denial>> {
         let mut fits = Vec::with_capacity(claims.len());
         let mut misfit: Option<(usize, Misfit)> = None;
         for (at, claim) in claims.iter_mut().enumerate() {
@@ -96,7 +96,7 @@ impl Cells {
             }
         }
         if let Some((at, misfit)) = misfit {
-            return Err(self.denial(claims, at, misfit, now));
+            return Err(Box::new(self.denial(claims, at, misfit, now)));
         }
         let mut standing = Standing::default();
         for (claim, fit) in claims.iter_mut().zip(&fits) {
