@@ -80,7 +80,7 @@ impl Api {
             Page::Ready => self.ready(),
             Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
             Page::Upstreams => self.upstreams(),
-            Page::Limits => self.limits(head.uri.query().unwrap_or("")),
+            Page::Limits => self.limits(head.uri.query().unwrap_or("")).await,
             Page::Config => self.config(),
             Page::Reload => self.reload(head.uri.query().unwrap_or("")).await,
         }
@@ -126,8 +126,8 @@ impl Api {
         Answer::json(200, &json!({ "upstreams": upstreams }))
     }
 
-    fn limits(&self, query: &str) -> Answer {
-        match limits::view(&self.shared, query) {
+    async fn limits(&self, query: &str) -> Answer {
+        match limits::view(&self.shared, query).await {
             Ok(view) => Answer::json(200, &view),
             Err(message) => Answer::error(400, message),
         }

@@ -136,6 +136,7 @@ fn limit_store(store: &LimitStore) -> Value {
     json!({
         "redis": store.redis.as_ref().map(|url| without_secrets(url.expose())),
         "redis_password": masked(store.password.as_ref()),
+        "deadline": duration(store.deadline),
         "on_failure": match store.on_failure {
             OnStoreFailure::Local => "local",
             OnStoreFailure::Reject => "reject",

@@ -1,9 +1,11 @@
 //! Who stands where under the limits.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use crate::policy::limits::{Allowance, HolderView};
-use crate::proxy::Shared;
+use crate::policy::limits::{Allowance, HolderView, Standing};
+use crate::proxy::{Mode, Shared};
 use crate::telemetry::metrics::Metrics;
 
 /// Holders that are listed when nobody in particular is asked for: the fullest.
@@ -11,6 +13,8 @@ const LISTED: usize = 100;
 
 /// Puts what went through each limit into the metrics.
 pub(super) fn tell(shared: &Shared, metrics: &Metrics) {
+    let modes = Mode::ALL.map(Mode::as_str);
+    metrics.limiter_mode(&modes, shared.limiter.mode().as_str());
     for (limit, tokens, utilization) in shared.limiter.usage() {
         let kinds =
             [("held", tokens.held), ("debited", tokens.debited), ("released", tokens.released), ("used", tokens.used)];
@@ -18,18 +22,25 @@ pub(super) fn tell(shared: &Shared, metrics: &Metrics) {
     }
 }
 
-/// `/api/limits?user=alice`: also `team`, `key`, `ip` and `route`. Without any, the fullest holders.
+/// `/api/limits?user=alice`: also `team`, `key`, `ip` and `route`. Without any, the fullest holders of this process. What
+/// a shared store says of a holder stands in `in_store`.
 ///
 /// # Errors
 /// What is wrong with the query.
-pub(super) fn view(shared: &Shared, query: &str) -> Result<Value, &'static str> {
+pub(super) async fn view(shared: &Shared, query: &str) -> Result<Value, &'static str> {
     let holder = holder(query)?;
+    let settings_limits = shared.generation.load().settings.limits.clone();
+    let in_store = match &holder {
+        Some(holder) => shared.limiter.look(holder, &settings_limits).await,
+        None => None,
+    };
     let views = shared.limiter.view(holder.as_deref(), LISTED);
-    let generation = shared.generation.load();
-    let limits: Vec<&str> = generation.settings.limits.iter().map(|limit| &*limit.name).collect();
+    let limits: Vec<&str> = settings_limits.iter().map(|limit| &*limit.name).collect();
     Ok(json!({
+        "mode": shared.limiter.mode().as_str(),
         "limits": limits,
         "holder": holder,
+        "in_store": in_store.map(|standings| standings.iter().map(standing_view).collect::<Vec<_>>()),
         "holders": views.iter().map(holder_view).collect::<Vec<_>>(),
     }))
 }
@@ -57,6 +68,14 @@ fn decoded(text: &str) -> Option<String> {
         });
     }
     String::from_utf8(bytes).ok()
+}
+
+fn standing_view((limit, standing): &(Arc<str>, Standing)) -> Value {
+    json!({
+        "limit": &**limit,
+        "tokens": allowance(standing.tokens),
+        "requests": allowance(standing.requests),
+    })
 }
 
 fn holder_view(view: &HolderView) -> Value {

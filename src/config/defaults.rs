@@ -34,6 +34,8 @@ pub const FIRST_TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
+/// A store on the same network answers within a millisecond: what takes longer is worse than counting alone.
+pub const LIMITS_DEADLINE: Duration = Duration::from_millis(10);
 
 /// The user's state directory, by the XDG rules: a relative `XDG_STATE_HOME` is no answer. A process without a home
 /// gets the system's place for state.

@@ -2,7 +2,9 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::defaults;
 use super::settings::Secret;
 
 /// `[[limit]]`: what each holder may use. At least one of the caps is there.
@@ -73,13 +75,21 @@ pub enum OnExhausted {
 }
 
 /// `[limits]`: where the counts are kept.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LimitStore {
     /// Shared by several proxies; absent: this process's memory.
     pub redis: Option<Secret>,
     /// In place of one in the address.
     pub password: Option<Secret>,
+    /// The longest that a decision waits for it.
+    pub deadline: Duration,
     pub on_failure: OnStoreFailure,
+}
+
+impl Default for LimitStore {
+    fn default() -> Self {
+        Self { redis: None, password: None, deadline: defaults::LIMITS_DEADLINE, on_failure: OnStoreFailure::default() }
+    }
 }
 
 /// What happens while the shared store cannot be reached.
@@ -90,4 +100,28 @@ pub enum OnStoreFailure {
     Local,
     /// Requests that have limits are refused.
     Reject,
+}
+
+impl Limit {
+    /// The part of this limit that one of `nodes` equal proxies keeps by itself.
+    #[must_use]
+    pub fn share(&self, nodes: u32) -> Self {
+        let nodes = nodes.max(1);
+        let part = |whole: u64| (whole / u64::from(nodes)).max(1);
+        Self {
+            tokens: self.tokens.map(|tokens| TokenLimit {
+                per_minute: part(tokens.per_minute),
+                burst: part(tokens.burst),
+                debt: tokens.debt / u64::from(nodes),
+                output_cap: tokens.output_cap,
+            }),
+            requests_per_minute: self
+                .requests_per_minute
+                .map(|requests| NonZeroU32::new(requests.get() / nodes).unwrap_or(NonZeroU32::MIN)),
+            concurrent: self.concurrent.map(|most| (most / nodes).max(1)),
+            cost_per_day: self.cost_per_day.map(part),
+            cost_per_month: self.cost_per_month.map(part),
+            ..self.clone()
+        }
+    }
 }

@@ -133,7 +133,7 @@ async fn stages(visit: &Visit<'_>, session: &mut ServerSession, flight: &mut Fli
     let routed = route::route(visit.generation, session.req_header(), &admitted, ids::random())?;
     flight.routed(&routed.route.name);
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
-    let standing = reserve::reserve(visit, flight, &admitted, &routed)?;
+    let standing = reserve::reserve(visit, flight, &admitted, &routed).await?;
     if session.is_upgrade_req() {
         return Box::pin(upgrade::run(visit, session, flight, &routed)).await;
     }

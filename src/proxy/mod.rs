@@ -42,6 +42,6 @@ mod upgrade;
 
 pub use door::Door;
 pub use drain::Drain;
-pub use limiter::Limiter;
+pub use limiter::{Limiter, Mode};
 pub use pool::Pool;
 pub use state::{Generation, Shared};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::admit::{Admitted, RequestBody};
 use super::exchange::Visit;
-use super::limiter::Limiter;
+use super::limiter::{Hold, Mode};
 use super::reject::Rejection;
 use super::route::Routed;
 use super::settle::Flight;
@@ -26,7 +26,7 @@ const RETRY_AFTER_MAX_S: u64 = 24 * 3600;
 ///
 /// # Errors
 /// The refusal, in the words of the limit.
-pub(super) fn reserve(
+pub(super) async fn reserve(
     visit: &Visit<'_>,
     flight: &mut Flight<'_>,
     admitted: &Admitted,
@@ -37,18 +37,28 @@ pub(super) fn reserve(
         return Ok(Standing::default());
     }
     let ask = Ask::of(visit, admitted, routed);
-    let (mut claims, prompt) = ask.claims(limits);
-    let limiter = &visit.shared.limiter;
-    match limiter.admit(&mut claims) {
-        Ok(standing) => {
-            let info = info(flight, limits, LimitVerdict::Admitted, &claims, &standing);
+    let (claims, prompt) = ask.claims(limits);
+    let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
+    let decided = visit.shared.limiter.admit(claims).await;
+    let told = |verdict, mode: Mode, standing: &Standing| LimitInfo {
+        at: flight.now(),
+        verdict,
+        mode: mode.as_str(),
+        names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
+        reserved,
+        used: 0,
+        remaining: standing.tokens.map(|tokens| tokens.remaining),
+    };
+    match decided {
+        Ok((hold, standing)) => {
+            let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
             flight.limited(info);
-            flight.reserved(Reservation::new(Arc::clone(limiter), claims, prompt, &ask));
+            flight.reserved(Reservation::new(hold, prompt, &ask));
             Ok(standing)
         }
         Err(denial) => {
             let refusing = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
-            let info = info(flight, limits, refusing, &claims, &denial.standing);
+            let info = told(refusing, visit.shared.limiter.mode(), &denial.standing);
             flight.limited(info);
             Err(refusal(&denial))
         }
@@ -105,10 +115,7 @@ impl<'a> Ask<'a> {
 
 /// What one request holds of its limits. Dropping it settles: after a normal end, a panic or an abort alike.
 pub(super) struct Reservation {
-    limiter: Arc<Limiter>,
-    claims: Vec<Claim>,
-    /// What the limits know of by now.
-    told: Used,
+    hold: Hold,
     /// Prompt tokens, as estimated.
     prompt: u64,
     body_bytes: u64,
@@ -122,11 +129,9 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    fn new(limiter: Arc<Limiter>, claims: Vec<Claim>, prompt: u64, ask: &Ask<'_>) -> Self {
+    fn new(hold: Hold, prompt: u64, ask: &Ask<'_>) -> Self {
         Self {
-            limiter,
-            claims,
-            told: Used::default(),
+            hold,
             prompt,
             body_bytes: ask.body_bytes,
             model: ask.facts.model.as_deref().map(Arc::from),
@@ -145,13 +150,9 @@ impl Reservation {
     /// So many tokens have flowed by now. Tells whether the stream must be cut.
     pub(super) fn generated(&mut self, tokens: u64) -> bool {
         self.generated = self.generated.max(tokens);
-        let used = Used { tokens: self.prompt + self.generated, cost: self.told.cost };
-        if used.tokens < self.told.tokens + STEP_TOKENS {
-            return false;
-        }
-        let cut = self.limiter.report(&mut self.claims, self.told, used, false);
-        self.told = used;
-        cut
+        let told = self.hold.told();
+        let used = Used { tokens: self.prompt + self.generated, cost: told.cost };
+        used.tokens >= told.tokens + STEP_TOKENS && self.hold.report(used, false)
     }
 
     /// What the answer said that it took.
@@ -171,10 +172,12 @@ impl Reservation {
     /// What the request is charged with.
     fn charge(&self) -> Used {
         let tokens = match (self.usage.input, self.usage.output) {
-            (Some(input), Some(output)) => input.saturating_add(output),
+            // Usage that came on the way tells only of what was before it, unless the answer is whole.
+            (Some(input), Some(output)) if self.outcome == Outcome::Completed => input.saturating_add(output),
             (input, output) if self.generated > 0 => {
                 input.unwrap_or(self.prompt).saturating_add(output.unwrap_or(0).max(self.generated))
             }
+            (Some(input), output) => input.saturating_add(output.unwrap_or(0)),
             // Nothing was generated: the prompt was read for nothing where the client went, or the upstream fell silent.
             _ if self.asked && wasted(self.outcome) => self.prompt,
             _ => 0,
@@ -185,8 +188,8 @@ impl Reservation {
     fn learn(&self) {
         let (Some(model), Some(output)) = (&self.model, self.usage.output) else { return };
         if self.outcome == Outcome::Completed && self.generated > 0 {
-            for claim in self.claims.iter().filter(|claim| claim.limit.tokens.is_some()) {
-                self.limiter.learn(&claim.holder, model, self.body_bytes, self.usage.input, output);
+            for claim in self.hold.claims().iter().filter(|claim| claim.limit.tokens.is_some()) {
+                self.hold.limiter().learn(&claim.holder, model, self.body_bytes, self.usage.input, output);
             }
         }
     }
@@ -195,7 +198,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let charge = self.charge();
-        self.limiter.report(&mut self.claims, self.told, charge, true);
+        self.hold.report(charge, true);
         self.learn();
     }
 }
@@ -203,23 +206,6 @@ impl Drop for Reservation {
 /// Whether a request that ended so has cost its upstream a prompt, though no token came of it.
 fn wasted(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::ClientCancelled | Outcome::Timeout | Outcome::Stalled | Outcome::Truncated)
-}
-
-fn info(
-    flight: &Flight<'_>,
-    limits: &[Arc<Limit>],
-    verdict: LimitVerdict,
-    claims: &[Claim],
-    standing: &Standing,
-) -> LimitInfo {
-    LimitInfo {
-        at: flight.now(),
-        verdict,
-        names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
-        reserved: claims.iter().map(|claim| claim.tokens).max().unwrap_or(0),
-        used: 0,
-        remaining: standing.tokens.map(|tokens| tokens.remaining),
-    }
 }
 
 fn refusal(denial: &Denial) -> Rejection {

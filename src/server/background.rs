@@ -38,11 +38,13 @@ impl Service for Background {
     async fn start_service(&mut self, _table: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
         let lookups = look_up_names(&self.shared);
         let limits = keep_limits(&self.shared);
+        let store = self.shared.limiter.keep_store();
         let reloads = self.reloader.run(&mut self.requests, shutdown);
         // The others never end by themselves; the reloader ends with the server.
         tokio::select! {
             () = lookups => {}
             () = limits => {}
+            () = store => {}
             () = reloads => {}
         }
     }

@@ -87,6 +87,7 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
     let certificates = settings.server.tls.as_ref().map(Certificates::load).transpose()?;
     let telemetry = telemetry(&settings)?;
     let shared = Shared::new(settings.clone(), Arc::clone(&telemetry));
+    shared.limiter.configure(&settings)?;
     budgets::restore(&shared.limiter, &settings);
     prepare(&shared);
     banner::print(run.style, &settings);
@@ -94,7 +95,7 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
     let reloader =
         Reloader::new(Arc::clone(&shared), run.source.clone(), boot, read.files, certificates.as_ref().map(Arc::clone));
     let exit = serve(&shared, sockets, certificates.as_ref(), reloader)?;
-    budgets::save(&shared.limiter, &shared.generation.load().settings);
+    settle_limits(&shared);
     telemetry.shutdown(if exit == Exit::Forced { TELEMETRY_FLUSH_FORCED } else { TELEMETRY_FLUSH });
     Ok(exit)
 }
@@ -118,6 +119,14 @@ impl Sockets {
         let inherited = if upgrade { Some(upgrade::receive(&server.state_dir, &wanted)?) } else { None };
         let open = |address: &Listen| Bound::open(address, inherited.as_ref()).map_err(|error| error.to_string());
         Ok(Self { data: server.listen.iter().map(open).collect::<Result<_, _>>()?, admin: open(&server.admin)? })
+    }
+}
+
+/// After the last request: what it used is told to those who keep the limits.
+fn settle_limits(shared: &Shared) {
+    budgets::save(&shared.limiter, &shared.generation.load().settings);
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        runtime.block_on(shared.limiter.finish());
     }
 }
 

@@ -118,6 +118,9 @@ impl Reloader {
         {
             return Reload::Refused { reason: format!("{}: {reason}", self.source) };
         }
+        if let Err(problem) = self.shared.limiter.configure(&settings) {
+            return Reload::Failed { problems: vec![problem] };
+        }
         let certificate_differs = certificate.is_some();
         if let (Some(certificates), Some(next)) = (&self.certificates, certificate) {
             certificates.replace(next);

@@ -223,6 +223,7 @@ fn json_limit(record: &Record, line: &mut Json<'_>) {
             object.text("by", limit);
         }
     }
+    object.text("mode", limit.mode);
     let mut names = object.array("names");
     limit.names.iter().for_each(|name| names.element_text(name));
     names.end();

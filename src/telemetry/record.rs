@@ -115,6 +115,8 @@ pub struct LimitInfo {
     /// When it was decided.
     pub at: Duration,
     pub verdict: LimitVerdict,
+    /// Where it was decided: `memory`, `shared`, or in place of a shared store `local` or `reject`.
+    pub mode: &'static str,
     /// All limits of the route.
     pub names: Vec<Arc<str>>,
     /// Tokens held before the answer was known; of several limits the most.

@@ -16,6 +16,7 @@ mod hostile;
 mod limits;
 mod operations;
 mod passing;
+mod shared_limits;
 mod traces;
 mod versions;
 mod websockets;

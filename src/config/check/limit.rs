@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::super::defaults;
 use super::super::file::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
 use super::super::limits::{Limit, LimitKey, LimitStore, OnExhausted, OnStoreFailure, TokenLimit};
 use super::super::problems::hint;
@@ -77,7 +78,8 @@ impl Checker<'_> {
             None | Some(OnFailureWord::Local) => OnStoreFailure::Local,
             Some(OnFailureWord::Reject) => OnStoreFailure::Reject,
         };
-        LimitStore { redis, password, on_failure }
+        let deadline = self.positive("deadline", file.deadline.as_ref(), defaults::LIMITS_DEADLINE);
+        LimitStore { redis, password, deadline, on_failure }
     }
 
     /// The address may hold a password, so it is never repeated.
@@ -85,7 +87,8 @@ impl Checker<'_> {
         let text = at.value.as_str();
         let rest = ["redis://", "rediss://"].iter().find_map(|scheme| text.strip_prefix(scheme));
         let host = rest.map(|rest| rest.rsplit_once('@').map_or(rest, |(_, host)| host));
-        if host.is_none_or(|host| host.split(['/', '?']).next().unwrap_or("").is_empty()) {
+        let names_a_host = host.is_some_and(|host| !host.starts_with(['/', '?', ':']) && !host.is_empty());
+        if !names_a_host && !text.starts_with("redis+unix:///") {
             let message = "this must be the address of a Redis or Valkey: \"redis://127.0.0.1:6379\", or with TLS and \
                            a password \"rediss://user:password@host:6379/0\"";
             self.problem(&at.span, message);

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::units::At;
+use crate::config::units::{At, DurationText};
 
 /// What each user, team, key, address or route may use. Routes name the limits that they are under.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -74,6 +74,9 @@ pub struct LimitsTable {
     pub redis: Option<At<String>>,
     /// The environment variable with its password, which so stays out of this file.
     pub redis_password_env: Option<At<String>>,
+    /// The longest that a decision waits for it; then it counts as away.
+    #[schemars(extend("default" = "10ms"))]
+    pub deadline: Option<At<DurationText>>,
     /// What happens while it cannot be reached.
     #[schemars(extend("default" = "local"))]
     pub on_failure: Option<At<OnFailureWord>>,

@@ -67,6 +67,12 @@ impl Bucket {
         };
     }
 
+    /// Takes over what is left elsewhere, as far as that is less: holds of our own stand beside it.
+    pub(super) fn follow(&mut self, remaining: u64, shape: &TokenLimit) {
+        let taken = micro(shape.burst.saturating_sub(remaining));
+        self.spent_micro = taken.saturating_sub(micro(self.held));
+    }
+
     /// Tokens that could be held at once.
     pub(super) fn remaining(&self, shape: &TokenLimit) -> u64 {
         micro(shape.burst).saturating_sub(self.taken_micro()) / MICRO

@@ -98,6 +98,21 @@ impl Cell {
         claim.limit.tokens.as_ref().is_some_and(|tokens| self.bucket.is_exhausted(tokens))
     }
 
+    /// Takes over what a shared store says: without it, counting goes on from there.
+    pub(super) fn follow(&mut self, limit: &Arc<Limit>, standing: &Standing, now: Duration) {
+        self.limit = Arc::clone(limit);
+        self.drain(now);
+        if let (Some(tokens), Some(told)) = (&limit.tokens, standing.tokens) {
+            // Each proxy keeps its part of the burst, and so of what is left of it.
+            let whole = told.limit.max(1);
+            let remaining = u128::from(told.remaining) * u128::from(tokens.per_minute) / u128::from(whole);
+            self.bucket.follow(u64::try_from(remaining).unwrap_or(u64::MAX), tokens);
+        }
+        if let Some(requests) = standing.requests {
+            self.due = Some(rate::due_after(requests.reset, now));
+        }
+    }
+
     /// Where this holder stands, without a request.
     pub(super) fn standing(&self, requests_remaining: Option<u64>, now: Duration) -> Standing {
         let tokens = self.limit.tokens.as_ref().map(|tokens| Allowance {

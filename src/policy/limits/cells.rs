@@ -101,8 +101,8 @@ impl Cells {
         let mut standing = Standing::default();
         for (claim, fit) in claims.iter_mut().zip(&fits) {
             standing.tighten(&self.cell(claim, now).take(claim, fit, now));
-            self.totals(&claim.limit.name).held += claim.tokens;
         }
+        self.count_held(claims);
         Ok(standing)
     }
 
@@ -114,14 +114,35 @@ impl Cells {
             let exhausted = self.cell(claim, now).settle(claim, before, used, done, now);
             let cuts = claim.limit.on_exhausted == OnExhausted::Cut;
             cut |= cuts && exhausted && used.tokens > claim.tokens;
-            if done && claim.limit.tokens.is_some() {
-                let totals = self.totals(&claim.limit.name);
-                totals.debited += claim.tokens.min(used.tokens);
-                totals.released += claim.tokens.saturating_sub(used.tokens);
-                totals.used += used.tokens;
+            if done {
+                self.count_ended(claim, used);
             }
         }
         cut
+    }
+
+    /// Takes over where the holder of `claim` stands in a shared store.
+    pub fn follow(&mut self, claim: &mut Claim, standing: &Standing, now: Duration) {
+        let limit = Arc::clone(&claim.limit);
+        self.cell(claim, now).follow(&limit, standing, now);
+    }
+
+    /// Counts what a request holds, wherever it is held.
+    pub fn count_held(&mut self, claims: &[Claim]) {
+        for claim in claims {
+            self.totals(&claim.limit.name).held += claim.tokens;
+        }
+    }
+
+    /// Counts what a request used of its hold, wherever it was held.
+    pub fn count_ended(&mut self, claim: &Claim, used: Used) {
+        if claim.limit.tokens.is_none() {
+            return;
+        }
+        let totals = self.totals(&claim.limit.name);
+        totals.debited += claim.tokens.min(used.tokens);
+        totals.released += claim.tokens.saturating_sub(used.tokens);
+        totals.used += used.tokens;
     }
 
     /// Forgets what is empty, and limits that are gone.

@@ -24,7 +24,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub(super) fn tighten(&mut self, other: &Self) {
+    /// Takes what is tighter of both.
+    pub fn tighten(&mut self, other: &Self) {
         tighter(&mut self.tokens, other.tokens);
         tighter(&mut self.requests, other.requests);
     }

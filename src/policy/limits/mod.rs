@@ -4,6 +4,7 @@
 //! upstream is asked; [`Cells::report`] tells what was really used, as it flows and once at the end. Charging only
 //! afterwards would let every caller in that comes before the first answer is done.
 
+mod breaker;
 mod bucket;
 mod cell;
 mod cells;
@@ -14,6 +15,7 @@ mod rate;
 mod recent;
 mod spend;
 
+pub use breaker::Breaker;
 pub use cells::{CELLS_MAX, Cells, HolderView, Saved, Totals};
 pub use claim::{Claim, Used, holder};
 pub use denial::{Allowance, Denial, Reason, Standing};

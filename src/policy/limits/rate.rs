@@ -47,6 +47,11 @@ pub(super) fn reset(due: Due, now: Duration) -> Duration {
     due.duration_since(nanos(now)).into()
 }
 
+/// The state of which [`reset`] tells `busy`.
+pub(super) fn due_after(busy: Duration, now: Duration) -> Due {
+    nanos(now + busy)
+}
+
 fn nanos(time: Duration) -> Nanos {
     Nanos::new(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2))
 }

@@ -2,10 +2,12 @@
 
 mod client;
 mod process;
+mod redis;
 mod upstream;
 
 pub use client::{Answer, Client};
 pub use process::{Proxy, config};
+pub use redis::Redis;
 pub use upstream::{Conn, Seen, Upstream};
 
 use std::time::Duration;

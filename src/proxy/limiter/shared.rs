@@ -1,0 +1,330 @@
+//! Limits in a Redis or Valkey that several proxies share: one script a decision, by the server's clock.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, IntoConnectionInfo, RedisResult, Script, ScriptInvocation};
+
+use super::pending::{Entry, Pending, Report};
+use super::reply::Reply;
+use crate::config::limits::{Limit, LimitStore, OnExhausted, OnStoreFailure};
+use crate::policy::limits::{Breaker, Claim, Denial, Standing, Used};
+
+/// Telling the store what was used may take longer: nobody waits for it.
+const REPORT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What a proxy holds counts for so long after its last word.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// Reports sent at once.
+const BATCH: usize = 256;
+
+/// All keys share this tag, so that a cluster keeps them on one node, as scripts ask for.
+const TAG: &str = "{streamgauge}";
+
+static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("admit.lua")));
+
+static REPORT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("report.lua")));
+
+/// What the store said of a request.
+pub(super) enum Answer {
+    /// Where each holder stands.
+    Admitted(Vec<Standing>),
+    Denied(Box<Denial>),
+}
+
+/// The store cannot be asked, or did not answer in time.
+#[derive(Debug)]
+pub(super) struct Away;
+
+pub(in crate::proxy) struct SharedStore {
+    client: Client,
+    connection: Mutex<Option<ConnectionManager>>,
+    breaker: Mutex<Breaker>,
+    /// This process, in the store's books.
+    owner: String,
+    numbers: AtomicU64,
+    /// Proxies that were alive when the store was last asked, this one included.
+    nodes: AtomicU32,
+    away: AtomicBool,
+    /// By limit: the share in use of the fullest holder met lately.
+    met: Mutex<HashMap<Arc<str>, f64>>,
+    pub(super) pending: Pending,
+    deadline: Duration,
+    pub(super) on_failure: OnStoreFailure,
+}
+
+impl SharedStore {
+    /// # Errors
+    /// What is wrong with the address; it is not repeated.
+    pub(super) fn new(store: &LimitStore) -> Result<Option<Self>, String> {
+        let Some(url) = &store.redis else { return Ok(None) };
+        // Fails where one is installed already, which is as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let wrong = |error: redis::RedisError| format!("`limits.redis`: {}", error.category());
+        let mut info = url.expose().into_connection_info().map_err(wrong)?;
+        if let Some(password) = &store.password {
+            let settings = info.redis_settings().clone().set_password(password.expose());
+            info = info.set_redis_settings(settings);
+        }
+        Ok(Some(Self {
+            client: Client::open(info).map_err(wrong)?,
+            connection: Mutex::default(),
+            breaker: Mutex::default(),
+            owner: uuid::Uuid::now_v7().simple().to_string(),
+            numbers: AtomicU64::new(0),
+            nodes: AtomicU32::new(1),
+            away: AtomicBool::new(false),
+            met: Mutex::default(),
+            pending: Pending::default(),
+            deadline: store.deadline,
+            on_failure: store.on_failure,
+        }))
+    }
+
+    /// A place in the store's books for one request.
+    pub(super) fn entry(&self, claims: &[Claim]) -> Entry {
+        Entry {
+            number: self.numbers.fetch_add(1, Ordering::Relaxed),
+            claims: claims.into(),
+            cut: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Takes all claims of `entry`, or none. Where it is not known whether they were taken, a report of the request's
+    /// end sets it right.
+    pub(super) async fn admit(&self, entry: &Entry, now: Duration) -> Result<Answer, Away> {
+        let reply = self.ask(entry, lease_ms(), now).await?;
+        self.meet(&entry.claims, &reply.standings);
+        Ok(match reply.refusal(&entry.claims) {
+            None => Answer::Admitted(reply.standings),
+            Some(denial) => Answer::Denied(Box::new(denial)),
+        })
+    }
+
+    /// Where the holders of `entry` stand, by limit. Takes nothing.
+    pub(super) async fn look(&self, entry: &Entry, now: Duration) -> Option<Vec<(Arc<str>, Standing)>> {
+        let reply = self.ask(entry, 0, now).await.ok()?;
+        let names = entry.claims.iter().map(|claim| Arc::clone(&claim.limit.name));
+        Some(names.zip(reply.standings).collect())
+    }
+
+    /// By limit: the share in use of the fullest holder met since the last call.
+    pub(super) fn fullest_met(&self) -> HashMap<Arc<str>, f64> {
+        std::mem::take(&mut *self.met.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn ask(&self, entry: &Entry, lease_ms: u64, now: Duration) -> Result<Reply, Away> {
+        if !self.lock().allows(now) {
+            return Err(Away);
+        }
+        let mut call = self.call(&ADMIT, entry, lease_ms);
+        for claim in entry.claims.iter() {
+            admit_args(&mut call, claim);
+        }
+        let Ok(mut connection) = self.connect() else { return Err(self.failed(now)) };
+        match tokio::time::timeout(self.deadline, call.invoke_async::<Vec<i64>>(&mut connection)).await {
+            Ok(Ok(numbers)) => {
+                self.answered();
+                let reply = Reply::read(&numbers, &entry.claims).ok_or(Away)?;
+                self.nodes.store(reply.nodes, Ordering::Relaxed);
+                Ok(reply)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(event = "limits.store_error", %error);
+                Err(self.failed(now))
+            }
+            Err(_) => Err(self.failed(now)),
+        }
+    }
+
+    fn meet(&self, claims: &[Claim], standings: &[Standing]) {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        for (claim, standing) in claims.iter().zip(standings) {
+            let used = [standing.tokens, standing.requests]
+                .into_iter()
+                .flatten()
+                .map(|allowance| 1.0 - allowance.remaining as f64 / allowance.limit.max(1) as f64);
+            let fullest = used.fold(0.0, f64::max);
+            let kept = met.entry(Arc::clone(&claim.limit.name)).or_insert(0.0);
+            *kept = kept.max(fullest);
+        }
+    }
+
+    /// Tells what waits to be told. True when all of it was.
+    pub(super) async fn tell(&self, now: Duration) -> bool {
+        let Ok(mut connection) = self.connect() else {
+            self.failed(now);
+            return false;
+        };
+        self.tell_over(&mut connection, now).await
+    }
+
+    /// The last words, over a connection of their own: the one that requests used ends with their runtime.
+    pub(super) async fn tell_last(&self, now: Duration) -> bool {
+        match self.client.get_multiplexed_async_connection().await {
+            Ok(mut connection) => {
+                let told = self.tell_over(&mut connection, now).await;
+                // Nothing is held any more: the others need not wait for the lease to run out.
+                let gone: RedisResult<()> =
+                    redis::cmd("ZREM").arg(owners()).arg(&self.owner).query_async(&mut connection).await;
+                told && gone.is_ok()
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Says that this proxy lives; also the way by which a store that is back is noticed without requests.
+    pub(super) async fn renew(&self, now: Duration) {
+        let Ok(mut connection) = self.connect() else { return };
+        let empty = Entry { number: u64::MAX, claims: Arc::new([]), cut: Arc::default() };
+        let renewed: Result<RedisResult<Vec<i64>>, _> = tokio::time::timeout(
+            REPORT_DEADLINE,
+            self.report(&empty, Used::default(), false).invoke_async(&mut connection),
+        )
+        .await;
+        match renewed {
+            Ok(Ok(_)) => self.answered(),
+            Ok(Err(_)) | Err(_) => _ = self.failed(now),
+        }
+    }
+
+    /// How many proxies share the limits, as far as is known.
+    pub(super) fn nodes(&self) -> u32 {
+        self.nodes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store did not answer when it was last asked.
+    pub(super) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    async fn tell_over(&self, connection: &mut (impl ConnectionLike + Send), now: Duration) -> bool {
+        loop {
+            let batch = self.pending.some(BATCH);
+            if batch.is_empty() {
+                return true;
+            }
+            for report in &batch {
+                if !self.tell_one(connection, report).await {
+                    self.failed(now);
+                    return false;
+                }
+                self.pending.told(report);
+            }
+            self.answered();
+        }
+    }
+
+    async fn tell_one(&self, connection: &mut (impl ConnectionLike + Send), report: &Report) -> bool {
+        let call = self.report(&report.entry, report.used, report.done);
+        match tokio::time::timeout(REPORT_DEADLINE, call.invoke_async::<Vec<i64>>(connection)).await {
+            Ok(Ok(exhausted)) => {
+                let wants_cut = |(claim, exhausted): (&Claim, &i64)| {
+                    let outran = report.used.tokens > claim.tokens;
+                    *exhausted == 1 && outran && claim.limit.on_exhausted == OnExhausted::Cut
+                };
+                if report.entry.claims.iter().zip(&exhausted).any(wants_cut) {
+                    report.entry.cut.store(true, Ordering::Relaxed);
+                }
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    fn report(&self, entry: &Entry, used: Used, done: bool) -> ScriptInvocation<'static> {
+        let mut call = self.call(&REPORT, entry, lease_ms());
+        call.arg(used.tokens).arg(used.cost).arg(u8::from(done));
+        for claim in entry.claims.iter() {
+            let tokens = claim.limit.tokens;
+            call.arg(claim.tokens)
+                .arg(tokens.map_or(0, |tokens| tokens.per_minute))
+                .arg(tokens.map_or(0, |tokens| tokens.burst))
+                .arg(claim.cost)
+                .arg(u8::from(has_budget(&claim.limit)));
+        }
+        call
+    }
+
+    fn call(&self, script: &'static Script, entry: &Entry, lease_ms: u64) -> ScriptInvocation<'static> {
+        let mut call = script.prepare_invoke();
+        call.key(owners()).key(format!("{TAG}:request:{}:{}", self.owner, entry.number));
+        for claim in entry.claims.iter() {
+            call.key(format!("{TAG}:cell:{}:{}", claim.limit.name, claim.holder));
+        }
+        call.arg(&self.owner).arg(lease_ms);
+        call
+    }
+
+    /// The connection of this process: it mends itself in the background.
+    fn connect(&self) -> RedisResult<ConnectionManager> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = &*connection {
+            return Ok(connection.clone());
+        }
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(1)))
+            .set_response_timeout(Some(REPORT_DEADLINE))
+            .set_number_of_retries(1)
+            .set_max_delay(Duration::from_millis(200));
+        let new = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
+        Ok(connection.insert(new).clone())
+    }
+
+    fn failed(&self, now: Duration) -> Away {
+        self.away.store(true, Ordering::Relaxed);
+        if self.lock().failed(now) {
+            tracing::warn!(
+                event = "limits.store_away",
+                mode = match self.on_failure {
+                    OnStoreFailure::Local => "local",
+                    OnStoreFailure::Reject => "reject",
+                },
+                nodes = self.nodes(),
+                "the shared store of the limits does not answer: is Redis running, and does limits.redis name it?"
+            );
+        }
+        Away
+    }
+
+    fn answered(&self) {
+        self.away.store(false, Ordering::Relaxed);
+        if self.lock().answered() {
+            tracing::info!(event = "limits.store_back", "the shared store of the limits answers again");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lease_ms() -> u64 {
+    u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn owners() -> String {
+    format!("{TAG}:owners")
+}
+
+fn admit_args(call: &mut ScriptInvocation<'_>, claim: &Claim) {
+    let limit = &claim.limit;
+    let tokens = limit.tokens;
+    call.arg(claim.tokens)
+        .arg(tokens.map_or(0, |tokens| tokens.per_minute))
+        .arg(tokens.map_or(0, |tokens| tokens.burst))
+        .arg(tokens.map_or(0, |tokens| tokens.debt))
+        .arg(limit.requests_per_minute.map_or(0, std::num::NonZeroU32::get))
+        .arg(limit.concurrent.unwrap_or(0))
+        .arg(claim.cost)
+        .arg(limit.cost_per_day.unwrap_or(0))
+        .arg(limit.cost_per_month.unwrap_or(0));
+}
+
+fn has_budget(limit: &Limit) -> bool {
+    limit.cost_per_day.is_some() || limit.cost_per_month.is_some()
+}

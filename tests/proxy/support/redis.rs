@@ -1,0 +1,78 @@
+//! Debian's redis-server as a process of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::{Child, Command};
+
+use super::soon;
+
+/// A running Redis on a unix socket, without persistence; ends with its owner.
+pub struct Redis {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Redis {
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let child = launch(directory.path());
+        let redis = Self { child, directory };
+        redis.answers().await;
+        redis
+    }
+
+    /// As the configuration names it.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// Kills it; what it knew is lost.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Starts it again at the same place.
+    pub async fn restart(&mut self) {
+        self.child = launch(self.directory.path());
+        self.answers().await;
+    }
+
+    /// Stops it from answering, and lets it go on.
+    pub fn pause(&self, paused: bool) {
+        let signal = if paused { "-STOP" } else { "-CONT" };
+        let pid = self.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("redis.sock")
+    }
+
+    async fn answers(&self) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let ping = async || {
+            let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+            redis::cmd("PING").query_async::<String>(&mut connection).await.ok()
+        };
+        soon("Redis", async {
+            while ping().await.is_none() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+fn launch(directory: &Path) -> Child {
+    let mut command = Command::new("redis-server");
+    command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no", "--unixsocket"]);
+    command.arg(directory.join("redis.sock")).arg("--dir").arg(directory);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command.spawn().expect("redis-server: `scripts/setup apt redis-server` installs it")
+}
