@@ -90,6 +90,11 @@ impl<'a> Flight<'a> {
         });
     }
 
+    /// Who calls is known better now.
+    pub(super) fn known(&mut self, client: ClientInfo) {
+        self.note(|record| record.client = client);
+    }
+
     pub(super) fn routed(&mut self, route: &Arc<str>) {
         self.live.routed(route);
         self.note(|record| record.route = Some(Arc::clone(route)));

@@ -186,6 +186,8 @@ impl Outcome {
 pub enum ErrorType {
     /// Malformed HTTP, or a request that the hygiene rules refuse.
     BadRequest,
+    /// No credential where one is needed, or one that is not right.
+    Unauthorized,
     Forbidden,
     NoRoute,
     TooLarge,
@@ -221,8 +223,9 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
+        Self::Unauthorized,
         Self::Forbidden,
         Self::NoRoute,
         Self::TooLarge,
@@ -255,6 +258,7 @@ impl ErrorType {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::NoRoute => "no_route",
             Self::TooLarge => "too_large",
