@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(15);
 const ASKED_GAP: Duration = Duration::from_secs(10);
 
 /// For one fetch as a whole.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Largest answer that is taken, in bytes.
 const ANSWER_MAX: usize = 256 << 10;

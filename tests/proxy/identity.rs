@@ -122,12 +122,20 @@ async fn an_apps_own_credentials_pass_untouched() {
 #[tokio::test]
 async fn a_trusted_proxys_user_is_believed_and_a_strangers_is_not() {
     let (upstream, mut seen) = recording(OK).await;
-    let identity = "[identity]\nrequired = true\nuser_header = \"x-remote-user\"\n";
+    let (entry, key) = key("alice");
+    let identity = format!("[identity]\nrequired = true\nuser_header = \"x-remote-user\"\n{entry}\n");
     let trusting = Proxy::start(&format!("{TRUSTING}{identity}{}", config(upstream.address, ROUTE))).await;
     let mut client = trusting.client().await;
     assert_eq!(client.get("/x", "x-remote-user: bob\r\nx-request-id: h1\r\n").await.status, 200);
     assert_eq!(soon("the request", seen.recv()).await.unwrap().header("x-remote-user"), Some("bob"));
     assert_eq!(trusting.record("h1").await["user.id"], "bob");
+    let both = format!("x-remote-user: bob\r\n{}", bearer(&key));
+    assert_eq!(client.get("/x", &both).await.status, 200);
+    assert_eq!(
+        soon("the request", seen.recv()).await.unwrap().all("x-remote-user"),
+        ["alice"],
+        "the key's word counts"
+    );
     refused(&client.get("/x", "x-user-id: bob\r\n").await, 401, "Authorization: Bearer");
     let twice = "x-remote-user: bob\r\nx-remote-user: root\r\n";
     refused(&client.get("/x", twice).await, 400, "more than once");

@@ -6,9 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::support::{Answer, Proxy, Seen, Upstream, config, soon};
+use crate::versions::{authority, install_crypto, server_config};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -203,6 +205,17 @@ async fn an_endpoint_that_fails_blocks_nobody() {
     let (upstream, _seen) = recording(OK).await;
     let issuer = Issuer::ec("a");
     let large = format!("{{\"keys\": [], \"x\": \"{}\"}}", "x".repeat(300 << 10));
+    let silent = Upstream::start(|mut conn| async move { conn.closed().await }).await;
+    let silence = Proxy::start(&format!(
+        "[identity.jwt]\njwks_url = \"http://{}/\"\n{JWT}{}",
+        silent.address,
+        config(upstream.address, ROUTE)
+    ))
+    .await;
+    let line = silence.line("the failure", |line| line["event"] == "identity.keys_failed").await;
+    assert!(line["reason"].as_str().unwrap().contains("did not answer"), "{line}");
+    assert_eq!(call(&silence, &issuer.sign(&good()), "none").await.status, 503);
+
     for (bytes, reason) in [
         ("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned(), "status 500"),
         (
@@ -224,4 +237,48 @@ async fn an_endpoint_that_fails_blocks_nobody() {
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{}", answer.text());
         assert_eq!(call(&proxy, "opaque", "app").await.status, 200, "who needs no keys is served");
     }
+}
+
+/// A JWKS endpoint over https, and its authority's PEM.
+async fn https_endpoint(body: String) -> (std::net::SocketAddr, String) {
+    install_crypto();
+    let (ca, certificate, key) = authority();
+    let tls = tokio_rustls::TlsAcceptor::from(server_config(&certificate, &key, &[]));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (tls, answer) = (tls.clone(), http(&body));
+            tokio::spawn(async move {
+                // A client that trusts nobody here ends the handshake.
+                let Ok(mut stream) = tls.accept(stream).await else { return };
+                let mut head = vec![0; 4096];
+                let read = stream.read(&mut head).await.unwrap();
+                assert!(head[..read].starts_with(b"GET /keys HTTP/1.1\r\n"));
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    (address, ca)
+}
+
+#[tokio::test]
+async fn keys_come_over_https_from_those_alone_whom_the_system_trusts() {
+    let (upstream, _seen) = recording(OK).await;
+    let issuer = Issuer::ec("a");
+    let (keys, ca) = https_endpoint(issuer.published()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let trusted = directory.path().join("trusted.pem");
+    std::fs::write(&trusted, ca).unwrap();
+    let url = format!("https://localhost:{}/keys", keys.port());
+    let text = format!("[identity.jwt]\njwks_url = \"{url}\"\n{JWT}{}", config(upstream.address, ROUTE));
+    let proxy = Proxy::start_with(&text, &[("SSL_CERT_FILE", trusted.to_str().unwrap())]).await;
+    assert_eq!(call(&proxy, &issuer.sign(&good()), "https").await.status, 200);
+
+    let proxy = Proxy::start(&text).await;
+    let line = proxy.line("the failure", |line| line["event"] == "identity.keys_failed").await;
+    assert!(line["reason"].as_str().unwrap().contains("TLS"), "{line}");
+    assert_eq!(call(&proxy, &issuer.sign(&good()), "distrusted").await.status, 503);
 }

@@ -70,6 +70,14 @@ fn rules(algorithms: &[Algorithm]) -> JwtRules {
     }
 }
 
+thread_local! {
+    /// An algorithm of each kind of public key, and a key for it.
+    static EACH: Vec<(Algorithm, KeySet)> = [Issuer::rsa(Algorithm::RS256), Issuer::rsa(Algorithm::PS256), Issuer::ec(), Issuer::ed()]
+        .iter()
+        .map(|issuer| (issuer.algorithm, key_set(&[issuer])))
+        .collect();
+}
+
 fn good() -> Value {
     json!({ "sub": "alice", "iss": "https://id", "aud": "chat", "exp": NOW + 600, "team": "search" })
 }
@@ -249,6 +257,15 @@ proptest! {
         if let Some(read) = Token::read(&token) {
             let verdict = read.verify(&rules(&[Algorithm::HS256]), Some(&keys), Duration::from_secs(NOW));
             prop_assert!(verdict.is_err(), "{}", token);
+        }
+    }
+
+    #[test]
+    fn no_signature_of_any_length_panics(signature in "[A-Za-z0-9_-]{1,400}") {
+        for (algorithm, keys) in EACH.with(Clone::clone) {
+            let token = format!("{}.{}.{signature}", part(&json!({ "alg": algorithm })), part(&good()));
+            let verdict = verify(&rules(&[algorithm]), &keys, &token);
+            prop_assert!(matches!(verdict, Err(TokenFault::Signature | TokenFault::Malformed)), "{verdict:?}");
         }
     }
 
