@@ -39,7 +39,8 @@ pub(super) struct Caller {
 impl Caller {
     /// As the record tells of it.
     pub(super) fn client(&self) -> ClientInfo {
-        ClientInfo { address: self.address, user: self.identity.user.clone() }
+        let Identity { user, team, key } = self.identity.clone();
+        ClientInfo { address: self.address, user, team, key }
     }
 }
 

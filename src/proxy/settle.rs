@@ -37,7 +37,7 @@ impl<'a> Flight<'a> {
             trace: TraceIds { trace_id: 0, span_id: 0, parent: None, link: None, sampled: false },
             started: SystemTime::now(),
             duration: Duration::ZERO,
-            client: ClientInfo { address: None, user: None },
+            client: ClientInfo::default(),
             request,
             route: None,
             served_by: None,

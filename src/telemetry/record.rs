@@ -52,12 +52,16 @@ pub struct TraceIds {
     pub sampled: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ClientInfo {
     /// `None` on a unix socket.
     pub address: Option<SocketAddr>,
     /// From a trusted peer, or an authenticated identity.
     pub user: Option<Arc<str>>,
+    /// From an authenticated identity.
+    pub team: Option<Arc<str>>,
+    /// The public id of the API key that was sent.
+    pub key: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::support::{Answer, Proxy, config, soon};
 use crate::tokens::{self, Issuer, recording};
+use crate::versions::{h2_get, h2_on};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -48,7 +49,10 @@ async fn a_key_says_who_calls_and_stays_here() {
         let request = soon("the request", seen.recv()).await.unwrap();
         assert!(!request.head.contains(&key), "our key is for us alone: {}", request.head);
         assert_eq!(request.all("x-user-id"), ["alice"], "the backend reads whom the key names");
-        assert_eq!(proxy.record(id).await["user.id"], "alice");
+        let record = proxy.record(id).await;
+        assert_eq!((&record["user.id"], &record["team"]), (&"alice".into(), &"search".into()));
+        let hash = entry.split("sha256:").nth(1).unwrap();
+        assert_eq!(record["key"], hash[..12], "the key's public id");
     }
     refused(&client.get("/x", "").await, 401, "Authorization: Bearer");
     refused(&client.get("/x", "x-user-id: alice\r\n").await, 401, "Authorization: Bearer");
@@ -57,6 +61,30 @@ async fn a_key_says_who_calls_and_stays_here() {
     assert_eq!(upstream.connections(), 1, "no refusal reached the upstream");
     let line = proxy.line("the refusal's record", |line| line["error_type"] == "unauthorized").await;
     assert_eq!(line["outcome"], "rejected");
+}
+
+#[tokio::test]
+async fn streams_of_one_http2_connection_are_judged_one_by_one() {
+    let (upstream, mut seen) = recording(OK).await;
+    let (entry, key) = key("alice");
+    let text = |keys: &str| format!("[identity]\nrequired = true\n{keys}\n{}", config(upstream.address, ROUTE));
+    let proxy = Proxy::start(&text(&entry)).await;
+    let mut send = h2_on(tokio::net::TcpStream::connect(proxy.listen).await.unwrap()).await;
+    let known = || {
+        let get = http::Request::get("http://app.test/x");
+        get.header("authorization", format!("Bearer {key}")).header("x-user-id", "mallory").body(()).unwrap()
+    };
+    let (answer, _, _) = h2_get(&mut send, known(), None).await.unwrap();
+    assert_eq!(answer.status, 200);
+    let request = soon("the request", seen.recv()).await.unwrap();
+    assert!(request.header("authorization").is_none() && request.all("x-user-id") == ["alice"], "{}", request.head);
+    let stranger = http::Request::get("http://app.test/x").body(()).unwrap();
+    let (answer, _, _) = h2_get(&mut send, stranger, None).await.unwrap();
+    assert_eq!((answer.status.as_u16(), &answer.headers["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
+    proxy.write_config(&text(""));
+    proxy.line("the reload", |line| line["event"] == "config.reloaded").await;
+    let (answer, text, _) = h2_get(&mut send, known(), None).await.unwrap();
+    assert_eq!(answer.status, 401, "{text}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstr
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
 
 /// An HTTP/2 connection on `stream`.
-async fn h2_on<S>(stream: S) -> h2::client::SendRequest<Bytes>
+pub async fn h2_on<S>(stream: S) -> h2::client::SendRequest<Bytes>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -24,7 +24,7 @@ where
 }
 
 /// One h2 exchange: status, headers, body, trailers; `Err` when the stream was reset.
-async fn h2_get(
+pub async fn h2_get(
     send: &mut h2::client::SendRequest<Bytes>,
     request: http::Request<()>,
     body: Option<&'static str>,

@@ -95,8 +95,11 @@ impl<'a> Token<'a> {
         validation.required_spec_claims.clear();
         (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
         decode(self.text, &key.key, &validation).map(|token| token.claims).map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature => TokenFault::Signature,
-            _ => TokenFault::Malformed,
+            ErrorKind::Base64(_) | ErrorKind::Json(_) | ErrorKind::Utf8(_) | ErrorKind::InvalidToken => {
+                TokenFault::Malformed
+            }
+            // A key that is none, as a point beside its curve, signed nothing either.
+            _ => TokenFault::Signature,
         })
     }
 }

@@ -187,6 +187,18 @@ fn keys_are_found_by_name() {
 }
 
 #[test]
+fn a_key_that_is_none_verifies_nothing_and_hides_no_other() {
+    let issuer = Issuer { kid: None, ..Issuer::ec() };
+    let zero = "A".repeat(43);
+    let beside_the_curve = json!({ "kty": "EC", "crv": "P-256", "x": zero, "y": zero });
+    let text = json!({ "keys": [beside_the_curve, issuer.published()] }).to_string();
+    let both = KeySet::parse(text.as_bytes()).unwrap();
+    let rules = rules(&[Algorithm::ES256]);
+    assert!(verify(&rules, &both, &issuer.sign(&good())).is_ok());
+    assert_eq!(verify(&rules, &both, &Issuer { kid: None, ..Issuer::ec() }.sign(&good())), Err(TokenFault::Signature));
+}
+
+#[test]
 fn times_count_with_their_leeway() {
     for (changes, verdict) in [
         (json!({ "exp": NOW - 59 }), None),
