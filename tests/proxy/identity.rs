@@ -57,7 +57,7 @@ async fn a_key_says_who_calls_and_stays_here() {
     refused(&client.get("/x", "").await, 401, "Authorization: Bearer");
     refused(&client.get("/x", "x-user-id: alice\r\n").await, 401, "Authorization: Bearer");
     refused(&client.get("/x", &bearer("sk-other")).await, 401, "not taken here");
-    refused(&client.get("/x", &bearer(&format!("{}0", &key[..45]))).await, 401, "not known");
+    refused(&client.get("/x", &bearer(&format!("{key}0"))).await, 401, "not known");
     assert_eq!(upstream.connections(), 1, "no refusal reached the upstream");
     let line = proxy.line("the refusal's record", |line| line["error_type"] == "unauthorized").await;
     assert_eq!(line["outcome"], "rejected");
