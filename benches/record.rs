@@ -80,7 +80,7 @@ impl Names {
             trace: TraceIds { trace_id: 1, span_id: 1, parent: None, link: None, sampled },
             started: SystemTime::now(),
             duration: phases.total(),
-            client: ClientInfo { address: Some(([127, 0, 0, 1], 4711).into()), user: None },
+            client: ClientInfo { address: Some(([127, 0, 0, 1], 4711).into()), ..ClientInfo::default() },
             request: RequestInfo {
                 method: Arc::clone(&self.method),
                 path: Arc::clone(&self.path),

@@ -1,5 +1,7 @@
 //! The configuration in effect as JSON, by the names of the file. Secrets are masked, and so is what a URL may hide.
 
+mod identity;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,6 +18,7 @@ pub(super) fn settings(settings: &Settings) -> Value {
         "server": server(&settings.server),
         "cors": settings.cors.as_ref().map(cors),
         "telemetry": telemetry(&settings.telemetry),
+        "identity": settings.identity.as_ref().map(identity::identity),
         "upstream": settings.upstreams.iter().map(|upstream| self::upstream(upstream)).collect::<Vec<_>>(),
         "route": settings.routes.iter().map(|route| self::route(route)).collect::<Vec<_>>(),
         "limit": settings.limits.iter().map(|limit| self::limit(limit)).collect::<Vec<_>>(),

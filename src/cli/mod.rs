@@ -1,6 +1,7 @@
 //! The command line.
 
 mod healthcheck;
+mod key;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -44,6 +45,9 @@ enum Command {
     },
     /// Print the JSON Schema of the config file, for editors.
     Schema,
+    /// API keys of clients.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Exit with 0 when a running proxy is ready, with 1 when not.
     Healthcheck {
         /// The proxy's admin address: `http://127.0.0.1:9090`, `127.0.0.1:9090` or `unix:/path`.
@@ -55,6 +59,19 @@ enum Command {
         /// Where it listens.
         #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
         listen: SocketAddr,
+    },
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Print a new key, once, and the config file's entry with its hash.
+    New {
+        /// Whose key it is.
+        #[arg(long, value_name = "NAME", required_unless_present = "team")]
+        user: Option<String>,
+        /// The team that the user belongs to; without a user, the key is the team's.
+        #[arg(long, value_name = "NAME")]
+        team: Option<String>,
     },
 }
 
@@ -126,6 +143,10 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run(options),
         Command::Check { config } => check(&config),
         Command::Schema => print_schema(),
+        Command::Key(KeyCommand::New { user, team }) => key::new(user.as_deref(), team.as_deref()).map(|text| {
+            say(&text);
+            ExitCode::SUCCESS
+        }),
         Command::Healthcheck { admin } => healthcheck::ask(&admin).map(|()| ExitCode::SUCCESS),
         Command::Demo { listen } => {
             crate::demo::run(listen).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())

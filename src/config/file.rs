@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod identity;
 mod limits;
 
+pub use identity::{AlgorithmWord, IdentityTable, JwtTable, KeyTable};
 pub use limits::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
 
 use super::units::{At, DurationText, OneOrMany, SizeText, Table};
@@ -22,6 +24,7 @@ pub struct File {
     /// Absent: the backend's own CORS headers pass untouched.
     pub cors: Option<Table<CorsTable>>,
     pub telemetry: Option<Table<TelemetryTable>>,
+    pub identity: Option<Table<IdentityTable>>,
     /// The backends.
     #[serde(default)]
     pub upstream: Vec<Table<UpstreamTable>>,

@@ -9,6 +9,7 @@ pub mod defaults;
 mod file;
 mod glob;
 pub mod grammar;
+pub mod identity;
 pub mod limits;
 mod problems;
 mod read;

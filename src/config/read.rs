@@ -116,7 +116,7 @@ fn cut_wrong_brackets(root: &mut DeTable<'_>, lost: &mut Vec<(usize, String)>, p
             ("upstream" | "route" | "limit", DeValue::Table(_)) => {
                 format!("[{name}] must be [[{name}]], with two brackets: there may be several")
             }
-            ("server" | "cors" | "telemetry" | "limits", DeValue::Array(_)) => {
+            ("server" | "cors" | "telemetry" | "identity" | "limits", DeValue::Array(_)) => {
                 format!("[[{name}]] must be [{name}], with one bracket: there is only one")
             }
             _ => continue,

@@ -11,7 +11,7 @@ fn the_example_holds_every_key() {
     assert!(keys.len() > 50, "{} keys", keys.len());
     for key in keys {
         let is_there = |at: usize| {
-            text[..at].ends_with(['\n', ' ', '{', '['])
+            text[..at].ends_with(['\n', ' ', '{', '[', '.'])
                 && [" =", "]"].iter().any(|after| text[at + key.len()..].starts_with(after))
         };
         assert!(text.match_indices(&key).any(|(at, _)| is_there(at)), "the example lacks `{key}`");
@@ -47,6 +47,8 @@ fn the_schema_tells_the_real_defaults() {
         ("ServerTable", "[server]", ""),
         ("CorsTable", "[cors]", "origins = [\"https://a\"]\n"),
         ("TelemetryTable", "[telemetry]", ""),
+        ("IdentityTable", "[identity]", ""),
+        ("JwtTable", "[identity.jwt]", "jwks_file = \"jwks.json\"\n"),
         ("UpstreamTable", "[[upstream]]", "url = \"http://h\"\n"),
         ("RouteTable", "[[route]]", ""),
         ("TimeoutsTable", "[[route]]\n[route.timeouts]", ""),

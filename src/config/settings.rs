@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::identity::IdentityRules;
 use super::limits::{Limit, LimitStore};
 use crate::llm::{Dialect, PlainRules};
 
@@ -17,6 +18,8 @@ pub struct Settings {
     /// Absent: the backend's own CORS passes untouched.
     pub cors: Option<Cors>,
     pub telemetry: Telemetry,
+    /// Absent: trusted proxies alone say who calls, in `x-user-id`.
+    pub identity: Option<IdentityRules>,
     pub upstreams: Vec<Arc<Upstream>>,
     /// In file order; the first that matches wins. Never empty.
     pub routes: Vec<Arc<Route>>,

@@ -3,20 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::header::HeaderName;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 use crate::config::settings::{ContinueTraces, Settings};
-use crate::policy::identity::Identity;
+use crate::policy::identity::{Identity, Source};
 use crate::policy::trust;
 use crate::telemetry::record::{ClientInfo, TraceIds};
 use crate::telemetry::{ids, trace_context};
 
 /// Longest request id taken over from a client, in bytes.
 const REQUEST_ID_MAX: usize = 128;
-
-/// Longest user name taken over from a trusted proxy, in bytes.
-const USER_MAX: usize = 256;
 
 /// What is known of the caller. The proof that hygiene and trust were looked at.
 pub(super) struct Caller {
@@ -31,13 +29,18 @@ pub(super) struct Caller {
     pub(super) continued: bool,
     /// The client's own address; `None` on a unix socket.
     pub(super) address: Option<SocketAddr>,
+    /// Nobody in particular, until identity was looked at.
     pub(super) identity: Identity,
+    pub(super) source: Source,
+    /// The header in which we tell upstreams the user whom a credential named.
+    pub(super) vouched: Option<HeaderName>,
 }
 
 impl Caller {
     /// As the record tells of it.
     pub(super) fn client(&self) -> ClientInfo {
-        ClientInfo { address: self.address, user: self.identity.user.clone() }
+        let Identity { user, team, key } = self.identity.clone();
+        ClientInfo { address: self.address, user, team, key }
     }
 }
 
@@ -48,11 +51,20 @@ pub(super) fn identify(session: &ServerSession, settings: &Settings) -> Caller {
     let trusted = trust::is_trusted(&settings.server.trusted_proxies, peer.map(|peer| peer.ip()));
     let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let trace = trace_ids(head, trusted, settings);
-    let user = if trusted { text(head, "x-user-id", USER_MAX).map(Arc::from) } else { None };
     let address = client_address(head, peer, trusted, settings);
-    let identity = Identity { user, ..Identity::default() };
     let continued = trace.parent.is_some();
-    Caller { peer, trusted, tls, request_id: request_id(head), trace, continued, address, identity }
+    Caller {
+        peer,
+        trusted,
+        tls,
+        request_id: request_id(head),
+        trace,
+        continued,
+        address,
+        identity: Identity::default(),
+        source: Source::default(),
+        vouched: None,
+    }
 }
 
 fn trace_ids(head: &RequestHeader, trusted: bool, settings: &Settings) -> TraceIds {

@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::cors;
 use super::drain::DrainStage;
 use super::hold::{Hold, Line};
+use super::identity;
 use super::open::{self, Asked};
 use super::reject::{self, Rejection, ReplyTo};
 use super::relay::{self, Passing};
@@ -94,8 +95,8 @@ async fn walk(
     let caller = caller::identify(session, settings);
     flight.identified(&caller.request_id, caller.trace, caller.client());
     let cors = cors::decide(settings.cors.as_ref(), session.req_header());
-    let visit = Visit { shared, generation, caller, cors };
-    let stop = match stages(&visit, session, flight).await {
+    let mut visit = Visit { shared, generation, caller, cors };
+    let stop = match stages(&mut visit, session, flight).await {
         Ok(ending) => return ending,
         Err(stop) => stop,
     };
@@ -116,8 +117,8 @@ async fn walk(
     }
 }
 
-async fn stages(visit: &Visit<'_>, session: &mut ServerSession, flight: &mut Flight<'_>) -> Result<Ending, Stop> {
-    let server = &visit.settings().server;
+async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut Flight<'_>) -> Result<Ending, Stop> {
+    let server = &visit.generation.settings.server;
     look_over(session.req_header_mut())?;
     if let Decision::Preflight(headers) = &visit.cors {
         return Ok(cors::answer_preflight(session, flight, headers, &visit.caller.request_id).await);
@@ -126,6 +127,9 @@ async fn stages(visit: &Visit<'_>, session: &mut ServerSession, flight: &mut Fli
         let message = "Too many requests are in progress. Try again in a second.";
         return Err(Rejection::overloaded(ErrorType::Overloaded, message).into());
     };
+    identity::establish(visit.shared, visit.generation, session.req_header_mut(), &mut visit.caller)?;
+    flight.known(visit.caller.client());
+    let visit = &*visit;
     let admitted = admit::admit(session, flight, server).await?;
     flight.asks(&admitted.facts);
     #[cfg(test)]

@@ -12,6 +12,7 @@ use super::ratelimit;
 use super::route::Routed;
 use crate::config::settings::{Endpoint, HostPolicy, Secret};
 use crate::llm::Dialect;
+use crate::policy::identity::CREDENTIAL_HEADERS;
 use crate::policy::limits::Standing;
 use crate::policy::routing;
 use crate::telemetry::record::Phase;
@@ -33,11 +34,10 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 const OURS: [HeaderName; 3] =
     [header::EXPECT, HeaderName::from_static("http2-settings"), HeaderName::from_static("traceparent")];
 
-/// Request headers that a backend may believe, so that only a trusted proxy may set them.
-const BELIEVED: [&str; 9] = [
+/// Request headers that a backend may believe, so that only a trusted proxy may set them. Identity sees to the user's.
+const BELIEVED: [&str; 8] = [
     "forwarded",
     "x-real-ip",
-    "x-user-id",
     "x-forwarded-for",
     "x-forwarded-proto",
     "x-forwarded-host",
@@ -84,6 +84,10 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     }
     if let Some(key) = &out.routed.target.upstream.api_key {
         credentials(&mut head, key, out.llm)?;
+        // Our users' names are none of a hosted API's business.
+        if let Some(name) = &out.caller.vouched {
+            head.remove_header(name);
+        }
     }
     join_cookies(&mut head)?;
     framing(&mut head, out)?;
@@ -166,7 +170,7 @@ fn forwarding(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<(
 
 /// The upstream's own key in place of whatever the client sent.
 fn credentials(head: &mut RequestHeader, key: &Secret, llm: Option<Dialect>) -> pingora::Result<()> {
-    for name in ["authorization", "x-api-key", "api-key", "cookie"] {
+    for name in CREDENTIAL_HEADERS.into_iter().chain(["cookie"]) {
         head.remove_header(name);
     }
     let (name, text) = match llm {

@@ -9,7 +9,7 @@
 //!                                                        upstream
 //! ```
 //!
-//! `exchange` walks through the stages; `reject` answers where one of them says no. What outlives a request is in `state`,
+//! Between `caller` and `admit`, `identity` judges credentials. `exchange` walks through the stages; `reject` answers where one of them says no. What outlives a request is in `state`,
 //! `pool`, `drain` and `gate`.
 
 mod accept;
@@ -25,12 +25,14 @@ mod exchange;
 mod gate;
 mod headers;
 mod hold;
+mod identity;
 mod limiter;
 mod open;
 mod pool;
 mod ratelimit;
 mod reject;
 mod relay;
+mod remote_keys;
 mod reserve;
 mod route;
 mod send;

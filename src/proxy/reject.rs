@@ -160,6 +160,9 @@ fn head_of(rejection: &Rejection, length: usize) -> pingora::Result<ResponseHead
     head.insert_header("content-length", length.to_string())?;
     head.insert_header("cache-control", "no-store")?;
     ratelimit::insert(&mut head, &rejection.standing)?;
+    if rejection.status == 401 {
+        head.insert_header("www-authenticate", "Bearer")?;
+    }
     if let Some(seconds) = rejection.retry_after {
         head.insert_header("retry-after", seconds.to_string())?;
     }

@@ -37,7 +37,7 @@ impl<'a> Flight<'a> {
             trace: TraceIds { trace_id: 0, span_id: 0, parent: None, link: None, sampled: false },
             started: SystemTime::now(),
             duration: Duration::ZERO,
-            client: ClientInfo { address: None, user: None },
+            client: ClientInfo::default(),
             request,
             route: None,
             served_by: None,
@@ -88,6 +88,11 @@ impl<'a> Flight<'a> {
             record.trace = trace;
             record.client = client;
         });
+    }
+
+    /// Who calls is known better now.
+    pub(super) fn known(&mut self, client: ClientInfo) {
+        self.note(|record| record.client = client);
     }
 
     pub(super) fn routed(&mut self, route: &Arc<str>) {

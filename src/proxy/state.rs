@@ -8,10 +8,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
+use tokio::sync::Notify;
 
 use super::drain::Drain;
 use super::limiter::Limiter;
 use super::pool::Pool;
+use super::remote_keys::RemoteKeys;
 use crate::config::Settings;
 use crate::telemetry::Telemetry;
 
@@ -31,6 +33,8 @@ pub struct Shared {
     pub(super) connector: Connector,
     pub(super) connections: super::gate::Gate,
     pub(super) streams: super::gate::Gate,
+    /// Wakes who fetches the keys of tokens.
+    pub(super) keys_wanted: Notify,
     numbers: AtomicU64,
 }
 
@@ -41,6 +45,8 @@ pub struct Generation {
     pub settings: Settings,
     /// By upstream name.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    /// The keys of tokens, where they are at a URL.
+    pub(super) remote_keys: Option<Arc<RemoteKeys>>,
 }
 
 impl Shared {
@@ -57,6 +63,7 @@ impl Shared {
             connector: Connector::new(Some(options)),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),
+            keys_wanted: Notify::new(),
             numbers: AtomicU64::new(1),
         })
     }
@@ -67,6 +74,7 @@ impl Shared {
         let number = self.numbers.fetch_add(1, Ordering::AcqRel) + 1;
         let next = Generation::build(number, settings, Some(&self.generation.load()));
         self.generation.store(Arc::new(next));
+        self.keys_wanted.notify_one();
         number
     }
 
@@ -97,6 +105,7 @@ impl Generation {
                 (upstream.name.clone(), pool)
             })
             .collect();
-        Self { number, settings, pools }
+        let remote_keys = RemoteKeys::follow(&settings, previous.and_then(|old| old.remote_keys.as_ref()));
+        Self { number, settings, pools, remote_keys }
     }
 }

@@ -1,4 +1,4 @@
-//! What goes on beside the requests: names are looked up again, configurations are reloaded, limits are tidied up.
+//! What goes on beside the requests: names are looked up again, keys fetched, configurations reloaded, limits tidied up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,12 +37,14 @@ impl Background {
 impl Service for Background {
     async fn start_service(&mut self, _table: Option<ListenFds>, shutdown: ShutdownWatch, _listeners_per_fd: usize) {
         let lookups = look_up_names(&self.shared);
+        let keys = self.shared.keep_keys_fresh();
         let limits = keep_limits(&self.shared);
         let store = self.shared.limiter.keep_store();
         let reloads = self.reloader.run(&mut self.requests, shutdown);
         // The others never end by themselves; the reloader ends with the server.
         tokio::select! {
             () = lookups => {}
+            () = keys => {}
             () = limits => {}
             () = store => {}
             () = reloads => {}

@@ -130,7 +130,8 @@ fn settle_limits(shared: &Shared) {
     }
 }
 
-/// What must have happened before the first request: names are looked up, and a SIGHUP does not end the process.
+/// What must have happened before the first request: names are looked up, the keys of tokens are fetched, and a SIGHUP
+/// does not end the process.
 fn prepare(shared: &Shared) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -145,7 +146,10 @@ fn prepare(shared: &Shared) {
             tracing::warn!(%error, "cannot listen for SIGHUP");
         }
         // A slow name server must not keep everything else from being served.
-        let _ = tokio::time::timeout(FIRST_LOOKUP_TIMEOUT, shared.resolve_all()).await;
+        let _ = tokio::time::timeout(FIRST_LOOKUP_TIMEOUT, async {
+            tokio::join!(shared.resolve_all(), shared.fetch_keys())
+        })
+        .await;
     });
     // A lookup that hangs must not hang us.
     runtime.shutdown_background();

@@ -133,6 +133,8 @@ pub(crate) fn render_json(record: &Record, out: &mut String) {
     line.text("trace_id", ids::hex(record.trace.trace_id, &mut trace));
     line.text("span_id", ids::hex(u128::from(record.trace.span_id), &mut span));
     line.text_if(names::USER_ID, record.client.user.as_deref());
+    line.text_if("team", record.client.team.as_deref());
+    line.text_if("key", record.client.key.as_deref());
     if let Some(address) = record.client.address {
         line.text(names::CLIENT_ADDRESS, &address.ip().to_canonical().to_string());
     }

@@ -31,6 +31,7 @@ mod samples;
 pub mod semconv;
 #[cfg(feature = "server")]
 mod span_events;
+#[cfg(feature = "server")]
 pub mod spans;
 pub mod trace_context;
 

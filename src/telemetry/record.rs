@@ -52,12 +52,16 @@ pub struct TraceIds {
     pub sampled: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ClientInfo {
     /// `None` on a unix socket.
     pub address: Option<SocketAddr>,
     /// From a trusted peer, or an authenticated identity.
     pub user: Option<Arc<str>>,
+    /// From an authenticated identity.
+    pub team: Option<Arc<str>>,
+    /// The public id of the API key that was sent.
+    pub key: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -188,6 +192,8 @@ impl Outcome {
 pub enum ErrorType {
     /// Malformed HTTP, or a request that the hygiene rules refuse.
     BadRequest,
+    /// No credential where one is needed, or one that is not right.
+    Unauthorized,
     Forbidden,
     NoRoute,
     TooLarge,
@@ -223,8 +229,9 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
+        Self::Unauthorized,
         Self::Forbidden,
         Self::NoRoute,
         Self::TooLarge,
@@ -257,6 +264,7 @@ impl ErrorType {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::NoRoute => "no_route",
             Self::TooLarge => "too_large",

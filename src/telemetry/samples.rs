@@ -24,7 +24,7 @@ pub(crate) fn plain() -> Record {
         trace: TraceIds { trace_id: 0xabc, span_id: 0x1, parent: None, link: None, sampled: true },
         started: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
         duration: phases.total(),
-        client: ClientInfo { address: Some("192.0.2.7:4711".parse().unwrap()), user: None },
+        client: ClientInfo { address: Some("192.0.2.7:4711".parse().unwrap()), ..ClientInfo::default() },
         request: RequestInfo { method: "GET".into(), path: "/docs".into(), http_version: "1.1" },
         route: Some("all".into()),
         served_by: Some(ServedBy { upstream: "fastapi".into(), variant: "fastapi".into() }),

@@ -12,7 +12,7 @@ const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstr
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
 
 /// An HTTP/2 connection on `stream`.
-async fn h2_on<S>(stream: S) -> h2::client::SendRequest<Bytes>
+pub async fn h2_on<S>(stream: S) -> h2::client::SendRequest<Bytes>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -24,7 +24,7 @@ where
 }
 
 /// One h2 exchange: status, headers, body, trailers; `Err` when the stream was reset.
-async fn h2_get(
+pub async fn h2_get(
     send: &mut h2::client::SendRequest<Bytes>,
     request: http::Request<()>,
     body: Option<&'static str>,
@@ -211,7 +211,7 @@ async fn h2_upstreams_are_spoken_to_in_h2_and_trailers_pass() {
 }
 
 /// A certificate authority's PEM, and a server configuration signed by it for `localhost`.
-fn authority() -> (String, String, String) {
+pub fn authority() -> (String, String, String) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -223,7 +223,7 @@ fn authority() -> (String, String, String) {
     (ca_pem, certificate.pem(), key.serialize_pem())
 }
 
-fn server_config(certificate: &str, key: &str, alpn: &[&[u8]]) -> Arc<tokio_rustls::rustls::ServerConfig> {
+pub fn server_config(certificate: &str, key: &str, alpn: &[&[u8]]) -> Arc<tokio_rustls::rustls::ServerConfig> {
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
@@ -233,7 +233,7 @@ fn server_config(certificate: &str, key: &str, alpn: &[&[u8]]) -> Arc<tokio_rust
     Arc::new(config)
 }
 
-fn install_crypto() {
+pub fn install_crypto() {
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
 }
 

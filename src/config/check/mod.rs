@@ -1,6 +1,7 @@
 //! From the file as written to [`Settings`]: every problem at once, each with its place and the words to mend it.
 
 mod browser;
+mod identity;
 mod limit;
 mod route;
 mod server;
@@ -102,12 +103,13 @@ fn check(readable: Readable, mut checker: Checker<'_>) -> Settings {
     let server = checker.server(file.server.as_ref());
     let cors = file.cors.as_ref().map(|cors| checker.cors(cors, &readable));
     let telemetry = checker.telemetry(file.telemetry.as_ref());
+    let identity = file.identity.as_ref().map(|identity| checker.identity(identity, &readable));
     let upstreams = checker.upstreams(&readable);
     let limits = checker.limits(&readable);
     let limit_store = checker.limit_store(file.limits.as_ref());
     let routes = checker.routes(&readable, &upstreams, &limits);
     let upstreams = upstreams.into_iter().map(|declared| declared.upstream).collect();
-    Settings { server, cors, telemetry, upstreams, routes, limits, limit_store, files: checker.files }
+    Settings { server, cors, telemetry, identity, upstreams, routes, limits, limit_store, files: checker.files }
 }
 
 fn process_env(name: &str) -> Option<String> {

@@ -25,6 +25,7 @@ pub(in crate::config) fn files(path: &Path) -> io::Result<String> {
     match path.to_str() {
         Some("conf/cert.pem" | "conf/ca.pem") => Ok("-----BEGIN CERTIFICATE-----\nAA==\n".to_owned()),
         Some("conf/key.pem") => Ok("-----BEGIN EC PRIVATE KEY-----\nAA==\n".to_owned()),
+        Some("conf/jwks.json") => Ok(include_str!("golden/jwks.json").to_owned()),
         Some("conf/internal.key") => Ok("file-canary-secret\n".to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
@@ -106,7 +107,7 @@ fn the_whole_example_is_right() {
     assert_eq!((&*chat.targets[1].name, chat.targets[1].path.as_deref()), ("next", Some("/v1")));
     assert!(chat.timeouts.stall_set && chat.timeouts.total_set);
     assert_eq!(chat.headers, [("x-tier".to_owned(), "gold".to_owned())]);
-    let files = ["conf/cert.pem", "conf/key.pem", "conf/ca.pem", "conf/internal.key"];
+    let files = ["conf/cert.pem", "conf/key.pem", "conf/jwks.json", "conf/ca.pem", "conf/internal.key"];
     assert_eq!(settings.files, files.map(std::path::PathBuf::from));
     assert!(!format!("{settings:?}").contains("canary"), "secrets mask themselves");
 }
