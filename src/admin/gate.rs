@@ -74,7 +74,9 @@ impl Gate<'_> {
             _ => return Err(Denial::TwoHosts),
         };
         if asked.public {
-            return Ok(());
+            // Off loopback names are many; on loopback another name is a web page's trick (DNS rebinding).
+            let is_foreign = self.local && host.is_some_and(|host| !is_this_machine(host));
+            return if is_foreign { Err(Denial::ForeignHost) } else { Ok(()) };
         }
         if asked.changes && !same_origin(asked.origin, host) {
             return Err(Denial::ForeignOrigin);

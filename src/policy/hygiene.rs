@@ -66,6 +66,7 @@ pub fn check<'a>(head: &Head<'_>, headers: impl Iterator<Item = (&'a [u8], &'a [
     }
     seen.check(head.version)?;
     check_target(head, seen.host.unwrap_or_default())?;
+    check_path(head.target)?;
     Ok(passed)
 }
 
@@ -141,7 +142,14 @@ fn check_header(name: &[u8], value: &[u8]) -> Result<(), Refusal> {
 /// `host[:port]`, and nothing that another parser could take for more: no user, path, list or space.
 fn check_host(value: &[u8]) -> Result<(), Refusal> {
     let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte);
-    if value.iter().all(legal) { Ok(()) } else { refuse(400, "the Host header is not a host") }
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    // A colon inside brackets belongs to an IPv6 address.
+    let port = text.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.contains(']'));
+    let has_legal_port = port.is_none_or(|port| port.is_empty() || port.parse::<u16>().is_ok());
+    match value.iter().all(legal) && has_legal_port {
+        true => Ok(()),
+        false => refuse(400, "the Host header is not a host, or its port is none"),
+    }
 }
 
 /// A path, `*` of OPTIONS, or a whole URL of the same authority as the Host header: with two of them, two parsers
@@ -154,7 +162,9 @@ fn check_target(head: &Head<'_>, host: &[u8]) -> Result<(), Refusal> {
         return Ok(());
     }
     let target = std::str::from_utf8(head.target).unwrap_or_default();
-    let authority = target.split_once("://").map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
+    let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let url = target.split_once("://").filter(|(scheme, _)| is_http(scheme));
+    let authority = url.map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
     match authority {
         Some(authority) if authority.as_bytes().eq_ignore_ascii_case(host) => Ok(()),
         // HTTP/1.0 may come without a Host header.
@@ -169,6 +179,25 @@ fn check_length(value: &[u8]) -> Result<(), Refusal> {
     let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let fits = std::str::from_utf8(value).is_ok_and(|text| text.parse::<u64>().is_ok());
     if is_number && fits { Ok(()) } else { refuse(400, "Content-Length is not a number") }
+}
+
+/// Dot segments, in whatever disguise: a backend that resolves them serves another path than the one that was routed,
+/// and with our key. Clients resolve them before they send.
+fn check_path(target: &[u8]) -> Result<(), Refusal> {
+    let path = target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
+    if !path.windows(2).any(|two| matches!(two, b"/." | b"\\." | b"%2" | b"%5")) {
+        return Ok(());
+    }
+    let mut plain = String::from_utf8_lossy(path).to_ascii_lowercase();
+    for (coded, meant) in [("%2e", "."), ("%2f", "/"), ("%5c", "/"), ("\\", "/")] {
+        plain = plain.replace(coded, meant);
+    }
+    // What follows a semicolon are parameters of the segment to some backends.
+    let mut segments = plain.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    match segments.any(|segment| matches!(segment, "." | "..")) {
+        true => refuse(400, "the path holds dot segments: resolve them before sending"),
+        false => Ok(()),
+    }
 }
 
 fn refuse<T>(status: u16, message: &'static str) -> Result<T, Refusal> {

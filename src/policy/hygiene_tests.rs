@@ -159,3 +159,49 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn dot_segments_are_refused_in_every_disguise() {
+    let path = |target: &str| {
+        check(
+            &Head { method: "GET", target: target.as_bytes(), version: Version::Http11 },
+            [(&b"host"[..], &b"h"[..])].into_iter(),
+        )
+    };
+    for target in [
+        "/a/../b",
+        "/..",
+        "/.",
+        "/a/./b",
+        "/a/%2e%2E/b",
+        "/a/.%2e",
+        "/a/..%2fb",
+        "/a/..%5Cb",
+        "/a/..\\b",
+        "/a\\..\\b",
+        "/a/..;x=1/b",
+        "http://h/a/../b",
+    ] {
+        let refusal = path(target).unwrap_err();
+        assert_eq!((refusal.status, refusal.message.contains("dot segments")), (400, true), "{target}");
+    }
+    for target in ["/a/...", "/a/.b", "/a..b/c", "/a/b..", "/.well-known/x", "/a%2fb", "/a?x=/../b", "/a%20b"] {
+        assert!(path(target).is_ok(), "{target}");
+    }
+}
+
+#[test]
+fn hosts_have_ports_and_urls_are_http() {
+    for (host, ok) in
+        [("a:80", true), ("a:", true), ("[::1]", true), ("[::1]:8080", true), ("a:99999", false), ("a:x", false)]
+    {
+        assert_eq!(checked(Version::Http11, &[("host", host)]).is_ok(), ok, "{host}");
+    }
+    let url = |target: &str| {
+        check(
+            &Head { method: "GET", target: target.as_bytes(), version: Version::Http11 },
+            [(&b"host"[..], &b"a"[..])].into_iter(),
+        )
+    };
+    assert!(url("HTTP://a/x").is_ok() && url("https://a/x").is_ok() && url("ftp://a/x").is_err());
+}

@@ -35,16 +35,20 @@ const OURS: [HeaderName; 3] =
     [header::EXPECT, HeaderName::from_static("http2-settings"), HeaderName::from_static("traceparent")];
 
 /// Request headers that a backend may believe, so that only a trusted proxy may set them. Identity sees to the user's.
-const BELIEVED: [&str; 8] = [
+const BELIEVED: [&str; 9] = [
     "forwarded",
     "x-real-ip",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-prefix",
-    "x-forwarded-port",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-original-url",
+    "x-rewrite-url",
     "baggage",
 ];
+
+/// As [`BELIEVED`]: all that begin so.
+const BELIEVED_PREFIX: &str = "x-forwarded-";
 
 /// Everything an upstream request is built from.
 pub(super) struct Outgoing<'a> {
@@ -83,7 +87,7 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
         head.insert_header(header::ACCEPT_ENCODING, "identity")?;
     }
     if let Some(key) = &out.routed.target.upstream.api_key {
-        credentials(&mut head, key, out.llm)?;
+        credentials(&mut head, key, out.routed.target.upstream.dialect.or(out.llm))?;
         // Our users' names are none of a hosted API's business.
         if let Some(name) = &out.caller.vouched {
             head.remove_header(name);
@@ -144,6 +148,10 @@ fn forwarding(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<(
     if !caller.trusted {
         for name in BELIEVED {
             head.remove_header(name);
+        }
+        let forwarded = head.headers.keys().filter(|name| name.as_str().starts_with(BELIEVED_PREFIX));
+        for name in forwarded.cloned().collect::<Vec<_>>() {
+            head.remove_header(&name);
         }
     }
     if let Some(peer) = caller.peer {

@@ -190,8 +190,8 @@ impl<'a> Relay<'a> {
         tokio::pin!(cut);
         self.forward_waiting(source).await;
         loop {
+            // In no order: an upstream that always has something must not keep the timers from being looked at.
             let woke = tokio::select! {
-                biased;
                 read = source.read_response_body() => Woke::Read(read),
                 sent = read_client(client, &self) => Woke::Client(sent),
                 () = &mut timer => Woke::Timer,

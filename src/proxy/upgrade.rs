@@ -12,14 +12,15 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use super::admit::RequestBody;
 use super::drain::DrainStage;
 use super::exchange::{Ending, Stop, Visit};
-use super::headers::{self, Outgoing};
+use super::headers::{self, Incoming, Outgoing};
 use super::open;
 use super::reject::Rejection;
 use super::route::Routed;
 use super::settle::Flight;
 use crate::llm::websocket::{FrameReader, close_frame};
+use crate::policy::limits::Standing;
 use crate::telemetry::ids;
-use crate::telemetry::record::{Attempt, ErrorType, Outcome, Phase, WebSocketInfo};
+use crate::telemetry::record::{Attempt, ErrorType, Outcome, Phase, Phases, WebSocketInfo};
 
 /// "Going away" (RFC 6455, section 7.4.1).
 const GOING_AWAY: u16 = 1001;
@@ -40,14 +41,17 @@ pub(super) async fn run(
         return Err(Rejection::bad_request(message).into());
     }
     client.set_keepalive(None);
+    let head = client.req_header().clone();
     let (mut upstream, head) = tokio::select! {
         biased;
-        answered = handshake(visit, client.req_header(), flight, routed) => answered?,
+        answered = handshake(visit, &head, flight, routed) => answered?,
+        // Nothing may come before the handshake's answer: what does is the client's going.
+        _ = client.read_body_or_idle(true) => return Err(Stop::ClientGone),
         () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
     };
     let status = head.status.as_u16();
     flight.enter(Phase::ClientBlocked);
-    let answer = answer_head(visit, &head, status).map_err(|_| Rejection::internal())?;
+    let answer = answer_head(visit, &head, status, flight.phases()).map_err(|_| Rejection::internal())?;
     client.write_response_header(Box::new(answer)).await.map_err(|_| Stop::ClientGone)?;
     flight.status_sent(status);
     if status != 101 {
@@ -146,17 +150,25 @@ fn http1_only(peer: &HttpPeer) -> HttpPeer {
     peer
 }
 
-fn answer_head(visit: &Visit<'_>, upstream: &ResponseHeader, status: u16) -> pingora::Result<ResponseHeader> {
+/// An upgrade goes on as it came; what declines it is an answer as any other.
+fn answer_head(
+    visit: &Visit<'_>,
+    upstream: &ResponseHeader,
+    status: u16,
+    phases: Phases,
+) -> pingora::Result<ResponseHeader> {
     let mut head = upstream.clone();
     if status == 101 {
         head.insert_header("connection", "Upgrade")?;
     } else {
-        head.remove_header("connection");
-        head.remove_header("keep-alive");
-        head.remove_header("upgrade");
-        if !head.headers.contains_key("content-length") {
-            head.insert_header("transfer-encoding", "chunked")?;
-        }
+        let incoming = Incoming {
+            visit,
+            client_version: http::Version::HTTP_11,
+            events: false,
+            phases,
+            standing: &Standing::default(),
+        };
+        return headers::answer(upstream, &incoming).map(|(head, _)| head);
     }
     head.insert_header("x-request-id", &*visit.caller.request_id)?;
     Ok(head)
@@ -222,10 +234,11 @@ impl Pipe {
     ) -> End {
         let drain = &visit.shared.drain;
         let _open = visit.shared.telemetry.websocket_in_flight();
+        let patience = visit.settings().server.write_timeout;
         let mut asked_to_close = false;
         loop {
+            // In no order, so that neither side can keep the other, or the end of the process, from being looked at.
             tokio::select! {
-                biased;
                 read = upstream.read_response_body() => {
                     let Ok(Some(chunk)) = read else { return End::Upstream };
                     self.note_answer(&chunk, flight);
@@ -237,7 +250,12 @@ impl Pipe {
                     let Ok(Some(chunk)) = read else { return End::Client };
                     self.bytes_in += chunk.len() as u64;
                     self.from_client.feed(&chunk);
-                    if upstream.write_request_body(chunk, false).await.is_err() {
+                    // One task serves both ways: an upstream that reads nothing must not hold it for ever.
+                    let written = tokio::select! {
+                        written = tokio::time::timeout(patience, upstream.write_request_body(chunk, false)) => written,
+                        () = drain.reached(DrainStage::Cut) => return End::Cut,
+                    };
+                    if !matches!(written, Ok(Ok(()))) {
                         return End::Upstream;
                     }
                 }

@@ -283,3 +283,26 @@ async fn an_unreachable_upstream_is_502_and_named() {
     assert!(error["error"]["message"].as_str().unwrap().contains("refused the connection"));
     assert_eq!(proxy.record("down").await["error_type"], "connect_refused");
 }
+
+#[tokio::test]
+async fn an_upstream_that_always_has_something_is_ended_in_time_too() {
+    let upstream = Upstream::start(|mut conn| async move {
+        conn.request().await.unwrap();
+        conn.event_stream().await;
+        let event = format!("data: {}\n\n", "x".repeat(60_000));
+        loop {
+            conn.chunk(&event).await;
+            if conn.is_gone() {
+                return;
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&config(upstream.address, &route("timeouts = { total = \"1s\" }"))).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", CHAT, "x-request-id: flood\r\n").await;
+    client.drain().await;
+    let record = proxy.record("flood").await;
+    assert_eq!((&record["outcome"], &record["error_type"]), (&"timeout".into(), &"total_timeout".into()));
+    assert!(record["duration_s"].as_f64().unwrap() < 5.0, "{}", record["duration_s"]);
+}

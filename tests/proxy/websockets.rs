@@ -102,3 +102,47 @@ async fn going_down_closes_websockets_with_1001() {
     while socket.next().await.is_some_and(|message| message.is_ok()) {}
     assert_eq!(proxy.exited().await, Some(0));
 }
+
+const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nx-request-id: ws\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[tokio::test]
+async fn an_upstream_that_reads_nothing_is_given_up() {
+    let upstream = Upstream::start(|mut conn| async move {
+        conn.head().await.unwrap();
+        conn.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n").await;
+        // Held open, and never read from.
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = Proxy::start(&format!("[server]\nwrite_timeout = \"1s\"\n\n{}", config(upstream.address, ROUTE))).await;
+    let mut client = proxy.client().await;
+    client.send(HANDSHAKE).await;
+    client.head().await;
+    let frame = [&[0x82, 0xfe, 0xff, 0xff, 0, 0, 0, 0][..], &[0; 0xffff]].concat();
+    // Ends when the proxy has given up.
+    soon("the end", async { while client.try_send(&frame).await {} }).await;
+    assert_eq!(proxy.record("ws").await["outcome"], "truncated");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_during_the_handshake_frees_the_upstream() {
+    let (told, mut freed) = tokio::sync::mpsc::channel(2);
+    let upstream = Upstream::start(move |mut conn| {
+        let told = told.clone();
+        async move {
+            conn.head().await.unwrap();
+            told.send(()).await.unwrap();
+            conn.closed().await;
+            told.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client.send(HANDSHAKE).await;
+    soon("the handshake", freed.recv()).await.unwrap();
+    drop(client);
+    soon("the upstream's end", freed.recv()).await.unwrap();
+    assert_eq!(proxy.record("ws").await["outcome"], "client_cancelled");
+}

@@ -64,6 +64,21 @@ impl Client {
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
+    /// Sends; false once the other side has closed.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
+    }
+
+    /// Reads to the end, and keeps nothing.
+    pub async fn drain(&mut self) {
+        soon("the end", async {
+            while self.fill().await {
+                self.buffer.clear();
+            }
+        })
+        .await;
+    }
+
     /// A GET, with more header lines (each ended by CRLF).
     pub async fn get(&mut self, path: &str, more: &str) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: app.test\r\n{more}\r\n")).await;

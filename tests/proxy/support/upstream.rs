@@ -33,7 +33,7 @@ impl Upstream {
                 let (stream, _) = listener.accept().await.unwrap();
                 counter.fetch_add(1, Ordering::SeqCst);
                 stream.set_nodelay(true).unwrap();
-                tokio::spawn(serve(Conn { stream, buffer: Vec::new() }));
+                tokio::spawn(serve(Conn { stream, buffer: Vec::new(), gone: false }));
             }
         });
         Self { address, connections, task }
@@ -68,6 +68,7 @@ impl Drop for Upstream {
 pub struct Conn {
     pub stream: TcpStream,
     buffer: Vec<u8>,
+    gone: bool,
 }
 
 /// A request as the upstream got it.
@@ -161,9 +162,14 @@ impl Conn {
         }
     }
 
+    /// Whether the last write found nobody.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
     /// Writes; a proxy that is gone is no failure of the fake.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.stream.write_all(bytes.as_ref()).await;
+        self.gone = self.stream.write_all(bytes.as_ref()).await.is_err();
     }
 
     /// One chunk of a chunked answer.
