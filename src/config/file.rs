@@ -9,9 +9,11 @@ use serde::Deserialize;
 
 mod identity;
 mod limits;
+mod prices;
 
 pub use identity::{AlgorithmWord, IdentityTable, JwtTable, KeyTable};
 pub use limits::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
+pub use prices::PriceTable;
 
 use super::units::{At, DurationText, OneOrMany, SizeText, Table};
 
@@ -36,6 +38,9 @@ pub struct File {
     pub limit: Vec<Table<LimitTable>>,
     /// Where the counts of all limits are kept.
     pub limits: Option<Table<LimitsTable>>,
+    /// What models cost; the first that matches counts.
+    #[serde(default)]
+    pub price: Vec<Table<PriceTable>>,
 }
 
 /// Listeners, bounds and trust.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::identity::IdentityRules;
 use super::limits::{Limit, LimitStore};
+use super::prices::Prices;
 use crate::llm::{Dialect, PlainRules};
 
 /// One whole configuration.
@@ -25,6 +26,7 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     pub limits: Vec<Arc<Limit>>,
     pub limit_store: LimitStore,
+    pub prices: Prices,
     /// The files that the configuration names (certificates, keys): a change of one is a change of the configuration.
     pub files: Vec<PathBuf>,
 }

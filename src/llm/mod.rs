@@ -9,6 +9,7 @@ pub mod gauge;
 mod json;
 pub mod lines;
 mod pointer;
+pub mod price;
 pub mod reading;
 pub mod reply;
 pub mod request;
