@@ -87,6 +87,7 @@ fn upstream(upstream: &Upstream) -> Value {
             HostPolicy::Name(name) => name,
         },
         "dialect": upstream.dialect.map_or("auto".to_owned(), |dialect| format!("{dialect:?}").to_lowercase()),
+        "ask_usage": upstream.ask_usage.as_str(),
         "protocol": match upstream.protocol {
             UpstreamProtocol::Auto => "auto",
             UpstreamProtocol::Http1 => "http1",

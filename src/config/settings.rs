@@ -154,6 +154,7 @@ pub struct Upstream {
     pub host: HostPolicy,
     /// `None`: recognised by path and answer.
     pub dialect: Option<Dialect>,
+    pub ask_usage: AskUsage,
     pub protocol: UpstreamProtocol,
     /// A PEM file with the certificates that this upstream's own must chain to, in place of the system's.
     pub ca: Option<PathBuf>,
@@ -191,6 +192,27 @@ pub enum HostPolicy {
     /// The endpoint's authority.
     Own,
     Name(String),
+}
+
+/// Whether streams are asked for their usage on the client's behalf.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AskUsage {
+    /// Unless the upstream refuses to be asked.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl AskUsage {
+    /// The word used in the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// HTTP version towards an upstream.

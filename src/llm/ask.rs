@@ -55,8 +55,7 @@ fn edits_of(text: &str, options: &RawValue) -> Option<Vec<Edit>> {
     if wishes.is_empty() {
         return Some(vec![insertion(text, place, WISH)?]);
     }
-    let refuses = |wish: &&&RawValue| matches!(wish.get(), "false" | "null");
-    if !wishes.iter().all(|wish| refuses(&wish)) {
+    if !wishes.iter().all(|wish| matches!(wish.get(), "false" | "null")) {
         return None;
     }
     Some(wishes.into_iter().map(|wish| (self::place(text, wish), "true".into())).collect())

@@ -22,8 +22,8 @@ impl Usage {
     }
 }
 
-/// Where the numbers of a [`Usage`] come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Where the numbers of a [`Usage`] come from, the best first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageSource {
     /// The upstream reported it.
     Reported,
