@@ -100,6 +100,7 @@ impl Names {
                 dialect: Dialect::OpenAiChat,
                 request: Arc::clone(&self.facts),
                 reading: reading(),
+                cost: None,
                 span_id: 2,
             }),
             websocket: None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::limits::{Limit, LimitStore, OnExhausted, OnStoreFailure};
+use crate::config::prices::Priced;
 use crate::config::settings::{
     ContinueTraces, Cors, Endpoint, EndpointAddress, HostPolicy, Network, OtlpProtocol, Route, Secret, Server,
     Settings, Target, Telemetry, Timeouts, Upstream, UpstreamProtocol,
@@ -23,6 +24,7 @@ pub(super) fn settings(settings: &Settings) -> Value {
         "route": settings.routes.iter().map(|route| self::route(route)).collect::<Vec<_>>(),
         "limit": settings.limits.iter().map(|limit| self::limit(limit)).collect::<Vec<_>>(),
         "limits": limit_store(&settings.limit_store),
+        "price": settings.prices.0.iter().map(price).collect::<Vec<_>>(),
     })
 }
 
@@ -85,6 +87,7 @@ fn upstream(upstream: &Upstream) -> Value {
             HostPolicy::Name(name) => name,
         },
         "dialect": upstream.dialect.map_or("auto".to_owned(), |dialect| format!("{dialect:?}").to_lowercase()),
+        "ask_usage": upstream.ask_usage.as_str(),
         "protocol": match upstream.protocol {
             UpstreamProtocol::Auto => "auto",
             UpstreamProtocol::Http1 => "http1",
@@ -132,6 +135,17 @@ fn limit(limit: &Limit) -> Value {
             OnExhausted::Finish => "finish",
             OnExhausted::Cut => "cut",
         },
+    })
+}
+
+fn price(priced: &Priced) -> Value {
+    let dollars = |nano: u64| nano as f64 / 1e9;
+    json!({
+        "model": priced.model.source,
+        "input": dollars(priced.price.input),
+        "cached_input": dollars(priced.price.cached_input),
+        "cache_write": dollars(priced.price.cache_write),
+        "output": dollars(priced.price.output),
     })
 }
 

@@ -9,9 +9,11 @@ use serde::Deserialize;
 
 mod identity;
 mod limits;
+mod prices;
 
 pub use identity::{AlgorithmWord, IdentityTable, JwtTable, KeyTable};
 pub use limits::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
+pub use prices::PriceTable;
 
 use super::units::{At, DurationText, OneOrMany, SizeText, Table};
 
@@ -36,6 +38,9 @@ pub struct File {
     pub limit: Vec<Table<LimitTable>>,
     /// Where the counts of all limits are kept.
     pub limits: Option<Table<LimitsTable>>,
+    /// What models cost; the first that matches counts.
+    #[serde(default)]
+    pub price: Vec<Table<PriceTable>>,
 }
 
 /// Listeners, bounds and trust.
@@ -180,6 +185,9 @@ pub struct UpstreamTable {
     /// What its LLM answers look like.
     #[schemars(extend("default" = "auto"))]
     pub dialect: Option<At<DialectWord>>,
+    /// Whether OpenAI-shaped streams are asked for their usage where the client does not ask. The client sees nothing of it.
+    #[schemars(extend("default" = "auto"))]
+    pub ask_usage: Option<At<AskUsageWord>>,
     /// The HTTP version spoken to it. "auto": ALPN decides over TLS, HTTP/1.1 in clear text.
     #[schemars(extend("default" = "auto"))]
     pub protocol: Option<At<ProtocolWord>>,
@@ -191,6 +199,16 @@ pub struct UpstreamTable {
     pub api_key_file: Option<At<String>>,
     /// How to read a plain FastAPI stream of values.
     pub stream: Option<Table<StreamTable>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum AskUsageWord {
+    /// Unless it refuses to be asked.
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -11,6 +11,7 @@ mod glob;
 pub mod grammar;
 pub mod identity;
 pub mod limits;
+pub mod prices;
 mod problems;
 mod read;
 mod reload;

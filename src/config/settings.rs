@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::identity::IdentityRules;
 use super::limits::{Limit, LimitStore};
+use super::prices::Prices;
 use crate::llm::{Dialect, PlainRules};
 
 /// One whole configuration.
@@ -25,6 +26,7 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     pub limits: Vec<Arc<Limit>>,
     pub limit_store: LimitStore,
+    pub prices: Prices,
     /// The files that the configuration names (certificates, keys): a change of one is a change of the configuration.
     pub files: Vec<PathBuf>,
 }
@@ -152,6 +154,7 @@ pub struct Upstream {
     pub host: HostPolicy,
     /// `None`: recognised by path and answer.
     pub dialect: Option<Dialect>,
+    pub ask_usage: AskUsage,
     pub protocol: UpstreamProtocol,
     /// A PEM file with the certificates that this upstream's own must chain to, in place of the system's.
     pub ca: Option<PathBuf>,
@@ -189,6 +192,27 @@ pub enum HostPolicy {
     /// The endpoint's authority.
     Own,
     Name(String),
+}
+
+/// Whether streams are asked for their usage on the client's behalf.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AskUsage {
+    /// Unless the upstream refuses to be asked.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl AskUsage {
+    /// The word used in the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// HTTP version towards an upstream.

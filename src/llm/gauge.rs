@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
+use super::count::AnswerCounter;
 use super::dialect::{Look, Produced, Reader, dialect_in, dialect_of_event, framing_of_bytes};
 use super::lines::LineScanner;
 use super::sse::{EVENT_LIMIT, Event, Frame, SseScanner};
@@ -71,6 +72,8 @@ struct Meter {
     slow_gap: Duration,
     reading: Reading,
     progress: Progress,
+    /// Counts what is generated, where that is asked for.
+    counter: Option<Box<AnswerCounter>>,
 }
 
 impl Gauge {
@@ -88,8 +91,24 @@ impl Gauge {
             slow_gap,
             reading: Reading::default(),
             progress: Progress::default(),
+            counter: None,
         };
         Self { framing, look: Some(Vec::new()), scanner: Scanner::of(framing), meter }
+    }
+
+    /// From now on the tokens of the answer are counted, as those of `model`.
+    pub fn count(&mut self, model: Option<&str>) {
+        self.meter.counter = Some(Box::new(AnswerCounter::new(model, &self.meter.rules)));
+    }
+
+    /// The answer's tokens so far, where they are counted.
+    pub fn counted(&self) -> Option<u64> {
+        self.meter.counter.as_ref().map(|counter| counter.total())
+    }
+
+    /// About how many tokens came so far, where they are counted; costs nothing.
+    pub fn counted_roughly(&self) -> Option<u64> {
+        self.meter.counter.as_ref().map(|counter| counter.roughly())
     }
 
     /// Reads one chunk that came at `now`.
@@ -224,6 +243,12 @@ impl Meter {
             self.become_dialect(dialect_of_event(self.dialect, event));
         }
         let produced = self.reader.event(event, &mut self.reading);
+        if let Some(counter) = &mut self.counter {
+            match self.dialect {
+                Dialect::PlainText => counter.plain(event.data),
+                _ => counter.event(event),
+            }
+        }
         if produced > Produced::Nothing {
             self.reading.note_token(produced == Produced::Answer, now, self.slow_gap);
             self.progress.token = true;
@@ -245,6 +270,9 @@ impl Meter {
             self.become_dialect(dialect_of_event(self.dialect, Event::of(&document.bytes)));
         }
         self.reader.document(&document.bytes, &mut self.reading);
+        if let Some(counter) = &mut self.counter {
+            counter.event(Event::of(&document.bytes));
+        }
         // An orderly end of half a document is none; one that was too long to look at is believed.
         let is_half = serde_json::from_slice::<IgnoredAny>(&document.bytes).is_err_and(|error| error.is_eof());
         self.reading.normal_end = document.oversized || document.bytes.is_empty() || !is_half;

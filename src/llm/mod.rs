@@ -3,12 +3,14 @@
 //! This room is pure. It takes bytes and the time at which they came, and never a socket, a clock or
 //! randomness; so it is unit-tested, fuzzed and benchmarked without a server.
 
+pub mod ask;
 pub mod count;
 pub mod dialect;
 pub mod gauge;
 mod json;
 pub mod lines;
 mod pointer;
+pub mod price;
 pub mod reading;
 pub mod reply;
 pub mod request;

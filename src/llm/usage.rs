@@ -22,21 +22,29 @@ impl Usage {
     }
 }
 
-/// Where the numbers of a [`Usage`] come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Where the numbers of a [`Usage`] come from, the best first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageSource {
     /// The upstream reported it.
     Reported,
+    /// Our tokenizer counted prompt and answer, or what of it the upstream did not report.
+    Counted,
+    /// A part of it is a guess from bytes or frames.
+    Estimated,
     /// Nobody knows.
     #[default]
     Missing,
 }
 
 impl UsageSource {
+    pub const ALL: [Self; 4] = [Self::Reported, Self::Counted, Self::Estimated, Self::Missing];
+
     /// The word used in labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reported => "reported",
+            Self::Counted => "counted",
+            Self::Estimated => "estimated",
             Self::Missing => "missing",
         }
     }

@@ -1,8 +1,10 @@
 //! Decisions. Pure: each takes the facts and the time, and returns what to do.
 
 pub mod cors;
+pub mod habits;
 pub mod hygiene;
 pub mod identity;
 pub mod limits;
+mod recent;
 pub mod routing;
 pub mod trust;

@@ -41,6 +41,7 @@ mod socket;
 mod state;
 mod tap;
 mod upgrade;
+mod usage;
 
 pub use door::Door;
 pub use drain::Drain;

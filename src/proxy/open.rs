@@ -17,6 +17,7 @@ use super::reject::Rejection;
 use super::route::Routed;
 use super::send::{self, Sent};
 use super::settle::Flight;
+use super::usage::Metering;
 use crate::config::settings::{Endpoint, EndpointAddress};
 use crate::telemetry::ids;
 use crate::telemetry::record::{Attempt, ErrorType, Phase};
@@ -41,6 +42,8 @@ pub(super) struct Opened {
     pub(super) upload: Upload,
     /// The upstream answered before it had read the whole request: the connection serves nothing more.
     pub(super) early: bool,
+    /// For the usage of the answer.
+    pub(super) metering: Metering,
 }
 
 /// Asks endpoints in turn.
@@ -65,8 +68,8 @@ pub(super) async fn open(
         tried += 1;
         let before = flight.phases();
         let failure = match (Try { visit, asked, place: &place }).run(flight, &mut upload).await {
-            Ok((session, head, early)) => {
-                return Ok(Opened { session, peer: place.peer, head, upload, early });
+            Ok((Answer { session, head, early }, metering)) => {
+                return Ok(Opened { session, peer: place.peer, head, upload, early, metering });
             }
             Err(failure) => failure,
         };
@@ -119,6 +122,13 @@ pub(super) fn rejection(error: ErrorType, upstream: &str, endpoint: &Endpoint) -
     }
 }
 
+/// The head of an answer.
+struct Answer {
+    session: HttpSession,
+    head: ResponseHeader,
+    early: bool,
+}
+
 /// One attempt at one endpoint.
 struct Try<'a> {
     visit: &'a Visit<'a>,
@@ -127,15 +137,11 @@ struct Try<'a> {
 }
 
 impl Try<'_> {
-    async fn run(
-        &self,
-        flight: &mut Flight<'_>,
-        upload: &mut Upload,
-    ) -> Result<(HttpSession, ResponseHeader, bool), Failure> {
+    async fn run(&self, flight: &mut Flight<'_>, upload: &mut Upload) -> Result<(Answer, Metering), Failure> {
         let span_id = ids::new_span_id();
         let started = flight.now();
         let mut reused = false;
-        let result = self.exchange(flight, upload, span_id, &mut reused).await;
+        let result = self.ask(flight, upload, span_id, &mut reused).await;
         let (host, port) = server_address(self.place.endpoint);
         flight.attempted(Attempt {
             upstream: Arc::clone(&self.asked.routed.target.upstream.name),
@@ -145,34 +151,56 @@ impl Try<'_> {
             started,
             ended: flight.now(),
             reused_connection: reused,
-            status: result.as_ref().ok().map(|(_, head, _)| head.status.as_u16()),
+            status: result.as_ref().ok().map(|(answer, _)| answer.head.status.as_u16()),
             error: result.as_ref().err().map(|failure| failure.error),
         });
         result
+    }
+
+    /// Asks, with the wish for usage where it is to be made; a request that is refused for that goes out as it came.
+    async fn ask(
+        &self,
+        flight: &mut Flight<'_>,
+        upload: &mut Upload,
+        span_id: u64,
+        reused: &mut bool,
+    ) -> Result<(Answer, Metering), Failure> {
+        let upstream = &self.asked.routed.target.upstream;
+        let admitted = self.asked.admitted;
+        let (mut metering, body) = Metering::begin(&self.visit.shared.usage, upstream, admitted, admitted.body.clone());
+        let mut answer = self.exchange(flight, upload, &body, span_id, reused).await?;
+        if metering.may_be_refused(answer.head.status.as_u16()) {
+            answer.session.shutdown().await;
+            answer = self.exchange(flight, upload, &admitted.body, span_id, reused).await?;
+            metering.was_refused(answer.head.status.as_u16());
+        }
+        metering.answered(&mut answer.head);
+        Ok((answer, metering))
     }
 
     async fn exchange(
         &self,
         flight: &mut Flight<'_>,
         upload: &mut Upload,
+        body: &RequestBody,
         span_id: u64,
         reused: &mut bool,
-    ) -> Result<(HttpSession, ResponseHeader, bool), Failure> {
+    ) -> Result<Answer, Failure> {
         flight.enter(Phase::Connect);
         let (mut session, was_reused) = self.connect().await?;
         *reused = was_reused;
         flight.enter(Phase::UpstreamWait);
         let fail = |error: &pingora::Error| self.failure(error, was_reused);
-        let head = self.request_head(&session, span_id).map_err(|error| fail(&error))?;
+        let head = self.request_head(&session, body, span_id).map_err(|error| fail(&error))?;
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
         flight.asked();
-        let sent = self.send_body(&mut session, upload).await;
+        let sent = self.send_body(&mut session, body, upload).await;
         // A failed write may have an answer behind it: only when there is none, the write's error counts.
         let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
         let deadline = self.deadline(flight);
         let read = tokio::time::timeout_at(flight.clock.instant(deadline), self.read_head(&mut session)).await;
         match (read, sent) {
-            (Ok(Ok(head)), _) => Ok((session, head, early)),
+            (Ok(Ok(head)), _) => Ok(Answer { session, head, early }),
             (Ok(Err(_)), Err(error)) | (Ok(Err(error)), Ok(_)) => Err(fail(&error)),
             (Err(_), _) => {
                 session.shutdown().await;
@@ -197,13 +225,18 @@ impl Try<'_> {
         }
     }
 
-    fn request_head(&self, session: &HttpSession, span_id: u64) -> pingora::Result<Box<RequestHeader>> {
+    fn request_head(
+        &self,
+        session: &HttpSession,
+        body: &RequestBody,
+        span_id: u64,
+    ) -> pingora::Result<Box<RequestHeader>> {
         headers::request(&Outgoing {
             head: self.asked.head,
             caller: &self.visit.caller,
             routed: self.asked.routed,
             endpoint: self.place.endpoint,
-            body: &self.asked.admitted.body,
+            body,
             llm: self.asked.admitted.facts.dialect,
             attempt_span: span_id,
             h2: session.as_http2().is_some(),
@@ -211,9 +244,14 @@ impl Try<'_> {
         })
     }
 
-    async fn send_body(&self, session: &mut HttpSession, upload: &mut Upload) -> pingora::Result<Sent> {
+    async fn send_body(
+        &self,
+        session: &mut HttpSession,
+        body: &RequestBody,
+        upload: &mut Upload,
+    ) -> pingora::Result<Sent> {
         let patience = self.visit.settings().server.body_timeout;
-        match (&self.asked.admitted.body, upload) {
+        match (body, upload) {
             (RequestBody::Buffered(body), _) => send::buffered(session, body, patience).await,
             (RequestBody::Streamed { .. }, Some(chunks)) => send::streamed(session, chunks, patience).await,
             (RequestBody::None | RequestBody::Streamed { .. }, _) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 use tokio::time::Instant;
@@ -44,17 +45,16 @@ pub(super) async fn pass(
     flight.bytes(passing.line.received(), 0);
     let upstream = &passing.routed.target.upstream;
     let slow_gap = passing.visit.settings().telemetry.slow_gap;
-    let mut tap = Tap::new(passing.facts, &opened.head, &upstream.stream, slow_gap);
-    let framing = match commit(session, flight, &opened, &tap, passing).await {
+    let Opened { session: mut source, peer, head, upload, early, metering } = opened;
+    let mut tap = Tap::new(passing.facts, &head, &upstream.stream, slow_gap).metered(metering);
+    let status = head.status;
+    let framing = match commit(session, flight, &head, early, &tap, passing).await {
         Ok(framing) => framing,
         Err(end) => {
-            let over =
-                Over { source: opened.session, peer: opened.peer, early: opened.early, status: opened.head.status };
+            let over = Over { source, peer, early, status };
             return Box::pin(ending::settle(session, flight, over, tap, end, AnswerFraming::Delimited, passing)).await;
         }
     };
-    let Opened { session: mut source, peer, head, upload, early } = opened;
-    let status = head.status;
     drop(head);
     let end = Relay::new(flight, &tap, upload, early, passing).run(session, &mut source, flight, &mut tap).await;
     let over = Over { source, peer, early, status };
@@ -76,7 +76,8 @@ pub(super) async fn fail(
 async fn commit(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
-    opened: &Opened,
+    head: &ResponseHeader,
+    early: bool,
     tap: &Tap,
     passing: &Passing<'_>,
 ) -> Result<AnswerFraming, End> {
@@ -84,7 +85,7 @@ async fn commit(
     if passing.line.is_committed() {
         // The early head promised an event stream.
         flight.status_sent(200);
-        let fits = events && opened.head.status.is_success();
+        let fits = events && head.status.is_success();
         return if fits { Ok(early_framing(session)) } else { Err(End::Unfit) };
     }
     flight.enter(Phase::Proxy);
@@ -95,8 +96,8 @@ async fn commit(
         phases: flight.phases(),
         standing: &passing.standing,
     };
-    let (head, framing) = headers::answer(&opened.head, &incoming).map_err(|_| End::Internal)?;
-    if opened.early {
+    let (head, framing) = headers::answer(head, &incoming).map_err(|_| End::Internal)?;
+    if early {
         // The rest of the request body is in the client's way to its next request.
         session.set_keepalive(None);
     }
@@ -214,7 +215,7 @@ impl<'a> Relay<'a> {
                 Woke::Cut => Some(End::Cut),
             };
             if let Some(end) = end {
-                return end;
+                return self.write_rest(client, flight, tap, end).await;
             }
         }
     }
@@ -239,7 +240,9 @@ impl<'a> Relay<'a> {
         flight.generated(tap.tokens());
         let ready = flight.now();
         flight.enter_at(Phase::ClientBlocked, ready);
-        client.write_response_body(chunk, false).await.map_err(|error| write_error(&error))?;
+        for piece in tap.let_through(chunk) {
+            client.write_response_body(piece, false).await.map_err(|error| write_error(&error))?;
+        }
         let written = flight.now();
         flight.enter_at(if self.first_token_by.is_some() { Phase::Preamble } else { Phase::Generation }, written);
         self.last_write = written;
@@ -247,6 +250,20 @@ impl<'a> Relay<'a> {
         let token = progress.token || !tap.streams();
         self.last_progress = if token { written } else { self.last_progress + (written - came) };
         Ok(())
+    }
+
+    /// What was held of a begun event goes to a client that is still there.
+    async fn write_rest(&self, client: &mut ServerSession, flight: &mut Flight<'_>, tap: &mut Tap, end: End) -> End {
+        if matches!(end, End::ClientGone | End::ClientStuck) {
+            return end;
+        }
+        for piece in tap.let_rest_through() {
+            flight.enter(Phase::ClientBlocked);
+            if let Err(error) = client.write_response_body(piece, false).await {
+                return write_error(&error);
+            }
+        }
+        end
     }
 
     /// What the client sent of its body before the head of the answer came.

@@ -17,6 +17,7 @@ use crate::telemetry::record::{
 /// A request under way. Dropping it publishes its record: after a normal end, a panic or an abort alike.
 pub(super) struct Flight<'a> {
     shared: &'a Shared,
+    generation: &'a Generation,
     pub(super) clock: Clock,
     stopwatch: Stopwatch,
     /// Taken when published.
@@ -30,7 +31,7 @@ pub(super) struct Flight<'a> {
 impl<'a> Flight<'a> {
     /// Begins the record of a request whose head is complete. Until [`Flight::end`] says otherwise, it ended in an
     /// internal error: that is what a drop without an end is.
-    pub(super) fn begin(shared: &'a Shared, generation: &Generation, clock: Clock, request: RequestInfo) -> Self {
+    pub(super) fn begin(shared: &'a Shared, generation: &'a Generation, clock: Clock, request: RequestInfo) -> Self {
         let live = shared.telemetry.live().enter(&request.method, &request.path);
         let record = Record {
             request_id: Arc::from(""),
@@ -54,7 +55,7 @@ impl<'a> Flight<'a> {
             limit: None,
         };
         let stopwatch = Stopwatch::start(Phase::Admit);
-        Self { shared, clock, stopwatch, record: Some(record), live, reservation: None }
+        Self { shared, generation, clock, stopwatch, record: Some(record), live, reservation: None }
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -168,12 +169,14 @@ impl<'a> Flight<'a> {
 
     /// What was read of the answer.
     pub(super) fn read(&mut self, dialect: Dialect, request: &Arc<RequestFacts>, reading: Reading) {
+        let models = [reading.response_model.as_deref(), request.model.as_deref()];
+        let cost = self.generation.settings.prices.cost(models, &reading.usage);
         if let Some(reservation) = &mut self.reservation {
             reservation.read(reading.usage);
         }
         self.note(|record| {
             let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
-            record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, span_id });
+            record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, cost, span_id });
         });
     }
 

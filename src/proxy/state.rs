@@ -14,6 +14,7 @@ use super::drain::Drain;
 use super::limiter::Limiter;
 use super::pool::Pool;
 use super::remote_keys::RemoteKeys;
+use super::usage::UsageBook;
 use crate::config::Settings;
 use crate::telemetry::Telemetry;
 
@@ -30,6 +31,7 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
     pub limiter: Arc<Limiter>,
+    pub(super) usage: Arc<UsageBook>,
     pub(super) connector: Connector,
     pub(super) connections: super::gate::Gate,
     pub(super) streams: super::gate::Gate,
@@ -60,6 +62,7 @@ impl Shared {
             telemetry,
             drain: Drain::default(),
             limiter: Arc::default(),
+            usage: Arc::default(),
             connector: Connector::new(Some(options)),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),

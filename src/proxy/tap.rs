@@ -1,17 +1,23 @@
-//! Looks at an answer's bytes as they pass, and changes none.
+//! Looks at an answer's bytes as they pass, and changes none; but the usage chunk that only we asked for it takes out.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use pingora::http::ResponseHeader;
 
+use super::usage::Metering;
+use crate::llm::ask::UsageFilter;
 use crate::llm::dialect::recognise_answer;
 use crate::llm::{Dialect, Framing, Gauge, PlainRules, Progress, Reading, RequestFacts, StreamEnd};
 
 /// The tap on one answer.
 pub(super) struct Tap {
     gauge: Option<Gauge>,
+    /// Less what was taken out.
     pub(super) bytes: u64,
+    metering: Option<Box<Metering>>,
+    filter: Option<Box<UsageFilter>>,
 }
 
 impl Tap {
@@ -28,7 +34,39 @@ impl Tap {
         let recognised = recognise_answer(facts.dialect, header("content-type"), &[])
             .filter(|_| readable && head.status.is_success());
         let gauge = recognised.map(|(dialect, framing)| Gauge::new(dialect, framing, Arc::clone(rules), slow_gap));
-        Self { gauge, bytes: 0 }
+        Self { gauge, bytes: 0, metering: None, filter: None }
+    }
+
+    /// Sees to it that the usage of the answer will be known.
+    pub(super) fn metered(mut self, metering: Metering) -> Self {
+        if let Some(gauge) = &mut self.gauge {
+            if metering.counts() {
+                gauge.count(metering.model());
+            }
+            if metering.wished() && gauge.framing() == Framing::Sse {
+                self.filter = Some(Box::default());
+            }
+            self.metering = Some(Box::new(metering));
+        }
+        self
+    }
+
+    /// What the client gets of a chunk that was looked at.
+    pub(super) fn let_through(&mut self, chunk: Bytes) -> Vec<Bytes> {
+        let Some(filter) = &mut self.filter else { return vec![chunk] };
+        let (mut pieces, before) = (Vec::new(), filter.taken());
+        filter.pass(chunk, &mut pieces);
+        self.bytes -= filter.taken() - before;
+        pieces
+    }
+
+    /// What the client gets of a begun event that was held, now that the stream is over.
+    pub(super) fn let_rest_through(&mut self) -> Vec<Bytes> {
+        let Some(filter) = &mut self.filter else { return Vec::new() };
+        let (mut pieces, before) = (Vec::new(), filter.taken());
+        filter.finish(&mut pieces);
+        self.bytes -= filter.taken() - before;
+        pieces
     }
 
     /// What the answer speaks, where it is an LLM's: as its head says, until its first bytes tell better.
@@ -49,7 +87,8 @@ impl Tap {
     /// Tokens that passed, as far as can be told on the way: what the upstream counts, or one a frame.
     pub(super) fn tokens(&self) -> u64 {
         let reading = self.gauge.as_ref().map(Gauge::reading);
-        reading.map_or(0, |reading| reading.usage.output.unwrap_or(0).max(reading.token_frames))
+        let counted = self.gauge.as_ref().and_then(Gauge::counted_roughly).unwrap_or(0);
+        reading.map_or(0, |reading| reading.usage.output.unwrap_or(counted).max(reading.token_frames))
     }
 
     /// Looks at one chunk.
@@ -75,6 +114,10 @@ impl Tap {
     pub(super) fn finish(mut self, end: StreamEnd, now: Duration) -> Option<(Dialect, Framing, Reading)> {
         let gauge = self.gauge.as_mut()?;
         gauge.finish(end, now);
-        Some((gauge.dialect(), gauge.framing(), gauge.reading().clone()))
+        let mut reading = gauge.reading().clone();
+        if let Some(metering) = &self.metering {
+            metering.settle(gauge.dialect(), gauge.counted(), &mut reading);
+        }
+        Some((gauge.dialect(), gauge.framing(), reading))
     }
 }

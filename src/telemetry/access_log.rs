@@ -190,6 +190,9 @@ fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     line.number_if(names::GEN_AI_USAGE_OUTPUT_TOKENS, reading.usage.output);
     line.number_if(names::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, reading.usage.reasoning);
     line.text("usage_source", reading.usage_source.as_str());
+    if let Some(cost) = llm.cost {
+        line.bare("cost_usd", &cost.to_string());
+    }
     if !reading.finish_reasons.is_empty() {
         let mut reasons = line.array(names::GEN_AI_RESPONSE_FINISH_REASONS);
         for reason in &reading.finish_reasons {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use super::phases::{Phase, Phases, Stopwatch};
+use crate::llm::price::Cost;
 use crate::llm::{Dialect, Reading, RequestFacts};
 
 /// Everything that is told about one finished request. All durations count from "request head complete".
@@ -100,6 +101,8 @@ pub struct LlmInfo {
     pub dialect: Dialect,
     pub request: Arc<RequestFacts>,
     pub reading: Reading,
+    /// What the tokens cost; `None` where the model has no price, or the tokens are not known.
+    pub cost: Option<Cost>,
     /// The CLIENT span "chat gpt-4o" over all attempts.
     pub span_id: u64,
 }
@@ -340,7 +343,7 @@ mod tests {
             usage: crate::llm::Usage { output, ..Default::default() },
             ..Default::default()
         };
-        LlmInfo { dialect: Dialect::OpenAiChat, request: Arc::default(), reading, span_id: 1 }
+        LlmInfo { dialect: Dialect::OpenAiChat, request: Arc::default(), reading, cost: None, span_id: 1 }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::record::{
     Attempt, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, TraceIds, WebSocketInfo,
 };
+use crate::llm::price::Cost;
 use crate::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
 
 pub(crate) fn ms(value: u64) -> Duration {
@@ -99,7 +100,14 @@ pub(crate) fn chat(model: &str) -> Record {
     record.bytes_in = 300;
     record.bytes_out = 2_048;
     record.client.user = Some("alice".into());
-    record.llm = Some(LlmInfo { dialect: Dialect::OpenAiChat, request: Arc::new(request), reading, span_id: 0x2 });
+    record.client.team = Some("search".into());
+    record.llm = Some(LlmInfo {
+        dialect: Dialect::OpenAiChat,
+        request: Arc::new(request),
+        reading,
+        cost: Some(Cost(360_500)),
+        span_id: 0x2,
+    });
     record
 }
 

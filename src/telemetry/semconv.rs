@@ -25,6 +25,10 @@ pub const GEN_AI_REQUEST_STREAM: &str = "gen_ai.request.stream";
 pub const GEN_AI_REQUEST_MAX_TOKENS: &str = "gen_ai.request.max_tokens";
 pub const GEN_AI_REQUEST_TEMPERATURE: &str = "gen_ai.request.temperature";
 pub const GEN_AI_REQUEST_TOP_P: &str = "gen_ai.request.top_p";
+/// US dollars. The GenAI conventions have no name for it: this is what Langfuse and OpenLIT read.
+pub const GEN_AI_USAGE_COST: &str = "gen_ai.usage.cost";
+/// US dollars, by the OpenInference conventions.
+pub const LLM_COST_TOTAL: &str = "llm.cost.total";
 pub const GEN_AI_RESPONSE_ID: &str = "gen_ai.response.id";
 pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai.response.model";
 pub const GEN_AI_RESPONSE_FINISH_REASONS: &str = "gen_ai.response.finish_reasons";

@@ -365,6 +365,10 @@ fn usage_attributes(llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
             attributes.push(number(name, tokens));
         }
     }
+    if let Some(cost) = llm.cost {
+        attributes.push(KeyValue::new(names::GEN_AI_USAGE_COST, cost.dollars()));
+        attributes.push(KeyValue::new(names::LLM_COST_TOTAL, cost.dollars()));
+    }
     attributes.push(KeyValue::new(names::USAGE_SOURCE, llm.reading.usage_source.as_str()));
 }
 

@@ -70,6 +70,8 @@ fn the_logical_span_speaks_genai() {
         ("gen_ai.usage.cache_creation.input_tokens", 7.into()),
         ("gen_ai.usage.cache_write.input_tokens", 7.into()),
         ("gen_ai.usage.reasoning.output_tokens", 2.into()),
+        ("gen_ai.usage.cost", 0.0003605.into()),
+        ("llm.cost.total", 0.0003605.into()),
         ("user.id", "alice".into()),
     ] {
         assert_eq!(value(&spans[1], name), Some(expected), "{name}");

@@ -20,5 +20,6 @@ mod passing;
 mod shared_limits;
 mod tokens;
 mod traces;
+mod usage;
 mod versions;
 mod websockets;

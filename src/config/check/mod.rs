@@ -3,6 +3,7 @@
 mod browser;
 mod identity;
 mod limit;
+mod price;
 mod route;
 mod server;
 mod upstream;
@@ -107,9 +108,10 @@ fn check(readable: Readable, mut checker: Checker<'_>) -> Settings {
     let upstreams = checker.upstreams(&readable);
     let limits = checker.limits(&readable);
     let limit_store = checker.limit_store(file.limits.as_ref());
+    let prices = checker.prices(&readable);
     let routes = checker.routes(&readable, &upstreams, &limits);
     let upstreams = upstreams.into_iter().map(|declared| declared.upstream).collect();
-    Settings { server, cors, telemetry, identity, upstreams, routes, limits, limit_store, files: checker.files }
+    Settings { server, cors, telemetry, identity, upstreams, routes, limits, limit_store, prices, files: checker.files }
 }
 
 fn process_env(name: &str) -> Option<String> {

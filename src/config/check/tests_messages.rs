@@ -11,7 +11,7 @@ fn every_problem_of_a_bad_file_is_told_at_once() {
 }
 
 /// Texts and the whole of what is said about each.
-const CASES: [(&str, &str); 60] = [
+const CASES: [(&str, &str); 65] = [
     ("", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (" \n\u{feff}\t\n", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (
@@ -178,8 +178,28 @@ const CASES: [(&str, &str); 60] = [
         "6:9: `burst` belongs to tokens_per_minute, which is missing",
     ),
     (
-        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\ncost_per_day = -1.0",
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\ncost_per_day = -1.0\n[[price]]\nmodel = \"*\"\ninput = 1\noutput = 1",
         "5:16: `cost_per_day` is an amount of US dollars above zero, as 5.0",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\ncost_per_month = 5",
+        "5:18: a limit in dollars needs to know what tokens cost: add a [[price]]",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[price]]\nmodel = \"gpt-4o*\"\ninput = -1\noutput = 2_500_000",
+        "5:9: `input` is US dollars per million tokens, as 2.5: at least 0, and at most 10000\n6:10: `output` is US dollars per million tokens, as 2.5: at least 0, and at most 10000",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[price]]\ninput = 1",
+        "3:1: this price has no `model`\n3:1: this price has no `output`",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[price]]\nmodel = \"a*\"\ninput = 1\noutput = 1\n[[price]]\nmodel = \"ab\"\ninput = 1\noutput = 1\n[[price]]\nmodel = \"a*\"\ninput = nan\noutput = 1",
+        "8:9: never used: \"a*\" stands before it and matches all of it. Put this one first\n12:9: \"a*\" has a price already\n13:9: `input` is US dollars per million tokens, as 2.5: at least 0, and at most 10000",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[price]\nmodel = \"a\"",
+        "3:1: [price] must be [[price]], with two brackets: there may be several",
     ),
     (
         "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\nconcurrent = 1\n[[limit]]\nname = \"a\"\nconcurrent = 1",

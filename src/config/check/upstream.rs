@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::llm::{Dialect, PlainRules};
 
 use super::super::address::host_and_port;
-use super::super::file::{DialectWord, ProtocolWord, StreamTable, UpstreamTable};
+use super::super::file::{AskUsageWord, DialectWord, ProtocolWord, StreamTable, UpstreamTable};
 use super::super::read::Readable;
-use super::super::settings::{Endpoint, EndpointAddress, HostPolicy, Secret, Upstream, UpstreamProtocol};
+use super::super::settings::{AskUsage, Endpoint, EndpointAddress, HostPolicy, Secret, Upstream, UpstreamProtocol};
 use super::super::units::{At, Table};
 use super::Checker;
 
@@ -57,6 +57,11 @@ impl Checker<'_> {
             name: name.into(),
             host: self.host(file.host.as_ref(), is_tls),
             dialect: file.dialect.as_ref().and_then(|at| dialect(at.value)),
+            ask_usage: match file.ask_usage.as_ref().map(|at| at.value) {
+                None | Some(AskUsageWord::Auto) => AskUsage::Auto,
+                Some(AskUsageWord::Always) => AskUsage::Always,
+                Some(AskUsageWord::Never) => AskUsage::Never,
+            },
             protocol: match file.protocol.as_ref().map(|at| at.value) {
                 None | Some(ProtocolWord::Auto) => UpstreamProtocol::Auto,
                 Some(ProtocolWord::Http1) => UpstreamProtocol::Http1,

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::recent::Recent;
 use crate::config::limits::TokenLimit;
+use crate::policy::recent::Recent;
 
 /// Bytes of a JSON body a token, until a model's own ratio is learned.
 const BYTES_PER_TOKEN: f64 = 4.0;

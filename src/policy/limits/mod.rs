@@ -12,7 +12,6 @@ mod claim;
 mod denial;
 mod estimate;
 mod rate;
-mod recent;
 mod spend;
 
 pub use breaker::Breaker;

@@ -5,7 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::families::Families;
-use super::series::{Counter, Histogram};
+use super::series::{Counter, Dollars, Histogram};
+use crate::llm::UsageSource;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
 
 /// The labels that most metrics of a request share.
@@ -40,7 +41,7 @@ pub(super) struct Bundle {
     durations: [Slot<Histogram>; ErrorType::ALL.len() + 1],
     token_usage: [Slot<Histogram>; 2],
     tokens: [Slot<Counter>; TokenType::ALL.len()],
-    usage: [Slot<Counter>; 2],
+    usage: [Slot<Counter>; UsageSource::ALL.len()],
     /// Attempts at this upstream that succeeded.
     attempts_ok: Slot<Counter>,
     /// The first few results seen: nearly all requests end in one of them.
@@ -183,9 +184,14 @@ impl Bundle {
         Some(handle!(slot, of.tokens, [&self.route, &self.upstream, &self.model, kind.as_str()]))
     }
 
-    pub(super) fn usage(&self, of: &Families, source: crate::llm::UsageSource) -> Option<&Counter> {
+    pub(super) fn usage(&self, of: &Families, source: UsageSource) -> Option<&Counter> {
         let slot = self.usage.get(source as usize)?;
         Some(handle!(slot, of.usage, [&self.route, &self.upstream, source.as_str()]))
+    }
+
+    /// What a team's tokens cost. The team is a label already.
+    pub(super) fn cost(&self, of: &Families, team: &str) -> Arc<Dollars> {
+        of.cost.get([&self.route, &self.model, team])
     }
 
     /// Successful attempts at the upstream that served.
@@ -278,6 +284,9 @@ mod tests {
     fn token_types_have_their_slots() {
         for (slot, kind) in TokenType::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, slot);
+        }
+        for (slot, source) in UsageSource::ALL.into_iter().enumerate() {
+            assert_eq!(source as usize, slot);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Every metric there is, declared in one place. Names, labels and buckets are a contract: dashboards and alerts use
 //! them, and a golden list in the tests guards them. The comment on each is the help text that scrapers read.
 
-use super::series::{AnyFamily, Bounds, Counter, Family, Float, Gauge, Histogram};
+use super::series::{AnyFamily, Bounds, Counter, Dollars, Family, Float, Gauge, Histogram};
 
 /// Buckets of the OpenTelemetry GenAI conventions for the time to the first token, in seconds, and on to a minute.
 const FIRST_TOKEN: Bounds =
@@ -81,7 +81,7 @@ families! {
     /// Duration of an LLM request from its head to the answer's end, in seconds. error_type is empty on success.
     request_duration: Histogram(DURATION) = "gen_ai_server_request_duration_seconds"
         ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "error_type"];
-    /// Input and output tokens per LLM request, where the upstream reported them.
+    /// Input and output tokens per LLM request, reported or else counted.
     token_usage: Histogram(TOKENS) = "gen_ai_client_token_usage"
         ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_type"];
     /// Requests by how they ended. The model is `none` where none was asked for, and `other` beyond the first 100 that got an answer.
@@ -104,10 +104,12 @@ families! {
     attempts: Counter = "streamgauge_attempts_total" ["upstream", "result"];
     /// Requests that are being served now.
     in_flight: Gauge = "streamgauge_streams_in_flight" ["route"];
-    /// Tokens that upstreams reported. `input` includes `cached_input`, `output` includes `reasoning`.
+    /// Tokens that upstreams reported or, where they do not, that were counted. `input` includes `cached_input`, `output` includes `reasoning`.
     tokens: Counter = "streamgauge_tokens_total" ["route", "upstream", "model", "type"];
     /// LLM requests by where their token usage comes from.
     usage: Counter = "streamgauge_usage_total" ["route", "upstream", "source"];
+    /// What tokens cost, in US dollars, where the model has a [[price]]. The team is `none` where none is known, and `other` beyond the first 100.
+    cost: Dollars = "streamgauge_cost_usd_total" ["route", "model", "team"];
     /// WebSocket messages passed, by direction: `in` from the client, `out` to it.
     websocket_messages: Counter = "streamgauge_websocket_messages_total" ["route", "direction"];
     /// WebSockets that are open now.

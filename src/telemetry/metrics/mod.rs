@@ -32,6 +32,8 @@ pub struct Metrics {
     families: Families,
     bundles: Bundles,
     models: Models,
+    /// Bounded as models are: a token's claim can name any.
+    teams: Models,
     in_flight: RwLock<HashMap<Box<str>, Arc<Gauge>>>,
     /// Counted where it happens; read when a scraper asks.
     dropped: Mutex<Vec<(&'static str, Dropped)>>,
@@ -60,6 +62,7 @@ impl Metrics {
             families,
             bundles: Bundles::default(),
             models: Models::default(),
+            teams: Models::default(),
             in_flight: RwLock::default(),
             dropped: Mutex::default(),
         }
@@ -255,6 +258,10 @@ impl Metrics {
             bundle.slow_gaps(of).add(reading.slow_gaps.len() as u64);
         }
         self.observe_usage(llm, bundle);
+        if let Some(cost) = llm.cost {
+            let team = record.client.team.as_deref().map_or(NONE, |team| self.teams.label(team, true));
+            bundle.cost(of, team).add(cost);
+        }
     }
 
     fn observe_usage(&self, llm: &LlmInfo, bundle: &Bundle) {

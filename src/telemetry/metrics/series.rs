@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use prometheus::core::Metric as _;
 
+use crate::llm::price::Cost;
 use crate::telemetry::exposition::Exposition;
 
 /// The type of a family, as scrapers are told it.
@@ -66,6 +67,24 @@ impl Metric for Counter {
 
     fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
         out.sample(family, "", labels, self.0.get());
+    }
+}
+
+/// Counts money up; told in US dollars.
+#[derive(Debug, Default)]
+pub(crate) struct Dollars(Counter);
+
+impl Dollars {
+    pub(crate) fn add(&self, cost: Cost) {
+        self.0.add(cost.nano_dollars());
+    }
+}
+
+impl Metric for Dollars {
+    const KIND: Kind = Kind::Counter;
+
+    fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
+        out.sample(family, "", labels, Cost(self.0.0.get()));
     }
 }
 

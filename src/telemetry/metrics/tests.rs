@@ -72,8 +72,24 @@ fn a_chat_is_measured() {
         assert_eq!(value(&series), count);
     }
     assert_eq!(value("streamgauge_usage_total{route=\"chat\",upstream=\"fastapi\",source=\"reported\"}"), 1.0);
+    assert_eq!(value("streamgauge_cost_usd_total{route=\"chat\",model=\"gpt-4o\",team=\"search\"}"), 0.0003605);
     assert_eq!(value("streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"), 1.0);
     assert!(!samples.keys().any(|series| series.contains("slow_gaps") || series.contains("failed_attempts")));
+}
+
+#[test]
+fn teams_are_labels_up_to_a_bound() {
+    let metrics = Metrics::new();
+    for team in 0..1_000 {
+        let mut record = chat("gpt-4o");
+        record.client.team = (team > 0).then(|| format!("team-{team}").into());
+        metrics.observe(&record);
+    }
+    let samples = scrape(&metrics);
+    let cost =
+        |team: &str| samples[&format!("streamgauge_cost_usd_total{{route=\"chat\",model=\"gpt-4o\",team=\"{team}\"}}")];
+    assert_eq!((cost("none"), cost("team-1"), cost("other")), (0.0003605, 0.0003605, 0.3240895));
+    assert_eq!(samples.keys().filter(|series| series.contains("cost_usd")).count(), 102);
 }
 
 #[test]

@@ -1,0 +1,257 @@
+//! Asks an OpenAI-shaped stream for its usage where the client did not: splices the wish into the request, and takes the
+//! chunk that comes of it out of the answer. Every other byte stays as it was.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use memchr::{memchr2, memmem};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::json::{Filled, Loose, Maybe, loose, read_object};
+use super::sse::{Frame, SseScanner};
+
+const OPTIONS: &str = r#""stream_options":{"include_usage":true}"#;
+const WISH: &str = r#""include_usage":true"#;
+
+/// `body` with the wish for a usage chunk. `None`: the client asks for one itself, or this is no object that could.
+///
+/// Of a key that comes twice each value is edited: backends differ in which of them they believe.
+pub fn with_usage(body: &[u8]) -> Option<Bytes> {
+    let text = std::str::from_utf8(body).ok()?;
+    let Members(members) = serde_json::from_str(text).ok()?;
+    let mut edits = Vec::new();
+    for (_, value) in members.iter().filter(|(key, _)| key == "stream_options") {
+        edits.extend(edits_of(text, value)?);
+    }
+    if edits.is_empty() {
+        edits.push(insertion(text, 0..text.len(), OPTIONS)?);
+    }
+    let mut out = Vec::with_capacity(body.len() + edits.len() * (OPTIONS.len() + 1));
+    let mut copied = 0;
+    for (place, edit) in &edits {
+        out.extend_from_slice(body.get(copied..place.start)?);
+        out.extend_from_slice(edit.as_bytes());
+        copied = place.end;
+    }
+    out.extend_from_slice(body.get(copied..)?);
+    Some(out.into())
+}
+
+/// What to put where.
+type Edit = (Range<usize>, Cow<'static, str>);
+
+/// What makes existing options ask; `None`: they do already, or are of no known kind.
+fn edits_of(text: &str, options: &RawValue) -> Option<Vec<Edit>> {
+    let place = place(text, options);
+    if options.get() == "null" {
+        return Some(vec![(place, "{\"include_usage\":true}".into())]);
+    }
+    let Members(members) = serde_json::from_str(options.get()).ok()?;
+    let wishes: Vec<_> = members.iter().filter(|(key, _)| key == "include_usage").map(|(_, value)| value).collect();
+    if wishes.is_empty() {
+        return Some(vec![insertion(text, place, WISH)?]);
+    }
+    if !wishes.iter().all(|wish| matches!(wish.get(), "false" | "null")) {
+        return None;
+    }
+    Some(wishes.into_iter().map(|wish| (self::place(text, wish), "true".into())).collect())
+}
+
+/// Puts a member in front of those of the object at `place`.
+fn insertion(text: &str, place: Range<usize>, member: &'static str) -> Option<Edit> {
+    let object = text.get(place.clone())?;
+    let inside = object.find('{')? + 1;
+    let is_empty = object.get(inside..)?.trim_start().starts_with('}');
+    let at = place.start + inside;
+    Some((at..at, if is_empty { member.into() } else { format!("{member},").into() }))
+}
+
+/// Where a value stands in the text that it was read from.
+fn place(text: &str, value: &RawValue) -> Range<usize> {
+    let start = (value.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    start..start + value.get().len()
+}
+
+/// The members of an object, in the order they come.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = fields.next_entry::<Key<'de>, &'de RawValue>()? {
+                    members.push((member.0.0, member.1));
+                }
+                Ok(Members(members))
+            }
+        }
+        from.deserialize_map(Object)
+    }
+}
+
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Most bytes of an event that are held until it is whole. A usage chunk is far smaller: what is larger passes.
+const HELD_MAX: usize = 64 << 10;
+
+/// Takes usage chunks out of an event stream. Whole events pass as slices of what came; of an incomplete one the bytes
+/// so far are held, at most 64 KiB.
+#[derive(Debug, Default)]
+pub struct UsageFilter {
+    /// Pieces of the begun event.
+    held: Vec<Bytes>,
+    held_bytes: usize,
+    /// The begun event is too long to be held.
+    passing: bool,
+    line_begun: bool,
+    after_cr: bool,
+    /// The event before was taken out: a LF that still belongs to it goes too.
+    took_last: bool,
+    /// Bytes taken out so far.
+    taken: u64,
+}
+
+impl UsageFilter {
+    /// Takes the next bytes of the stream; puts what the client gets of them into `out`.
+    pub fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
+        // Where the begun event starts, and where the run of events that pass does.
+        let (mut start, mut run) = (0, 0);
+        let mut at = 0;
+        if std::mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
+            // The second half of a CRLF: no line of its own.
+            at = 1;
+            if self.held.is_empty() && !self.passing {
+                start = 1;
+                run = usize::from(self.took_last);
+                self.taken += u64::from(self.took_last);
+            }
+        }
+        while let Some(end) = memchr2(b'\n', b'\r', chunk.get(at..).unwrap_or_default()).map(|found| at + found) {
+            let is_blank = end == at && !self.line_begun;
+            self.line_begun = false;
+            let is_cr = chunk.get(end) == Some(&b'\r');
+            let is_crlf = is_cr && chunk.get(end + 1) == Some(&b'\n');
+            self.after_cr = is_cr && end + 1 == chunk.len();
+            at = end + 1 + usize::from(is_crlf);
+            if is_blank {
+                self.end_event(&chunk, start..at, &mut run, out);
+                start = at;
+            }
+        }
+        self.line_begun |= at < chunk.len();
+        push(out, chunk.slice(run..start));
+        self.hold(chunk.slice(start..), out);
+    }
+
+    /// The stream ended; what was held passes, unless it is a usage chunk that lacks its blank line.
+    pub fn finish(&mut self, out: &mut Vec<Bytes>) {
+        if is_usage_chunk(&self.held.concat()) {
+            self.taken += self.held_bytes as u64;
+            self.held.clear();
+        }
+        out.append(&mut self.held);
+    }
+
+    /// Bytes taken out so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    fn end_event(&mut self, chunk: &Bytes, place: Range<usize>, run: &mut usize, out: &mut Vec<Bytes>) {
+        self.took_last = false;
+        if std::mem::take(&mut self.passing) {
+            return;
+        }
+        let last = chunk.get(place.clone()).unwrap_or_default();
+        let is_usage = match self.held.as_slice() {
+            [] => is_usage_chunk(last),
+            pieces => is_usage_chunk(&[&pieces.concat(), last].concat()),
+        };
+        if is_usage {
+            push(out, chunk.slice(*run..place.start));
+            *run = place.end;
+            self.taken += (self.held_bytes + last.len()) as u64;
+            self.held.clear();
+            self.took_last = true;
+        }
+        out.append(&mut self.held);
+        self.held_bytes = 0;
+    }
+
+    fn hold(&mut self, rest: Bytes, out: &mut Vec<Bytes>) {
+        if rest.is_empty() {
+            return;
+        }
+        self.held_bytes += rest.len();
+        self.held.push(rest);
+        if self.passing || self.held_bytes > HELD_MAX {
+            self.passing = true;
+            out.append(&mut self.held);
+            self.held_bytes = 0;
+        }
+    }
+}
+
+fn push(out: &mut Vec<Bytes>, piece: Bytes) {
+    if !piece.is_empty() {
+        out.push(piece);
+    }
+}
+
+/// Whether an event is the chunk that was asked for: usage, and an empty list of choices.
+fn is_usage_chunk(event: &[u8]) -> bool {
+    // Most events have no such word, and need not be parsed.
+    if memmem::find(event, b"\"usage\"").is_none() {
+        return false;
+    }
+    let mut found = false;
+    let mut look = |frame: Frame<'_>| {
+        if let Frame::Event(event) = frame {
+            let chunk = read_object::<Chunk>(event.data);
+            found = chunk.is_some_and(|chunk| chunk.choices.0 && chunk.usage.0.is_some_and(|Numbers {}| true));
+        }
+    };
+    let mut scanner = SseScanner::default();
+    scanner.feed(event, &mut look);
+    scanner.finish(&mut look);
+    found
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Chunk {
+    choices: EmptyList,
+    usage: Maybe<Numbers>,
+}
+
+#[derive(Deserialize)]
+struct Numbers {}
+
+/// Whether there is a list, and nothing in it.
+#[derive(Default)]
+struct EmptyList(bool);
+
+impl<'de> Loose<'de> for EmptyList {
+    fn array<A: serde::de::SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
+        Filled::array(items).map(|filled| Self(!filled.0))
+    }
+}
+
+loose!(EmptyList);
+
+#[cfg(test)]
+#[path = "ask_tests.rs"]
+mod tests;

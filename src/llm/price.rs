@@ -1,0 +1,146 @@
+//! What tokens cost. Amounts are whole nano-dollars, so that a million small ones add up to what they are.
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::Add;
+
+use super::Usage;
+
+/// An amount of money, in nano-dollars (10⁻⁹ US dollars). Adding saturates, at some 18 billion dollars.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cost(pub u64);
+
+impl Cost {
+    pub const ZERO: Self = Self(0);
+
+    pub fn nano_dollars(self) -> u64 {
+        self.0
+    }
+
+    /// For people and JSON; not to be added up.
+    pub fn dollars(self) -> f64 {
+        self.0 as f64 / 1e9
+    }
+}
+
+/// US dollars, with as many decimals as it takes: `0.00135`.
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, parts) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000);
+        if parts == 0 {
+            return write!(f, "{whole}");
+        }
+        let decimals = format!("{parts:09}");
+        write!(f, "{whole}.{}", decimals.trim_end_matches('0'))
+    }
+}
+
+impl Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::ZERO, Add::add)
+    }
+}
+
+/// Most tokens of a kind that one answer is believed to have taken: a number out of an upstream's text must not spoil a
+/// budget.
+const TOKENS_MAX: u64 = 1 << 30;
+
+/// What a model's tokens cost, in nano-dollars per million of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Price {
+    /// Prompt tokens that no cache had to do with.
+    pub input: u64,
+    /// Prompt tokens read from a cache.
+    pub cached_input: u64,
+    /// Prompt tokens written to a cache.
+    pub cache_write: u64,
+    /// Generated tokens, reasoning included.
+    pub output: u64,
+}
+
+impl Price {
+    /// What `usage` costs, rounded to the nearest nano-dollar. Numbers that are not known count nothing.
+    pub fn cost(&self, usage: &Usage) -> Cost {
+        let input = usage.input.unwrap_or(0).min(TOKENS_MAX);
+        let cached = usage.cached_input.unwrap_or(0).min(input);
+        let written = usage.cache_write.unwrap_or(0).min(input - cached);
+        let parts = [
+            (input - cached - written, self.input),
+            (cached, self.cached_input),
+            (written, self.cache_write),
+            (usage.output.unwrap_or(0).min(TOKENS_MAX), self.output),
+        ];
+        let millionths = parts.iter().map(|(tokens, price)| u128::from(*tokens) * u128::from(*price));
+        let millionths = millionths.fold(0_u128, u128::saturating_add);
+        Cost(u64::try_from(millionths.saturating_add(500_000) / 1_000_000).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// $2.50, $1.25, $3.75 and $10 per million.
+    const PRICE: Price =
+        Price { input: 2_500_000_000, cached_input: 1_250_000_000, cache_write: 3_750_000_000, output: 10_000_000_000 };
+
+    fn usage(input: u64, cached: u64, written: u64, output: u64) -> Usage {
+        Usage {
+            input: Some(input),
+            cached_input: Some(cached),
+            cache_write: Some(written),
+            output: Some(output),
+            reasoning: Some(output / 2),
+        }
+    }
+
+    #[test]
+    fn each_kind_of_token_has_its_price() {
+        assert_eq!(PRICE.cost(&usage(1_000_000, 0, 0, 0)).dollars(), 2.5);
+        assert_eq!(PRICE.cost(&usage(1_000_000, 1_000_000, 0, 0)).dollars(), 1.25);
+        assert_eq!(PRICE.cost(&usage(1_000_000, 0, 1_000_000, 0)).dollars(), 3.75);
+        assert_eq!(PRICE.cost(&usage(0, 0, 0, 1_000_000)).dollars(), 10.0);
+        assert_eq!(PRICE.cost(&usage(1_000, 400, 100, 100)), Cost(500 * 2_500 + 400 * 1_250 + 100 * 3_750 + 1_000_000));
+        assert_eq!(PRICE.cost(&Usage { output: Some(1), ..Usage::default() }), Cost(10_000));
+        assert_eq!(PRICE.cost(&Usage::default()), Cost::ZERO);
+    }
+
+    #[test]
+    fn odd_numbers_cost_no_less_than_their_parts_and_never_overflow() {
+        assert_eq!(PRICE.cost(&usage(10, 100, 0, 0)), Cost(10 * 1_250), "more cached than there is");
+        assert_eq!(PRICE.cost(&usage(u64::MAX, 0, 0, u64::MAX)), Cost(12_500 << 30));
+        let dear = Price { output: u64::MAX, ..Price::default() };
+        assert_eq!(dear.cost(&usage(0, 0, 0, u64::MAX)), Cost(u64::MAX));
+        assert_eq!([Cost(u64::MAX), Cost(7)].into_iter().sum::<Cost>(), Cost(u64::MAX));
+        let dust = Price { input: 1, ..Price::default() };
+        assert_eq!((dust.cost(&usage(499_999, 0, 0, 0)), dust.cost(&usage(500_000, 0, 0, 0))), (Cost(0), Cost(1)));
+    }
+
+    #[test]
+    fn dollars_are_written_out() {
+        for (nano, text) in
+            [(0, "0"), (1, "0.000000001"), (1_350_000, "0.00135"), (2_500_000_000, "2.5"), (7_000_000_000, "7")]
+        {
+            assert_eq!(Cost(nano).to_string(), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn more_tokens_never_cost_less(input in 0_u64..1 << 31, output in 0_u64..1 << 31, more in 0_u64..1 << 20) {
+            let cost = PRICE.cost(&usage(input, 0, 0, output));
+            prop_assert!(PRICE.cost(&usage(input + more, 0, 0, output)) >= cost);
+            prop_assert!(PRICE.cost(&usage(input, 0, 0, output + more)) >= cost);
+        }
+    }
+}

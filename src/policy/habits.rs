@@ -1,0 +1,226 @@
+//! What is known of each upstream and model about token usage: whether it reports any, whether it takes being asked, and
+//! how many tokens its bytes and frames are. Learned from its answers, bounded, and forgotten when not asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::recent::Recent;
+
+/// Half of how many upstreams and models are remembered.
+const GENERATION: usize = 1_000;
+
+/// For how long an upstream that refused to be asked is not asked again: it may be updated.
+const REFUSAL: Duration = Duration::from_secs(3_600);
+
+/// Bytes of a JSON body a prompt token, and tokens a frame, until they are learned.
+const BYTES_PER_TOKEN: f64 = 4.0;
+const TOKENS_PER_FRAME: f64 = 1.0;
+
+/// The least and most that is learned of either: one odd answer must not spoil what follows.
+const RATIO_MIN: f64 = 0.05;
+const RATIO_MAX: f64 = 1_000.0;
+
+/// Weight of the newest answer.
+const WEIGHT: f64 = 0.1;
+
+/// An upstream, and the model that was asked for there; empty where none was named.
+pub type Key = (Arc<str>, Arc<str>);
+
+/// What one answer taught.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lesson {
+    /// The whole answer came: had the upstream reported its usage, it would be here.
+    pub whole: bool,
+    /// As reported, not counted.
+    pub input: Option<u64>,
+    pub output: Option<u64>,
+    /// Of the request's body.
+    pub body_bytes: u64,
+    /// Frames that carried tokens.
+    pub token_frames: u64,
+}
+
+/// What all upstreams do. Bounded.
+#[derive(Debug)]
+pub struct Habits(Recent<Key, Habit>);
+
+#[derive(Debug, Clone, Copy)]
+struct Habit {
+    reports: bool,
+    asking: Asking,
+    bytes_per_token: f64,
+    tokens_per_frame: f64,
+}
+
+/// What came of asking for usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    Untried,
+    Taken,
+    /// Until this time.
+    Refused(Duration),
+}
+
+/// Whether to ask for usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    Ask,
+    /// The upstream may refuse: then the request is sent again without.
+    TryToAsk,
+    DoNotAsk,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self(Recent::new(GENERATION))
+    }
+}
+
+impl Default for Habit {
+    fn default() -> Self {
+        Self {
+            reports: false,
+            asking: Asking::Untried,
+            bytes_per_token: BYTES_PER_TOKEN,
+            tokens_per_frame: TOKENS_PER_FRAME,
+        }
+    }
+}
+
+impl Habits {
+    /// Whether answers of `key` report their usage, so that they need not be counted.
+    pub fn reports(&self, key: &Key) -> bool {
+        self.of(key).reports
+    }
+
+    /// Whether to ask `key` for its usage at `now`; any clock will do, so long as it is always the same.
+    pub fn advice(&self, key: &Key, now: Duration) -> Advice {
+        match self.of(key).asking {
+            Asking::Taken => Advice::Ask,
+            Asking::Refused(until) if now < until => Advice::DoNotAsk,
+            Asking::Untried | Asking::Refused(_) => Advice::TryToAsk,
+        }
+    }
+
+    /// The upstream answered though it was asked.
+    pub fn took(&mut self, key: &Key) {
+        self.entry(key).asking = Asking::Taken;
+    }
+
+    /// The upstream refused at `now`, and answered when it was not asked.
+    pub fn refused(&mut self, key: &Key, now: Duration) {
+        self.entry(key).asking = Asking::Refused(now + REFUSAL);
+    }
+
+    /// An answer is over.
+    pub fn learn(&mut self, key: &Key, lesson: &Lesson) {
+        let habit = self.entry(key);
+        if let Some(input) = lesson.input.filter(|input| *input > 0 && lesson.body_bytes > 0) {
+            approach(&mut habit.bytes_per_token, lesson.body_bytes as f64 / input as f64);
+        }
+        match lesson.output {
+            Some(output) if lesson.whole => {
+                habit.reports = true;
+                if output > 0 && lesson.token_frames > 0 {
+                    approach(&mut habit.tokens_per_frame, output as f64 / lesson.token_frames as f64);
+                }
+            }
+            None if lesson.whole => habit.reports = false,
+            _ => {}
+        }
+    }
+
+    /// About how many tokens a prompt in a body of so many bytes is.
+    pub fn input(&self, key: &Key, body_bytes: u64) -> u64 {
+        (body_bytes as f64 / self.of(key).bytes_per_token).ceil() as u64
+    }
+
+    /// About how many tokens so many frames are.
+    pub fn output(&self, key: &Key, token_frames: u64) -> u64 {
+        (token_frames as f64 * self.of(key).tokens_per_frame).round() as u64
+    }
+
+    fn of(&self, key: &Key) -> Habit {
+        self.0.get(key).copied().unwrap_or_default()
+    }
+
+    fn entry(&mut self, key: &Key) -> &mut Habit {
+        self.0.entry(key.clone(), Habit::default)
+    }
+}
+
+fn approach(ratio: &mut f64, newest: f64) {
+    *ratio += WEIGHT * (newest.clamp(RATIO_MIN, RATIO_MAX) - *ratio);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(model: &str) -> Key {
+        ("vllm".into(), model.into())
+    }
+
+    fn reported(input: u64, output: u64) -> Lesson {
+        Lesson {
+            whole: true,
+            input: Some(input),
+            output: Some(output),
+            body_bytes: 6 * input,
+            token_frames: output / 3,
+        }
+    }
+
+    #[test]
+    fn who_reports_is_counted_no_more_until_it_stops() {
+        let mut habits = Habits::default();
+        assert!(!habits.reports(&key("a")));
+        habits.learn(&key("a"), &reported(10, 30));
+        assert!(habits.reports(&key("a")) && !habits.reports(&key("b")));
+        habits.learn(&key("a"), &Lesson { whole: false, ..Lesson::default() });
+        assert!(habits.reports(&key("a")), "what broke off says nothing");
+        habits.learn(&key("a"), &Lesson { whole: true, ..Lesson::default() });
+        assert!(!habits.reports(&key("a")));
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_for_a_while() {
+        let (mut habits, hour) = (Habits::default(), Duration::from_secs(3_600));
+        let start = Duration::from_secs(7);
+        assert_eq!(habits.advice(&key("a"), start), Advice::TryToAsk);
+        habits.refused(&key("a"), start);
+        assert_eq!(habits.advice(&key("a"), start + hour - Duration::from_nanos(1)), Advice::DoNotAsk);
+        assert_eq!(habits.advice(&key("b"), start), Advice::TryToAsk);
+        assert_eq!(habits.advice(&key("a"), start + hour), Advice::TryToAsk);
+        habits.took(&key("a"));
+        assert_eq!(habits.advice(&key("a"), start), Advice::Ask);
+    }
+
+    #[test]
+    fn ratios_follow_what_is_reported() {
+        let mut habits = Habits::default();
+        assert_eq!((habits.input(&key("a"), 401), habits.output(&key("a"), 7)), (101, 7));
+        for _ in 0..100 {
+            habits.learn(&key("a"), &reported(100, 300));
+        }
+        assert_eq!((habits.input(&key("a"), 600), habits.output(&key("a"), 100)), (101, 300));
+        habits.learn(
+            &key("a"),
+            &Lesson { whole: true, input: Some(u64::MAX), output: Some(u64::MAX), body_bytes: 1, token_frames: 1 },
+        );
+        assert!(habits.output(&key("a"), 1) < 200, "one odd answer spoils little");
+    }
+
+    proptest! {
+        #[test]
+        fn models_without_end_take_bounded_memory(models in 3_000_usize..4_000) {
+            let mut habits = Habits::default();
+            for model in 0..models {
+                habits.learn(&key(&model.to_string()), &reported(1, 3));
+            }
+            prop_assert_eq!(habits.0.get(&key("0")).is_none(), true);
+        }
+    }
+}

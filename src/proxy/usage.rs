@@ -1,0 +1,202 @@
+//! The token usage of one answer: asked for where the client did not, and counted or estimated where none is reported.
+
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pingora::http::ResponseHeader;
+
+use super::admit::{Admitted, RequestBody};
+use crate::config::settings::{AskUsage, Upstream};
+use crate::llm::count::{Encoding, count_prompt};
+use crate::llm::{Dialect, Reading, RequestFacts, UsageSource, ask};
+use crate::policy::habits::{Advice, Habits, Key, Lesson};
+
+/// What upstreams do about usage. Outlives reloads.
+pub(super) struct UsageBook {
+    habits: Mutex<Habits>,
+    began: Instant,
+    vocabulary: Once,
+}
+
+impl Default for UsageBook {
+    fn default() -> Self {
+        Self { habits: Mutex::default(), began: Instant::now(), vocabulary: Once::new() }
+    }
+}
+
+impl UsageBook {
+    fn habits(&self) -> MutexGuard<'_, Habits> {
+        self.habits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads the vocabulary on a thread of its own: the first answer that is counted does not wait for it, and who has no
+    /// LLM requests does without. Where there is no thread to be had, the first count loads it.
+    fn load_vocabulary(&self) {
+        self.vocabulary.call_once(|| {
+            let load = || Encoding::O200k.prepare();
+            drop(std::thread::Builder::new().name("vocabulary".to_owned()).spawn(load));
+        });
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// What it takes to know the usage of one attempt's answer.
+pub(super) struct Metering {
+    book: Arc<UsageBook>,
+    key: Key,
+    facts: Arc<RequestFacts>,
+    /// The client's body.
+    body: Option<Bytes>,
+    wish: Wish,
+}
+
+/// Whether usage was asked for on the client's behalf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    None,
+    Added,
+    /// Added for the first time: the upstream may refuse it.
+    Tried,
+}
+
+impl Metering {
+    /// Prepares an attempt at `upstream`; in place of `body`, that which the upstream gets is returned.
+    pub(super) fn begin(
+        book: &Arc<UsageBook>,
+        upstream: &Upstream,
+        admitted: &Admitted,
+        body: RequestBody,
+    ) -> (Self, RequestBody) {
+        let facts = &admitted.facts;
+        if facts.is_llm() {
+            book.load_vocabulary();
+        }
+        let key = (Arc::clone(&upstream.name), facts.model.as_deref().unwrap_or_default().into());
+        let (wish, body) = match body {
+            RequestBody::Buffered(bytes) => match wish(book, upstream.ask_usage, &key, facts, &bytes) {
+                Some((wish, edited)) => (wish, RequestBody::Buffered(edited)),
+                None => (Wish::None, RequestBody::Buffered(bytes)),
+            },
+            body => (Wish::None, body),
+        };
+        let own = match &admitted.body {
+            RequestBody::Buffered(bytes) => Some(bytes.clone()),
+            RequestBody::None | RequestBody::Streamed { .. } => None,
+        };
+        (Self { book: Arc::clone(book), key, facts: Arc::clone(facts), body: own, wish }, body)
+    }
+
+    /// Whether an answer with this status may refuse nothing but the wish, so that the request is to be sent as it came.
+    pub(super) fn may_be_refused(&self, status: u16) -> bool {
+        self.wish == Wish::Tried && matches!(status, 400 | 422)
+    }
+
+    /// The wish was refused; `status` is that of the answer to the request as it came.
+    pub(super) fn was_refused(&mut self, status: u16) {
+        self.wish = Wish::None;
+        if !matches!(status, 400 | 422) {
+            self.book.habits().refused(&self.key, self.book.now());
+        }
+    }
+
+    /// The head of an answer came that is to be passed on.
+    pub(super) fn answered(&self, head: &mut ResponseHeader) {
+        if self.wish != Wish::None && head.status.is_success() {
+            // What is taken out of the body is missing from its length.
+            head.remove_header(&http::header::CONTENT_LENGTH);
+            if self.wish == Wish::Tried {
+                self.book.habits().took(&self.key);
+            }
+        }
+    }
+
+    /// Whether the client must not see the usage chunk.
+    pub(super) fn wished(&self) -> bool {
+        self.wish != Wish::None
+    }
+
+    /// Whether the answer's tokens must be counted as they pass: the upstream is not known to report them.
+    pub(super) fn counts(&self) -> bool {
+        !self.book.habits().reports(&self.key)
+    }
+
+    pub(super) fn model(&self) -> Option<&str> {
+        self.facts.model.as_deref()
+    }
+
+    /// Fills in what `reading` lacks. `counted`: tokens of the answer, where they were counted.
+    pub(super) fn settle(&self, dialect: Dialect, counted: Option<u64>, reading: &mut Reading) {
+        let mut habits = self.book.habits();
+        let body_bytes = self.body.as_ref().map_or(0, |body| body.len() as u64);
+        habits.learn(
+            &self.key,
+            &Lesson {
+                whole: reading.normal_end && reading.token_frames > 0,
+                input: reading.usage.input,
+                output: reading.usage.output,
+                body_bytes,
+                token_frames: reading.token_frames,
+            },
+        );
+        if reading.error.is_some() && reading.token_frames == 0 && !reading.usage.is_known() {
+            return;
+        }
+        let mut source = UsageSource::Reported;
+        if let Some((output, from)) = self.output(&habits, counted, reading) {
+            reading.usage.output = Some(output);
+            source = source.max(from);
+        }
+        let estimate = habits.input(&self.key, body_bytes);
+        drop(habits);
+        if let Some((input, from)) = self.input(dialect, estimate, reading) {
+            reading.usage.input = Some(input);
+            source = source.max(from);
+        }
+        reading.usage_source = if reading.usage.is_known() { source } else { UsageSource::Missing };
+    }
+
+    /// The tokens of the answer, where what was reported is not all: a stream that broke off went on after it.
+    fn output(&self, habits: &Habits, counted: Option<u64>, reading: &Reading) -> Option<(u64, UsageSource)> {
+        let is_final = reading.normal_end || !reading.finish_reasons.is_empty();
+        let reported = reading.usage.output;
+        if self.facts.operation == Some("embeddings") || is_final && reported.is_some() {
+            return None;
+        }
+        let (output, source) = match counted {
+            Some(counted) if counted > 0 || reading.token_frames == 0 => (counted, UsageSource::Counted),
+            _ => (habits.output(&self.key, reading.token_frames), UsageSource::Estimated),
+        };
+        (reported.is_none_or(|reported| reported < output)).then_some((output, source))
+    }
+
+    fn input(&self, dialect: Dialect, estimate: u64, reading: &Reading) -> Option<(u64, UsageSource)> {
+        let body = self.body.as_ref().filter(|_| reading.usage.input.is_none())?;
+        let dialect = self.facts.dialect.unwrap_or(dialect);
+        Some(match count_prompt(dialect, self.model(), body) {
+            Some(count) if count.media == 0 => (count.tokens, UsageSource::Counted),
+            Some(count) => (count.tokens, UsageSource::Estimated),
+            None => (estimate, UsageSource::Estimated),
+        })
+    }
+}
+
+/// The body with the wish in it, where it is to be made.
+fn wish(book: &UsageBook, rule: AskUsage, key: &Key, facts: &RequestFacts, body: &Bytes) -> Option<(Wish, Bytes)> {
+    if facts.dialect != Some(Dialect::OpenAiChat) || facts.stream != Some(true) {
+        return None;
+    }
+    let wish = match rule {
+        AskUsage::Never => return None,
+        AskUsage::Always => Wish::Added,
+        AskUsage::Auto => match book.habits().advice(key, book.now()) {
+            Advice::Ask => Wish::Added,
+            Advice::TryToAsk => Wish::Tried,
+            Advice::DoNotAsk => return None,
+        },
+    };
+    Some((wish, ask::with_usage(body)?))
+}
