@@ -103,6 +103,16 @@ pub enum OnStoreFailure {
 }
 
 impl Limit {
+    /// Whether it bounds what requests cost.
+    pub fn has_budget(&self) -> bool {
+        self.cost_per_day.is_some() || self.cost_per_month.is_some()
+    }
+
+    /// Whether the tokens of a request matter to it, as such or for what they cost.
+    pub fn counts_tokens(&self) -> bool {
+        self.tokens.is_some() || self.has_budget()
+    }
+
     /// The part of this limit that one of `nodes` equal proxies keeps by itself.
     #[must_use]
     pub fn share(&self, nodes: u32) -> Self {

@@ -10,6 +10,8 @@ use super::reject::Rejection;
 use super::route::Routed;
 use super::settle::Flight;
 use crate::config::limits::Limit;
+use crate::llm::count::count_prompt;
+use crate::llm::price::{Cost, Price};
 use crate::llm::{RequestFacts, Usage};
 use crate::policy::limits::{self, Claim, Denial, Estimate, Reason, Request, Standing, Used};
 use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict, Outcome};
@@ -71,6 +73,9 @@ struct Ask<'a> {
     route: &'a str,
     facts: &'a Arc<RequestFacts>,
     body_bytes: u64,
+    /// Prompt tokens, where a tokenizer could count them.
+    counted: Option<u64>,
+    price: Option<Price>,
 }
 
 impl<'a> Ask<'a> {
@@ -79,7 +84,16 @@ impl<'a> Ask<'a> {
             RequestBody::Buffered(body) => body.len() as u64,
             RequestBody::None | RequestBody::Streamed { .. } => 0,
         };
-        Self { visit, route: &routed.route.name, facts: &admitted.facts, body_bytes }
+        let facts = &admitted.facts;
+        let model = facts.model.as_deref();
+        let counts = routed.route.limits.iter().any(|limit| limit.counts_tokens());
+        let counted = match (&admitted.body, facts.dialect) {
+            (RequestBody::Buffered(body), Some(dialect)) if counts => count_prompt(dialect, model, body),
+            _ => None,
+        };
+        let price = model.and_then(|model| visit.settings().prices.of(model)).copied();
+        let counted = counted.map(|count| count.tokens);
+        Self { visit, route: &routed.route.name, facts, body_bytes, counted, price }
     }
 
     /// The claims, and the tokens that the prompt takes of each.
@@ -91,10 +105,17 @@ impl<'a> Ask<'a> {
             let holder = limits::holder(limit.key, &caller.identity, address, self.route);
             let estimate = self.estimate(limit, &holder);
             prompt = estimate.map_or(prompt, |estimate| estimate.prompt);
-            let tokens = estimate.map_or(0, |estimate| estimate.total());
-            Claim { limit: Arc::clone(limit), holder, tokens, cost: 0 }
+            let tokens = estimate.filter(|_| limit.tokens.is_some()).map_or(0, |estimate| estimate.total());
+            Claim { limit: Arc::clone(limit), holder, tokens, cost: self.cost(estimate) }
         };
         (limits.iter().map(claim).collect(), prompt)
+    }
+
+    /// What the request may cost, where its model has a price.
+    fn cost(&self, estimate: Option<Estimate>) -> u64 {
+        let (Some(price), Some(estimate)) = (&self.price, estimate) else { return 0 };
+        let usage = Usage { input: Some(estimate.prompt), output: Some(estimate.output), ..Usage::default() };
+        price.cost(&usage).nano_dollars()
     }
 
     /// Only LLM requests take tokens.
@@ -106,7 +127,7 @@ impl<'a> Ask<'a> {
             model: self.facts.model.as_deref(),
             holder,
             body_bytes: self.body_bytes,
-            counted: None,
+            counted: self.counted,
             max_tokens: self.facts.max_tokens,
         };
         self.visit.shared.limiter.estimate(&request, limit)
@@ -125,6 +146,9 @@ pub(super) struct Reservation {
     /// Tokens that were seen to flow.
     generated: u64,
     usage: Usage,
+    /// What `usage` cost.
+    cost: Option<Cost>,
+    price: Option<Price>,
     outcome: Outcome,
 }
 
@@ -138,6 +162,8 @@ impl Reservation {
             asked: false,
             generated: 0,
             usage: Usage::default(),
+            cost: None,
+            price: ask.price,
             outcome: Outcome::InternalError,
         }
     }
@@ -151,13 +177,14 @@ impl Reservation {
     pub(super) fn generated(&mut self, tokens: u64) -> bool {
         self.generated = self.generated.max(tokens);
         let told = self.hold.told();
-        let used = Used { tokens: self.prompt + self.generated, cost: told.cost };
+        let used = Used { tokens: self.prompt + self.generated, cost: self.price_of(self.prompt, self.generated) };
         used.tokens >= told.tokens + STEP_TOKENS && self.hold.report(used, false)
     }
 
     /// What the answer said that it took.
-    pub(super) fn read(&mut self, usage: Usage) {
+    pub(super) fn read(&mut self, usage: Usage, cost: Option<Cost>) {
         self.usage = usage;
+        self.cost = cost;
     }
 
     pub(super) fn ended(&mut self, outcome: Outcome) {
@@ -182,7 +209,17 @@ impl Reservation {
             _ if self.asked && wasted(self.outcome) => self.prompt,
             _ => 0,
         };
-        Used { tokens, cost: 0 }
+        let cost = match self.cost {
+            Some(cost) => cost.nano_dollars(),
+            None if tokens > 0 => self.price_of(self.prompt, self.generated),
+            None => 0,
+        };
+        Used { tokens, cost }
+    }
+
+    fn price_of(&self, input: u64, output: u64) -> u64 {
+        let usage = Usage { input: Some(input), output: Some(output), ..Usage::default() };
+        self.price.map_or(0, |price| price.cost(&usage).nano_dollars())
     }
 
     fn learn(&self) {

@@ -172,7 +172,7 @@ impl<'a> Flight<'a> {
         let models = [reading.response_model.as_deref(), request.model.as_deref()];
         let cost = self.generation.settings.prices.cost(models, &reading.usage);
         if let Some(reservation) = &mut self.reservation {
-            reservation.read(reading.usage);
+            reservation.read(reading.usage, cost);
         }
         self.note(|record| {
             let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);

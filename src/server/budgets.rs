@@ -49,7 +49,7 @@ pub(super) fn save(limiter: &Limiter, settings: &Settings) {
 }
 
 fn has_budgets(settings: &Settings) -> bool {
-    settings.limits.iter().any(|limit| limit.cost_per_day.is_some() || limit.cost_per_month.is_some())
+    settings.limits.iter().any(|limit| limit.has_budget())
 }
 
 fn read(path: &Path) -> io::Result<Saved> {

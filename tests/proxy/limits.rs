@@ -300,6 +300,39 @@ async fn a_drain_settles_before_it_ends() {
     proxy.signal("TERM");
     let record = proxy.record("cut").await;
     assert!(started.elapsed() < Duration::from_secs(10));
-    assert_eq!(record["limit"]["used"], (chat(100).len() as u64).div_ceil(4) + 1);
+    assert_eq!(record["limit"]["used"], record["limit"]["reserved"].as_u64().unwrap() - 100 + 1);
     proxy.exited().await;
+}
+
+#[tokio::test]
+async fn budgets_count_what_answers_cost_and_outlive_a_restart() {
+    let upstream = Upstream::fixed(stream(1_000, 1_000)).await;
+    let state = tempfile::tempdir().unwrap();
+    // A dollar for a thousand tokens: 2 dollars an answer.
+    let prices = "[[price]]\nmodel = \"*\"\ninput = 1000.0\noutput = 1000.0\n";
+    let server = format!("[server]\nstate_dir = \"{}\"\n", state.path().display());
+    let text = config(upstream.address, &format!("{server}\n{prices}\n{}", limited("cost_per_day = 3.0")));
+    let ask = async |proxy: &Proxy, id: &str| {
+        let mut client = proxy.client().await;
+        client.post("/v1/chat/completions", &chat(10), &format!("x-request-id: {id}\r\n")).await;
+        let answer = client.answer().await;
+        proxy.record(id).await;
+        answer
+    };
+    let mut proxy = Proxy::start(&text).await;
+    assert_eq!(ask(&proxy, "first").await.status, 200);
+    assert_eq!(proxy.record("first").await["cost_usd"], 2.0);
+    let (_, text_of_view) = proxy.admin_get("/api/limits").await;
+    let view: Value = serde_json::from_str(&text_of_view).unwrap();
+    assert_eq!(view["holders"][0]["cost_usd_24h"], 2.0, "{view}");
+    assert_eq!(ask(&proxy, "second").await.status, 200, "2 of 3 dollars are spent");
+    let refused = ask(&proxy, "third").await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.text().contains("allows to be spent in 24 hours for each user is used up"), "{}", refused.text());
+    proxy.signal("TERM");
+    proxy.exited().await;
+    let proxy = Proxy::start(&text).await;
+    let refused = ask(&proxy, "again").await;
+    assert_eq!(refused.status, 429, "a restart forgives nothing");
+    assert_eq!(proxy.record("again").await["limit"]["decision"], "cost_per_day");
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::super::defaults;
 use super::super::file::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
 use super::super::limits::{Limit, LimitKey, LimitStore, OnExhausted, OnStoreFailure, TokenLimit};
+use super::super::prices::Prices;
 use super::super::problems::hint;
 use super::super::read::Readable;
-use super::super::settings::Secret;
+use super::super::settings::{Glob, Secret};
 use super::super::units::{At, Table};
 use super::Checker;
 
@@ -62,6 +63,28 @@ impl Checker<'_> {
             }
         }
         found
+    }
+
+    /// A budget needs the price of every model that its route takes.
+    pub(super) fn priced(
+        &mut self,
+        written: Option<&At<Vec<At<String>>>>,
+        limits: &[Arc<Limit>],
+        models: &[Glob],
+        prices: &Prices,
+    ) {
+        let (Some(at), Some(budget)) = (written, limits.iter().find(|limit| limit.has_budget())) else { return };
+        let every = [Glob::new("*")];
+        let taken = if models.is_empty() { every.as_slice() } else { models };
+        let lacks_price = |model: &&Glob| !prices.0.iter().any(|priced| priced.model.covers(model));
+        if let Some(model) = taken.iter().find(lacks_price) {
+            let message = format!(
+                "limit \"{}\" counts what requests cost, and no [[price]] covers the model \"{}\" of this route: add \
+                 one, or name the route's `models`",
+                budget.name, model.source
+            );
+            self.problem(&at.span, message);
+        }
     }
 
     pub(super) fn limit_store(&mut self, table: Option<&Table<LimitsTable>>) -> LimitStore {

@@ -109,7 +109,7 @@ fn check(readable: Readable, mut checker: Checker<'_>) -> Settings {
     let limits = checker.limits(&readable);
     let limit_store = checker.limit_store(file.limits.as_ref());
     let prices = checker.prices(&readable);
-    let routes = checker.routes(&readable, &upstreams, &limits);
+    let routes = checker.routes(&readable, &upstreams, &limits, &prices);
     let upstreams = upstreams.into_iter().map(|declared| declared.upstream).collect();
     Settings { server, cors, telemetry, identity, upstreams, routes, limits, limit_store, prices, files: checker.files }
 }

@@ -8,6 +8,7 @@ use super::super::defaults;
 use super::super::file::{RouteTable, TargetTable, TimeoutsTable};
 use super::super::grammar::is_token;
 use super::super::limits::Limit;
+use super::super::prices::Prices;
 use super::super::problems::{hint, nearest};
 use super::super::read::Readable;
 use super::super::settings::{Glob, PathPattern, Route, Target, Timeouts, Upstream};
@@ -24,16 +25,17 @@ impl Checker<'_> {
         readable: &Readable,
         upstreams: &[Declared],
         limits: &[Arc<Limit>],
+        prices: &Prices,
     ) -> Vec<Arc<Route>> {
         let tables = &readable.file.route;
         if tables.is_empty() {
-            return self.only_route(readable, upstreams, limits);
+            return self.only_route(readable, upstreams);
         }
         let mut taken = BTreeMap::new();
         let mut routes: Vec<Arc<Route>> = Vec::new();
         let mut intact: Vec<Arc<Route>> = Vec::new();
         for table in tables {
-            let route = Arc::new(self.route(table, readable, upstreams, limits));
+            let route = Arc::new(self.route(table, readable, upstreams, limits, prices));
             let span = table.value.name.as_ref().map_or(&table.span, |at| &at.span);
             let has_name = table.value.name.is_some() || !readable.is_damaged(&table.span);
             if has_name && !route.name.is_empty() {
@@ -49,13 +51,13 @@ impl Checker<'_> {
     }
 
     /// Without any [[route]], everything goes to the only upstream.
-    fn only_route(&mut self, readable: &Readable, upstreams: &[Declared], limits: &[Arc<Limit>]) -> Vec<Arc<Route>> {
+    fn only_route(&mut self, readable: &Readable, upstreams: &[Declared]) -> Vec<Arc<Route>> {
         match upstreams {
             _ if readable.is_table_lost("route") || readable.is_table_lost("upstream") => Vec::new(),
             [] => Vec::new(),
             [_] => {
                 let table = Table::<RouteTable>::default();
-                vec![Arc::new(self.route(&table, readable, upstreams, limits))]
+                vec![Arc::new(self.route(&table, readable, upstreams, &[], &Prices::default()))]
             }
             _ => {
                 let message = "there are several upstreams and no [[route]] that says which requests go where: add \
@@ -72,6 +74,7 @@ impl Checker<'_> {
         readable: &Readable,
         upstreams: &[Declared],
         limits: &[Arc<Limit>],
+        prices: &Prices,
     ) -> Route {
         let file = &table.value;
         let path = self.pattern(file.path.as_ref());
@@ -80,16 +83,21 @@ impl Checker<'_> {
             None => path.0.source.clone(),
         };
         let targets = self.targets(table, &path, readable, upstreams);
+        let models = self.models(file.models.as_ref());
+        let limits = self.route_limits(file.limits.as_ref(), readable, limits);
+        if !readable.is_table_lost("price") {
+            self.priced(file.limits.as_ref(), &limits, &models, prices);
+        }
         Route {
             name: name.into(),
             methods: self.methods(file.methods.as_ref()),
             headers: self.header_conditions(&file.headers),
-            models: self.models(file.models.as_ref()),
+            models,
             targets,
             timeouts: self.timeouts(file.timeouts.as_ref().map(|table| &table.value)),
             keepalive: self.duration(file.keepalive.as_ref(), defaults::KEEPALIVE),
             keepalive_before_headers: file.keepalive_before_headers.as_ref().is_some_and(|at| at.value),
-            limits: self.route_limits(file.limits.as_ref(), readable, limits),
+            limits,
             path,
         }
     }

@@ -11,7 +11,7 @@ fn every_problem_of_a_bad_file_is_told_at_once() {
 }
 
 /// Texts and the whole of what is said about each.
-const CASES: [(&str, &str); 65] = [
+const CASES: [(&str, &str); 66] = [
     ("", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (" \n\u{feff}\t\n", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (
@@ -220,6 +220,10 @@ const CASES: [(&str, &str); 65] = [
     (
         "[[upstream]]\nurl = \"http://h\"\n[limits]\nredis = \"http://:canary-password@h\"",
         "4:9: this must be the address of a Redis or Valkey: \"redis://127.0.0.1:6379\", or with TLS and a password \"rediss://user:password@host:6379/0\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\ncost_per_day = 1.0\n[[price]]\nmodel = \"x*\"\ninput = 1.0\noutput = 1.0\n[[route]]\nmodels = [\"xy\", \"y\"]\nlimits = [\"a\"]",
+        "12:10: limit \"a\" counts what requests cost, and no [[price]] covers the model \"y\" of this route: add one, or name the route's `models`",
     ),
 ];
 

@@ -84,7 +84,7 @@ impl Cell {
             let held = if done { 0 } else { claim.tokens.saturating_sub(used.tokens) };
             self.bucket.settle(held_before.saturating_sub(held), before.tokens, used.tokens);
         }
-        if has_budget(&claim.limit) {
+        if claim.limit.has_budget() {
             self.spend.book(before.cost, used.cost, now);
             let held_before = claim.cost.saturating_sub(before.cost);
             let held = if done { 0 } else { claim.cost.saturating_sub(used.cost) };
@@ -199,8 +199,4 @@ fn budgets(limit: &Limit) -> impl Iterator<Item = (Window, u64)> {
     let day = limit.cost_per_day.map(|most| (Window::Day, most));
     let month = limit.cost_per_month.map(|most| (Window::Month, most));
     day.into_iter().chain(month)
-}
-
-fn has_budget(limit: &Limit) -> bool {
-    limit.cost_per_day.is_some() || limit.cost_per_month.is_some()
 }

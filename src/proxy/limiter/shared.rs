@@ -10,7 +10,7 @@ use redis::{Client, IntoConnectionInfo, RedisResult, Script, ScriptInvocation};
 
 use super::pending::{Entry, Pending, Report};
 use super::reply::Reply;
-use crate::config::limits::{Limit, LimitStore, OnExhausted, OnStoreFailure};
+use crate::config::limits::{LimitStore, OnExhausted, OnStoreFailure};
 use crate::policy::limits::{Breaker, Claim, Denial, Standing, Used};
 
 /// Telling the store what was used may take longer: nobody waits for it.
@@ -245,7 +245,7 @@ impl SharedStore {
                 .arg(tokens.map_or(0, |tokens| tokens.per_minute))
                 .arg(tokens.map_or(0, |tokens| tokens.burst))
                 .arg(claim.cost)
-                .arg(u8::from(has_budget(&claim.limit)));
+                .arg(u8::from(claim.limit.has_budget()));
         }
         call
     }
@@ -323,8 +323,4 @@ fn admit_args(call: &mut ScriptInvocation<'_>, claim: &Claim) {
         .arg(claim.cost)
         .arg(limit.cost_per_day.unwrap_or(0))
         .arg(limit.cost_per_month.unwrap_or(0));
-}
-
-fn has_budget(limit: &Limit) -> bool {
-    limit.cost_per_day.is_some() || limit.cost_per_month.is_some()
 }
