@@ -1,5 +1,7 @@
 //! The command line.
 
+mod admin;
+mod canary;
 mod healthcheck;
 mod key;
 
@@ -54,11 +56,16 @@ enum Command {
         #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
         admin: String,
     },
+    /// See how canaries stand, and steer them.
+    Canary(canary::Options),
     /// Run a fake LLM backend, to try the proxy with.
     Demo {
         /// Where it listens.
         #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
         listen: SocketAddr,
+        /// How it answers where a request says nothing else, as `ttft_ms=300&fail_percent=5`.
+        #[arg(long, default_value = "", value_name = "KNOBS")]
+        knobs: String,
     },
 }
 
@@ -148,8 +155,12 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Healthcheck { admin } => healthcheck::ask(&admin).map(|()| ExitCode::SUCCESS),
-        Command::Demo { listen } => {
-            crate::demo::run(listen).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
+        Command::Canary(options) => canary::run(&options).map(|text| {
+            say(&text);
+            ExitCode::SUCCESS
+        }),
+        Command::Demo { listen, knobs } => {
+            crate::demo::run(listen, &knobs).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
         }
     };
     done.unwrap_or_else(|problem| {

@@ -10,6 +10,7 @@ use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use tokio::sync::Notify;
 
+use super::canary::{self, Rollout};
 use super::drain::Drain;
 use super::limiter::Limiter;
 use super::pool::Pool;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub drain: Drain,
     pub limiter: Arc<Limiter>,
     pub(super) usage: Arc<UsageBook>,
+    /// Rings after each decision about a canary: it is to be kept at once.
+    pub canary_decided: Notify,
     pub(super) connector: Connector,
     pub(super) connections: super::gate::Gate,
     pub(super) streams: super::gate::Gate,
@@ -47,6 +50,8 @@ pub struct Generation {
     pub settings: Settings,
     /// By upstream name.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    /// By route name.
+    pub rollouts: HashMap<Arc<str>, Arc<Rollout>>,
     /// The keys of tokens, where they are at a URL.
     pub(super) remote_keys: Option<Arc<RemoteKeys>>,
 }
@@ -63,6 +68,7 @@ impl Shared {
             drain: Drain::default(),
             limiter: Arc::default(),
             usage: Arc::default(),
+            canary_decided: Notify::new(),
             connector: Connector::new(Some(options)),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),
@@ -77,6 +83,7 @@ impl Shared {
         let number = self.numbers.fetch_add(1, Ordering::AcqRel) + 1;
         let next = Generation::build(number, settings, Some(&self.generation.load()));
         self.generation.store(Arc::new(next));
+        self.tell_new_canaries();
         self.keys_wanted.notify_one();
         number
     }
@@ -108,7 +115,8 @@ impl Generation {
                 (upstream.name.clone(), pool)
             })
             .collect();
+        let rollouts = canary::build(&settings, previous);
         let remote_keys = RemoteKeys::follow(&settings, previous.and_then(|old| old.remote_keys.as_ref()));
-        Self { number, settings, pools, remote_keys }
+        Self { number, settings, pools, rollouts, remote_keys }
     }
 }

@@ -88,12 +88,15 @@ impl Checker<'_> {
         if !readable.is_table_lost("price") {
             self.priced(file.limits.as_ref(), &limits, &models, prices);
         }
+        let canary = self.canary(table, readable, &targets);
         Route {
             name: name.into(),
             methods: self.methods(file.methods.as_ref()),
             headers: self.header_conditions(&file.headers),
             models,
             targets,
+            sticky: self.sticky(file.sticky.as_ref()),
+            canary,
             timeouts: self.timeouts(file.timeouts.as_ref().map(|table| &table.value)),
             keepalive: self.duration(file.keepalive.as_ref(), defaults::KEEPALIVE),
             keepalive_before_headers: file.keepalive_before_headers.as_ref().is_some_and(|at| at.value),
