@@ -37,6 +37,11 @@ pub const KEEPALIVE: Duration = Duration::from_secs(15);
 /// A store on the same network answers within a millisecond: what takes longer is worse than counting alone.
 pub const LIMITS_DEADLINE: Duration = Duration::from_millis(10);
 
+pub const CANARY_STEPS: [u8; 5] = [1, 5, 25, 50, 100];
+pub const CANARY_STEP_TIME: Duration = Duration::from_secs(10 * 60);
+pub const CANARY_MIN_REQUESTS: u64 = 200;
+pub const CANARY_ALPHA: f64 = 0.01;
+
 /// The user's state directory, by the XDG rules: a relative `XDG_STATE_HOME` is no answer. A process without a home
 /// gets the system's place for state.
 pub fn state_dir(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {

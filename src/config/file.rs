@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod canary;
 mod identity;
 mod limits;
 mod prices;
 
+pub use canary::{CanaryTable, StickyWord};
 pub use identity::{AlgorithmWord, IdentityTable, JwtTable, KeyTable};
 pub use limits::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
 pub use prices::PriceTable;
@@ -272,6 +274,10 @@ pub struct RouteTable {
     pub upstream: Option<At<String>>,
     /// Where requests go, by weight. Absent: to the only upstream.
     pub targets: Option<At<Vec<Table<TargetTable>>>>,
+    /// What keeps a request at the target that the one before it took.
+    #[schemars(extend("default" = "user"))]
+    pub sticky: Option<At<StickyWord>>,
+    pub canary: Option<Table<CanaryTable>>,
     pub timeouts: Option<Table<TimeoutsTable>>,
     /// After so long a silence of the upstream, an event stream gets a comment; "0s" sends none.
     #[schemars(extend("default" = "15s"))]

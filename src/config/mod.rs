@@ -4,6 +4,7 @@
 //! and finds what fits but makes no sense. All problems come back at once, each with its place.
 
 pub mod address;
+pub mod canary;
 mod check;
 pub mod defaults;
 mod file;

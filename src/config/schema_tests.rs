@@ -52,6 +52,11 @@ fn the_schema_tells_the_real_defaults() {
         ("UpstreamTable", "[[upstream]]", "url = \"http://h\"\n"),
         ("RouteTable", "[[route]]", ""),
         ("TimeoutsTable", "[[route]]\n[route.timeouts]", ""),
+        (
+            "CanaryTable",
+            "[[route]]\ntargets = [{ upstream = \"h\" }, { name = \"n\", upstream = \"h\" }]\n[route.canary]",
+            "target = \"n\"\n",
+        ),
         ("TargetTable", "[[route]]\n[[route.targets]]", "upstream = \"h\"\n"),
     ];
     for (table, header, needed) in tables {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::canary::{Canary, Sticky};
 use super::identity::IdentityRules;
 use super::limits::{Limit, LimitStore};
 use super::prices::Prices;
@@ -238,6 +239,8 @@ pub struct Route {
     pub models: Vec<Glob>,
     /// Never empty.
     pub targets: Vec<Target>,
+    pub sticky: Sticky,
+    pub canary: Option<Canary>,
     pub timeouts: Timeouts,
     /// Zero: no keep-alive comments.
     pub keepalive: Duration,

@@ -1,5 +1,7 @@
 //! Decisions. Pure: each takes the facts and the time, and returns what to do.
 
+pub mod canary;
+pub mod cohort;
 pub mod cors;
 pub mod habits;
 pub mod hygiene;

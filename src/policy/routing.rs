@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::cohort::{self, Unit};
 use crate::config::settings::{Glob, Route, Target};
 
 /// What routing looks at in a request.
@@ -29,17 +30,39 @@ pub fn needs_body(routes: &[Arc<Route>], head: &RequestHead<'_>) -> bool {
     routes.iter().find(|route| matches_head(route, head)).is_some_and(|route| !route.models.is_empty())
 }
 
-/// One of the route's targets, by weight. `roll` is uniform over all of `u64`; the same roll takes the same target
-/// for as long as the weights stay. `None` only where every weight is zero, which no checked route has.
+/// One of the route's targets, by weight; the same unit takes the same target for as long as the weights stay (see
+/// [`cohort`](super::cohort)). `share` is the canary's in percent where the route has one: it overrides the canary's weight,
+/// and the weights of the others count among them alone. `None` only where every weight is zero, which no checked route has.
 #[must_use]
-pub fn target(route: &Route, roll: u64) -> Option<&Target> {
-    let total: u64 = route.targets.iter().map(|target| u64::from(target.weight)).sum();
-    // The roll's place in [0, total): high bits decide, so that no weight is favoured by a remainder.
-    let point = (u128::from(roll) * u128::from(total)) >> u64::BITS;
-    let mut end = 0_u128;
-    route.targets.iter().find(|target| {
-        end += u128::from(target.weight);
-        point < end
+pub fn target(route: &Route, share: Option<u8>, unit: Unit) -> Option<&Target> {
+    let mut best: Option<(f64, &Target)> = None;
+    for (target, weight) in weights(route, share).filter(|(_, weight)| *weight > 0.0) {
+        let score = cohort::score(&route.name, &target.name, unit, weight);
+        if best.is_none_or(|(lowest, _)| score < lowest) {
+            best = Some((score, target));
+        }
+    }
+    best.map(|(_, target)| target)
+}
+
+/// Each target's share of the route's requests, from 0 to 1; `share` as for [`target`].
+pub fn shares(route: &Route, share: Option<u8>) -> impl Iterator<Item = (&Target, f64)> {
+    let total: f64 = weights(route, share).map(|(_, weight)| weight).sum();
+    weights(route, share).map(move |(target, weight)| (target, if total > 0.0 { weight / total } else { 0.0 }))
+}
+
+fn weights(route: &Route, share: Option<u8>) -> impl Iterator<Item = (&Target, f64)> {
+    let canary = route.canary.as_ref().and_then(|canary| Some((&canary.target, f64::from(share?.min(100)))));
+    let is_canary = move |target: &Target| canary.is_some_and(|(name, _)| *name == target.name);
+    let others = route.targets.iter().filter(|target| !is_canary(target));
+    let baseline: f64 = others.map(|target| f64::from(target.weight)).sum();
+    route.targets.iter().map(move |target| {
+        let weight = f64::from(target.weight);
+        match canary {
+            None => (target, weight),
+            Some((name, share)) if *name == target.name => (target, share * baseline),
+            Some((_, share)) => (target, (100.0 - share) * weight),
+        }
     })
 }
 

@@ -72,26 +72,64 @@ fn the_body_is_read_only_where_a_model_may_decide() {
     assert!(!needs_body(&settings.routes, &head));
 }
 
+const THREE: &str = r#"
+[[route]]
+targets = [{ upstream = "a", weight = 3 }, { name = "off", upstream = "a", weight = 0 }, { upstream = "b" }]
+"#;
+
+const UNITS: u64 = 20_000;
+
+/// Numbers that look random, the same in every run.
+fn units() -> impl Iterator<Item = Unit> {
+    (1..=UNITS).map(|n| Unit(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+}
+
 #[test]
 fn targets_share_by_weight() {
-    let settings = settings(
-        "[[route]]\ntargets = [{ upstream = \"a\", weight = 3 }, { name = \"off\", upstream = \"a\", weight = 0 }, { upstream = \"b\" }]",
-    );
+    let settings = settings(THREE);
     let route = &settings.routes[0];
-    let name = |roll: u64| &*target(route, roll).unwrap().name;
-    assert_eq!((name(0), name(u64::MAX)), ("a", "b"));
-    // The borders stand where the weights put them, and the target of weight 0 gets nothing.
-    assert_eq!((name(u64::MAX / 4 * 3 - 4), name(u64::MAX / 4 * 3 + 4)), ("a", "b"));
-    let rolls = 4_000;
-    let share = (0..rolls).filter(|n| name(n * (u64::MAX / rolls)) == "a").count();
-    assert!((2_998..=3_002).contains(&share), "{share}");
+    let names: Vec<&str> = units().map(|unit| &*target(route, None, unit).unwrap().name).collect();
+    let share = names.iter().filter(|name| **name == "a").count() as f64 / UNITS as f64;
+    assert!((share - 0.75).abs() < 0.01, "{share}");
+    assert!(!names.contains(&"off"), "a weight of 0 gets nothing");
 }
 
 #[test]
 fn no_weight_at_all_gives_no_target() {
     let mut route = Route::clone(&settings("[[route]]\nupstream = \"a\"").routes[0]);
     route.targets[0].weight = 0;
-    assert_eq!(target(&route, 7), None);
+    assert_eq!(target(&route, None, Unit(7)), None);
+}
+
+#[test]
+fn a_canary_takes_its_share_and_the_others_keep_their_proportions() {
+    let settings = settings(
+        r#"
+[[route]]
+targets = [{ name = "x", upstream = "a", weight = 3 }, { name = "y", upstream = "a" }, { name = "new", upstream = "b" }]
+canary = { target = "new" }
+"#,
+    );
+    let route = &settings.routes[0];
+    for (share, expected) in [(0, [0.75, 0.25, 0.0]), (20, [0.6, 0.2, 0.2]), (100, [0.0, 0.0, 1.0])] {
+        let shares: Vec<f64> = shares(route, Some(share)).map(|(_, share)| share).collect();
+        assert!(shares.iter().zip(expected).all(|(is, should)| (is - should).abs() < 1e-9), "{share}: {shares:?}");
+        for (named, expected) in route.targets.iter().zip(expected) {
+            let taken = units().filter(|unit| target(route, Some(share), *unit) == Some(named)).count();
+            let is = taken as f64 / UNITS as f64;
+            assert!((is - expected).abs() < 0.012, "{} at {share} %: {is}", named.name);
+        }
+    }
+    // While the canary grows, users come to it and move nowhere else.
+    for unit in units().take(2_000) {
+        let mut before = target(route, Some(0), unit);
+        for share in 1..=100 {
+            let now = target(route, Some(share), unit);
+            assert!(now == before || now.is_some_and(|target| &*target.name == "new"), "{unit:?} at {share} %");
+            before = now;
+        }
+        assert!(before.is_some_and(|target| &*target.name == "new"));
+    }
 }
 
 #[test]
@@ -126,6 +164,22 @@ fn an_untouched_path_is_not_copied() {
 }
 
 proptest! {
+    /// Whatever the weights are: as one of them grows, whoever moves comes to its target.
+    #[test]
+    fn a_growing_weight_loses_nobody(
+        weights in proptest::collection::vec(0_u32..50, 2..5), grows in 0_usize..5, by in 1_u32..100, unit: u64,
+    ) {
+        let mut route = Route::clone(&settings(THREE).routes[0]);
+        let one = route.targets[0].clone();
+        route.targets = (0..).zip(&weights).map(|(n, weight)| Target { name: format!("t{n}").into(), weight: *weight, ..one.clone() }).collect();
+        let before = target(&route, None, Unit(unit)).map(|target| target.name.clone());
+        let grows = grows % weights.len();
+        route.targets[grows].weight += by;
+        let after = target(&route, None, Unit(unit)).map(|target| target.name.clone());
+        let grown = route.targets[grows].name.clone();
+        prop_assert!(after == before || after == Some(grown));
+    }
+
     #[test]
     fn any_path_goes_on_as_a_path(pattern in "/[a-z/]{0,6}\\*?", new in "/[a-z/]{0,6}", came in "/[a-z/%?.]{0,12}") {
         let settings = settings(&format!("[[route]]\npath = \"{pattern}\"\ntargets = [{{ upstream = \"a\", path = \"{new}\" }}]"));

@@ -61,7 +61,7 @@ pub(super) fn route(
     let Some(route) = routing::pick(&generation.settings.routes, &asked) else {
         return Err(no_route(generation, head));
     };
-    let Some(target) = routing::target(route, roll) else {
+    let Some(target) = routing::target(route, None, crate::policy::cohort::Unit(roll)) else {
         // Only where all weights are zero, which no checked route has.
         return Err(Rejection::internal());
     };

@@ -1,6 +1,7 @@
 //! From the file as written to [`Settings`]: every problem at once, each with its place and the words to mend it.
 
 mod browser;
+mod canary;
 mod identity;
 mod limit;
 mod price;

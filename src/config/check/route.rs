@@ -83,6 +83,7 @@ impl Checker<'_> {
             None => path.0.source.clone(),
         };
         let targets = self.targets(table, &path, readable, upstreams);
+        let canary = self.canary(table, readable, &targets);
         let models = self.models(file.models.as_ref());
         let limits = self.route_limits(file.limits.as_ref(), readable, limits);
         if !readable.is_table_lost("price") {
@@ -94,6 +95,8 @@ impl Checker<'_> {
             headers: self.header_conditions(&file.headers),
             models,
             targets,
+            sticky: self.sticky(file.sticky.as_ref()),
+            canary,
             timeouts: self.timeouts(file.timeouts.as_ref().map(|table| &table.value)),
             keepalive: self.duration(file.keepalive.as_ref(), defaults::KEEPALIVE),
             keepalive_before_headers: file.keepalive_before_headers.as_ref().is_some_and(|at| at.value),

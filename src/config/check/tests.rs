@@ -109,7 +109,7 @@ fn the_whole_example_is_right() {
     assert_eq!(chat.headers, [("x-tier".to_owned(), "gold".to_owned())]);
     let files = ["conf/cert.pem", "conf/key.pem", "conf/jwks.json", "conf/ca.pem", "conf/internal.key"];
     assert_eq!(settings.files, files.map(std::path::PathBuf::from));
-    assert!(!format!("{settings:?}").contains("canary"), "secrets mask themselves");
+    assert!(!format!("{settings:?}").contains("canary-secret"), "secrets mask themselves");
 }
 
 #[test]

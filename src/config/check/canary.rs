@@ -1,0 +1,203 @@
+//! `canary` and `sticky` of a `[[route]]`.
+
+use super::super::canary::{Canary, Sticky};
+use super::super::defaults;
+use super::super::file::{CanaryTable, RouteTable, StickyWord};
+use super::super::problems::hint;
+use super::super::read::Readable;
+use super::super::settings::Target;
+use super::super::units::{At, Table};
+use super::Checker;
+
+/// Steps of one rollout.
+const STEPS_MAX: usize = 100;
+
+/// More would take any rollout months.
+const MIN_REQUESTS_MAX: u64 = 10_000_000;
+
+/// Smaller levels are beyond what the arithmetic of the test is good for.
+const ALPHA_MIN: f64 = 1e-9;
+
+impl Checker<'_> {
+    pub(super) fn sticky(&self, written: Option<&At<StickyWord>>) -> Sticky {
+        match written.map(|at| at.value) {
+            None | Some(StickyWord::User) => Sticky::User,
+            Some(StickyWord::Address) => Sticky::Address,
+            Some(StickyWord::None) => Sticky::None,
+        }
+    }
+
+    /// The canary of a route whose other targets are the baseline.
+    pub(super) fn canary(
+        &mut self,
+        route: &Table<RouteTable>,
+        readable: &Readable,
+        targets: &[Target],
+    ) -> Option<Canary> {
+        let table = route.value.canary.as_ref()?;
+        let file = &table.value;
+        let target = self.canary_target(table, route, readable, targets);
+        let plan = Canary {
+            target: target.unwrap_or_default().into(),
+            steps: self.steps(file.steps.as_ref()),
+            step_time: self.duration(file.step_time.as_ref(), defaults::CANARY_STEP_TIME),
+            min_requests: file.min_requests.as_ref().map_or(defaults::CANARY_MIN_REQUESTS, |at| at.value),
+            alpha: file.alpha.as_ref().map_or(defaults::CANARY_ALPHA, |at| at.value),
+            first_token_objective: file.first_token_objective.as_ref().map(|at| at.value.0),
+        };
+        if let Some(at) = &file.min_requests
+            && !(1..=MIN_REQUESTS_MAX).contains(&at.value)
+        {
+            self.problem(&at.span, format!("`min_requests` is at least 1 and at most {MIN_REQUESTS_MAX}"));
+        }
+        if let Some(at) = &file.alpha
+            && !(ALPHA_MIN..=0.5).contains(&at.value)
+        {
+            let message = "`alpha` is how likely a good canary may be rolled back: above 0, at most 0.5, as 0.01";
+            self.problem(&at.span, message);
+        }
+        if let Some(at) = &file.first_token_objective
+            && at.value.0.is_zero()
+        {
+            self.problem(&at.span, "`first_token_objective`: every first token would be late");
+        }
+        Some(plan)
+    }
+
+    fn canary_target(
+        &mut self,
+        table: &Table<CanaryTable>,
+        route: &Table<RouteTable>,
+        readable: &Readable,
+        targets: &[Target],
+    ) -> Option<String> {
+        let written = route.value.targets.as_ref().map_or(1, |list| list.value.len());
+        let all_read = targets.len() == written && !readable.is_lost(&route.span, "targets");
+        let names = || targets.iter().map(|target| &*target.name);
+        let Some(at) = &table.value.target else {
+            if !readable.is_lost(&table.span, "target") {
+                self.problem(&table.span, "this canary names no `target`: say which one of the route's is new");
+            }
+            return None;
+        };
+        let name = at.value.trim();
+        if !all_read {
+            return Some(name.to_owned());
+        }
+        if !names().any(|known| known == name) {
+            let message = format!("the route has no target \"{name}\": {}", hint(name, names()));
+            self.problem(&at.span, message);
+        } else if targets.len() == 1 {
+            let message = "the canary is the route's only target, so there is nothing to compare it with: keep the one \
+                           that it shall replace";
+            self.problem(&at.span, message);
+        } else if targets.iter().all(|target| *target.name == *name || target.weight == 0) {
+            let message = "the targets beside the canary all have weight 0, so there is nothing to compare it with";
+            self.problem(&at.span, message);
+        }
+        Some(name.to_owned())
+    }
+
+    fn steps(&mut self, written: Option<&At<Vec<At<u32>>>>) -> Vec<u8> {
+        let Some(list) = written else { return defaults::CANARY_STEPS.to_vec() };
+        if list.value.is_empty() {
+            self.problem(&list.span, "`steps` is empty: write shares in percent, as [1, 5, 25, 50, 100]");
+        } else if list.value.len() > STEPS_MAX {
+            self.problem(&list.span, format!("more than {STEPS_MAX} `steps`"));
+        }
+        let mut steps: Vec<u8> = Vec::new();
+        for at in &list.value {
+            match u8::try_from(at.value) {
+                Ok(step @ 1..=100) => {
+                    if steps.last().is_some_and(|last| step <= *last) {
+                        self.problem(&at.span, "each of the `steps` is larger than the one before, as [1, 5, 25]");
+                    }
+                    steps.push(step);
+                }
+                _ => self.problem(&at.span, "a step is a share in percent, from 1 to 100"),
+            }
+        }
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::parsed;
+    use crate::config::canary::{Canary, Sticky};
+
+    fn route(more: &str) -> String {
+        format!("[[upstream]]\nname = \"a\"\nurl = \"http://a\"\n[[route]]\n{more}\n")
+    }
+
+    const TARGETS: &str = "targets = [{ upstream = \"a\" }, { name = \"next\", upstream = \"a\", weight = 0 }]";
+
+    #[test]
+    fn a_canary_needs_little() {
+        let settings = parsed(&route(&format!("{TARGETS}\ncanary = {{ target = \"next\" }}"))).unwrap();
+        let plan = settings.routes[0].canary.clone().unwrap();
+        let expected = Canary {
+            target: "next".into(),
+            steps: vec![1, 5, 25, 50, 100],
+            step_time: Duration::from_secs(600),
+            min_requests: 200,
+            alpha: 0.01,
+            first_token_objective: None,
+        };
+        assert_eq!(plan, expected);
+        assert_eq!(settings.routes[0].sticky, Sticky::User);
+    }
+
+    #[test]
+    fn a_canary_says_all_it_wants() {
+        let canary = "sticky = \"none\"\ncanary = { target = \"a\", steps = [10, 100], step_time = \"0s\", \
+                      min_requests = 5, alpha = 0.5, first_token_objective = \"2s\" }";
+        // The other target has weight 0.
+        let problems = parsed(&route(&format!("{TARGETS}\n{canary}"))).unwrap_err().to_string();
+        assert!(problems.contains("7:21: the targets beside the canary all have weight 0"), "{problems}");
+        let settings = parsed(&route(&format!("{}\n{canary}", TARGETS.replace(", weight = 0", "")))).unwrap();
+        let plan = settings.routes[0].canary.clone().unwrap();
+        assert_eq!((plan.steps, plan.step_time, plan.min_requests), (vec![10, 100], Duration::ZERO, 5));
+        assert_eq!((plan.alpha, plan.first_token_objective), (0.5, Some(Duration::from_secs(2))));
+        assert_eq!(settings.routes[0].sticky, Sticky::None);
+    }
+
+    #[test]
+    fn each_mistake_is_told_with_its_place() {
+        let cases = [
+            ("{ }", "6:10: this canary names no `target`: say which one of the route's is new"),
+            ("{ target = \"nxt\" }", "6:21: the route has no target \"nxt\": did you mean \"next\"?"),
+            (
+                "{ target = \"next\", steps = [] }",
+                "6:37: `steps` is empty: write shares in percent, as [1, 5, 25, 50, 100]",
+            ),
+            ("{ target = \"next\", steps = [0] }", "6:38: a step is a share in percent, from 1 to 100"),
+            ("{ target = \"next\", steps = [101] }", "6:38: a step is a share in percent, from 1 to 100"),
+            (
+                "{ target = \"next\", steps = [5, 5] }",
+                "6:41: each of the `steps` is larger than the one before, as [1, 5, 25]",
+            ),
+            (
+                "{ target = \"next\", alpha = 0.0 }",
+                "6:37: `alpha` is how likely a good canary may be rolled back: above 0, at most 0.5, as 0.01",
+            ),
+            ("{ target = \"next\", min_requests = 0 }", "6:44: `min_requests` is at least 1 and at most 10000000"),
+            (
+                "{ target = \"next\", first_token_objective = \"0s\" }",
+                "6:53: `first_token_objective`: every first token would be late",
+            ),
+            ("{ target = \"next\", step = [1] }", "6:29: unknown key `step`: did you mean `steps`?"),
+        ];
+        for (canary, expected) in cases {
+            let problems = parsed(&route(&format!("{TARGETS}\ncanary = {canary}"))).unwrap_err().to_string();
+            assert!(problems.ends_with(expected), "{canary}\n{problems}\n{expected}");
+            assert_eq!(problems.lines().count(), 1, "{problems}");
+        }
+        let alone = parsed(&route("upstream = \"a\"\ncanary = { target = \"a\" }")).unwrap_err().to_string();
+        assert!(alone.contains("6:21: the canary is the route's only target"), "{alone}");
+        let word = parsed(&route("upstream = \"a\"\nsticky = \"usr\"")).unwrap_err().to_string();
+        assert!(word.contains("6:10: `sticky`: unknown word \"usr\": did you mean \"user\"?"), "{word}");
+    }
+}

@@ -1,0 +1,266 @@
+//! The judge of one rollout: what it has seen, and what follows.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::band::{Band, Usual};
+use super::block::Block;
+use super::decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
+use super::evidence::Test;
+use super::facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact};
+use super::streak::Streak;
+use crate::config::canary::Canary;
+
+/// The part of alpha that the fast rule may spend; the facts share the rest evenly.
+pub(super) const FAST_SHARE: f64 = 0.05;
+
+/// From this e-value on no further step is taken. Under the null it is reached with a probability of at most a tenth, and
+/// more data lets it sink again.
+pub(super) const SUSPICION: f64 = 10.0;
+
+/// A first token is late beyond the baseline's 95th percentile; 10 ms more are never late.
+const FIRST_TOKEN: Usual = Usual { from: 0.0, to: 0.95, margin_min: 10_000 };
+
+/// An answer's length is odd outside the baseline's 1st to 99th percentile; one token more or less never is.
+const LENGTH: Usual = Usual { from: 0.01, to: 0.99, margin_min: 1 };
+
+/// Decisions that are remembered.
+const HISTORY: usize = 16;
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    Running { step: usize },
+    Promoted,
+    RolledBack,
+}
+
+/// The judge of one rollout. Its size is bounded, however long it judges. What it says depends on nothing but what it was
+/// given, so it can be stored and read back at any time; only the block being filled is lost then.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Judge {
+    pub(super) stage: Stage,
+    pub(super) paused: bool,
+    /// A hold was told in this step.
+    held: bool,
+    /// When the step began, since 1970.
+    pub(super) since: Duration,
+    /// Canary requests of this step.
+    pub(super) step_requests: u64,
+    pub(super) tests: PerFact<Test>,
+    pub(super) first_token: Band,
+    pub(super) length: Band,
+    streak: Streak,
+    /// The last ones, oldest first.
+    pub(super) decisions: VecDeque<Decision>,
+    #[serde(skip)]
+    block: Block,
+}
+
+impl Judge {
+    /// A rollout that begins with the first step. `now` counts from 1970, here and everywhere.
+    #[must_use]
+    pub fn start(plan: &Canary, now: Duration) -> Self {
+        let mut judge = Self {
+            stage: Stage::Running { step: 0 },
+            paused: false,
+            held: false,
+            since: now,
+            step_requests: 0,
+            tests: PerFact::default(),
+            first_token: Band::default(),
+            length: Band::default(),
+            streak: Streak::default(),
+            decisions: VecDeque::new(),
+            block: Block::default(),
+        };
+        judge.enter(plan, Stage::Running { step: 0 }, now);
+        let to = judge.share(plan);
+        let _ =
+            judge.remember(Decision { at: now, kind: Kind::Start, by: By::Judge, from: 0, to, reason: Reason::New });
+        judge
+    }
+
+    /// The canary's share of requests, in percent.
+    #[must_use]
+    pub fn share(&self, plan: &Canary) -> u8 {
+        match self.stage {
+            Stage::Running { step } => plan.share(step),
+            Stage::Promoted => 100,
+            Stage::RolledBack => 0,
+        }
+    }
+
+    /// Takes in a request's first attempt, by the arm that the request was assigned to. `unit` is what was assigned: the
+    /// user, the address, or the request.
+    pub fn observe(
+        &mut self,
+        plan: &Canary,
+        (arm, unit): (Arm, u64),
+        attempt: &FirstAttempt,
+        now: Duration,
+    ) -> Option<Decision> {
+        let Stage::Running { step } = self.stage else { return None };
+        self.step_requests += u64::from(arm == Arm::Canary);
+        if let Some(failed) = attempt.failed {
+            self.streak.note(arm, unit, failed);
+        }
+        self.note(plan, (arm, unit), attempt);
+        let full = self.block.take_full();
+        if let Some(tallies) = &full {
+            for fact in Fact::ALL {
+                self.tests.get_mut(fact).bet(*tallies.get(fact));
+            }
+        }
+        let broken = self.streak.broken(plan.alpha * FAST_SHARE);
+        let (kind, stage, reason) = match broken {
+            Some(broken) => (Kind::RollBack, Stage::RolledBack, Reason::Broken(broken)),
+            // Evidence changes with a block alone.
+            None if full.is_some() || self.is_due(plan, now) => self.verdict(plan, step, now)?,
+            None => return None,
+        };
+        Some(self.decide(plan, (kind, By::Judge, reason), stage, now))
+    }
+
+    /// Does what a person asks for.
+    ///
+    /// # Errors
+    /// Why that would change nothing.
+    pub fn command(&mut self, plan: &Canary, command: Command, now: Duration) -> Result<Decision, Refusal> {
+        let (kind, stage) = match (command, self.stage) {
+            (Command::Promote, Stage::Promoted) => return Err(Refusal::Promoted),
+            (Command::Promote, _) => (Kind::Promote, Stage::Promoted),
+            (Command::RollBack, Stage::RolledBack) => return Err(Refusal::RolledBack),
+            (Command::RollBack, _) => (Kind::RollBack, Stage::RolledBack),
+            (Command::Pause, Stage::Running { .. }) if self.paused => return Err(Refusal::Paused),
+            (Command::Pause, stage @ Stage::Running { .. }) => (Kind::Pause, stage),
+            (Command::Pause, _) => return Err(Refusal::Over),
+            (Command::Resume, Stage::Promoted) => return Err(Refusal::Promoted),
+            (Command::Resume, stage @ Stage::Running { .. }) if self.paused => (Kind::Resume, stage),
+            (Command::Resume, Stage::Running { .. }) => return Err(Refusal::NotPaused),
+            (Command::Resume, Stage::RolledBack) => {
+                // A new rollout: what was held against the last one was acted on.
+                let decisions = std::mem::take(&mut self.decisions);
+                *self = Self { stage: Stage::RolledBack, decisions, ..Self::start(plan, now) };
+                (Kind::Resume, Stage::Running { step: 0 })
+            }
+        };
+        self.paused = kind == Kind::Pause;
+        Ok(self.decide(plan, (kind, By::Operator, Reason::Asked), stage, now))
+    }
+
+    /// Whether a judge read back is one that could have been written.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        Fact::ALL.iter().all(|fact| self.tests.get(*fact).is_sound())
+            && self.first_token.is_sound()
+            && self.length.is_sound()
+            && self.decisions.len() <= HISTORY
+    }
+
+    fn note(&mut self, plan: &Canary, (arm, unit): (Arm, u64), attempt: &FirstAttempt) {
+        let answers = attempt.answers(self.objective(plan), &self.length);
+        if arm == Arm::Baseline && self.block.is_new(unit) {
+            self.learn(attempt);
+        }
+        self.block.note(arm, unit, &answers);
+    }
+
+    /// What is usual is learnt from the baseline, once a user and block.
+    fn learn(&mut self, attempt: &FirstAttempt) {
+        if let Some(FirstToken::Came(after)) = attempt.first_token {
+            self.first_token.learn(micros(after), FIRST_TOKEN);
+        }
+        if let Some(output) = attempt.output {
+            self.length.learn(output, LENGTH);
+        }
+    }
+
+    /// From when on a first token is late.
+    pub(super) fn objective(&self, plan: &Canary) -> Option<Duration> {
+        plan.first_token_objective.or_else(|| self.first_token.high().map(Duration::from_micros))
+    }
+
+    /// What follows from the evidence.
+    fn verdict(&self, plan: &Canary, step: usize, now: Duration) -> Option<(Kind, Stage, Reason)> {
+        let worst = self.worst(plan);
+        if worst.evidence >= worst.needed {
+            return Some((Kind::RollBack, Stage::RolledBack, Reason::Harm(worst)));
+        }
+        let next = plan.steps.get(step + 1).filter(|_| self.is_due(plan, now))?;
+        if worst.evidence >= SUSPICION {
+            return (!self.held).then_some((Kind::Hold, self.stage, Reason::Suspicion(worst)));
+        }
+        let reason = Reason::Clean { requests: self.step_requests };
+        if *next >= 100 {
+            return Some((Kind::Promote, Stage::Promoted, reason));
+        }
+        Some((Kind::Step, Stage::Running { step: step + 1 }, reason))
+    }
+
+    fn is_due(&self, plan: &Canary, now: Duration) -> bool {
+        !self.paused && self.step_requests >= plan.min_requests && now.saturating_sub(self.since) >= plan.step_time
+    }
+
+    /// The fact with the most evidence of harm.
+    fn worst(&self, plan: &Canary) -> Finding {
+        let of = |fact| self.finding(plan, fact);
+        Fact::ALL.into_iter().fold(of(Fact::Failed), |worst, fact| {
+            let finding = of(fact);
+            if finding.evidence > worst.evidence { finding } else { worst }
+        })
+    }
+
+    pub(super) fn finding(&self, plan: &Canary, fact: Fact) -> Finding {
+        let test = self.tests.get(fact);
+        Finding { fact, evidence: test.evidence(), needed: needed(plan.alpha), requests: test.total() }
+    }
+
+    fn decide(
+        &mut self,
+        plan: &Canary,
+        (kind, by, reason): (Kind, By, Reason),
+        stage: Stage,
+        now: Duration,
+    ) -> Decision {
+        let from = self.share(plan);
+        if stage != self.stage {
+            self.enter(plan, stage, now);
+        }
+        self.held |= kind == Kind::Hold;
+        self.remember(Decision { at: now, kind, by, from, to: self.share(plan), reason })
+    }
+
+    fn enter(&mut self, plan: &Canary, stage: Stage, now: Duration) {
+        // At a share of 100 there is nothing left to compare with.
+        let is_whole = matches!(stage, Stage::Running { step } if plan.share(step) >= 100);
+        self.stage = if is_whole { Stage::Promoted } else { stage };
+        (self.since, self.step_requests, self.held) = (now, 0, false);
+    }
+
+    fn remember(&mut self, decision: Decision) -> Decision {
+        if self.decisions.len() >= HISTORY {
+            self.decisions.pop_front();
+        }
+        self.decisions.push_back(decision);
+        decision
+    }
+}
+
+/// The e-value that rolls back: by Ville's inequality, and with alpha split over the facts, a canary that is no worse
+/// reaches any of them with a probability below alpha.
+pub(super) fn needed(alpha: f64) -> f64 {
+    Fact::ALL.len() as f64 / (alpha * (1.0 - FAST_SHARE))
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

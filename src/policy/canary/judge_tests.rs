@@ -1,0 +1,271 @@
+use super::*;
+use crate::policy::canary::{State, Tally};
+
+const OK: FirstAttempt = FirstAttempt {
+    failed: Some(false),
+    stalled: Some(false),
+    truncated: Some(false),
+    first_token: Some(FirstToken::Came(Duration::from_millis(100))),
+    output: Some(50),
+};
+
+fn plan(steps: &[u8]) -> Canary {
+    Canary {
+        target: "next".into(),
+        steps: steps.to_vec(),
+        step_time: Duration::from_secs(60),
+        min_requests: 20,
+        alpha: 0.01,
+        first_token_objective: None,
+    }
+}
+
+/// A rollout under way: one request of each arm a second, each of a user of its own.
+struct Rollout {
+    plan: Canary,
+    judge: Judge,
+    now: Duration,
+    users: u64,
+}
+
+impl Rollout {
+    fn start(steps: &[u8]) -> Self {
+        let (plan, now) = (plan(steps), Duration::from_secs(1_000_000));
+        Self { judge: Judge::start(&plan, now), plan, now, users: 0 }
+    }
+
+    fn see(&mut self, arm: Arm, attempt: &FirstAttempt) -> Option<Decision> {
+        self.users += 1;
+        self.judge.observe(&self.plan, (arm, self.users), attempt, self.now)
+    }
+
+    /// So many seconds; the decisions made in them.
+    fn pass(&mut self, seconds: u64, canary: &FirstAttempt, baseline: &FirstAttempt) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            decisions.extend(self.see(Arm::Baseline, baseline));
+            decisions.extend(self.see(Arm::Canary, canary));
+        }
+        decisions
+    }
+
+    fn command(&mut self, command: Command) -> Result<Decision, Refusal> {
+        self.judge.command(&self.plan, command, self.now)
+    }
+
+    fn share(&self) -> u8 {
+        self.judge.share(&self.plan)
+    }
+
+    fn report(&self) -> crate::policy::canary::Report {
+        self.judge.report(&self.plan, self.now)
+    }
+}
+
+fn kinds(decisions: &[Decision]) -> Vec<(Kind, u8)> {
+    decisions.iter().map(|decision| (decision.kind, decision.to)).collect()
+}
+
+#[test]
+fn a_good_canary_goes_up_step_by_step() {
+    let mut rollout = Rollout::start(&[1, 25, 100]);
+    assert_eq!(rollout.share(), 1);
+    assert_eq!(rollout.pass(59, &OK, &OK), [], "the step's time is not over");
+    let decisions = rollout.pass(141, &OK, &OK);
+    assert_eq!(kinds(&decisions), [(Kind::Step, 25), (Kind::Promote, 100)]);
+    assert!(decisions.iter().all(|decision| decision.by == By::Judge));
+    assert_eq!((rollout.share(), rollout.report().state), (100, State::Promoted));
+    assert!(rollout.pass(100, &FirstAttempt::FAILED, &OK).is_empty(), "nothing is left to compare with");
+}
+
+#[test]
+fn too_little_data_holds() {
+    let mut rollout = Rollout::start(&[1, 100]);
+    for _ in 0..10_000 {
+        rollout.now += Duration::from_secs(60);
+        assert_eq!(rollout.see(Arm::Baseline, &OK), None);
+    }
+    for _ in 0..19 {
+        assert_eq!(rollout.see(Arm::Canary, &OK), None);
+    }
+    assert_eq!(rollout.report().next, "100 % after 1 more canary requests, if they show no harm.");
+    assert_eq!(kinds(rollout.see(Arm::Canary, &OK).as_slice()), [(Kind::Promote, 100)]);
+}
+
+#[test]
+fn each_kind_of_harm_is_found() {
+    let late = FirstAttempt { first_token: Some(FirstToken::Came(Duration::from_millis(150))), ..OK };
+    let gave_up = FirstAttempt {
+        failed: None,
+        first_token: Some(FirstToken::NotWithin(Duration::from_millis(500))),
+        ..FirstAttempt::default()
+    };
+    let cases = [
+        (Fact::Stalled, FirstAttempt { stalled: Some(true), ..OK }),
+        (Fact::Truncated, FirstAttempt { truncated: Some(true), ..OK }),
+        (Fact::Late, late),
+        (Fact::Late, gave_up),
+        (Fact::OddLength, FirstAttempt { output: Some(5), ..OK }),
+        (Fact::OddLength, FirstAttempt { output: Some(500), ..OK }),
+    ];
+    for (fact, bad) in cases {
+        let mut rollout = Rollout::start(&[50]);
+        assert_eq!(rollout.pass(300, &OK, &OK), [], "what is usual is learnt");
+        let decisions = rollout.pass(100, &bad, &OK);
+        assert_eq!(kinds(&decisions), [(Kind::RollBack, 0)], "{fact:?}");
+        let Reason::Harm(finding) = decisions[0].reason else { panic!("{decisions:?}") };
+        assert_eq!(finding.fact, fact);
+        assert!(finding.evidence >= finding.needed && finding.requests.canary.yes <= 40, "{finding:?}");
+    }
+}
+
+#[test]
+fn a_fixed_objective_needs_no_learning() {
+    let mut rollout = Rollout::start(&[50]);
+    rollout.plan.first_token_objective = Some(Duration::from_millis(120));
+    let late = FirstAttempt { first_token: Some(FirstToken::Came(Duration::from_millis(130))), ..OK };
+    let decisions = rollout.pass(100, &late, &OK);
+    assert_eq!(kinds(&decisions), [(Kind::RollBack, 0)]);
+    assert_eq!(rollout.report().state, State::RolledBack);
+}
+
+#[test]
+fn a_broken_canary_is_not_waited_for() {
+    for users in [2, 5] {
+        let mut rollout = Rollout::start(&[1, 100]);
+        (0..99).for_each(|_| assert_eq!(rollout.see(Arm::Baseline, &OK), None));
+        let mut fail = |number: u64| {
+            let by = (Arm::Canary, u64::MAX - number % users);
+            rollout.judge.observe(&rollout.plan, by, &FirstAttempt::FAILED, rollout.now)
+        };
+        let decisions: Vec<Decision> = (0..5).filter_map(&mut fail).collect();
+        assert_eq!(kinds(&decisions), [(Kind::RollBack, 0)], "{users} users");
+        // Four users make a block, and that is evidence enough.
+        let by_streak = matches!(decisions[0].reason, Reason::Broken(broken) if broken.successes == 99);
+        assert_eq!(by_streak, users == 2, "{}", decisions[0]);
+    }
+}
+
+#[test]
+fn an_outage_of_both_is_no_fault_of_the_canary() {
+    let mut rollout = Rollout::start(&[50]);
+    let none = rollout.pass(300, &OK, &OK);
+    assert_eq!(none, []);
+    assert_eq!(rollout.pass(500, &FirstAttempt::FAILED, &FirstAttempt::FAILED), []);
+    assert_eq!(rollout.share(), 50);
+}
+
+#[test]
+fn one_bad_user_is_not_a_crowd() {
+    let mut rollout = Rollout::start(&[25]);
+    for _ in 0..200 {
+        rollout.pass(1, &OK, &OK);
+        for _ in 0..20 {
+            let bad = rollout.judge.observe(&rollout.plan, (Arm::Canary, u64::MAX), &FirstAttempt::FAILED, rollout.now);
+            assert_eq!(bad.filter(|decision| matches!(decision.reason, Reason::Broken(_))), None);
+        }
+        if rollout.share() == 0 {
+            break;
+        }
+    }
+    let failed = rollout.report().facts[0].finding.requests.canary;
+    assert!(
+        failed.yes * 3 <= failed.of,
+        "of 21 requests a second 20 failed, and they count as one in four: {failed:?}"
+    );
+}
+
+#[test]
+fn suspicion_holds_and_passes() {
+    let mut rollout = Rollout::start(&[50, 100]);
+    rollout.plan.min_requests = 10_000;
+    let truncated = FirstAttempt { truncated: Some(true), ..OK };
+    let _ = rollout.pass(300, &OK, &OK);
+    while rollout.judge.worst(&rollout.plan).evidence < SUSPICION {
+        assert_eq!(rollout.see(Arm::Canary, &truncated), None);
+        let none = rollout.pass(3, &OK, &OK);
+        assert_eq!(none, []);
+        assert!(rollout.judge.step_requests < 400, "some failures must be suspicious");
+    }
+    rollout.plan.min_requests = 300;
+    let decisions = rollout.pass(10, &OK, &OK);
+    assert_eq!(kinds(&decisions), [(Kind::Hold, 50)], "told once");
+    assert!(rollout.report().next.contains("suspicion"), "{}", rollout.report().next);
+    // What was rare until now turns out to happen to both.
+    let mut decisions = Vec::new();
+    for _ in 0..50 {
+        decisions.extend(rollout.pass(1, &truncated, &truncated));
+        decisions.extend(rollout.pass(20, &OK, &OK));
+    }
+    assert_eq!(kinds(&decisions), [(Kind::Promote, 100)]);
+}
+
+#[test]
+fn people_have_the_last_word() {
+    let mut rollout = Rollout::start(&[5, 50, 100]);
+    assert_eq!(rollout.command(Command::Resume), Err(Refusal::NotPaused));
+    assert_eq!(rollout.command(Command::Pause).unwrap().kind, Kind::Pause);
+    assert_eq!(rollout.command(Command::Pause), Err(Refusal::Paused));
+    assert!(rollout.pass(500, &OK, &OK).is_empty());
+    assert_eq!((rollout.share(), rollout.report().state), (5, State::Paused));
+    assert_eq!(rollout.command(Command::Resume).unwrap().kind, Kind::Resume);
+    assert_eq!(kinds(&rollout.pass(1, &OK, &OK)), [(Kind::Step, 50)]);
+
+    let back = rollout.command(Command::RollBack).unwrap();
+    assert_eq!((back.by, back.from, back.to), (By::Operator, 50, 0));
+    assert_eq!(rollout.command(Command::RollBack), Err(Refusal::RolledBack));
+    assert_eq!(rollout.command(Command::Pause), Err(Refusal::Over));
+    let again = rollout.command(Command::Resume).unwrap();
+    assert_eq!((again.from, again.to), (0, 5));
+    assert_eq!(rollout.report().facts[0].finding.requests.canary, Tally::default(), "it starts anew");
+    assert_eq!(rollout.command(Command::Promote).unwrap().to, 100);
+    assert_eq!(rollout.command(Command::Promote), Err(Refusal::Promoted));
+    assert_eq!(rollout.command(Command::Resume), Err(Refusal::Promoted));
+    assert_eq!(rollout.command(Command::RollBack).unwrap().to, 0);
+    let told: Vec<Kind> = rollout.report().decisions.iter().map(|decision| decision.kind).collect();
+    assert_eq!(told[..3], [Kind::Start, Kind::Pause, Kind::Resume]);
+    assert_eq!(told.len(), 8);
+}
+
+#[test]
+fn harm_rolls_a_paused_canary_back() {
+    let mut rollout = Rollout::start(&[50, 100]);
+    let _ = rollout.command(Command::Pause).unwrap();
+    let none = rollout.pass(100, &OK, &OK);
+    assert_eq!(none, []);
+    assert_eq!(kinds(&rollout.pass(50, &FirstAttempt::FAILED, &OK)), [(Kind::RollBack, 0)]);
+}
+
+#[test]
+fn evidence_outlasts_steps_and_storage() {
+    let mut rollout = Rollout::start(&[50, 60, 70]);
+    let bad = FirstAttempt { truncated: Some(true), ..OK };
+    let _ = rollout.pass(300, &OK, &OK);
+    for _ in 0..3 {
+        let _ = rollout.see(Arm::Canary, &bad);
+        let _ = rollout.pass(8, &OK, &OK);
+    }
+    let before = rollout.report();
+    assert!(before.facts[2].finding.requests.canary.yes >= 2, "{:?}", before.facts[2]);
+    let stored = serde_json::to_string(&rollout.judge).unwrap();
+    assert!(stored.len() < 20_000, "{}", stored.len());
+    rollout.judge = serde_json::from_str(&stored).unwrap();
+    assert!(rollout.judge.is_sound());
+    assert_eq!(rollout.report(), before);
+}
+
+#[test]
+fn memory_is_bounded() {
+    let mut rollout = Rollout::start(&[50]);
+    for _ in 0..40 {
+        let _ = rollout.command(Command::Pause);
+        let _ = rollout.command(Command::Resume);
+    }
+    assert_eq!(rollout.report().decisions.len(), HISTORY);
+    for user in 0..20_000 {
+        let none = rollout.judge.observe(&rollout.plan, (Arm::Baseline, user), &OK, rollout.now);
+        assert_eq!(none, None);
+    }
+    assert!(serde_json::to_string(&rollout.judge).unwrap().len() < 20_000);
+}

@@ -1,0 +1,26 @@
+//! The canary judge: compares a new target of a route with the others, and takes over, holds or rolls back. Pure: it is
+//! given the facts of each first attempt and the time, and returns decisions.
+//!
+//! ```text
+//! first attempt ─▶ facts ─▶ block ─▶ evidence ─▶ judge ─▶ decision: next step, hold, roll back
+//!                 (band)      └────▶ streak ──────┘
+//! ```
+//!
+//! `facts` are five yes/no questions; `band` knows what is usual for the baseline; `block` gathers short stretches of
+//! traffic; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `judge` decides.
+
+mod band;
+mod block;
+mod decision;
+mod evidence;
+mod facts;
+mod judge;
+mod report;
+mod streak;
+
+pub use decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
+pub use evidence::{Pair, Tally};
+pub use facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact};
+pub use judge::Judge;
+pub use report::{Bounds, FactReport, Report, State};
+pub use streak::Broken;
