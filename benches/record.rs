@@ -76,6 +76,7 @@ impl Names {
         };
         Record {
             limit: None,
+            canary: None,
             request_id: ids::new_request_id(),
             trace: TraceIds { trace_id: 1, span_id: 1, parent: None, link: None, sampled },
             started: SystemTime::now(),

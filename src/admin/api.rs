@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::answer::{Answer, JSON};
+use super::canaries;
 use super::config_view;
 use super::control::{Control, Reload, ReloadRequest};
 use super::limits;
+use crate::policy::canary::Command;
 use crate::proxy::Shared;
 
 /// How long `POST /api/reload` waits for a reload before it answers 503.
@@ -30,6 +32,9 @@ pub(super) enum Page {
     Streams,
     Upstreams,
     Limits,
+    Canaries,
+    /// Something is to be done about one.
+    Canary(Command),
     Config,
     Reload,
 }
@@ -48,7 +53,8 @@ impl Page {
             "/api/limits" => Self::Limits,
             "/api/config" => Self::Config,
             "/api/reload" => Self::Reload,
-            _ => return None,
+            "/api/canaries" => Self::Canaries,
+            _ => return canaries::command(path).map(Self::Canary),
         })
     }
 
@@ -59,7 +65,7 @@ impl Page {
 
     /// It is a POST.
     pub(super) fn changes(self) -> bool {
-        self == Self::Reload
+        matches!(self, Self::Reload | Self::Canary(_))
     }
 }
 
@@ -81,6 +87,8 @@ impl Api {
             Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
             Page::Upstreams => self.upstreams(),
             Page::Limits => self.limits(head.uri.query().unwrap_or("")).await,
+            Page::Canaries => Answer::json(200, &canaries::list(&self.shared)),
+            Page::Canary(command) => canaries::obey(&self.shared, command, head.uri.path()),
             Page::Config => self.config(),
             Page::Reload => self.reload(head.uri.query().unwrap_or("")).await,
         }
@@ -90,6 +98,7 @@ impl Api {
         let accept = head.headers.get("accept").and_then(|value| value.to_str().ok());
         let metrics = self.shared.telemetry.metrics();
         limits::tell(&self.shared, metrics);
+        canaries::tell(&self.shared, metrics);
         let (content_type, body) = metrics.encode(accept);
         Answer::new(content_type, body)
     }

@@ -54,7 +54,8 @@ fn holder(query: &str) -> Result<Option<String>, &'static str> {
     Ok(Some(format!("{key}:{value}")))
 }
 
-fn decoded(text: &str) -> Option<String> {
+/// A percent-encoded value of a query.
+pub(super) fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

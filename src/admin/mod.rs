@@ -5,6 +5,7 @@
 mod answer;
 mod api;
 mod app;
+mod canaries;
 mod config_view;
 pub mod control;
 mod gate;

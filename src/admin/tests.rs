@@ -75,7 +75,7 @@ async fn read_answer(stream: &mut TcpStream, head_only: bool) -> (u16, String, S
     (status, head, String::from_utf8(body).unwrap())
 }
 
-const JSON_PAGES: [&str; 5] = ["/healthz", "/readyz", "/api/streams", "/api/upstreams", "/api/config"];
+const JSON_PAGES: [&str; 6] = ["/healthz", "/readyz", "/api/streams", "/api/upstreams", "/api/canaries", "/api/config"];
 
 #[tokio::test]
 async fn each_page_is_there_and_guarded_against_embedding() {

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod admin;
+mod canary;
 mod healthcheck;
 mod key;
 
@@ -54,6 +56,8 @@ enum Command {
         #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
         admin: String,
     },
+    /// See how canaries stand, and steer them.
+    Canary(canary::Options),
     /// Run a fake LLM backend, to try the proxy with.
     Demo {
         /// Where it listens.
@@ -148,6 +152,10 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Healthcheck { admin } => healthcheck::ask(&admin).map(|()| ExitCode::SUCCESS),
+        Command::Canary(options) => canary::run(&options).map(|text| {
+            say(&text);
+            ExitCode::SUCCESS
+        }),
         Command::Demo { listen } => {
             crate::demo::run(listen).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
         }

@@ -134,8 +134,9 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     flight.asks(&admitted.facts);
     #[cfg(test)]
     panic_tests::panic_if_asked(session, "before the head");
-    let routed = route::route(visit.generation, session.req_header(), &admitted, ids::random())?;
+    let routed = route::route(visit.generation, session.req_header(), &admitted, &visit.caller, ids::random())?;
     flight.routed(&routed.route.name);
+    flight.assigned(routed.assigned.clone(), &admitted.facts);
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
     let standing = reserve::reserve(visit, flight, &admitted, &routed).await?;
     if session.is_upgrade_req() {

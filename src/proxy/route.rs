@@ -6,10 +6,13 @@ use std::time::Duration;
 use pingora::http::RequestHeader;
 
 use super::admit::Admitted;
+use super::caller::Caller;
+use super::evidence::Assigned;
 use super::pool::Pool;
 use super::reject::Rejection;
 use super::state::Generation;
 use crate::config::settings::{Route, Target};
+use crate::policy::cohort;
 use crate::policy::routing::{self, RequestHead};
 use crate::telemetry::record::ErrorType;
 
@@ -19,6 +22,8 @@ pub(super) struct Routed {
     pub(super) target: Target,
     pub(super) pool: Arc<Pool>,
     pub(super) limits: TimeLimits,
+    /// Its side of the comparison, where the route has a canary.
+    pub(super) assigned: Option<Assigned>,
 }
 
 /// The times of one request, as they apply to its kind.
@@ -44,11 +49,12 @@ impl TimeLimits {
     }
 }
 
-/// Finds the route and the target of a request. `roll` is a random number.
+/// Finds the route and the target of a request. `roll` is a random number, for callers whom nothing keeps together.
 pub(super) fn route(
     generation: &Generation,
     head: &RequestHeader,
     admitted: &Admitted,
+    caller: &Caller,
     roll: u64,
 ) -> Result<Routed, Rejection> {
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
@@ -61,7 +67,9 @@ pub(super) fn route(
     let Some(route) = routing::pick(&generation.settings.routes, &asked) else {
         return Err(no_route(generation, head));
     };
-    let Some(target) = routing::target(route, None, crate::policy::cohort::Unit(roll)) else {
+    let unit = cohort::unit(route.sticky, &caller.identity, caller.address.map(|address| address.ip()), roll);
+    let rollout = generation.rollouts.get(&route.name);
+    let Some(target) = routing::target(route, rollout.map(|rollout| rollout.share()), unit) else {
         // Only where all weights are zero, which no checked route has.
         return Err(Rejection::internal());
     };
@@ -78,7 +86,9 @@ pub(super) fn route(
         total: times.total,
         total_set: times.total_set,
     };
-    Ok(Routed { route: Arc::clone(route), target: target.clone(), pool: Arc::clone(pool), limits })
+    let assigned =
+        rollout.map(|rollout| Assigned { rollout: Arc::clone(rollout), arm: rollout.arm(&target.name), unit });
+    Ok(Routed { route: Arc::clone(route), target: target.clone(), pool: Arc::clone(pool), limits, assigned })
 }
 
 fn no_route(generation: &Generation, head: &RequestHeader) -> Rejection {

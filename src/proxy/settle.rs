@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::clock::Clock;
+use super::evidence::{Assigned, Witness};
 use super::reserve::Reservation;
 use super::state::{Generation, Shared};
 use crate::llm::{Dialect, Reading, RequestFacts};
@@ -26,6 +27,8 @@ pub(super) struct Flight<'a> {
     live: LiveStream,
     /// What it holds of its limits.
     reservation: Option<Reservation>,
+    /// What the judge of its route's canary will hear.
+    witness: Option<Witness>,
 }
 
 impl<'a> Flight<'a> {
@@ -53,9 +56,10 @@ impl<'a> Flight<'a> {
             llm: None,
             websocket: None,
             limit: None,
+            canary: None,
         };
         let stopwatch = Stopwatch::start(Phase::Admit);
-        Self { shared, generation, clock, stopwatch, record: Some(record), live, reservation: None }
+        Self { shared, generation, clock, stopwatch, record: Some(record), live, reservation: None, witness: None }
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -102,6 +106,9 @@ impl<'a> Flight<'a> {
     }
 
     pub(super) fn served_by(&mut self, upstream: &Arc<str>, variant: &Arc<str>) {
+        if let Some(witness) = &mut self.witness {
+            witness.asked(self.clock.now());
+        }
         self.live.served_by(upstream, variant);
         self.note(|record| {
             record.served_by = Some(ServedBy { upstream: Arc::clone(upstream), variant: Arc::clone(variant) });
@@ -109,6 +116,9 @@ impl<'a> Flight<'a> {
     }
 
     pub(super) fn attempted(&mut self, attempt: Attempt) {
+        if let Some(witness) = &mut self.witness {
+            witness.attempted(&attempt);
+        }
         self.note(|record| record.attempts.push(attempt));
     }
 
@@ -155,6 +165,11 @@ impl<'a> Flight<'a> {
         self.reservation = Some(reservation);
     }
 
+    /// Which side of a comparison it was assigned to, where its route has a canary.
+    pub(super) fn assigned(&mut self, assigned: Option<Assigned>, facts: &RequestFacts) {
+        self.witness = assigned.map(|assigned| Witness::new(assigned, facts));
+    }
+
     /// The request is on its way to an upstream.
     pub(super) fn asked(&mut self) {
         if let Some(reservation) = &mut self.reservation {
@@ -173,6 +188,9 @@ impl<'a> Flight<'a> {
         let cost = self.generation.settings.prices.cost(models, &reading.usage);
         if let Some(reservation) = &mut self.reservation {
             reservation.read(reading.usage, cost);
+        }
+        if let Some(witness) = &mut self.witness {
+            witness.read(&reading);
         }
         self.note(|record| {
             let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
@@ -199,6 +217,9 @@ impl<'a> Flight<'a> {
         if let Some(reservation) = &mut self.reservation {
             reservation.ended(outcome);
         }
+        if let Some(witness) = &mut self.witness {
+            witness.ended(outcome, error);
+        }
         self.note(|record| {
             record.outcome = outcome;
             record.error = error;
@@ -220,6 +241,9 @@ impl Drop for Flight<'_> {
         record.duration = record.phases.total();
         if let (Some(reservation), Some(limit)) = (self.reservation.take(), &mut record.limit) {
             limit.used = reservation.settle();
+        }
+        if let Some((assigned, attempt)) = self.witness.take().and_then(|witness| witness.conclude(now)) {
+            record.canary = self.shared.judge(&assigned, &attempt);
         }
         self.shared.telemetry.publish(record);
     }

@@ -10,6 +10,7 @@ use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use tokio::sync::Notify;
 
+use super::canary::{self, Rollout};
 use super::drain::Drain;
 use super::limiter::Limiter;
 use super::pool::Pool;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
     pub limiter: Arc<Limiter>,
+    /// Rings after each decision about a canary: it is to be kept at once.
+    pub canary_decided: Notify,
     pub(super) usage: Arc<UsageBook>,
     pub(super) connector: Connector,
     pub(super) connections: super::gate::Gate,
@@ -47,6 +50,8 @@ pub struct Generation {
     pub settings: Settings,
     /// By upstream name.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    /// By route name.
+    pub rollouts: HashMap<Arc<str>, Arc<Rollout>>,
     /// The keys of tokens, where they are at a URL.
     pub(super) remote_keys: Option<Arc<RemoteKeys>>,
 }
@@ -62,6 +67,7 @@ impl Shared {
             telemetry,
             drain: Drain::default(),
             limiter: Arc::default(),
+            canary_decided: Notify::new(),
             usage: Arc::default(),
             connector: Connector::new(Some(options)),
             connections: super::gate::Gate::default(),
@@ -77,6 +83,7 @@ impl Shared {
         let number = self.numbers.fetch_add(1, Ordering::AcqRel) + 1;
         let next = Generation::build(number, settings, Some(&self.generation.load()));
         self.generation.store(Arc::new(next));
+        self.tell_new_canaries();
         self.keys_wanted.notify_one();
         number
     }
@@ -108,7 +115,8 @@ impl Generation {
                 (upstream.name.clone(), pool)
             })
             .collect();
+        let rollouts = canary::build(&settings, previous);
         let remote_keys = RemoteKeys::follow(&settings, previous.and_then(|old| old.remote_keys.as_ref()));
-        Self { number, settings, pools, remote_keys }
+        Self { number, settings, pools, rollouts, remote_keys }
     }
 }

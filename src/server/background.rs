@@ -1,4 +1,5 @@
-//! What goes on beside the requests: names are looked up again, keys fetched, configurations reloaded, limits tidied up.
+//! What goes on beside the requests: names are looked up again, keys fetched, configurations reloaded, limits tidied up,
+//! canaries kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::budgets;
+use super::drain::Doors;
 use super::reload::Reloader;
+use super::rollouts;
 use crate::admin::control::ReloadRequest;
 use crate::proxy::Shared;
 
@@ -23,13 +26,19 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Runs on one thread of its own.
 pub(super) struct Background {
     shared: Arc<Shared>,
+    doors: Arc<Doors>,
     reloader: Reloader,
     requests: mpsc::Receiver<ReloadRequest>,
 }
 
 impl Background {
-    pub(super) fn new(shared: Arc<Shared>, reloader: Reloader, requests: mpsc::Receiver<ReloadRequest>) -> Self {
-        Self { shared, reloader, requests }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        doors: Arc<Doors>,
+        reloader: Reloader,
+        requests: mpsc::Receiver<ReloadRequest>,
+    ) -> Self {
+        Self { shared, doors, reloader, requests }
     }
 }
 
@@ -40,6 +49,7 @@ impl Service for Background {
         let keys = self.shared.keep_keys_fresh();
         let limits = keep_limits(&self.shared);
         let store = self.shared.limiter.keep_store();
+        let canaries = rollouts::keep(&self.shared, &self.doors);
         let reloads = self.reloader.run(&mut self.requests, shutdown);
         // The others never end by themselves; the reloader ends with the server.
         tokio::select! {
@@ -47,6 +57,7 @@ impl Service for Background {
             () = keys => {}
             () = limits => {}
             () = store => {}
+            () = canaries => {}
             () = reloads => {}
         }
     }

@@ -6,6 +6,7 @@ mod budgets;
 mod drain;
 mod listen;
 mod reload;
+mod rollouts;
 mod service;
 mod source;
 mod tls;
@@ -89,6 +90,7 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
     let shared = Shared::new(settings.clone(), Arc::clone(&telemetry));
     shared.limiter.configure(&settings)?;
     budgets::restore(&shared.limiter, &settings);
+    rollouts::restore(&shared);
     prepare(&shared);
     banner::print(run.style, &settings);
 
@@ -169,7 +171,7 @@ fn serve(
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
     server.add_service(data_service(shared, sockets.data, certificates, &doors)?);
     server.add_service(admin_service(shared, sockets.admin, control, &doors));
-    server.add_service(Background::new(Arc::clone(shared), reloader, requests));
+    server.add_service(Background::new(Arc::clone(shared), Arc::clone(&doors), reloader, requests));
 
     let exit = Arc::new(OnceLock::new());
     let shutdown_signal = Box::new(SignalWatch {
@@ -179,6 +181,7 @@ fn serve(
         exit: Arc::clone(&exit),
     });
     server.run(RunArgs { shutdown_signal });
+    rollouts::save(shared, &doors);
 
     if doors.handed_over.get().is_none() {
         for address in settings.server.listen.iter().chain([&settings.server.admin]) {

@@ -18,6 +18,8 @@ mod exposition;
 mod facade;
 pub mod ids;
 mod json;
+#[cfg(feature = "server")]
+pub mod late;
 pub mod live;
 #[cfg(feature = "server")]
 pub mod logs;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 pub use super::phases::{Phase, Phases, Stopwatch};
 use crate::llm::price::Cost;
 use crate::llm::{Dialect, Reading, RequestFacts};
+use crate::policy::canary::Decision;
 
 /// Everything that is told about one finished request. All durations count from "request head complete".
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Record {
     pub websocket: Option<WebSocketInfo>,
     /// Present where the route has limits.
     pub limit: Option<LimitInfo>,
+    /// What its end made the judge of a canary decide.
+    pub canary: Option<Decision>,
 }
 
 /// Identity of the request within distributed traces.

@@ -40,6 +40,7 @@ pub(crate) fn plain() -> Record {
         llm: None,
         websocket: None,
         limit: None,
+        canary: None,
     }
 }
 

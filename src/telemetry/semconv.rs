@@ -84,7 +84,7 @@ pub const CONNECTION_REUSED: &str = "streamgauge.connection.reused";
 pub const WEBSOCKET_MESSAGES_IN: &str = "streamgauge.websocket.messages_in";
 pub const WEBSOCKET_MESSAGES_OUT: &str = "streamgauge.websocket.messages_out";
 pub const WEBSOCKET_CLOSE_CODE: &str = "streamgauge.websocket.close_code";
-/// Why a request was exported that was not sampled: `failed`, `slow_first_token` or `slow_gap`. The decision came after the
+/// Why a request was exported that was not sampled: `failed`, `slow_first_token`, `slow_gap` or `canary_decision`. The decision came after the
 /// backend was told not to sample, so its own spans may be missing.
 pub const SAMPLED_LATE: &str = "streamgauge.sampled_late";
 
@@ -97,6 +97,12 @@ pub const EVENT_STALL: &str = "streamgauge.stall";
 pub const EVENT_FAILOVER: &str = "streamgauge.failover";
 /// A limit admitted or refused the request.
 pub const EVENT_LIMIT: &str = "streamgauge.limit";
+/// The judge of the route's canary decided, at the request's end.
+pub const EVENT_CANARY: &str = "streamgauge.canary";
+pub const CANARY_DECISION: &str = "streamgauge.canary.decision";
+pub const CANARY_REASON: &str = "streamgauge.canary.reason";
+pub const CANARY_FROM: &str = "streamgauge.canary.from_percent";
+pub const CANARY_TO: &str = "streamgauge.canary.to_percent";
 /// Of [`EVENT_STALL`], in seconds.
 pub const GAP: &str = "streamgauge.gap";
 pub const FAILOVER_FROM: &str = "streamgauge.failover.from";

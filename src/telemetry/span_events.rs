@@ -8,6 +8,7 @@ use opentelemetry::trace::Event;
 
 use super::record::{LimitInfo, LimitVerdict};
 use super::semconv as names;
+use crate::policy::canary::Decision;
 
 /// A limit let the request pass, or did not.
 pub(super) fn limit_decision(limit: &LimitInfo, at: SystemTime) -> Event {
@@ -21,4 +22,15 @@ pub(super) fn limit_decision(limit: &LimitInfo, at: SystemTime) -> Event {
         }
     }
     Event::new(names::EVENT_LIMIT, at, attributes, 0)
+}
+
+/// The judge of the route's canary decided.
+pub(super) fn canary_decision(decision: &Decision, at: SystemTime) -> Event {
+    let attributes = vec![
+        KeyValue::new(names::CANARY_DECISION, decision.kind.as_str()),
+        KeyValue::new(names::CANARY_FROM, i64::from(decision.from)),
+        KeyValue::new(names::CANARY_TO, i64::from(decision.to)),
+        KeyValue::new(names::CANARY_REASON, decision.reason.to_string()),
+    ];
+    Event::new(names::EVENT_CANARY, at, attributes, 0)
 }

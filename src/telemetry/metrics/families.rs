@@ -122,6 +122,12 @@ families! {
     limit_tokens: Counter = "streamgauge_limit_tokens_total" ["limit", "kind"];
     /// Where limits are kept now, as 1: `memory`, `shared`, and without the shared store `local` or `reject`.
     limiter_mode: Gauge = "streamgauge_limiter_mode" ["mode"];
+    /// Each variant's share of requests on a route with a canary, from 0 to 1.
+    canary_weight: Float = "streamgauge_canary_weight" ["route", "variant"];
+    /// How strongly requests speak for harm by a canary, as an e-value: 1 is nothing.
+    canary_evidence: Float = "streamgauge_canary_evidence" ["route", "fact"];
+    /// Decisions about a route's canary, of the judge and of operators.
+    canary_decisions: Counter = "streamgauge_canary_decisions_total" ["route", "decision"];
     /// Whether an endpoint of an upstream takes requests: 1 or 0.
     upstream_up: Gauge = "streamgauge_upstream_up" ["upstream", "endpoint"];
     /// Configuration reloads by result: `ok`, or `rejected`, where the last good one stays.

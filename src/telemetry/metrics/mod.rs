@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use self::bundle::{Bundle, Bundles, Labels, TokenType};
 use self::families::Families;
 use self::models::Models;
-use self::series::Gauge;
+use self::series::{AnyFamily as _, Gauge};
 use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
 use super::record::{LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
@@ -124,6 +124,27 @@ impl Metrics {
     /// Whether an endpoint takes requests. Both names come from the configuration.
     pub fn upstream_up(&self, upstream: &str, endpoint: &str, up: bool) {
         self.families.upstream_up.get([upstream, endpoint]).set(i64::from(up));
+    }
+
+    /// A decision about a route's canary.
+    pub fn canary_decision(&self, route: &str, decision: &'static str) {
+        self.families.canary_decisions.get([route, decision]).add(1);
+    }
+
+    /// How all canaries stand: the shares of a route's variants, and the evidence by fact. What is not named is gone.
+    pub fn canaries<'a>(
+        &self,
+        shares: impl Iterator<Item = (&'a str, &'a str, f64)>,
+        evidence: impl Iterator<Item = (&'a str, &'static str, f64)>,
+    ) {
+        self.families.canary_weight.retain(&|_, _| false);
+        self.families.canary_evidence.retain(&|_, _| false);
+        for (route, variant, share) in shares {
+            self.families.canary_weight.get([route, variant]).set(share);
+        }
+        for (route, fact, value) in evidence {
+            self.families.canary_evidence.get([route, fact]).set(value);
+        }
     }
 
     /// What went through a limit since the start in tokens, and the share in use of its fullest holder.

@@ -1,0 +1,115 @@
+//! `/api/canaries`: how the canaries stand, and what people may do about them.
+
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::limits::decoded;
+use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Tally};
+use crate::proxy::{Rollout, Shared};
+use crate::telemetry::metrics::Metrics;
+
+/// Puts how all canaries stand into the metrics.
+pub(super) fn tell(shared: &Shared, metrics: &Metrics) {
+    let generation = shared.generation.load();
+    let rollouts = || generation.rollouts.values();
+    let shares =
+        rollouts().flat_map(|rollout| rollout.shares().map(|(variant, share)| (&**rollout.route(), variant, share)));
+    let evidence = rollouts().flat_map(|rollout| {
+        let facts = rollout.report().facts.into_iter();
+        facts.map(|fact| (&**rollout.route(), fact.finding.fact.as_str(), fact.finding.evidence))
+    });
+    metrics.canaries(shares, evidence);
+}
+
+/// `GET /api/canaries`.
+pub(super) fn list(shared: &Shared) -> Value {
+    let generation = shared.generation.load();
+    let mut rollouts: Vec<_> = generation.rollouts.values().collect();
+    rollouts.sort_by(|a, b| a.route().cmp(b.route()));
+    json!({ "canaries": rollouts.into_iter().map(|rollout| view(rollout)).collect::<Vec<_>>() })
+}
+
+/// What a path below `/api/canaries/` asks to be done: `{route}/{command}`.
+pub(super) fn command(path: &str) -> Option<Command> {
+    let (_, word) = path.strip_prefix("/api/canaries/")?.rsplit_once('/')?;
+    Command::ALL.into_iter().find(|command| command.as_str() == word)
+}
+
+/// `POST /api/canaries/{route}/{command}`; the route's name is percent-encoded.
+pub(super) fn obey(shared: &Shared, command: Command, path: &str) -> Answer {
+    let inside = path.strip_prefix("/api/canaries/").and_then(|path| path.rsplit_once('/'));
+    let Some(route) = inside.and_then(|(route, _)| decoded(&route.replace('+', "%2B"))) else {
+        return Answer::error(400, "the route's name must be percent-encoded UTF-8");
+    };
+    match shared.command_canary(&route, command) {
+        None => Answer::error(404, &no_canary(shared, &route)),
+        Some(Err(refusal)) => Answer::error(409, &refusal.to_string()),
+        Some(Ok(_)) => {
+            let generation = shared.generation.load();
+            Answer::json(200, &generation.rollouts.get(&*route).map_or(Value::Null, |rollout| view(rollout)))
+        }
+    }
+}
+
+fn no_canary(shared: &Shared, route: &str) -> String {
+    let generation = shared.generation.load();
+    let mut names: Vec<&str> = generation.rollouts.keys().map(|name| &**name).collect();
+    names.sort_unstable();
+    if names.is_empty() {
+        return "no route has a canary: give one `canary = { target = \"…\" }`".to_owned();
+    }
+    let shown: String = route.chars().take(128).collect();
+    format!("there is no canary on a route \"{shown}\"; those with one are: {}", names.join(", "))
+}
+
+fn view(rollout: &Rollout) -> Value {
+    let (plan, report) = (rollout.plan(), rollout.report());
+    json!({
+        "route": &**rollout.route(),
+        "canary": &*plan.target,
+        "state": report.state.as_str(),
+        "percent": report.share,
+        "next": report.next,
+        "next_percent": report.next_share,
+        "shares": rollout.shares().map(|(variant, share)| json!({ "variant": variant, "share": share })).collect::<Vec<_>>(),
+        "steps": plan.steps,
+        "step_requests": report.step_requests,
+        "min_requests": plan.min_requests,
+        "step_s": report.step_age.as_secs_f64(),
+        "step_time_s": plan.step_time.as_secs_f64(),
+        "alpha": plan.alpha,
+        "facts": report.facts.iter().map(fact_view).collect::<Vec<_>>(),
+        "decisions": report.decisions.iter().rev().map(decision_view).collect::<Vec<_>>(),
+    })
+}
+
+fn fact_view(report: &FactReport) -> Value {
+    let finding = &report.finding;
+    let tally = |tally: Tally| json!({ "yes": tally.yes, "of": tally.of });
+    let bounds = match report.bounds {
+        _ if !matches!(finding.fact, Fact::Late | Fact::OddLength) => Value::Null,
+        None => json!("learning"),
+        Some(Bounds::FirstToken(objective)) => json!({ "first_token_s": objective.as_secs_f64() }),
+        Some(Bounds::Length { low, high }) => json!({ "tokens_min": low, "tokens_max": high }),
+    };
+    json!({
+        "fact": finding.fact.as_str(),
+        "evidence": finding.evidence,
+        "needed": finding.needed,
+        "canary": tally(finding.requests.canary),
+        "baseline": tally(finding.requests.baseline),
+        "bounds": bounds,
+    })
+}
+
+fn decision_view(decision: &Decision) -> Value {
+    json!({
+        "at_unix_s": decision.at.as_secs_f64(),
+        "decision": decision.kind.as_str(),
+        "by": decision.by.as_str(),
+        "from_percent": decision.from,
+        "to_percent": decision.to,
+        "fact": decision.finding().map(|finding| finding.fact.as_str()),
+        "words": decision.to_string(),
+    })
+}

@@ -1,0 +1,114 @@
+//! Asks a running proxy at its admin address, with nothing but std.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// For the connection, and again for each read and write.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest answer that is read, in bytes.
+const ANSWER_MAX: u64 = 16 << 20;
+
+/// What the proxy answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+/// What is asked.
+pub(super) struct Question<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    /// Sent where the address asks for one.
+    pub(super) token: Option<&'a str>,
+}
+
+/// Asks the admin address, given as `http://host:port`, `host:port` or `unix:/path`.
+///
+/// # Errors
+/// Why nobody could be asked, or who answered instead.
+pub(super) fn ask(admin: &str, question: &Question<'_>) -> Result<Answer, String> {
+    let answer = match admin.strip_prefix("unix:") {
+        Some(path) => {
+            let stream = UnixStream::connect(path).map_err(|error| unreachable(admin, &error))?;
+            stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| unreachable(admin, &error))?;
+            stream.set_write_timeout(Some(TIMEOUT)).map_err(|error| unreachable(admin, &error))?;
+            exchange(stream, "localhost", question)
+        }
+        None => {
+            let authority = authority(admin)?;
+            exchange(connect(&authority)?, &authority, question)
+        }
+    };
+    let text = answer.map_err(|error| unreachable(admin, &error))?;
+    let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    match (status, text.split_once("\r\n\r\n")) {
+        (Some(status), Some((_, body))) => Ok(Answer { status, body: body.trim().to_owned() }),
+        _ => Err(stranger(&text)),
+    }
+}
+
+/// Somebody else answered.
+pub(super) fn stranger(answer: &str) -> String {
+    let line: String = answer.lines().next().unwrap_or("no answer").chars().take(200).collect();
+    format!("this is no Streamgauge admin address: {line}")
+}
+
+fn authority(admin: &str) -> Result<String, String> {
+    if admin.starts_with("https://") {
+        return Err("the admin address speaks plain HTTP: write http://".to_owned());
+    }
+    let plain = admin.strip_prefix("http://").unwrap_or(admin);
+    let authority = plain.split('/').next().unwrap_or_default();
+    // A server that listens on every address is asked on loopback.
+    Ok(authority.replacen("0.0.0.0:", "127.0.0.1:", 1).replacen("[::]:", "[::1]:", 1))
+}
+
+fn connect(authority: &str) -> Result<TcpStream, String> {
+    let addresses = authority
+        .to_socket_addrs()
+        .map_err(|error| format!("{authority} is no address and port that can be asked: {error}"))?;
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| unreachable(authority, &error))?;
+                stream.set_write_timeout(Some(TIMEOUT)).map_err(|error| unreachable(authority, &error))?;
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(match last {
+        Some(error) => unreachable(authority, &error),
+        None => format!("{authority} stands for no address"),
+    })
+}
+
+fn exchange(mut stream: impl Read + Write, host: &str, question: &Question<'_>) -> std::io::Result<String> {
+    let Question { method, path, token } = question;
+    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let length = if *method == "POST" { "content-length: 0\r\n" } else { "" };
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}{length}connection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn unreachable(admin: &str, error: &std::io::Error) -> String {
+    format!("cannot ask {admin}: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_is_asked_on_loopback() {
+        assert_eq!(authority("http://0.0.0.0:9090/").unwrap(), "127.0.0.1:9090");
+        assert_eq!(authority("[::]:9090").unwrap(), "[::1]:9090");
+    }
+}

@@ -1,0 +1,248 @@
+//! `streamgauge canary`: how canaries stand, in words, and the four things that people can do about them.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::ValueEnum;
+use serde::Deserialize;
+
+use super::admin::{self, Question};
+use crate::config::defaults::ADMIN_TOKEN_ENV;
+
+/// Decisions that are shown of each canary.
+const DECISIONS_SHOWN: usize = 5;
+
+#[derive(clap::Args)]
+pub(super) struct Options {
+    /// What to do; without it, list.
+    #[arg(value_enum, default_value = "list")]
+    action: Action,
+    /// The route whose canary is meant; needed where there are several.
+    route: Option<String>,
+    /// The proxy's admin address: `http://127.0.0.1:9090`, `127.0.0.1:9090` or `unix:/path`. Off loopback it asks for the
+    /// token in STREAMGAUGE_ADMIN_TOKEN.
+    #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
+    admin: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Action {
+    /// How canaries stand, why, and what happens next.
+    List,
+    /// Send all requests to the canary, now.
+    Promote,
+    /// Send none to the canary, now.
+    Rollback,
+    /// Take no further step. Harm still rolls back.
+    Pause,
+    /// Go on; a canary that was rolled back starts anew at its first step.
+    Resume,
+}
+
+impl Action {
+    /// As the admin address knows it.
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Self::List => None,
+            Self::Promote => Some("promote"),
+            Self::Rollback => Some("rollback"),
+            Self::Pause => Some("pause"),
+            Self::Resume => Some("resume"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct List {
+    canaries: Vec<View>,
+}
+
+#[derive(Deserialize)]
+struct View {
+    route: String,
+    canary: String,
+    state: String,
+    percent: u8,
+    next: String,
+    steps: Vec<u8>,
+    step_requests: u64,
+    min_requests: u64,
+    step_s: f64,
+    step_time_s: f64,
+    facts: Vec<FactView>,
+    /// The latest first.
+    decisions: Vec<DecisionView>,
+}
+
+#[derive(Deserialize)]
+struct FactView {
+    fact: String,
+    evidence: f64,
+    needed: f64,
+    canary: Tally,
+    baseline: Tally,
+}
+
+#[derive(Deserialize)]
+struct Tally {
+    yes: u64,
+    of: u64,
+}
+
+#[derive(Deserialize)]
+struct DecisionView {
+    at_unix_s: f64,
+    by: String,
+    words: String,
+}
+
+/// Does what was typed; what there is to say about it.
+///
+/// # Errors
+/// Why it was not done, and what to type instead.
+pub(super) fn run(options: &Options) -> Result<String, String> {
+    let token = std::env::var(ADMIN_TOKEN_ENV).ok().filter(|token| !token.is_empty());
+    let ask = |method: &str, path: &str| -> Result<String, String> {
+        let question = Question { method, path, token: token.as_deref() };
+        let answer = admin::ask(&options.admin, &question)?;
+        if answer.status == 200 { Ok(answer.body) } else { Err(refusal(&answer)) }
+    };
+    let list: List = read(&ask("GET", "/api/canaries")?)?;
+    let views: Vec<&View> =
+        list.canaries.iter().filter(|view| options.route.as_ref().is_none_or(|route| *route == view.route)).collect();
+    let Some(word) = options.action.word() else {
+        return Ok(shown(&views, options.route.as_deref()));
+    };
+    let route = match (&options.route, list.canaries.as_slice()) {
+        (Some(route), _) => route,
+        (None, [only]) => &only.route,
+        (None, []) => return Err(NO_CANARY.to_owned()),
+        (None, several) => {
+            let names: Vec<&str> = several.iter().map(|view| view.route.as_str()).collect();
+            return Err(format!("which one? Name its route: {}", names.join(", ")));
+        }
+    };
+    let view: View = read(&ask("POST", &format!("/api/canaries/{}/{word}", encoded(route)))?)?;
+    Ok(view.words())
+}
+
+const NO_CANARY: &str = "no route has a canary: give one `canary = { target = \"…\" }`";
+
+fn shown(views: &[&View], route: Option<&str>) -> String {
+    match (views, route) {
+        ([], None) => format!("{NO_CANARY}\n"),
+        ([], Some(route)) => format!("no canary on a route \"{route}\"\n"),
+        _ => views.iter().map(|view| view.words()).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, String> {
+    serde_json::from_str(body).map_err(|_| "the proxy is of another version: its answer cannot be read".to_owned())
+}
+
+fn refusal(answer: &admin::Answer) -> String {
+    #[derive(Deserialize)]
+    struct Error {
+        error: String,
+    }
+    match serde_json::from_str::<Error>(&answer.body) {
+        Ok(error) if answer.status == 401 => format!("{} (set {ADMIN_TOKEN_ENV})", error.error),
+        Ok(error) => error.error,
+        Err(_) => admin::stranger(&format!("HTTP/1.1 {}", answer.status)),
+    }
+}
+
+/// Percent-encoded, all but letters, digits and what RFC 3986 calls unreserved.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // A String takes everything.
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
+impl View {
+    fn words(&self) -> String {
+        let mut out = format!("{}: canary `{}` at {} %, {}\n", self.route, self.canary, self.percent, self.state);
+        let steps: Vec<String> = self.steps.iter().map(|step| self.step(*step)).collect();
+        let mut line = |text: String| {
+            out.push_str("  ");
+            out.push_str(text.trim_end());
+            out.push('\n');
+        };
+        line(format!("steps     {} %", steps.join(" → ")));
+        if ["running", "paused", "watching"].contains(&self.state.as_str()) {
+            line(format!(
+                "this step {} of {} canary requests, {} of {}",
+                self.step_requests,
+                self.min_requests,
+                time(self.step_s),
+                time(self.step_time_s)
+            ));
+        }
+        line(format!("next      {}", self.next));
+        let needed = self.facts.first().map_or(0.0, |fact| fact.needed);
+        line(format!("{:<11}{:<16}{:<16}evidence of harm (rolls back at {needed:.0})", "", "canary", "baseline"));
+        for fact in &self.facts {
+            let tally = |tally: &Tally| format!("{} of {}", tally.yes, tally.of);
+            let name = fact.fact.replace('_', " ");
+            line(format!("{name:<11}{:<16}{:<16}{:.2}", tally(&fact.canary), tally(&fact.baseline), fact.evidence));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        for decision in self.decisions.iter().take(DECISIONS_SHOWN) {
+            let ago = time((now - decision.at_unix_s).max(0.0));
+            line(format!("{ago} ago, by the {}: {}", decision.by, decision.words));
+        }
+        out
+    }
+
+    fn step(&self, step: u8) -> String {
+        if step == self.percent { format!("[{step}]") } else { step.to_string() }
+    }
+}
+
+/// Whole seconds, minutes or hours.
+fn time(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    match whole {
+        0..120 => format!("{whole} s"),
+        120..7200 => format!("{} min", whole / 60),
+        _ => format!("{} h", whole / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_canary_is_told_in_words() {
+        let body = r#"{"route":"chat","canary":"next","state":"running","percent":5,"next":"25 % in 9 s.","steps":[1,5,25],
+            "step_requests":7,"min_requests":20,"step_s":61.2,"step_time_s":600.0,
+            "facts":[{"fact":"odd_length","evidence":0.5,"needed":526.3,"canary":{"yes":0,"of":7},"baseline":{"yes":2,"of":120}}],
+            "decisions":[{"at_unix_s":0,"by":"judge","words":"raised from 1 % to 5 %: 20 of its requests showed no harm"}]}"#;
+        let words = read::<View>(body).unwrap().words();
+        let lines: Vec<&str> = words.lines().collect();
+        assert_eq!(
+            lines[..6],
+            [
+                "chat: canary `next` at 5 %, running",
+                "  steps     1 → [5] → 25 %",
+                "  this step 7 of 20 canary requests, 61 s of 10 min",
+                "  next      25 % in 9 s.",
+                "             canary          baseline        evidence of harm (rolls back at 526)",
+                "  odd length 0 of 7          2 of 120        0.50",
+            ]
+        );
+        assert!(lines[6].ends_with("ago, by the judge: raised from 1 % to 5 %: 20 of its requests showed no harm"));
+    }
+
+    #[test]
+    fn route_names_pass_through_addresses() {
+        assert_eq!(encoded("/v1/* ü"), "%2Fv1%2F%2A%20%C3%BC");
+    }
+}
