@@ -8,6 +8,7 @@
 mod support;
 
 mod bodies;
+mod canary;
 mod cross_origin;
 mod disconnects;
 mod endings;
