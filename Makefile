@@ -1,12 +1,18 @@
 # Run `make` for the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench image fmt lint deny
+.PHONY: help demo demo-canary simulate-canary test bench image fmt lint deny
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 demo: ## a FastAPI app, Streamgauge in front of it, one streamed answer and its anatomy
 	@scripts/demo
+
+demo-canary: ## a new version takes over from 1 % to 100 % by itself, and a bad one is rolled back
+	@scripts/demo-canary
+
+simulate-canary: ## how often the canary judge errs, over 100,000 simulated rollouts, and how soon it sees harm
+	@STREAMGAUGE_ROLLOUTS=100000 cargo test --release --test canary_simulation -- --nocapture --test-threads 1
 
 test: ## everything that must pass; installs what is missing
 	@scripts/test

@@ -63,6 +63,9 @@ enum Command {
         /// Where it listens.
         #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
         listen: SocketAddr,
+        /// How it answers where a request says nothing else, as `ttft_ms=300&fail_percent=5`.
+        #[arg(long, default_value = "", value_name = "KNOBS")]
+        knobs: String,
     },
 }
 
@@ -156,8 +159,8 @@ pub fn main() -> ExitCode {
             say(&text);
             ExitCode::SUCCESS
         }),
-        Command::Demo { listen } => {
-            crate::demo::run(listen).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
+        Command::Demo { listen, knobs } => {
+            crate::demo::run(listen, &knobs).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
         }
     };
     done.unwrap_or_else(|problem| {

@@ -20,8 +20,10 @@ use tokio::net::TcpListener;
 
 use stats::Stats;
 
-/// Serves until `shutdown` resolves: HTTP/1.1, and HTTP/2 with prior knowledge.
-pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
+/// Serves until `shutdown` resolves: HTTP/1.1, and HTTP/2 with prior knowledge. `knobs` holds for requests that say nothing
+/// else, written as a query.
+pub async fn serve(listener: TcpListener, knobs: &str, shutdown: impl Future<Output = ()>) {
+    let knobs: Arc<str> = knobs.into();
     let stats = Arc::new(Stats::default());
     tokio::pin!(shutdown);
     loop {
@@ -32,10 +34,11 @@ pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
         // A connection that was reset before we took it is nothing to stop for.
         let Ok((stream, _)) = accepted else { continue };
         let _ = stream.set_nodelay(true);
-        let stats = Arc::clone(&stats);
+        let (stats, knobs) = (Arc::clone(&stats), Arc::clone(&knobs));
         tokio::spawn(async move {
-            let answer =
-                service_fn(move |request: hyper::Request<Incoming>| service::answer(Arc::clone(&stats), request));
+            let answer = service_fn(move |request: hyper::Request<Incoming>| {
+                service::answer(Arc::clone(&stats), Arc::clone(&knobs), request)
+            });
             let builder = auto::Builder::new(TokioExecutor::new());
             // Clients that leave, and answers that are cut on purpose, end here.
             let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
@@ -43,11 +46,12 @@ pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
     }
 }
 
-/// Runs the backend for the command line, and says what to try.
+/// Runs the backend for the command line, and says what to try. `knobs` as for [`serve`].
 ///
 /// # Errors
-/// The address cannot be listened on.
-pub fn run(listen: SocketAddr) -> std::io::Result<()> {
+/// The address cannot be listened on, or one of the knobs is none.
+pub fn run(listen: SocketAddr, knobs: &str) -> std::io::Result<()> {
+    script::check(knobs).map_err(std::io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await.map_err(|error| {
@@ -58,7 +62,7 @@ pub fn run(listen: SocketAddr) -> std::io::Result<()> {
             std::io::Error::new(error.kind(), format!("cannot listen on {listen}: {hint} ({error})"))
         })?;
         greet(listener.local_addr()?);
-        serve(listener, async {
+        serve(listener, knobs, async {
             // Without the signal's handler the default action ends the process: as good.
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;

@@ -1,5 +1,6 @@
 //! What a request asks the backend to do.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -12,7 +13,7 @@ const WAIT_MAX_MS: u64 = 600_000;
 const PAD_MAX: u64 = 1 << 20;
 
 /// All knobs by name, as query parameters; with `x-demo-` in front and `-` for `_`, as headers.
-pub(super) const KNOBS: [&str; 17] = [
+pub(super) const KNOBS: [&str; 18] = [
     "headers_ms",
     "ttft_ms",
     "gap_ms",
@@ -20,6 +21,7 @@ pub(super) const KNOBS: [&str; 17] = [
     "per_frame",
     "pad",
     "status",
+    "fail_percent",
     "retry_after",
     "error_at",
     "cut_at",
@@ -70,14 +72,43 @@ pub(super) struct Script {
     pub(super) never: bool,
 }
 
+/// The knobs of a query; one without a value is 1.
+fn knobs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "1")))
+}
+
+/// Looks over knobs that were typed.
+///
+/// # Errors
+/// What is not a knob, or no number.
+pub(super) fn check(typed: &str) -> Result<(), String> {
+    for (name, value) in knobs(typed) {
+        if !KNOBS.contains(&name) {
+            return Err(format!("there is no knob `{name}`; there are {}", KNOBS.join(", ")));
+        }
+        if value.parse::<u64>().is_err() {
+            return Err(format!("the knob `{name}` takes a whole number, as {name}=20"));
+        }
+    }
+    Ok(())
+}
+
+/// True for so many of a hundred calls, spread evenly.
+fn chance(percent: u64) -> bool {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    // The golden ratio leaves no gaps and makes no pattern that a caller could fall in step with.
+    let call = CALLS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (call >> 32).saturating_mul(100) >> 32 < percent
+}
+
 impl Script {
-    /// Reads the knobs; headers win over the query. What cannot be read counts as not there.
-    pub(super) fn read(query: Option<&str>, headers: &HeaderMap) -> Self {
+    /// Reads the knobs; headers win over the query, and that over the `defaults`. What cannot be read counts as not there.
+    pub(super) fn read(query: Option<&str>, headers: &HeaderMap, defaults: &str) -> Self {
         let knob = |name: &str| -> Option<u64> {
             let header = format!("x-demo-{}", name.replace('_', "-"));
             let from_header = headers.get(&header).and_then(|value| value.to_str().ok());
-            let pairs = query.unwrap_or("").split('&').filter_map(|pair| pair.split_once('=').or(Some((pair, "1"))));
-            let from_query = || pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back();
+            let written = || knobs(query.unwrap_or("")).chain(knobs(defaults));
+            let from_query = || written().find(|(key, _)| *key == name).map(|(_, value)| value);
             from_header.or_else(from_query)?.parse().ok()
         };
         let wait = |name: &str, default: u64| Duration::from_millis(knob(name).unwrap_or(default).min(WAIT_MAX_MS));
@@ -89,6 +120,7 @@ impl Script {
             per_frame: knob("per_frame").unwrap_or(1).max(1),
             pad: usize::try_from(knob("pad").unwrap_or(0).min(PAD_MAX)).unwrap_or(0),
             status: knob("status")
+                .or_else(|| knob("fail_percent").filter(|percent| chance(*percent)).map(|_| 500))
                 .and_then(|status| u16::try_from(status).ok())
                 .filter(|status| (200..600).contains(status)),
             retry_after: knob("retry_after"),

@@ -27,11 +27,15 @@ type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 ///
 /// # Errors
 /// The client's body broke off.
-pub(super) async fn answer(stats: Arc<Stats>, request: Request<Incoming>) -> Result<Answer, io::Error> {
+pub(super) async fn answer(
+    stats: Arc<Stats>,
+    knobs: Arc<str>,
+    request: Request<Incoming>,
+) -> Result<Answer, io::Error> {
     let (parts, body) = request.into_parts();
     let open = stats.enter(parts.headers.get("x-request-id").and_then(|value| value.to_str().ok()));
     let query = parts.uri.query();
-    let script = Script::read(query, &parts.headers);
+    let script = Script::read(query, &parts.headers, &knobs);
     let body = match Limited::new(body, BODY_MAX).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {

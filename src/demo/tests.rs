@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 async fn started() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, std::future::pending()));
+    tokio::spawn(serve(listener, "", std::future::pending()));
     address
 }
 
@@ -77,4 +77,11 @@ async fn knobs_break_answers_as_asked() {
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
     assert_eq!((&stats["requests"]["t"], &stats["open"]), (&4.into(), &1.into()));
     assert_eq!(stats["aborted"], 1, "the one that was cut");
+}
+
+#[test]
+fn typed_knobs_are_looked_over() {
+    assert_eq!(super::script::check("ttft_ms=300&no_done&fail_percent=5"), Ok(()));
+    assert!(super::script::check("ttfb=1").unwrap_err().contains("ttft_ms"));
+    assert!(super::script::check("ttft_ms=fast").unwrap_err().contains("ttft_ms=20"));
 }
