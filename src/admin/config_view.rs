@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::canary::{Canary, Sticky};
 use crate::config::limits::{Limit, LimitStore, OnExhausted, OnStoreFailure};
 use crate::config::prices::Priced;
 use crate::config::settings::{
@@ -111,6 +112,12 @@ fn route(route: &Route) -> Value {
         "headers": route.headers.iter().map(|(name, value)| json!({ name.as_str(): value })).collect::<Vec<_>>(),
         "models": route.models.iter().map(|glob| glob.source.as_str()).collect::<Vec<_>>(),
         "targets": route.targets.iter().map(target).collect::<Vec<_>>(),
+        "sticky": match route.sticky {
+            Sticky::User => "user",
+            Sticky::Address => "address",
+            Sticky::None => "none",
+        },
+        "canary": route.canary.as_ref().map(canary),
         "timeouts": timeouts(&route.timeouts),
         "keepalive": duration(route.keepalive),
         "keepalive_before_headers": route.keepalive_before_headers,
@@ -158,6 +165,17 @@ fn limit_store(store: &LimitStore) -> Value {
             OnStoreFailure::Local => "local",
             OnStoreFailure::Reject => "reject",
         },
+    })
+}
+
+fn canary(canary: &Canary) -> Value {
+    json!({
+        "target": &*canary.target,
+        "steps": canary.steps,
+        "step_time": duration(canary.step_time),
+        "min_requests": canary.min_requests,
+        "alpha": canary.alpha,
+        "first_token_objective": canary.first_token_objective.map(duration),
     })
 }
 

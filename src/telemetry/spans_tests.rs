@@ -222,3 +222,30 @@ fn foreign_texts_and_numbers_are_bounded() {
         }
     }
 }
+
+#[test]
+fn a_canary_s_decision_is_an_event_and_always_exported() {
+    use crate::policy::canary::{By, Decision, Kind, Reason};
+    let mut record = chat("gpt-4o");
+    record.canary = Some(Decision {
+        at: Duration::ZERO,
+        kind: Kind::Step,
+        by: By::Judge,
+        from: 1,
+        to: 5,
+        reason: Reason::Clean { requests: 200 },
+    });
+    assert_eq!(Late::reason(&record, SLOW), Some(Late::CanaryDecision));
+    let spans = tree(&record);
+    let event = spans[0].events.iter().find(|event| event.name == "streamgauge.canary").unwrap();
+    let texts: Vec<String> = event.attributes.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect();
+    assert_eq!(
+        texts,
+        [
+            "streamgauge.canary.decision=step",
+            "streamgauge.canary.from_percent=1",
+            "streamgauge.canary.to_percent=5",
+            "streamgauge.canary.reason=200 of its requests showed no harm",
+        ]
+    );
+}

@@ -265,3 +265,39 @@ async fn a_user_stays_in_its_cohort() {
     }
     assert!((8..=32).contains(&on_canary), "{on_canary} of 40");
 }
+
+/// A backend that streams; it breaks off before the end where it is `broken`.
+async fn streaming(broken: bool) -> Upstream {
+    Upstream::start(move |mut conn| async move {
+        while conn.request().await.is_some() {
+            conn.event_stream().await;
+            conn.chunk("data: {\"token\": \"a\"}\n\n").await;
+            if broken {
+                return;
+            }
+            conn.chunk("data: {\"token\": \"b\"}\n\n").await;
+            conn.chunk("").await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn streams_that_break_off_speak_against_a_canary() {
+    let (base, next, state) = (streaming(false).await, streaming(true).await, tempfile::tempdir().unwrap());
+    let proxy = Proxy::start(&config(base.address, next.address, state.path(), "[30]", "none")).await;
+    let mut back = None;
+    for _ in 0..REQUESTS_MAX {
+        // A broken stream takes its connection along.
+        let mut client = proxy.client().await;
+        client.get("/api/v1/stream", "").await;
+        back = decisions(&proxy).into_iter().find(|line| line["decision"] == "roll_back");
+        if back.is_some() {
+            break;
+        }
+    }
+    let back = back.expect("a rollback");
+    assert_eq!((&back["fact"], &back["to_percent"]), (&"truncated".into(), &0.into()), "{back}");
+    let failed = &view(&proxy).await["facts"][0];
+    assert_eq!(failed["canary"]["yes"], 0, "an answer that broke off did not fail: {failed}");
+}

@@ -10,6 +10,7 @@ use super::block::Block;
 use super::decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
 use super::evidence::Test;
 use super::facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact};
+use super::harmed::Harmed;
 use super::streak::Streak;
 use crate::config::canary::Canary;
 
@@ -39,7 +40,8 @@ pub(super) enum Stage {
 }
 
 /// The judge of one rollout. Its size is bounded, however long it judges. What it says depends on nothing but what it was
-/// given, so it can be stored and read back at any time; only the block being filled is lost then.
+/// given, so it can be stored and read back at any time; only the block being filled, and whom
+/// the canary harmed, is lost then.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
@@ -59,6 +61,8 @@ pub struct Judge {
     pub(super) decisions: VecDeque<Decision>,
     #[serde(skip)]
     block: Block,
+    #[serde(skip)]
+    harmed: PerFact<Harmed>,
 }
 
 impl Judge {
@@ -77,6 +81,7 @@ impl Judge {
             streak: Streak::default(),
             decisions: VecDeque::new(),
             block: Block::default(),
+            harmed: PerFact::default(),
         };
         judge.enter(plan, Stage::Running { step: 0 }, now);
         let to = judge.share(plan);
@@ -168,6 +173,9 @@ impl Judge {
             self.learn(attempt);
         }
         self.block.note(arm, unit, &answers);
+        for fact in Fact::ALL.into_iter().filter(|fact| arm == Arm::Canary && *answers.get(*fact) == Some(true)) {
+            self.harmed.get_mut(fact).note(unit);
+        }
     }
 
     /// What is usual is learnt from the baseline, once a user and block.
@@ -187,12 +195,13 @@ impl Judge {
 
     /// What follows from the evidence.
     fn verdict(&self, plan: &Canary, step: usize, now: Duration) -> Option<(Kind, Stage, Reason)> {
-        let worst = self.worst(plan);
-        if worst.evidence >= worst.needed {
-            return Some((Kind::RollBack, Stage::RolledBack, Reason::Harm(worst)));
+        if let Some(harm) = self.worst(plan, |fact| self.harmed.get(fact).are_several())
+            && harm.evidence >= harm.needed
+        {
+            return Some((Kind::RollBack, Stage::RolledBack, Reason::Harm(harm)));
         }
         let next = plan.steps.get(step + 1).filter(|_| self.is_due(plan, now))?;
-        if worst.evidence >= SUSPICION {
+        if let Some(worst) = self.worst(plan, |_| true).filter(|worst| worst.evidence >= SUSPICION) {
             return (!self.held).then_some((Kind::Hold, self.stage, Reason::Suspicion(worst)));
         }
         let reason = Reason::Clean { requests: self.step_requests };
@@ -206,13 +215,10 @@ impl Judge {
         !self.paused && self.step_requests >= plan.min_requests && now.saturating_sub(self.since) >= plan.step_time
     }
 
-    /// The fact with the most evidence of harm.
-    fn worst(&self, plan: &Canary) -> Finding {
-        let of = |fact| self.finding(plan, fact);
-        Fact::ALL.into_iter().fold(of(Fact::Failed), |worst, fact| {
-            let finding = of(fact);
-            if finding.evidence > worst.evidence { finding } else { worst }
-        })
+    /// Of the facts that `counts`, the one with the most evidence of harm.
+    fn worst(&self, plan: &Canary, counts: impl Fn(Fact) -> bool) -> Option<Finding> {
+        let findings = Fact::ALL.into_iter().filter(|fact| counts(*fact)).map(|fact| self.finding(plan, fact));
+        findings.max_by(|a, b| a.evidence.total_cmp(&b.evidence))
     }
 
     pub(super) fn finding(&self, plan: &Canary, fact: Fact) -> Finding {

@@ -7,13 +7,15 @@
 //! ```
 //!
 //! `facts` are five yes/no questions; `band` knows what is usual for the baseline; `block` gathers short stretches of
-//! traffic; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `judge` decides.
+//! traffic; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `harmed`
+//! tells a canary's fault from a user's; `judge` decides.
 
 mod band;
 mod block;
 mod decision;
 mod evidence;
 mod facts;
+mod harmed;
 mod judge;
 mod report;
 mod streak;
