@@ -32,6 +32,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
     pub limiter: Arc<Limiter>,
+    /// Rings after each decision about a canary: it is to be kept at once.
+    pub canary_decided: Notify,
     pub(super) usage: Arc<UsageBook>,
     /// Rings after each decision about a canary: it is to be kept at once.
     pub canary_decided: Notify,
@@ -67,6 +69,7 @@ impl Shared {
             telemetry,
             drain: Drain::default(),
             limiter: Arc::default(),
+            canary_decided: Notify::new(),
             usage: Arc::default(),
             canary_decided: Notify::new(),
             connector: Connector::new(Some(options)),
