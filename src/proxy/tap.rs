@@ -116,7 +116,7 @@ impl Tap {
         gauge.finish(end, now);
         let mut reading = gauge.reading().clone();
         if let Some(metering) = &self.metering {
-            metering.settle(gauge.dialect(), gauge.counted(), &mut reading);
+            metering.settle(gauge, &mut reading);
         }
         Some((gauge.dialect(), gauge.framing(), reading))
     }

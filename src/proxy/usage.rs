@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use super::admit::{Admitted, RequestBody};
 use crate::config::settings::{AskUsage, Upstream};
 use crate::llm::count::{Encoding, count_prompt};
-use crate::llm::{Dialect, Reading, RequestFacts, UsageSource, ask};
+use crate::llm::{Dialect, Gauge, Reading, RequestFacts, UsageSource, ask};
 use crate::policy::habits::{Advice, Habits, Key, Lesson};
 
 /// What upstreams do about usage. Outlives reloads.
@@ -128,31 +128,31 @@ impl Metering {
         self.facts.model.as_deref()
     }
 
-    /// Fills in what `reading` lacks. `counted`: tokens of the answer, where they were counted.
-    pub(super) fn settle(&self, dialect: Dialect, counted: Option<u64>, reading: &mut Reading) {
-        let mut habits = self.book.habits();
+    /// Fills in what `reading`, the last of `gauge`, lacks.
+    pub(super) fn settle(&self, gauge: &Gauge, reading: &mut Reading) {
         let body_bytes = self.body.as_ref().map_or(0, |body| body.len() as u64);
-        habits.learn(
-            &self.key,
-            &Lesson {
-                whole: reading.normal_end && reading.token_frames > 0,
-                input: reading.usage.input,
-                output: reading.usage.output,
-                body_bytes,
-                token_frames: reading.token_frames,
-            },
-        );
+        let lesson = Lesson {
+            whole: reading.normal_end && reading.token_frames > 0,
+            input: reading.usage.input,
+            output: reading.usage.output,
+            body_bytes,
+            token_frames: reading.token_frames,
+        };
+        // Counting may take a millisecond: the lock is free by then.
+        let (input_estimate, output_estimate) = {
+            let mut habits = self.book.habits();
+            habits.learn(&self.key, &lesson);
+            (habits.input(&self.key, body_bytes), habits.output(&self.key, reading.token_frames))
+        };
         if reading.error.is_some() && reading.token_frames == 0 && !reading.usage.is_known() {
             return;
         }
         let mut source = UsageSource::Reported;
-        if let Some((output, from)) = self.output(&habits, counted, reading) {
+        if let Some((output, from)) = self.output(gauge, output_estimate, reading) {
             reading.usage.output = Some(output);
             source = source.max(from);
         }
-        let estimate = habits.input(&self.key, body_bytes);
-        drop(habits);
-        if let Some((input, from)) = self.input(dialect, estimate, reading) {
+        if let Some((input, from)) = self.input(gauge.dialect(), input_estimate, reading) {
             reading.usage.input = Some(input);
             source = source.max(from);
         }
@@ -160,15 +160,16 @@ impl Metering {
     }
 
     /// The tokens of the answer, where what was reported is not all: a stream that broke off went on after it.
-    fn output(&self, habits: &Habits, counted: Option<u64>, reading: &Reading) -> Option<(u64, UsageSource)> {
+    fn output(&self, gauge: &Gauge, estimate: u64, reading: &Reading) -> Option<(u64, UsageSource)> {
         let is_final = reading.normal_end || !reading.finish_reasons.is_empty();
         let reported = reading.usage.output;
         if self.facts.operation == Some("embeddings") || is_final && reported.is_some() {
             return None;
         }
-        let (output, source) = match counted {
+        // Only now: what is reported need not wait for the vocabulary.
+        let (output, source) = match gauge.counted() {
             Some(counted) if counted > 0 || reading.token_frames == 0 => (counted, UsageSource::Counted),
-            _ => (habits.output(&self.key, reading.token_frames), UsageSource::Estimated),
+            _ => (estimate, UsageSource::Estimated),
         };
         (reported.is_none_or(|reported| reported < output)).then_some((output, source))
     }
