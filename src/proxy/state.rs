@@ -35,8 +35,6 @@ pub struct Shared {
     /// Rings after each decision about a canary: it is to be kept at once.
     pub canary_decided: Notify,
     pub(super) usage: Arc<UsageBook>,
-    /// Rings after each decision about a canary: it is to be kept at once.
-    pub canary_decided: Notify,
     pub(super) connector: Connector,
     pub(super) connections: super::gate::Gate,
     pub(super) streams: super::gate::Gate,
@@ -71,7 +69,6 @@ impl Shared {
             limiter: Arc::default(),
             canary_decided: Notify::new(),
             usage: Arc::default(),
-            canary_decided: Notify::new(),
             connector: Connector::new(Some(options)),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),

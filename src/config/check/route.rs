@@ -83,7 +83,6 @@ impl Checker<'_> {
             None => path.0.source.clone(),
         };
         let targets = self.targets(table, &path, readable, upstreams);
-        let canary = self.canary(table, readable, &targets);
         let models = self.models(file.models.as_ref());
         let limits = self.route_limits(file.limits.as_ref(), readable, limits);
         if !readable.is_table_lost("price") {
