@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
+use super::clumps::Clumps;
 use super::count::AnswerCounter;
 use super::dialect::{Look, Produced, Reader, dialect_in, dialect_of_event, framing_of_bytes};
 use super::lines::LineScanner;
@@ -46,6 +47,7 @@ pub struct Gauge {
     look: Option<Vec<u8>>,
     scanner: Scanner,
     meter: Meter,
+    clumps: Clumps,
 }
 
 enum Scanner {
@@ -93,7 +95,7 @@ impl Gauge {
             progress: Progress::default(),
             counter: None,
         };
-        Self { framing, look: Some(Vec::new()), scanner: Scanner::of(framing), meter }
+        Self { framing, look: Some(Vec::new()), scanner: Scanner::of(framing), meter, clumps: Clumps::default() }
     }
 
     /// From now on the tokens of the answer are counted, as those of `model`.
@@ -118,6 +120,7 @@ impl Gauge {
             return self.meter.progress;
         }
         let reading = &mut self.meter.reading;
+        let token_frames = reading.token_frames;
         reading.first_byte.get_or_insert(now);
         reading.bytes = reading.bytes.saturating_add(chunk.len() as u64);
         match self.look.take() {
@@ -128,7 +131,19 @@ impl Gauge {
                 self.look_at(&held, now);
             }
         }
+        self.clumps.read(self.meter.reading.token_frames - token_frames, now);
         self.meter.progress
+    }
+
+    /// The wait for this answer began at `at`.
+    pub fn asked(&mut self, at: Duration) {
+        self.clumps.asked(at);
+    }
+
+    /// The upstream was not read from `from` to `to`, while the client took bytes: what queued meanwhile says nothing of
+    /// the upstream's pace.
+    pub fn wrote(&mut self, from: Duration, to: Duration) {
+        self.clumps.wrote(from, to);
     }
 
     /// Whether the bytes fed so far end between two events: only there may anything be put into the stream. Never true
@@ -145,6 +160,7 @@ impl Gauge {
 
     /// The answer ended at `now`: flushes what the last event lacked.
     pub fn finish(&mut self, end: StreamEnd, now: Duration) {
+        self.meter.reading.buffered = self.clumps.are_held();
         if let Some(held) = self.look.take()
             && !held.is_empty()
         {

@@ -16,6 +16,7 @@ pub mod export;
 mod exposition;
 #[cfg(feature = "server")]
 mod facade;
+pub mod hints;
 pub mod ids;
 mod json;
 pub mod live;
@@ -38,6 +39,6 @@ pub mod trace_context;
 #[cfg(feature = "server")]
 pub use facade::{StartError, Telemetry};
 #[cfg(feature = "server")]
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Names};
 pub use queue::Dropped;
 pub use record::Record;

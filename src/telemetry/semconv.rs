@@ -80,6 +80,8 @@ pub const TIME_TO_FIRST_TOKEN: &str = "streamgauge.time_to_first_token";
 pub const TIME_PER_OUTPUT_TOKEN: &str = "streamgauge.time_per_output_token";
 /// In seconds.
 pub const MAX_GAP: &str = "streamgauge.max_gap";
+/// Something behind the proxy collected the stream; true or absent.
+pub const BUFFERED: &str = "streamgauge.buffered";
 pub const CONNECTION_REUSED: &str = "streamgauge.connection.reused";
 pub const WEBSOCKET_MESSAGES_IN: &str = "streamgauge.websocket.messages_in";
 pub const WEBSOCKET_MESSAGES_OUT: &str = "streamgauge.websocket.messages_out";

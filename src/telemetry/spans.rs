@@ -348,6 +348,9 @@ fn response_attributes(llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
     }
     attributes.push(number(names::FRAMES, reading.frames));
     attributes.push(number(names::TOKEN_FRAMES, reading.token_frames));
+    if reading.buffered {
+        attributes.push(KeyValue::new(names::BUFFERED, true));
+    }
 }
 
 /// On the logical span alone, or backends that add up a trace count tokens twice.

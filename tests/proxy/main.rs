@@ -7,6 +7,7 @@
 
 mod support;
 
+mod anatomy;
 mod bodies;
 mod cross_origin;
 mod disconnects;
