@@ -17,8 +17,8 @@ const CLUMP: u64 = 8;
 /// Waiting for the upstream that makes a clump one that was held back.
 const SILENCE: Duration = Duration::from_millis(250);
 
-/// A write that takes longer was held up by the client, and what is read after it without waiting had queued meanwhile.
-const HELD_UP: Duration = Duration::from_millis(1);
+/// A write that takes so long was held up by the client, and what is read after it without waiting had queued meanwhile.
+const HELD_UP: Duration = Duration::from_millis(10);
 
 /// What is remembered of a stream's pace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

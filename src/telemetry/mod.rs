@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod phases;
 mod queue;
 pub mod record;
+pub mod sampler;
 #[cfg(test)]
 mod samples;
 pub mod semconv;

@@ -2,7 +2,7 @@
 //! `traceparent`:
 //!
 //! ```text
-//! SERVER  "POST /v1/chat/completions"
+//! SERVER  "POST /v1/chat/completions"   of other requests method and route
 //!   CLIENT "chat gpt-4o"                 the GenAI call, over all attempts; LLM requests only
 //!     CLIENT "POST"                      one an attempt
 //! ```
@@ -103,10 +103,11 @@ impl Tree<'_> {
     fn server(&self, late: Option<Late>) -> SpanData {
         let record = self.record;
         let method = names::method(&record.request.method);
-        // Paths of LLM interfaces are few and telling; other paths hold ids, which make poor span names.
-        let name = match record.llm {
-            Some(_) => format!("{method} {}", bounded(&record.request.path, 256).0).into(),
-            None => Cow::Borrowed(method),
+        // Paths of LLM interfaces are few and telling; other paths hold ids, which make poor span names, and routes do not.
+        let name = match (&record.llm, &record.route) {
+            (Some(_), _) => format!("{method} {}", bounded(&record.request.path, 256).0).into(),
+            (None, Some(route)) => format!("{method} {route}").into(),
+            (None, None) => Cow::Borrowed(method),
         };
         let mut span = self.span(name, SpanKind::Server, record.trace.span_id, 0);
         if let Some(parent) = record.trace.parent {

@@ -21,6 +21,7 @@ mod passing;
 mod shared_limits;
 mod tokens;
 mod traces;
+mod truth;
 mod usage;
 mod versions;
 mod websockets;

@@ -152,7 +152,7 @@ impl Checker<'_> {
                 None | Some(OtlpProtocolWord::HttpProtobuf) => OtlpProtocol::HttpProtobuf,
                 Some(OtlpProtocolWord::Grpc) => OtlpProtocol::Grpc,
             },
-            sample_ratio: file.sample_ratio.as_ref().map_or(defaults::SAMPLE_RATIO, |at| at.value),
+            sample_ratio: file.sample_ratio.as_ref().map(|at| at.value),
             slow_first_token: self.positive(
                 "slow_first_token",
                 file.slow_first_token.as_ref(),
