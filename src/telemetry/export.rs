@@ -18,10 +18,11 @@ use opentelemetry_sdk::trace::{
 };
 
 use super::collector::{self, Collector, ExportError};
+use super::late::{Late, Slow};
 use super::queue::{Dropped, Pace, Queue};
 use super::record::Record;
 use super::sampler;
-use super::spans::{self, Late, Slow};
+use super::spans;
 use crate::config::settings;
 
 /// Sends the spans of requests, and the program's own, to a collector.

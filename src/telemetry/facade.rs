@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use super::access_log::{AccessLog, Style};
 use super::collector::ExportError;
 use super::export::SpanExporter;
+use super::late::Slow;
 use super::live::Live;
 use super::logs::{self, Format, Log, LogError};
 use super::metrics::{InFlight, Metrics};
 use super::record::Record;
-use super::spans::Slow;
 use crate::config::settings;
 
 /// The telemetry of the process.

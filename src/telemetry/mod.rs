@@ -19,6 +19,7 @@ mod facade;
 pub mod hints;
 pub mod ids;
 mod json;
+mod late;
 pub mod live;
 #[cfg(feature = "server")]
 pub mod logs;

@@ -1,6 +1,7 @@
 use opentelemetry::trace::SpanId;
 
 use super::*;
+use crate::telemetry::late::Slow;
 use crate::telemetry::samples::{attempt, chat, ms, plain, websocket};
 
 const SLOW: Slow = Slow { first_token: Duration::from_secs(5), gap: Duration::from_secs(2) };
