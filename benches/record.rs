@@ -104,6 +104,7 @@ impl Names {
                 span_id: 2,
             }),
             websocket: None,
+            prompt: None,
         }
     }
 }
@@ -143,6 +144,7 @@ fn exporter() -> SpanExporter {
         sample_ratio: Some(0.1),
         slow_first_token: Duration::from_secs(5),
         slow_gap: Duration::from_secs(2),
+        capture_content: false,
     };
     SpanExporter::build(&settings).unwrap().unwrap()
 }

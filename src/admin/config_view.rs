@@ -75,6 +75,7 @@ fn telemetry(telemetry: &Telemetry) -> Value {
         "sample_ratio": sampler::ratio(telemetry.sample_ratio),
         "slow_first_token": duration(telemetry.slow_first_token),
         "slow_gap": duration(telemetry.slow_gap),
+        "capture_content": telemetry.capture_content,
     })
 }
 

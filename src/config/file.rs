@@ -158,6 +158,9 @@ pub struct TelemetryTable {
     /// A gap between tokens longer than this is counted.
     #[schemars(extend("default" = "2s"))]
     pub slow_gap: Option<At<DurationText>>,
+    /// Whether spans hold prompts and answers, the first 16 KiB of each. Metrics and logs never do.
+    #[schemars(extend("default" = false))]
+    pub capture_content: Option<At<bool>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -137,6 +137,8 @@ pub struct Telemetry {
     pub sample_ratio: Option<f64>,
     pub slow_first_token: Duration,
     pub slow_gap: Duration,
+    /// Spans hold prompts and answers, bounded.
+    pub capture_content: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 const BUCKETS: usize = 13;
 
-/// Upper bounds of the buckets, in microseconds.
-const BOUNDS_US: [u64; BUCKETS] = [
-    5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 30_000_000,
-    60_000_000,
-];
+/// Upper bounds of the buckets, in milliseconds.
+const BOUNDS_MS: [u64; BUCKETS] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
+
+const NS_PER_MS: u64 = 1_000_000;
 
 /// The same in seconds.
 pub const BOUNDS: [f64; BUCKETS] = {
@@ -17,7 +16,7 @@ pub const BOUNDS: [f64; BUCKETS] = {
     while slot < BUCKETS {
         #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
         {
-            bounds[slot] = BOUNDS_US[slot] as f64 / 1e6;
+            bounds[slot] = BOUNDS_MS[slot] as f64 / 1e3;
         }
         slot += 1;
     }
@@ -34,8 +33,8 @@ pub struct Gaps {
 impl Gaps {
     /// Counts one gap. A few nanoseconds.
     pub fn note(&mut self, gap: Duration) {
-        let micros = u64::try_from(gap.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_US.iter().filter(|bound| **bound < micros).count();
+        let nanos = gap.as_secs().saturating_mul(1_000 * NS_PER_MS).saturating_add(u64::from(gap.subsec_nanos()));
+        let bucket = BOUNDS_MS.iter().filter(|bound| **bound * NS_PER_MS < nanos).count();
         if let Some(count) = self.counts.get_mut(bucket) {
             *count = count.saturating_add(1);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 
 use super::clumps::Clumps;
+use super::content::Capture;
 use super::count::AnswerCounter;
 use super::dialect::{Look, Produced, Reader, dialect_in, dialect_of_event, framing_of_bytes};
 use super::lines::LineScanner;
@@ -76,6 +77,8 @@ struct Meter {
     progress: Progress,
     /// Counts what is generated, where that is asked for.
     counter: Option<Box<AnswerCounter>>,
+    /// Boxed: few want it, and there are thousands of gauges.
+    capture: Option<Box<Capture>>,
 }
 
 impl Gauge {
@@ -94,6 +97,7 @@ impl Gauge {
             reading: Reading::default(),
             progress: Progress::default(),
             counter: None,
+            capture: None,
         };
         Self { framing, look: Some(Vec::new()), scanner: Scanner::of(framing), meter, clumps: Clumps::default() }
     }
@@ -111,6 +115,11 @@ impl Gauge {
     /// About how many tokens came so far, where they are counted; costs nothing.
     pub fn counted_roughly(&self) -> Option<u64> {
         self.meter.counter.as_ref().map(|counter| counter.roughly())
+    }
+
+    /// Keeps the answer's text too, bounded; for those who ask for it.
+    pub fn capture(&mut self) {
+        self.meter.capture = Some(Box::new(Capture::new(&self.meter.rules)));
     }
 
     /// Reads one chunk that came at `now`.
@@ -160,7 +169,13 @@ impl Gauge {
 
     /// The answer ended at `now`: flushes what the last event lacked.
     pub fn finish(&mut self, end: StreamEnd, now: Duration) {
-        self.meter.reading.buffered = self.clumps.are_held();
+        self.flush(end, now);
+        let reading = &mut self.meter.reading;
+        reading.buffered = self.clumps.are_held();
+        reading.text = self.meter.capture.as_ref().and_then(|capture| capture.text());
+    }
+
+    fn flush(&mut self, end: StreamEnd, now: Duration) {
         if let Some(held) = self.look.take()
             && !held.is_empty()
         {
@@ -258,6 +273,9 @@ impl Meter {
             self.open = false;
             self.become_dialect(dialect_of_event(self.dialect, event));
         }
+        if let Some(capture) = &mut self.capture {
+            capture.event(event);
+        }
         let produced = self.reader.event(event, &mut self.reading);
         if let Some(counter) = &mut self.counter {
             match self.dialect {
@@ -284,6 +302,9 @@ impl Meter {
         self.reading.frames = u64::from(self.reading.bytes > 0);
         if self.open {
             self.become_dialect(dialect_of_event(self.dialect, Event::of(&document.bytes)));
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.event(Event::of(&document.bytes));
         }
         self.reader.document(&document.bytes, &mut self.reading);
         if let Some(counter) = &mut self.counter {

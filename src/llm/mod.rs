@@ -5,6 +5,7 @@
 
 pub mod ask;
 mod clumps;
+pub mod content;
 pub mod count;
 pub mod dialect;
 pub mod gaps;

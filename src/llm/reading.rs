@@ -46,6 +46,8 @@ pub struct Reading {
     pub response_model: Option<String>,
     /// What an error event inside the stream said, bounded to 256 bytes; the first one.
     pub error: Option<String>,
+    /// What the model said, bounded; only where the configuration wants it kept.
+    pub text: Option<Box<str>>,
     /// The dialect's normal end was seen, and no error before it.
     pub normal_end: bool,
 }

@@ -48,6 +48,9 @@ pub(super) async fn pass(
     let Opened { session: mut source, peer, head, upload, early, metering } = opened;
     let mut tap = Tap::new(passing.facts, &head, &upstream.stream, slow_gap).metered(metering);
     let status = head.status;
+    if passing.visit.settings().telemetry.capture_content {
+        tap.capture();
+    }
     let came = flight.now();
     tap.asked(came.saturating_sub(flight.phases().get(Phase::UpstreamWait)));
     let framing = match commit(session, flight, &head, early, &tap, passing).await {

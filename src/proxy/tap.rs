@@ -100,6 +100,13 @@ impl Tap {
         }
     }
 
+    /// See [`Gauge::capture`].
+    pub(super) fn capture(&mut self) {
+        if let Some(gauge) = &mut self.gauge {
+            gauge.capture();
+        }
+    }
+
     /// See [`Gauge::asked`].
     pub(super) fn asked(&mut self, at: Duration) {
         if let Some(gauge) = &mut self.gauge {

@@ -160,6 +160,7 @@ mod tests {
             sample_ratio: Some(1.0),
             slow_first_token: Duration::from_secs(5),
             slow_gap: Duration::from_secs(2),
+            capture_content: false,
         }
     }
 

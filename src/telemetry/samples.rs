@@ -40,6 +40,7 @@ pub(crate) fn plain() -> Record {
         bytes_out: 512,
         llm: None,
         websocket: None,
+        prompt: None,
         limit: None,
     }
 }
@@ -97,6 +98,7 @@ pub(crate) fn chat(model: &str) -> Record {
         response_id: Some("chatcmpl-1".to_owned()),
         response_model: Some("gpt-4o-2024-08-06".to_owned()),
         error: None,
+        text: None,
         normal_end: true,
     };
     let mut record = plain();

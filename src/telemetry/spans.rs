@@ -20,6 +20,7 @@ use super::late::Late;
 use super::record::{Attempt, ErrorType, LlmInfo, Outcome, Record};
 use super::semconv as names;
 use super::span_events;
+use crate::llm::content;
 
 /// How many spans the tree of `record` has.
 pub(super) fn count(record: &Record) -> u64 {
@@ -153,6 +154,7 @@ impl Tree<'_> {
         request_attributes(llm, attributes);
         response_attributes(llm, attributes);
         usage_attributes(llm, attributes);
+        self.content(llm, attributes);
         if let Some(user) = &record.client.user {
             attributes.push(KeyValue::new(names::USER_ID, Arc::clone(user)));
         }
@@ -160,6 +162,17 @@ impl Tree<'_> {
         span.status = status(record.error.filter(|error| *error != ErrorType::ClientGone));
         span.events = self.milestones(llm);
         span
+    }
+
+    /// What was said, where the configuration has it kept.
+    fn content(&self, llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
+        if let Some(prompt) = &self.record.prompt {
+            attributes.push(KeyValue::new(names::GEN_AI_INPUT_MESSAGES, prompt.to_string()));
+        }
+        if let Some(text) = &llm.reading.text {
+            let reason = llm.reading.finish_reasons.first().map(String::as_str);
+            attributes.push(KeyValue::new(names::GEN_AI_OUTPUT_MESSAGES, content::output_messages(text, reason)));
+        }
     }
 
     /// What happened on the way, in the order of time.

@@ -22,12 +22,11 @@ const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason
 /// A fake model: so long until its head, until its first token, between tokens. Its pace is what is measured, so it keeps
 /// time by a clock.
 async fn answer(conn: &mut Conn, head: u64, first: u64, pace: u64, tokens: u64) {
-    let start = Instant::now();
-    let at = |millis: u64| sleep_until(start + Duration::from_millis(millis));
-    at(head).await;
+    let pause = |millis: u64| sleep_until(Instant::now() + Duration::from_millis(millis));
+    pause(head).await;
     conn.event_stream().await;
     for number in 0..tokens {
-        at(head + first + pace * number).await;
+        pause(if number == 0 { first } else { pace }).await;
         conn.chunk(token("x")).await;
     }
     conn.chunk(END).await;
@@ -81,17 +80,26 @@ async fn a_slow_model_shows_where_it_was_slow() {
     // Head, first token and each further one late by times that cannot be confused.
     let upstream = model(100, 200, 75, 5).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
-    let record = chat(&proxy, "slow-model").await;
-    let phases = phases(&record);
-    for (phase, expected) in [("upstream_wait", 0.1), ("preamble", 0.2), ("generation", 0.3)] {
-        let took = of(&phases, phase);
-        assert!(took > expected - 0.03 && took < expected + 0.15, "{phase} took {took}, not {expected}: {record}");
+    // A stall of a busy machine moves time from one phase into another: the median of some requests counts.
+    let mut records = Vec::new();
+    for id in ["m1", "m2", "m3", "m4", "m5"] {
+        records.push(chat(&proxy, id).await);
     }
-    assert!(of(&phases, "client_blocked") + of(&phases, "proxy") + of(&phases, "admit") < 0.1, "{record}");
-    assert!(record.get("buffered").is_none(), "{record}");
+    let all: Vec<_> = records.iter().map(phases).collect();
+    let median = |of: &dyn Fn(&HashMap<String, f64>) -> f64| {
+        let mut values: Vec<_> = all.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    for (phase, expected) in [("upstream_wait", 0.1), ("preamble", 0.2), ("generation", 0.3)] {
+        let took = median(&|phases| of(phases, phase));
+        assert!(took > expected - 0.04 && took < expected + 0.15, "{phase} took {took}, not {expected}: {all:?}");
+    }
+    let ours = median(&|phases| of(phases, "client_blocked") + of(phases, "proxy") + of(phases, "admit"));
+    assert!(ours < 0.1, "{all:?}");
+    assert!(records.iter().all(|record| record.get("buffered").is_none()), "{records:?}");
     // Five token frames make four gaps, and each of them counts.
-    let gaps = "streamgauge_token_gap_seconds_count";
-    assert_eq!(metric(&proxy, gaps).await, 4.0);
+    assert_eq!(metric(&proxy, "streamgauge_token_gap_seconds_count").await, 20.0);
 }
 
 #[tokio::test]
@@ -118,7 +126,7 @@ async fn a_slow_reader_shows_as_the_client() {
     client.post("/v1/chat/completions", CHAT, "x-request-id: slow-reader\r\n").await;
     client.until("data: ").await;
     // The client's pause is the very thing that is measured.
-    sleep_until(Instant::now() + Duration::from_millis(700)).await;
+    sleep_until(Instant::now() + Duration::from_millis(1_500)).await;
     assert!(tell.try_recv().is_err(), "the upstream is held back too");
     assert!(client.answer().await.whole);
     soon("the upstream's end", tell.recv()).await.unwrap();
@@ -127,7 +135,8 @@ async fn a_slow_reader_shows_as_the_client() {
     assert!(of(&phases, "client_blocked") > 0.5, "{record}");
     assert!(of(&phases, "client_blocked") > of(&phases, "generation"), "{record}");
     let own = metric(&proxy, "streamgauge_overhead_seconds_sum{route=\"all\"}").await;
-    assert!(own < of(&phases, "client_blocked"), "the client's time is not ours: {own}");
+    let expected = of(&phases, "admit") + of(&phases, "proxy");
+    assert!((own - expected).abs() < 1e-4, "the client's time is not ours: {own}, {record}");
     assert!(record.get("buffered").is_none(), "what queued for the client was not held by the upstream: {record}");
 }
 

@@ -266,3 +266,36 @@ async fn a_continued_traces_state_goes_on_and_the_environment_may_choose_the_sam
     assert_eq!(request.header("tracestate"), None);
     assert!(request.header("traceparent").unwrap().ends_with("-01"), "{}", request.head);
 }
+
+#[tokio::test]
+async fn prompts_and_answers_are_captured_only_when_asked_for() {
+    for (wanted, more) in [(false, ""), (true, "capture_content = true\n")] {
+        let (collector, mut spans) = http_collector().await;
+        let upstream = Upstream::fixed(chat_answer()).await;
+        let text = format!(
+            "[telemetry]\notlp_endpoint = \"http://{}\"\nsample_ratio = 1.0\n{more}{}",
+            collector.address,
+            config(upstream.address, ROUTE)
+        );
+        let proxy = Proxy::start_with(&text, &[("OTEL_BSP_SCHEDULE_DELAY", "100")]).await;
+        let mut client = proxy.client().await;
+        client.post("/v1/chat/completions", CHAT, "x-request-id: said\r\n").await;
+        assert!(client.answer().await.whole);
+        let [_, logical, _] = tree(&mut spans).await;
+        assert_eq!(format!("{logical:?}").contains("CANARY-PROMPT"), wanted);
+        if wanted {
+            let prompt = attribute(&logical, "gen_ai.input.messages");
+            assert_eq!(prompt, r#"[{"parts":[{"content":"CANARY-PROMPT","type":"text"}],"role":"user"}]"#);
+            let answer: serde_json::Value =
+                serde_json::from_str(&attribute(&logical, "gen_ai.output.messages")).unwrap();
+            assert_eq!(answer[0]["parts"][0]["content"], "CANARY-ANSWER");
+            assert_eq!(answer[0]["finish_reason"], "stop");
+        }
+        // Nowhere else in any case.
+        let (_, streams) = proxy.admin_get("/api/streams").await;
+        let (_, metrics) = proxy.admin_get("/metrics").await;
+        proxy.record("said").await;
+        let logs = format!("{:?}", proxy.lines());
+        assert!(![streams, metrics, logs].iter().any(|text| text.contains("CANARY")));
+    }
+}

@@ -159,6 +159,7 @@ impl Checker<'_> {
                 defaults::SLOW_FIRST_TOKEN,
             ),
             slow_gap: self.positive("slow_gap", file.slow_gap.as_ref(), defaults::SLOW_GAP),
+            capture_content: file.capture_content.as_ref().is_some_and(|at| at.value),
         }
     }
 }

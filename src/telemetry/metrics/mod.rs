@@ -246,7 +246,7 @@ impl Metrics {
         named.label
     }
 
-    /// The label of the team that asked. A team stands for itself: none can crowd others out with new names.
+    /// The label of the team that asked. Teams come from keys and signed tokens: their number is bounded, and not who names them.
     fn team<'a>(&self, record: &'a Record) -> &'a str {
         let Some(team) = record.client.team.as_deref() else { return NONE };
         let named = self.teams.label(team, true, self.hasher.hash_one(team), record.started);
