@@ -237,8 +237,7 @@ impl Metrics {
 
     /// The label of a model that a client asked for.
     fn model<'a>(&self, model: &'a str, record: &Record) -> &'a str {
-        let address = record.client.address.map(|address| address.ip());
-        let client = self.hasher.hash_one((record.client.user.as_deref(), address));
+        let client = self.hasher.hash_one(models::who(&record.client));
         let named = self.models.label(model, record.answered(), client, record.started);
         if let Some(replaced) = named.replaced {
             self.forget(&["model", "gen_ai_request_model"], &replaced);

@@ -3,9 +3,12 @@
 //! was not asked for in an hour makes room for another.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::telemetry::record::ClientInfo;
 
 /// What stands for every model that is no label.
 pub(super) const OTHER: &str = "other";
@@ -34,6 +37,17 @@ struct Label {
 
 /// Stands for a client: a hash of who asks. Two that share one share their room for labels, which harms nobody.
 pub(super) type Client = u64;
+
+/// Who a client is: its key and user, or, where it has neither, its address; of IPv6 the network, for one host has many.
+pub(super) fn who(client: &ClientInfo) -> (Option<&str>, Option<&str>, Option<IpAddr>) {
+    let (key, user) = (client.key.as_deref(), client.user.as_deref());
+    let address = client.address.filter(|_| key.is_none() && user.is_none()).map(|address| address.ip().to_canonical());
+    let network = address.map(|address| match address {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        IpAddr::V4(_) => address,
+    });
+    (key, user, network)
+}
 
 /// What a model is called, and whose series have to go for it.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,6 +133,19 @@ mod tests {
         assert_eq!(models.label("a", true, 1, at(0)).label, "a");
         assert_eq!(models.label("a", false, 2, at(0)).label, "a");
         assert_eq!(label(&models, &"x".repeat(NAME_MAX + 1), 1), OTHER);
+    }
+
+    #[test]
+    fn a_client_is_its_key_and_user_or_its_network() {
+        let anonymous =
+            |address: &str| ClientInfo { address: Some(address.parse().unwrap()), user: None, team: None, key: None };
+        let keyed = |address: &str| ClientInfo { key: Some("k1".into()), ..anonymous(address) };
+        assert_eq!(who(&keyed("192.0.2.1:1")), who(&keyed("192.0.2.9:1")), "one key from many places");
+        assert_ne!(who(&keyed("192.0.2.1:1")), who(&anonymous("192.0.2.1:1")));
+        assert_eq!(who(&anonymous("192.0.2.1:1")), who(&anonymous("[::ffff:192.0.2.1]:2")));
+        assert_ne!(who(&anonymous("192.0.2.1:1")), who(&anonymous("192.0.2.2:1")));
+        assert_eq!(who(&anonymous("[2001:db8::1]:1")), who(&anonymous("[2001:db8::ffff:2]:1")));
+        assert_ne!(who(&anonymous("[2001:db8::1]:1")), who(&anonymous("[2001:db8:0:1::1]:1")));
     }
 
     #[test]
