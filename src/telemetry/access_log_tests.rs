@@ -30,7 +30,7 @@ fn a_chat_as_json() {
     render(Style::Json, &record, &mut line);
     let expected = concat!(
         r#"{"timestamp":"2023-11-14T22:13:20.123Z","level":"info","event":"llm.request","request_id":"req-1","#,
-        r#""trace_id":"00000000000000000000000000000abc","span_id":"0000000000000001","user.id":"alice","#,
+        r#""trace_id":"00000000000000000000000000000abc","span_id":"0000000000000001","user.id":"alice","team":"search","#,
         r#""client.address":"192.0.2.7","http.request.method":"POST","url.path":"/v1/chat/completions","#,
         r#""http.response.status_code":200,"gen_ai.operation.name":"chat","gen_ai.provider.name":"openai","#,
         r#""gen_ai.request.model":"gpt-4o","gen_ai.response.model":"gpt-4o-2024-08-06","gen_ai.request.stream":true,"#,
