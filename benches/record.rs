@@ -105,6 +105,7 @@ impl Names {
                 span_id: 2,
             }),
             websocket: None,
+            prompt: None,
         }
     }
 }
@@ -141,9 +142,10 @@ fn exporter() -> SpanExporter {
         service_name: "bench".to_owned(),
         otlp_endpoint: Some("http://127.0.0.1:9".to_owned()),
         otlp_protocol: OtlpProtocol::HttpProtobuf,
-        sample_ratio: 0.1,
+        sample_ratio: Some(0.1),
         slow_first_token: Duration::from_secs(5),
         slow_gap: Duration::from_secs(2),
+        capture_content: false,
     };
     SpanExporter::build(&settings).unwrap().unwrap()
 }

@@ -28,9 +28,10 @@ wait_for_line() { # WHAT PID LOG PATTERN
 }
 
 # Sets app_url. The port is picked by the system, so that none can be in use.
-start_fastapi() { # LOG
+start_fastapi() { # LOG ARGUMENTS...
     local log=$1
-    (cd examples/fastapi && exec ../../$venv/bin/uvicorn app:app --host 127.0.0.1 --port 0 --no-access-log) >"$log" 2>&1 &
+    shift
+    (cd examples/fastapi && exec ../../$venv/bin/uvicorn app:app --host 127.0.0.1 --port 0 --no-access-log "$@") >"$log" 2>&1 &
     started_pids+=("$!")
     app_url=$(wait_for_line "the FastAPI example" "$!" "$log" 'running on (http:[^ ]*)')
 }
@@ -66,6 +67,12 @@ find_node() {
         return
     done
     return 1
+}
+
+# Sets next_app, where the Next.js app of the tests is or will be built: another place whenever one of its files changes.
+find_next() {
+    next_app=$PWD/.cache/next-$(find tests/clients/next -name node_modules -prune -o -name .next -prune -o -type f -print0 |
+        sort -z | xargs -0 cat | sha256sum | cut -c1-16)
 }
 
 # Sets CHROMIUM to the machine's browser, or to nothing where Playwright has its own. Fails if there is none.

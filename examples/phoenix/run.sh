@@ -43,14 +43,38 @@ for tokens in 5 10 20; do
         -d '{"model":"demo-model","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"hi"}]}'
 done
 
-query='{"query":"{ projects { edges { node { name traceCount tokenCountTotal spans(first: 20) { edges { node { name spanKind tokenCountTotal } } } } } } }"}'
+query='{"query":"{ projects { edges { node { name traceCount tokenCountTotal spans(first: 20) { edges { node { name spanKind tokenCountTotal attributes } } } } } } }"}'
 for _ in $(seq 100); do
     answer=$(curl -fsS "http://127.0.0.1:$phoenix_port/graphql" -H 'content-type: application/json' -d "$query" || true)
     case "$answer" in *'"traceCount":3'*'chat demo-model'*) break ;; esac
     sleep 0.2
 done
 case "$answer" in
-    *'"traceCount":3'*'chat demo-model'*) say "Phoenix has the three traces:"; printf '%s\n' "$answer" ;;
+    *'"traceCount":3'*'chat demo-model'*)
+        say "Phoenix has the three traces; of each answer:"
+        python3 - "$answer" <<'END'
+import json, sys
+
+answer = json.loads(sys.argv[1])
+nodes = [span["node"] for project in answer["data"]["projects"]["edges"] for span in project["node"]["spans"]["edges"]]
+chats = [node for node in nodes if node["name"] == "chat demo-model"]
+
+
+def find(attributes, *path):
+    for key in path:
+        attributes = attributes.get(key) if isinstance(attributes, dict) else None
+    return attributes
+
+
+for chat in chats:
+    told = json.loads(chat["attributes"])
+    first = find(told, "streamgauge", "time_to_first_token")
+    model = find(told, "gen_ai", "request", "model") or find(told, "llm", "model_name")
+    print(f"{chat['tokenCountTotal']} tokens  {model}  first token after {first} s")
+    assert chat["tokenCountTotal"] and model == "demo-model" and first > 0, chat
+assert len(chats) == 3, nodes
+END
+        ;;
     *) say "Phoenix does not have them: $answer"; tail -5 "$work/phoenix.log" >&2; exit 1 ;;
 esac
 [ -z "${KEEP:-}" ] || { say "look at http://127.0.0.1:$phoenix_port; Ctrl-C ends it"; wait; }

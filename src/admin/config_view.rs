@@ -13,6 +13,7 @@ use crate::config::settings::{
     ContinueTraces, Cors, Endpoint, EndpointAddress, HostPolicy, Network, OtlpProtocol, Route, Secret, Server,
     Settings, Target, Telemetry, Timeouts, Upstream, UpstreamProtocol,
 };
+use crate::telemetry::sampler;
 
 /// All of `settings`.
 pub(super) fn settings(settings: &Settings) -> Value {
@@ -72,9 +73,10 @@ fn telemetry(telemetry: &Telemetry) -> Value {
             OtlpProtocol::HttpProtobuf => "http/protobuf",
             OtlpProtocol::Grpc => "grpc",
         },
-        "sample_ratio": telemetry.sample_ratio,
+        "sample_ratio": sampler::ratio(telemetry.sample_ratio),
         "slow_first_token": duration(telemetry.slow_first_token),
         "slow_gap": duration(telemetry.slow_gap),
+        "capture_content": telemetry.capture_content,
     })
 }
 

@@ -151,8 +151,8 @@ pub struct TelemetryTable {
     pub otlp_endpoint: Option<At<String>>,
     #[schemars(extend("default" = "http/protobuf"))]
     pub otlp_protocol: Option<At<OtlpProtocolWord>>,
-    /// Share of traces exported, 0 to 1; failed and slow ones always are.
-    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.1))]
+    /// Share of traces exported, 0 to 1; failed and slow ones always are. Absent: as OTEL_TRACES_SAMPLER says, else 0.1.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub sample_ratio: Option<At<f64>>,
     /// A first token later than this makes a request slow.
     #[schemars(extend("default" = "5s"))]
@@ -160,6 +160,9 @@ pub struct TelemetryTable {
     /// A gap between tokens longer than this is counted.
     #[schemars(extend("default" = "2s"))]
     pub slow_gap: Option<At<DurationText>>,
+    /// Whether spans hold prompts and answers, the first 16 KiB of each. Metrics and logs never do.
+    #[schemars(extend("default" = false))]
+    pub capture_content: Option<At<bool>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -134,10 +134,12 @@ pub struct Telemetry {
     /// Absent: no spans are exported.
     pub otlp_endpoint: Option<String>,
     pub otlp_protocol: OtlpProtocol,
-    /// Share of traces exported, 0 to 1; failed and slow ones always are.
-    pub sample_ratio: f64,
+    /// Share of traces exported, 0 to 1; failed and slow ones always are. `None`: as the environment says.
+    pub sample_ratio: Option<f64>,
     pub slow_first_token: Duration,
     pub slow_gap: Duration,
+    /// Spans hold prompts and answers, bounded.
+    pub capture_content: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod prompt;
 use bpe_openai::Tokenizer;
 
 pub use answer::AnswerCounter;
+pub(super) use answer::AnswerTexts;
 pub use prompt::{PROMPT_MAX, PromptCount, count_prompt};
 
 /// A vocabulary that texts are counted with.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
+use super::clumps::Clumps;
+use super::content::Capture;
 use super::count::AnswerCounter;
 use super::dialect::{Look, Produced, Reader, dialect_in, dialect_of_event, framing_of_bytes};
 use super::lines::LineScanner;
@@ -46,6 +48,7 @@ pub struct Gauge {
     look: Option<Vec<u8>>,
     scanner: Scanner,
     meter: Meter,
+    clumps: Clumps,
 }
 
 enum Scanner {
@@ -74,6 +77,8 @@ struct Meter {
     progress: Progress,
     /// Counts what is generated, where that is asked for.
     counter: Option<Box<AnswerCounter>>,
+    /// Boxed: few want it, and there are thousands of gauges.
+    capture: Option<Box<Capture>>,
 }
 
 impl Gauge {
@@ -92,8 +97,9 @@ impl Gauge {
             reading: Reading::default(),
             progress: Progress::default(),
             counter: None,
+            capture: None,
         };
-        Self { framing, look: Some(Vec::new()), scanner: Scanner::of(framing), meter }
+        Self { framing, look: Some(Vec::new()), scanner: Scanner::of(framing), meter, clumps: Clumps::default() }
     }
 
     /// From now on the tokens of the answer are counted, as those of `model`.
@@ -111,6 +117,11 @@ impl Gauge {
         self.meter.counter.as_ref().map(|counter| counter.roughly())
     }
 
+    /// Keeps the answer's text too, bounded; for those who ask for it.
+    pub fn capture(&mut self) {
+        self.meter.capture = Some(Box::new(Capture::new(&self.meter.rules)));
+    }
+
     /// Reads one chunk that came at `now`.
     pub fn feed(&mut self, chunk: &[u8], now: Duration) -> Progress {
         self.meter.progress = Progress::default();
@@ -118,6 +129,7 @@ impl Gauge {
             return self.meter.progress;
         }
         let reading = &mut self.meter.reading;
+        let token_frames = reading.token_frames;
         reading.first_byte.get_or_insert(now);
         reading.bytes = reading.bytes.saturating_add(chunk.len() as u64);
         match self.look.take() {
@@ -128,7 +140,19 @@ impl Gauge {
                 self.look_at(&held, now);
             }
         }
+        self.clumps.read(self.meter.reading.token_frames - token_frames, now);
         self.meter.progress
+    }
+
+    /// The wait for this answer began at `at`.
+    pub fn asked(&mut self, at: Duration) {
+        self.clumps.asked(at);
+    }
+
+    /// The upstream was not read from `from` to `to`, while the client took bytes: what queued meanwhile says nothing of
+    /// the upstream's pace.
+    pub fn wrote(&mut self, from: Duration, to: Duration) {
+        self.clumps.wrote(from, to);
     }
 
     /// Whether the bytes fed so far end between two events: only there may anything be put into the stream. Never true
@@ -145,6 +169,13 @@ impl Gauge {
 
     /// The answer ended at `now`: flushes what the last event lacked.
     pub fn finish(&mut self, end: StreamEnd, now: Duration) {
+        self.flush(end, now);
+        let reading = &mut self.meter.reading;
+        reading.buffered = self.clumps.are_held();
+        reading.text = self.meter.capture.as_ref().and_then(|capture| capture.text());
+    }
+
+    fn flush(&mut self, end: StreamEnd, now: Duration) {
         if let Some(held) = self.look.take()
             && !held.is_empty()
         {
@@ -242,6 +273,9 @@ impl Meter {
             self.open = false;
             self.become_dialect(dialect_of_event(self.dialect, event));
         }
+        if let Some(capture) = &mut self.capture {
+            capture.event(event);
+        }
         let produced = self.reader.event(event, &mut self.reading);
         if let Some(counter) = &mut self.counter {
             match self.dialect {
@@ -268,6 +302,9 @@ impl Meter {
         self.reading.frames = u64::from(self.reading.bytes > 0);
         if self.open {
             self.become_dialect(dialect_of_event(self.dialect, Event::of(&document.bytes)));
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.event(Event::of(&document.bytes));
         }
         self.reader.document(&document.bytes, &mut self.reading);
         if let Some(counter) = &mut self.counter {

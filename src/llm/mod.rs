@@ -4,8 +4,11 @@
 //! randomness; so it is unit-tested, fuzzed and benchmarked without a server.
 
 pub mod ask;
+mod clumps;
+pub mod content;
 pub mod count;
 pub mod dialect;
+pub mod gaps;
 pub mod gauge;
 mod json;
 pub mod lines;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::gaps::Gaps;
 use super::{Usage, UsageSource};
 
 /// The most bytes kept of an error message, id or model name that an upstream sends.
@@ -25,12 +26,16 @@ pub struct Reading {
     pub last_token: Option<Duration>,
     /// Longest time between two token frames.
     pub max_gap: Option<Duration>,
+    /// All times between two token frames.
+    pub gaps: Gaps,
     /// Gaps longer than the route's `slow_gap`, with the time at which each ended; the first 16 of them.
     pub slow_gaps: Vec<(Duration, Duration)>,
     /// Events, lines or, where there is no framing, reads.
     pub frames: u64,
     /// Frames that carried a token.
     pub token_frames: u64,
+    /// Something behind us collected the stream and let it go in clumps.
+    pub buffered: bool,
     pub bytes: u64,
     pub usage: Usage,
     pub usage_source: UsageSource,
@@ -41,6 +46,8 @@ pub struct Reading {
     pub response_model: Option<String>,
     /// What an error event inside the stream said, bounded to 256 bytes; the first one.
     pub error: Option<String>,
+    /// What the model said, bounded; only where the configuration wants it kept.
+    pub text: Option<Box<str>>,
     /// The dialect's normal end was seen, and no error before it.
     pub normal_end: bool,
 }
@@ -77,6 +84,7 @@ impl Reading {
         if let Some(last) = self.last_token {
             let gap = now.saturating_sub(last);
             self.max_gap = self.max_gap.max(Some(gap));
+            self.gaps.note(gap);
             if gap > slow_gap && self.slow_gaps.len() < SLOW_GAPS_MAX {
                 self.slow_gaps.push((gap, now));
             }

@@ -11,7 +11,7 @@ use crate::config::settings::{ContinueTraces, Settings};
 use crate::policy::identity::{Identity, Source};
 use crate::policy::trust;
 use crate::telemetry::record::{ClientInfo, TraceIds};
-use crate::telemetry::{ids, trace_context};
+use crate::telemetry::{ids, sampler, trace_context};
 
 /// Longest request id taken over from a client, in bytes.
 const REQUEST_ID_MAX: usize = 128;
@@ -70,7 +70,7 @@ pub(super) fn identify(session: &ServerSession, settings: &Settings) -> Caller {
 fn trace_ids(head: &RequestHeader, trusted: bool, settings: &Settings) -> TraceIds {
     let policy: ContinueTraces = settings.server.continue_traces;
     let parent = head.headers.get("traceparent").map(|value| value.as_bytes());
-    trace_context::decide(parent, trusted, policy, settings.telemetry.sample_ratio)
+    trace_context::decide(parent, trusted, policy, sampler::ratio(settings.telemetry.sample_ratio))
 }
 
 fn client_address(

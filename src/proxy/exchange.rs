@@ -132,6 +132,9 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     let visit = &*visit;
     let admitted = admit::admit(session, flight, server).await?;
     flight.asks(&admitted.facts);
+    if visit.settings().telemetry.capture_content {
+        flight.prompt(&admitted);
+    }
     #[cfg(test)]
     panic_tests::panic_if_asked(session, "before the head");
     let routed = route::route(visit.generation, session.req_header(), &admitted, &visit.caller, ids::random())?;

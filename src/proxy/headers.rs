@@ -80,9 +80,7 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     head.insert_header("x-request-id", &*out.caller.request_id)?;
     let trace = &out.caller.trace;
     head.insert_header("traceparent", trace_context::traceparent(trace.trace_id, out.attempt_span, trace.sampled))?;
-    if !out.caller.continued {
-        head.remove_header("tracestate");
-    }
+    tracestate(&mut head, out.caller.continued)?;
     if out.llm.is_some() {
         head.insert_header(header::ACCEPT_ENCODING, "identity")?;
     }
@@ -97,6 +95,16 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     framing(&mut head, out)?;
     target(&mut head, out, &path, &host)?;
     Ok(head)
+}
+
+/// A continued trace's `tracestate` goes on in one header where it is well-formed; a new trace has none.
+fn tracestate(head: &mut RequestHeader, continued: bool) -> pingora::Result<()> {
+    let values = head.headers.get_all("tracestate").iter().map(HeaderValue::as_bytes);
+    match trace_context::tracestate(values).filter(|_| continued) {
+        Some(state) => head.insert_header("tracestate", state)?,
+        None => drop(head.remove_header("tracestate")),
+    }
+    Ok(())
 }
 
 fn target(head: &mut RequestHeader, out: &Outgoing<'_>, path: &str, host: &HeaderValue) -> pingora::Result<()> {

@@ -48,6 +48,11 @@ pub(super) async fn pass(
     let Opened { session: mut source, peer, head, upload, early, metering } = opened;
     let mut tap = Tap::new(passing.facts, &head, &upstream.stream, slow_gap).metered(metering);
     let status = head.status;
+    if passing.visit.settings().telemetry.capture_content {
+        tap.capture();
+    }
+    let came = flight.now();
+    tap.asked(came.saturating_sub(flight.phases().get(Phase::UpstreamWait)));
     let framing = match commit(session, flight, &head, early, &tap, passing).await {
         Ok(framing) => framing,
         Err(end) => {
@@ -55,6 +60,7 @@ pub(super) async fn pass(
             return Box::pin(ending::settle(session, flight, over, tap, end, AnswerFraming::Delimited, passing)).await;
         }
     };
+    tap.wrote(came, flight.now());
     drop(head);
     let end = Relay::new(flight, &tap, upload, early, passing).run(session, &mut source, flight, &mut tap).await;
     let over = Over { source, peer, early, status };
@@ -244,6 +250,7 @@ impl<'a> Relay<'a> {
             client.write_response_body(piece, false).await.map_err(|error| write_error(&error))?;
         }
         let written = flight.now();
+        tap.wrote(came, written);
         flight.enter_at(if self.first_token_by.is_some() { Phase::Preamble } else { Phase::Generation }, written);
         self.last_write = written;
         // While the client did not take bytes, the upstream was not read: its silence then is not its own.
@@ -309,7 +316,7 @@ impl<'a> Relay<'a> {
     }
 
     /// A timer rang: ends what is over its time, or sends a comment.
-    async fn ring(&mut self, client: &mut ServerSession, flight: &mut Flight<'_>, tap: &Tap) -> Result<(), End> {
+    async fn ring(&mut self, client: &mut ServerSession, flight: &mut Flight<'_>, tap: &mut Tap) -> Result<(), End> {
         let now = flight.now();
         let over = |at: Option<Duration>| at.is_some_and(|at| now >= at);
         if over(self.total) {
@@ -326,6 +333,7 @@ impl<'a> Relay<'a> {
                 client.write_response_body(KEEP_ALIVE, false).await.map_err(|error| write_error(&error))?;
             }
             self.last_write = flight.now();
+            tap.wrote(now, self.last_write);
         }
         Ok(())
     }

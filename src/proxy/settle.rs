@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::admit::{Admitted, RequestBody};
 use super::clock::Clock;
 use super::evidence::{Assigned, Witness};
 use super::reserve::Reservation;
 use super::state::{Generation, Shared};
+use crate::llm::content;
 use crate::llm::{Dialect, Reading, RequestFacts};
 use crate::telemetry::ids;
 use crate::telemetry::live::LiveStream;
@@ -55,6 +57,7 @@ impl<'a> Flight<'a> {
             bytes_out: 0,
             llm: None,
             websocket: None,
+            prompt: None,
             limit: None,
             canary: None,
         };
@@ -196,6 +199,16 @@ impl<'a> Flight<'a> {
             let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
             record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, cost, span_id });
         });
+    }
+
+    /// What was asked, for those whose configuration wants it kept.
+    pub(super) fn prompt(&mut self, admitted: &Admitted) {
+        if let RequestBody::Buffered(body) = &admitted.body
+            && admitted.facts.is_llm()
+        {
+            let prompt = content::input_messages(body).map(Box::from);
+            self.note(|record| record.prompt = prompt);
+        }
     }
 
     /// How far the answer has come, for those who watch.

@@ -100,6 +100,27 @@ impl Tap {
         }
     }
 
+    /// See [`Gauge::capture`].
+    pub(super) fn capture(&mut self) {
+        if let Some(gauge) = &mut self.gauge {
+            gauge.capture();
+        }
+    }
+
+    /// See [`Gauge::asked`].
+    pub(super) fn asked(&mut self, at: Duration) {
+        if let Some(gauge) = &mut self.gauge {
+            gauge.asked(at);
+        }
+    }
+
+    /// See [`Gauge::wrote`].
+    pub(super) fn wrote(&mut self, from: Duration, to: Duration) {
+        if let Some(gauge) = &mut self.gauge {
+            gauge.wrote(from, to);
+        }
+    }
+
     /// Whether something may be put between the events here.
     pub(super) fn at_sse_boundary(&self) -> bool {
         self.gauge.as_ref().is_some_and(|gauge| gauge.framing() == Framing::Sse && gauge.at_boundary())

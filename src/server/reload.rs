@@ -15,6 +15,7 @@ use super::watch::Watch;
 use crate::admin::control::{Reload, ReloadRequest, ReloadStatus};
 use crate::config::{self, Settings};
 use crate::proxy::Shared;
+use crate::telemetry::Names;
 
 /// Brings new configurations into effect. There is one, so reloads never overlap.
 pub(super) struct Reloader {
@@ -208,7 +209,11 @@ impl Reloader {
         let routes: Vec<&str> = settings.routes.iter().map(|route| &*route.name).collect();
         let upstreams: Vec<&str> = settings.upstreams.iter().map(|upstream| &*upstream.name).collect();
         let limits: Vec<&str> = settings.limits.iter().map(|limit| &*limit.name).collect();
-        telemetry.metrics().retain(&routes, &upstreams, &limits);
+        let variants: Vec<&str> =
+            settings.routes.iter().flat_map(|route| &route.targets).map(|target| &*target.name).collect();
+        let names = Names { routes: &routes, upstreams: &upstreams, variants: &variants, limits: &limits };
+        telemetry.metrics().retain(names);
+        telemetry.live().hints().retain(&upstreams);
     }
 }
 

@@ -206,6 +206,7 @@ fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     line.seconds_if("tpot_s", llm.time_per_output_token());
     line.seconds_if("max_gap_s", reading.max_gap);
     line.number("stalls", reading.slow_gaps.len() as u64);
+    line.truth_if("buffered", reading.buffered.then_some(true));
 }
 
 fn json_websocket(record: &Record, line: &mut Json<'_>) {
@@ -282,6 +283,9 @@ fn render_human(record: &Record, colour: bool, out: &mut String) {
     }
     if let Some(llm) = &record.llm {
         human_seconds("ttft", llm.reading.first_token, out);
+        if llm.reading.buffered {
+            out.push_str("  buffered");
+        }
         human_seconds("gap", llm.reading.max_gap.filter(|_| !llm.reading.slow_gaps.is_empty()), out);
     }
     human_seconds("total", Some(record.duration), out);

@@ -157,9 +157,10 @@ mod tests {
             service_name: "streamgauge".into(),
             otlp_endpoint: endpoint.map(str::to_owned),
             otlp_protocol,
-            sample_ratio: 1.0,
+            sample_ratio: Some(1.0),
             slow_first_token: Duration::from_secs(5),
             slow_gap: Duration::from_secs(2),
+            capture_content: false,
         }
     }
 

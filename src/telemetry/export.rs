@@ -21,6 +21,7 @@ use super::collector::{self, Collector, ExportError};
 use super::late::{Late, Slow};
 use super::queue::{Dropped, Pace, Queue};
 use super::record::Record;
+use super::sampler;
 use super::spans;
 use crate::config::settings;
 
@@ -44,7 +45,7 @@ impl SpanExporter {
         let Some(Collector { exporter, driver, resource }) = collector::connect(settings)? else { return Ok(None) };
         let pace = collector::pace();
         let slow = Slow { first_token: settings.slow_first_token, gap: settings.slow_gap };
-        Self::start(exporter, driver, resource, pace, slow, settings.sample_ratio).map(Some)
+        Self::start(exporter, driver, resource, pace, slow, sampler::ratio(settings.sample_ratio)).map(Some)
     }
 
     pub(super) fn start<E: Destination + 'static>(

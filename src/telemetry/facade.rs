@@ -64,6 +64,7 @@ impl Telemetry {
     /// Tells of one finished request in every rendering. Never blocks, and never fails.
     pub fn publish(&self, record: Record) {
         self.metrics.observe(&record);
+        self.live.hints().observe(&record);
         let record = Arc::new(record);
         if let Some(spans) = &self.spans {
             spans.export(&record);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::access_log;
+use super::hints::Hints;
 use super::json::Json;
 use super::record::Record;
 
@@ -23,6 +24,7 @@ const SHOWN_MAX: usize = 1_000;
 pub struct Live {
     running: Mutex<Running>,
     recent: Mutex<Recent>,
+    hints: Hints,
 }
 
 #[derive(Default)]
@@ -78,8 +80,13 @@ impl Live {
         drop(oldest);
     }
 
-    /// `{"live":[…],"recent":[…]}`: running requests, the oldest first, and ended ones, the newest first. The members have
-    /// the names of the access log.
+    /// What is to be known of upstreams.
+    pub fn hints(&self) -> &Hints {
+        &self.hints
+    }
+
+    /// `{"live":[…],"recent":[…],"hints":[…]}`: running requests, the oldest first, ended ones, the newest first, and what
+    /// to know of upstreams. The members of requests have the names of the access log.
     pub fn json(&self) -> String {
         let streams: Vec<_> = lock(&self.running).streams.values().take(SHOWN_MAX).cloned().collect();
         let records: Vec<_> = lock(&self.recent).records.iter().rev().cloned().collect();
@@ -91,6 +98,9 @@ impl Live {
         let mut recent = object.array("recent");
         records.iter().for_each(|record| recent.element_raw(|out| access_log::render_json(record, out)));
         recent.end();
+        let mut hints = object.array("hints");
+        self.hints.render(&mut hints, SystemTime::now());
+        hints.end();
         object.end();
         out
     }
@@ -212,7 +222,7 @@ mod tests {
 
     #[test]
     fn nothing_yet() {
-        assert_eq!(Live::default().json(), r#"{"live":[],"recent":[]}"#);
+        assert_eq!(Live::default().json(), r#"{"live":[],"recent":[],"hints":[]}"#);
     }
 
     #[test]

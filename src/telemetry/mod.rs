@@ -16,6 +16,7 @@ pub mod export;
 mod exposition;
 #[cfg(feature = "server")]
 mod facade;
+pub mod hints;
 pub mod ids;
 mod json;
 #[cfg(feature = "server")]
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod phases;
 mod queue;
 pub mod record;
+pub mod sampler;
 #[cfg(test)]
 mod samples;
 pub mod semconv;
@@ -40,6 +42,6 @@ pub mod trace_context;
 #[cfg(feature = "server")]
 pub use facade::{StartError, Telemetry};
 #[cfg(feature = "server")]
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Names};
 pub use queue::Dropped;
 pub use record::Record;

@@ -36,6 +36,8 @@ pub struct Record {
     pub llm: Option<LlmInfo>,
     /// Present for upgraded connections.
     pub websocket: Option<WebSocketInfo>,
+    /// The request's messages as JSON, bounded; only where the configuration wants them kept, and for spans alone.
+    pub prompt: Option<Box<str>>,
     /// Present where the route has limits.
     pub limit: Option<LimitInfo>,
     /// What its end made the judge of a canary decide.

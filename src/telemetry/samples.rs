@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::record::{
     Attempt, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, TraceIds, WebSocketInfo,
 };
+use crate::llm::gaps::Gaps;
 use crate::llm::price::Cost;
 use crate::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
 
@@ -39,6 +40,7 @@ pub(crate) fn plain() -> Record {
         bytes_out: 512,
         llm: None,
         websocket: None,
+        prompt: None,
         limit: None,
         canary: None,
     }
@@ -69,12 +71,18 @@ pub(crate) fn chat(model: &str) -> Record {
         temperature: Some(0.7),
         top_p: Some(0.9),
     };
+    let mut gaps = Gaps::default();
+    (0..7).for_each(|_| gaps.note(ms(10)));
+    gaps.note(ms(5));
+    gaps.note(ms(25));
     let reading = Reading {
         first_byte: Some(ms(20)),
         first_token: Some(ms(30)),
         first_answer: Some(ms(40)),
         last_token: Some(ms(130)),
         max_gap: Some(ms(25)),
+        gaps,
+        buffered: false,
         slow_gaps: Vec::new(),
         frames: 13,
         token_frames: 11,
@@ -91,6 +99,7 @@ pub(crate) fn chat(model: &str) -> Record {
         response_id: Some("chatcmpl-1".to_owned()),
         response_model: Some("gpt-4o-2024-08-06".to_owned()),
         error: None,
+        text: None,
         normal_end: true,
     };
     let mut record = plain();

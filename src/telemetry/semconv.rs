@@ -32,6 +32,10 @@ pub const LLM_COST_TOTAL: &str = "llm.cost.total";
 pub const GEN_AI_RESPONSE_ID: &str = "gen_ai.response.id";
 pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai.response.model";
 pub const GEN_AI_RESPONSE_FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+/// JSON; only with `capture_content = true`.
+pub const GEN_AI_INPUT_MESSAGES: &str = "gen_ai.input.messages";
+/// As above.
+pub const GEN_AI_OUTPUT_MESSAGES: &str = "gen_ai.output.messages";
 /// In seconds.
 pub const GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
 pub const GEN_AI_USAGE_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
@@ -80,6 +84,8 @@ pub const TIME_TO_FIRST_TOKEN: &str = "streamgauge.time_to_first_token";
 pub const TIME_PER_OUTPUT_TOKEN: &str = "streamgauge.time_per_output_token";
 /// In seconds.
 pub const MAX_GAP: &str = "streamgauge.max_gap";
+/// Something behind the proxy collected the stream; true or absent.
+pub const BUFFERED: &str = "streamgauge.buffered";
 pub const CONNECTION_REUSED: &str = "streamgauge.connection.reused";
 pub const WEBSOCKET_MESSAGES_IN: &str = "streamgauge.websocket.messages_in";
 pub const WEBSOCKET_MESSAGES_OUT: &str = "streamgauge.websocket.messages_out";

@@ -2,7 +2,7 @@
 //! `traceparent`:
 //!
 //! ```text
-//! SERVER  "POST /v1/chat/completions"
+//! SERVER  "POST /v1/chat/completions"   of other requests method and route
 //!   CLIENT "chat gpt-4o"                 the GenAI call, over all attempts; LLM requests only
 //!     CLIENT "POST"                      one an attempt
 //! ```
@@ -20,6 +20,7 @@ use super::late::Late;
 use super::record::{Attempt, ErrorType, LlmInfo, Outcome, Record};
 use super::semconv as names;
 use super::span_events;
+use crate::llm::content;
 
 /// How many spans the tree of `record` has.
 pub(super) fn count(record: &Record) -> u64 {
@@ -51,10 +52,11 @@ impl Tree<'_> {
     fn server(&self, late: Option<Late>) -> SpanData {
         let record = self.record;
         let method = names::method(&record.request.method);
-        // Paths of LLM interfaces are few and telling; other paths hold ids, which make poor span names.
-        let name = match record.llm {
-            Some(_) => format!("{method} {}", bounded(&record.request.path, 256).0).into(),
-            None => Cow::Borrowed(method),
+        // Paths of LLM interfaces are few and telling; other paths hold ids, which make poor span names, and routes do not.
+        let name = match (&record.llm, &record.route) {
+            (Some(_), _) => format!("{method} {}", bounded(&record.request.path, 256).0).into(),
+            (None, Some(route)) => format!("{method} {route}").into(),
+            (None, None) => Cow::Borrowed(method),
         };
         let mut span = self.span(name, SpanKind::Server, record.trace.span_id, 0);
         if let Some(parent) = record.trace.parent {
@@ -155,6 +157,7 @@ impl Tree<'_> {
         request_attributes(llm, attributes);
         response_attributes(llm, attributes);
         usage_attributes(llm, attributes);
+        self.content(llm, attributes);
         if let Some(user) = &record.client.user {
             attributes.push(KeyValue::new(names::USER_ID, Arc::clone(user)));
         }
@@ -162,6 +165,17 @@ impl Tree<'_> {
         span.status = status(record.error.filter(|error| *error != ErrorType::ClientGone));
         span.events = self.milestones(llm);
         span
+    }
+
+    /// What was said, where the configuration has it kept.
+    fn content(&self, llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
+        if let Some(prompt) = &self.record.prompt {
+            attributes.push(KeyValue::new(names::GEN_AI_INPUT_MESSAGES, prompt.to_string()));
+        }
+        if let Some(text) = &llm.reading.text {
+            let reason = llm.reading.finish_reasons.first().map(String::as_str);
+            attributes.push(KeyValue::new(names::GEN_AI_OUTPUT_MESSAGES, content::output_messages(text, reason)));
+        }
     }
 
     /// What happened on the way, in the order of time.
@@ -299,6 +313,9 @@ fn response_attributes(llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
     }
     attributes.push(number(names::FRAMES, reading.frames));
     attributes.push(number(names::TOKEN_FRAMES, reading.token_frames));
+    if reading.buffered {
+        attributes.push(KeyValue::new(names::BUFFERED, true));
+    }
 }
 
 /// On the logical span alone, or backends that add up a trace count tokens twice.

@@ -117,7 +117,7 @@ fn the_server_span_speaks_http_and_phases() {
 fn other_requests_have_no_logical_span() {
     let spans = tree(&plain());
     let [server, attempt] = &spans[..] else { panic!("{spans:#?}") };
-    assert_eq!(&*server.name, "GET", "paths with ids make poor names");
+    assert_eq!(&*server.name, "GET all", "paths with ids make poor names");
     assert_eq!(server.parent_span_id, SpanId::INVALID);
     assert_eq!(attempt.parent_span_id, server.span_context.span_id());
     let spans = tree(&websocket());

@@ -7,6 +7,7 @@
 
 mod support;
 
+mod anatomy;
 mod bodies;
 mod canary;
 mod cross_origin;
@@ -21,6 +22,7 @@ mod passing;
 mod shared_limits;
 mod tokens;
 mod traces;
+mod truth;
 mod usage;
 mod versions;
 mod websockets;

@@ -231,3 +231,71 @@ async fn a_dead_collector_slows_nobody_and_going_down_flushes() {
     let [server, ..] = tree(&mut spans).await;
     assert_eq!(server.name, "POST /v1/chat/completions");
 }
+
+#[tokio::test]
+async fn a_continued_traces_state_goes_on_and_the_environment_may_choose_the_sampler() {
+    let (tell, mut seen) = mpsc::channel(8);
+    let upstream = Upstream::start(move |mut conn| {
+        let tell = tell.clone();
+        async move {
+            while let Some(request) = conn.request().await {
+                tell.send(request).await.unwrap();
+                conn.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    let text = format!("[server]\ntrusted_proxies = [\"127.0.0.1\"]\n{}", config(upstream.address, ROUTE));
+    let sampler = [("OTEL_TRACES_SAMPLER", "parentbased_always_on")];
+    let proxy = Proxy::start_with(&text, &sampler).await;
+    let parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
+    for (sent, goes_on) in [
+        ("tracestate: a=1\r\ntracestate:  b=2 , ,c@d=3\r\n", Some("a=1,b=2,c@d=3")),
+        ("tracestate: A=1\r\n", None),
+        ("tracestate: a=1,a=2\r\n", None),
+        ("", None),
+    ] {
+        proxy.client().await.get("/", &format!("{parent}{sent}")).await;
+        let request = soon("the request", seen.recv()).await.unwrap();
+        assert_eq!(request.all("tracestate"), goes_on.into_iter().collect::<Vec<_>>(), "{sent}");
+        assert!(request.header("traceparent").unwrap().starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
+    }
+    // A new trace has no state, and the sampler decides on it.
+    proxy.client().await.get("/", "tracestate: a=1\r\n").await;
+    let request = soon("the request", seen.recv()).await.unwrap();
+    assert_eq!(request.header("tracestate"), None);
+    assert!(request.header("traceparent").unwrap().ends_with("-01"), "{}", request.head);
+}
+
+#[tokio::test]
+async fn prompts_and_answers_are_captured_only_when_asked_for() {
+    for (wanted, more) in [(false, ""), (true, "capture_content = true\n")] {
+        let (collector, mut spans) = http_collector().await;
+        let upstream = Upstream::fixed(chat_answer()).await;
+        let text = format!(
+            "[telemetry]\notlp_endpoint = \"http://{}\"\nsample_ratio = 1.0\n{more}{}",
+            collector.address,
+            config(upstream.address, ROUTE)
+        );
+        let proxy = Proxy::start_with(&text, &[("OTEL_BSP_SCHEDULE_DELAY", "100")]).await;
+        let mut client = proxy.client().await;
+        client.post("/v1/chat/completions", CHAT, "x-request-id: said\r\n").await;
+        assert!(client.answer().await.whole);
+        let [_, logical, _] = tree(&mut spans).await;
+        assert_eq!(format!("{logical:?}").contains("CANARY-PROMPT"), wanted);
+        if wanted {
+            let prompt = attribute(&logical, "gen_ai.input.messages");
+            assert_eq!(prompt, r#"[{"parts":[{"content":"CANARY-PROMPT","type":"text"}],"role":"user"}]"#);
+            let answer: serde_json::Value =
+                serde_json::from_str(&attribute(&logical, "gen_ai.output.messages")).unwrap();
+            assert_eq!(answer[0]["parts"][0]["content"], "CANARY-ANSWER");
+            assert_eq!(answer[0]["finish_reason"], "stop");
+        }
+        // Nowhere else in any case.
+        let (_, streams) = proxy.admin_get("/api/streams").await;
+        let (_, metrics) = proxy.admin_get("/metrics").await;
+        proxy.record("said").await;
+        let logs = format!("{:?}", proxy.lines());
+        assert!(![streams, metrics, logs].iter().any(|text| text.contains("CANARY")));
+    }
+}

@@ -42,6 +42,16 @@ function fill(id, rows) {
   );
 }
 
+function advise(hints) {
+  document.getElementById("hints").replaceChildren(
+    ...hints.map((hint) => {
+      const line = document.createElement("li");
+      line.textContent = `${hint.upstream}: ${hint.streams} streams were held back: ${hint.hint}.`;
+      return line;
+    }),
+  );
+}
+
 async function show() {
   const state = document.getElementById("state");
   try {
@@ -50,6 +60,7 @@ async function show() {
     const streams = await answer.json();
     fill("live", streams.live ?? []);
     fill("recent", streams.recent ?? []);
+    advise(streams.hints ?? []);
     state.textContent = `${(streams.live ?? []).length} live`;
   } catch (error) {
     state.textContent = `Cannot read the streams: ${error.message}`;

@@ -152,13 +152,14 @@ impl Checker<'_> {
                 None | Some(OtlpProtocolWord::HttpProtobuf) => OtlpProtocol::HttpProtobuf,
                 Some(OtlpProtocolWord::Grpc) => OtlpProtocol::Grpc,
             },
-            sample_ratio: file.sample_ratio.as_ref().map_or(defaults::SAMPLE_RATIO, |at| at.value),
+            sample_ratio: file.sample_ratio.as_ref().map(|at| at.value),
             slow_first_token: self.positive(
                 "slow_first_token",
                 file.slow_first_token.as_ref(),
                 defaults::SLOW_FIRST_TOKEN,
             ),
             slow_gap: self.positive("slow_gap", file.slow_gap.as_ref(), defaults::SLOW_GAP),
+            capture_content: file.capture_content.as_ref().is_some_and(|at| at.value),
         }
     }
 }

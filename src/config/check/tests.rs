@@ -55,7 +55,7 @@ fn the_minimal_file_is_all_defaults() {
     assert_eq!(server.drain_timeout, Duration::from_secs(600));
     assert_eq!(server.state_dir, Path::new("/home/test/.local/state/streamgauge"));
     assert!(server.trusted_proxies.is_empty() && server.tls.is_none() && settings.cors.is_none());
-    assert_eq!(settings.telemetry.sample_ratio, 0.1);
+    assert_eq!(settings.telemetry.sample_ratio, None);
     let [route] = settings.routes.as_slice() else { panic!("one route") };
     assert_eq!((&*route.name, route.path.0.source.as_str()), ("*", "*"));
     assert_eq!(route.targets[0].upstream, settings.upstreams[0]);

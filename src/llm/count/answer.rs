@@ -13,6 +13,12 @@ use crate::llm::walk::{Role, Sink, walk};
 #[derive(Debug)]
 pub struct AnswerCounter {
     tokens: TextCounter,
+    texts: AnswerTexts,
+}
+
+/// Finds what a model generates in the events of any dialect.
+#[derive(Debug)]
+pub(in crate::llm) struct AnswerTexts {
     /// Where the route says that the text stands.
     pointer: Option<Pointer>,
     done: Option<String>,
@@ -22,41 +28,13 @@ pub struct AnswerCounter {
 impl AnswerCounter {
     /// A counter for an answer of `model`; `rules` tell where a plain stream has its text.
     pub fn new(model: Option<&str>, rules: &PlainRules) -> Self {
-        Self {
-            tokens: TextCounter::new(Encoding::of_model(model.unwrap_or_default())),
-            pointer: rules.text.as_deref().map(Pointer::parse),
-            done: rules.done.clone(),
-            texts: String::new(),
-        }
+        Self { tokens: TextCounter::new(Encoding::of_model(model.unwrap_or_default())), texts: AnswerTexts::new(rules) }
     }
 
     /// Counts one event of a stream, one line, or a whole answer.
     pub fn event(&mut self, event: Event<'_>) {
-        let data = event.data.trim_ascii();
-        if data.is_empty() {
-            // A lone space may well be generated.
-            return self.plain(event.data);
-        }
-        if is_ping(event.name) || data == b"[DONE]" || self.done.as_ref().is_some_and(|done| done.as_bytes() == data) {
-            return;
-        }
-        if let Some(pointer) = &self.pointer {
-            if let Some(value) = pointer.find(data) {
-                let text = serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned());
-                self.tokens.push(&text);
-            }
-            return;
-        }
-        let (role, json) = match data {
-            [code @ (b'0' | b'g' | b'c'), b':', json @ ..] => {
-                (if *code == b'c' { Role::Through } else { Role::Text }, json)
-            }
-            [b'1'..=b'9' | b'a'..=b'z', b':', b'"' | b'{' | b'[', ..] => return,
-            [b'{' | b'[', ..] => (Role::Through, data),
-            [b'"', ..] => (Role::Text, data),
-            _ => return self.plain(event.data),
-        };
-        self.json(event.name, role, json, event.data);
+        let Self { tokens, texts } = self;
+        texts.event(event, |text| tokens.push(text));
     }
 
     /// Counts bytes that are text as they are.
@@ -73,17 +51,52 @@ impl AnswerCounter {
     pub fn roughly(&self) -> u64 {
         self.tokens.roughly()
     }
+}
 
-    fn json(&mut self, name: &[u8], role: Role, json: &[u8], as_it_came: &[u8]) {
+impl AnswerTexts {
+    pub(in crate::llm) fn new(rules: &PlainRules) -> Self {
+        Self { pointer: rules.text.as_deref().map(Pointer::parse), done: rules.done.clone(), texts: String::new() }
+    }
+
+    /// Hands the texts of one event out, of a line, or of a whole answer.
+    pub(in crate::llm) fn event(&mut self, event: Event<'_>, mut take: impl FnMut(&str)) {
+        let data = event.data.trim_ascii();
+        if data.is_empty() {
+            // A lone space may well be generated.
+            return take(&String::from_utf8_lossy(event.data));
+        }
+        if is_ping(event.name) || data == b"[DONE]" || self.done.as_ref().is_some_and(|done| done.as_bytes() == data) {
+            return;
+        }
+        if let Some(pointer) = &self.pointer {
+            if let Some(value) = pointer.find(data) {
+                let text = serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned());
+                take(&text);
+            }
+            return;
+        }
+        let (role, json) = match data {
+            [code @ (b'0' | b'g' | b'c'), b':', json @ ..] => {
+                (if *code == b'c' { Role::Through } else { Role::Text }, json)
+            }
+            [b'1'..=b'9' | b'a'..=b'z', b':', b'"' | b'{' | b'[', ..] => return,
+            [b'{' | b'[', ..] => (Role::Through, data),
+            [b'"', ..] => (Role::Text, data),
+            _ => return take(&String::from_utf8_lossy(event.data)),
+        };
+        self.json((event.name, role), json, event.data, take);
+    }
+
+    fn json(&mut self, (name, role): (&[u8], Role), json: &[u8], as_it_came: &[u8], mut take: impl FnMut(&str)) {
         self.texts.clear();
         let repeats = std::str::from_utf8(name).is_ok_and(repeats);
         let mut found = Found { texts: std::mem::take(&mut self.texts), repeats };
         let is_json = walk(json, role, &mut found);
         if !found.repeats && is_json {
-            self.tokens.push(&found.texts);
+            take(&found.texts);
         } else if !is_json && !matches!(json, [b'{' | b'[', ..]) {
             // Text that begins like JSON.
-            self.plain(as_it_came);
+            take(&String::from_utf8_lossy(as_it_came));
         }
         if found.texts.capacity() <= super::PENDING_MAX {
             self.texts = found.texts;

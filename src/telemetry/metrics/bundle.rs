@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::families::Families;
 use super::series::{Counter, Dollars, Histogram};
+use super::tally::Tally;
 use crate::llm::UsageSource;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
 
@@ -35,7 +36,8 @@ pub(super) struct Bundle {
     per_token: Slot<Histogram>,
     first_byte: Slot<Histogram>,
     first_answer: Slot<Histogram>,
-    token_gap: Slot<Histogram>,
+    token_gap: Slot<Tally>,
+    buffered: Slot<Counter>,
     slow_gaps: Slot<Counter>,
     /// By error; the last is success.
     durations: [Slot<Histogram>; ErrorType::ALL.len() + 1],
@@ -100,6 +102,7 @@ impl Bundle {
             first_byte: OnceLock::new(),
             first_answer: OnceLock::new(),
             token_gap: OnceLock::new(),
+            buffered: OnceLock::new(),
             slow_gaps: OnceLock::new(),
             durations: [const { OnceLock::new() }; _],
             token_usage: Default::default(),
@@ -159,8 +162,12 @@ impl Bundle {
         handle!(self.first_answer, of.first_answer, self.target())
     }
 
-    pub(super) fn token_gap(&self, of: &Families) -> &Histogram {
+    pub(super) fn token_gap(&self, of: &Families) -> &Tally {
         handle!(self.token_gap, of.token_gap, self.target())
+    }
+
+    pub(super) fn buffered(&self, of: &Families) -> &Counter {
+        handle!(self.buffered, of.buffered, [&self.upstream])
     }
 
     pub(super) fn slow_gaps(&self, of: &Families) -> &Counter {

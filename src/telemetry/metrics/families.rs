@@ -2,6 +2,8 @@
 //! them, and a golden list in the tests guards them. The comment on each is the help text that scrapers read.
 
 use super::series::{AnyFamily, Bounds, Counter, Dollars, Family, Float, Gauge, Histogram};
+use super::tally::Tally;
+use crate::llm::gaps;
 
 /// Buckets of the OpenTelemetry GenAI conventions for the time to the first token, in seconds, and on to a minute.
 const FIRST_TOKEN: Bounds =
@@ -42,7 +44,7 @@ const OVERHEAD: Bounds = &[
 ];
 
 /// Silences inside a stream, in seconds.
-const GAP: Bounds = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+const GAP: Bounds = &gaps::BOUNDS;
 
 macro_rules! families {
     ($(
@@ -67,6 +69,9 @@ macro_rules! families {
     };
     (@new Histogram($bounds:expr), $name:expr, $help:expr, $labels:expr) => {
         Family::histogram($name, $help, $labels, $bounds)
+    };
+    (@new Tally($bounds:expr), $name:expr, $help:expr, $labels:expr) => {
+        Family::tally($name, $help, $labels, $bounds)
     };
     (@new $metric:ident, $name:expr, $help:expr, $labels:expr) => { Family::new($name, $help, $labels) };
 }
@@ -94,8 +99,10 @@ families! {
     first_byte: Histogram(FIRST_TOKEN) = "streamgauge_first_byte_seconds" ["route", "upstream", "variant"];
     /// Time from the request's head until the first output that is not reasoning, in seconds.
     first_answer: Histogram(FIRST_TOKEN) = "streamgauge_first_answer_seconds" ["route", "upstream", "variant"];
-    /// The longest gap between two token frames of each stream, in seconds.
-    token_gap: Histogram(GAP) = "streamgauge_token_gap_seconds" ["route", "upstream", "variant"];
+    /// The gaps between token frames, each of every stream, in seconds.
+    token_gap: Tally(GAP) = "streamgauge_token_gap_seconds" ["route", "upstream", "variant"];
+    /// Streams that something behind the proxy collected and let go in clumps: a compressing middleware, a buffering proxy, a batching server.
+    buffered: Counter = "streamgauge_buffered_streams_total" ["upstream"];
     /// Gaps between two token frames that were longer than slow_gap; at most 16 of each stream are counted.
     slow_gaps: Counter = "streamgauge_slow_gaps_total" ["route", "upstream"];
     /// Attempts that were replaced by another, by what was wrong with the replaced one.

@@ -2,18 +2,23 @@
 
 mod bundle;
 mod families;
+mod known;
 mod models;
 mod process;
 pub(crate) mod series;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::bundle::{Bundle, Bundles, Labels, TokenType};
 use self::families::Families;
+use self::known::Known;
+pub use self::known::Names;
 use self::models::Models;
 use self::series::{AnyFamily as _, Gauge};
 use super::exposition::{Exposition, Format};
@@ -34,6 +39,10 @@ pub struct Metrics {
     models: Models,
     /// Bounded as models are: a token's claim can name any.
     teams: Models,
+    /// Randomly keyed: who a client is must not tell which labels it shares.
+    hasher: RandomState,
+    /// Read while anything is written under names of the configuration, so that a reload's removal is final.
+    known: RwLock<Known>,
     in_flight: RwLock<HashMap<Box<str>, Arc<Gauge>>>,
     /// Counted where it happens; read when a scraper asks.
     dropped: Mutex<Vec<(&'static str, Dropped)>>,
@@ -63,6 +72,8 @@ impl Metrics {
             bundles: Bundles::default(),
             models: Models::default(),
             teams: Models::default(),
+            hasher: RandomState::new(),
+            known: RwLock::default(),
             in_flight: RwLock::default(),
             dropped: Mutex::default(),
         }
@@ -70,7 +81,8 @@ impl Metrics {
 
     /// Counts one finished request.
     pub fn observe(&self, record: &Record) {
-        let (of, bundle) = (&self.families, self.bundle(record));
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let (of, bundle) = (&self.families, self.bundle(record, &known));
         bundle.ended(of, record.outcome, record.status);
         for (phase, time) in record.phases.iter().filter(|(_, time)| !time.is_zero()) {
             if let Some(histogram) = bundle.phase(of, phase) {
@@ -79,15 +91,15 @@ impl Metrics {
         }
         let own = record.phases.get(Phase::Admit) + record.phases.get(Phase::Proxy);
         bundle.overhead(of).observe(own.as_secs_f64(), None);
-        self.observe_attempts(record, &bundle);
+        self.observe_attempts(record, &known, &bundle);
         if let Some(limit) = &record.limit {
-            self.observe_limit(limit);
+            self.observe_limit(limit, &known);
         }
         if let Some(llm) = &record.llm {
             self.observe_llm(record, llm, &bundle);
         }
         if let Some(websocket) = &record.websocket {
-            let route = record.route.as_deref().unwrap_or(NONE);
+            let route = known.route(record.route.as_deref().unwrap_or(NONE));
             of.websocket_messages.get([route, "in"]).add(websocket.messages_in);
             of.websocket_messages.get([route, "out"]).add(websocket.messages_out);
         }
@@ -95,6 +107,8 @@ impl Metrics {
 
     /// Counts a request as being served until the guard goes.
     pub fn in_flight(&self, route: &str) -> InFlight {
+        let names = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let route = names.route(route);
         let known = self.in_flight.read().unwrap_or_else(PoisonError::into_inner).get(route).cloned();
         InFlight::enter(known.unwrap_or_else(|| {
             let mut gauges = self.in_flight.write().unwrap_or_else(PoisonError::into_inner);
@@ -167,13 +181,16 @@ impl Metrics {
         self.families.upstream_up.remove([upstream, endpoint]);
     }
 
-    /// Removes the series of all other routes and upstreams: a reload took them away. A request that still runs under
-    /// the old configuration brings its route back when it ends; the next reload removes that too.
-    pub fn retain(&self, routes: &[&str], upstreams: &[&str], limits: &[&str]) {
+    /// Removes the series of all other routes, upstreams and variants: a reload took them away. A request that still runs
+    /// under the old configuration is counted as of the route, upstream and variant `removed`.
+    pub fn retain(&self, names: Names<'_>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        *known = Known::only(names);
         let keep = |label: &str, value: &str| match label {
-            "route" => value == NONE || routes.contains(&value),
-            "upstream" | "from" | "to" => value == NONE || upstreams.contains(&value),
-            "limit" => limits.contains(&value),
+            "route" => known.route(value) == value,
+            "upstream" | "from" | "to" => known.upstream(value) == value,
+            "variant" => known.variant(value) == value,
+            "limit" => known.limit(value) == value,
             _ => true,
         };
         for family in self.families.all() {
@@ -207,7 +224,7 @@ impl Metrics {
         self.families.all().map(|family| family.len()).sum()
     }
 
-    fn bundle(&self, record: &Record) -> Arc<Bundle> {
+    fn bundle(&self, record: &Record, known: &Known) -> Arc<Bundle> {
         let model = record.llm.as_ref().map(|llm| llm.request.model.as_deref().unwrap_or(NONE)).unwrap_or(NONE);
         let labels = Labels {
             route: record.route.as_deref().unwrap_or(NONE),
@@ -219,33 +236,67 @@ impl Metrics {
         };
         // Only models that are labels have bundles, so nearly every request is through after one lookup.
         if let Some(bundle) = self.bundles.find(&labels) {
+            if model != NONE {
+                self.models.touch(model, record.started);
+            }
             return bundle;
         }
-        let model = if model == NONE { NONE } else { self.models.label(model, record.answered()) };
-        self.bundles.find_or_make(Labels { model, ..labels })
+        let model = if model == NONE { NONE } else { self.model(model, record) };
+        let (route, upstream) = (known.route(labels.route), known.upstream(labels.upstream));
+        self.bundles.find_or_make(Labels { route, upstream, variant: known.variant(labels.variant), model, ..labels })
     }
 
-    fn observe_limit(&self, limit: &LimitInfo) {
+    fn observe_limit(&self, limit: &LimitInfo, known: &Known) {
         let decisions = &self.families.limit_decisions;
         match &limit.verdict {
-            LimitVerdict::Admitted => limit.names.iter().for_each(|name| decisions.get([name, "admitted"]).add(1)),
-            LimitVerdict::Denied { limit, reason } => decisions.get([limit, reason]).add(1),
+            LimitVerdict::Admitted => {
+                limit.names.iter().for_each(|name| decisions.get([known.limit(name), "admitted"]).add(1))
+            }
+            LimitVerdict::Denied { limit, reason } => decisions.get([known.limit(limit), reason]).add(1),
         }
     }
 
-    fn observe_attempts(&self, record: &Record, bundle: &Bundle) {
+    /// The label of a model that a client asked for.
+    fn model<'a>(&self, model: &'a str, record: &Record) -> &'a str {
+        let client = self.hasher.hash_one(models::who(&record.client));
+        let named = self.models.label(model, record.answered(), client, record.started);
+        if let Some(replaced) = named.replaced {
+            self.forget(&["model", "gen_ai_request_model"], &replaced);
+        }
+        named.label
+    }
+
+    /// The label of the team that asked. Teams come from keys and signed tokens: their number is bounded, and not who names them.
+    fn team<'a>(&self, record: &'a Record) -> &'a str {
+        let Some(team) = record.client.team.as_deref() else { return NONE };
+        let named = self.teams.label(team, true, self.hasher.hash_one(team), record.started);
+        if let Some(replaced) = named.replaced {
+            self.forget(&["team"], &replaced);
+        }
+        named.label
+    }
+
+    /// Removes all series that have `value` under one of these labels.
+    fn forget(&self, labels: &[&str], value: &str) {
+        let keep = |label: &str, other: &str| !labels.contains(&label) || other != value;
+        self.families.all().for_each(|family| family.retain(&keep));
+        self.bundles.clear();
+    }
+
+    fn observe_attempts(&self, record: &Record, known: &Known, bundle: &Bundle) {
         let of = &self.families;
         let served_by = record.served_by.as_ref().map(|served_by| &*served_by.upstream);
         for attempt in &record.attempts {
             match attempt.error {
                 None if served_by == Some(&attempt.upstream) => bundle.attempts_ok(of).add(1),
-                None => of.attempts.get([&attempt.upstream, "ok"]).add(1),
-                Some(error) => of.attempts.get([&attempt.upstream, error.as_str()]).add(1),
+                None => of.attempts.get([known.upstream(&attempt.upstream), "ok"]).add(1),
+                Some(error) => of.attempts.get([known.upstream(&attempt.upstream), error.as_str()]).add(1),
             }
         }
         for (replaced, next) in record.attempts.iter().zip(record.attempts.iter().skip(1)) {
             let reason = replaced.error.map_or(NONE, |error| error.as_str());
-            of.failovers.get([&replaced.upstream, &next.upstream, reason]).add(1);
+            let (from, to) = (known.upstream(&replaced.upstream), known.upstream(&next.upstream));
+            of.failovers.get([from, to, reason]).add(1);
         }
     }
 
@@ -272,15 +323,18 @@ impl Metrics {
         if let Some(pace) = llm.time_per_output_token() {
             time(bundle.per_token(of), Some(pace));
         }
-        if reading.max_gap.is_some() {
-            time(bundle.token_gap(of), reading.max_gap);
+        if let Some(longest) = reading.max_gap {
+            bundle.token_gap(of).add(&reading.gaps, longest, exemplar);
+        }
+        if reading.buffered {
+            bundle.buffered(of).add(1);
         }
         if !reading.slow_gaps.is_empty() {
             bundle.slow_gaps(of).add(reading.slow_gaps.len() as u64);
         }
         self.observe_usage(llm, bundle);
         if let Some(cost) = llm.cost {
-            let team = record.client.team.as_deref().map_or(NONE, |team| self.teams.label(team, true));
+            let team = self.team(record);
             bundle.cost(of, team).add(cost);
         }
     }

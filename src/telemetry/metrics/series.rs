@@ -249,7 +249,7 @@ impl<const N: usize> Family<Histogram, N> {
 }
 
 impl<M: Metric, const N: usize> Family<M, N> {
-    fn with(
+    pub(super) fn with(
         name: &'static str,
         help: &'static str,
         labels: &'static [&'static str; N],

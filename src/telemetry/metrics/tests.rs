@@ -63,7 +63,8 @@ fn a_chat_is_measured() {
     let target = "{route=\"chat\",upstream=\"fastapi\",variant=\"fastapi\"}";
     assert_eq!(value(&format!("streamgauge_first_byte_seconds_sum{target}")), 0.02);
     assert_eq!(value(&format!("streamgauge_first_answer_seconds_sum{target}")), 0.04);
-    assert_eq!(value(&format!("streamgauge_token_gap_seconds_sum{target}")), 0.025);
+    assert_eq!(value(&format!("streamgauge_token_gap_seconds_sum{target}")), 0.1);
+    assert_eq!(value(&format!("streamgauge_token_gap_seconds_count{target}")), 9.0);
     for (kind, count) in
         [("input", 100.0), ("cached_input", 40.0), ("cache_write", 7.0), ("output", 11.0), ("reasoning", 2.0)]
     {
@@ -194,14 +195,19 @@ fn a_reload_takes_series_away_and_what_stays_goes_on() {
     metrics.observe(&chat("gpt-4o"));
     metrics.observe(&plain());
     let held = metrics.in_flight("all");
-    metrics.retain(&["chat"], &["fastapi"], &[]);
+    let all = Names { routes: &["chat"], upstreams: &["fastapi"], variants: &["fastapi"], limits: &[] };
+    metrics.retain(all);
     assert!(!scrape(&metrics).keys().any(|series| series.contains("route=\"all\"")));
     drop(held);
     metrics.observe(&chat("gpt-4o"));
+    metrics.observe(&plain());
+    drop(metrics.in_flight("all"));
     let samples = scrape(&metrics);
+    assert!(!samples.keys().any(|series| series.contains("route=\"all\"")), "what began before ends as removed");
+    assert_eq!(samples["streamgauge_overhead_seconds_count{route=\"removed\"}"], 1.0);
     assert_eq!(samples["streamgauge_overhead_seconds_count{route=\"chat\"}"], 2.0, "the old series is written to");
-    assert_eq!(samples["streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"], 3.0);
-    metrics.retain(&["chat"], &[], &[]);
+    assert_eq!(samples["streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"], 4.0);
+    metrics.retain(Names { upstreams: &[], ..all });
     assert!(!scrape(&metrics).keys().any(|series| series.contains("upstream=\"fastapi\"")));
 }
 
@@ -215,6 +221,30 @@ fn absurd_token_counts_do_not_spoil_the_counters() {
     }
     let series = "streamgauge_tokens_total{route=\"chat\",upstream=\"fastapi\",model=\"gpt-4o\",type=\"output\"}";
     assert_eq!(scrape(&metrics)[series], (8 * TOKENS_MAX) as f64);
+}
+
+#[test]
+fn a_model_in_use_keeps_its_label_and_a_replaced_one_leaves_nothing() {
+    let metrics = Metrics::new();
+    let chat_at = |model: &str, user: &str, seconds: u64| {
+        let mut record = chat(model);
+        record.client.user = Some(user.into());
+        record.started += Duration::from_secs(seconds);
+        metrics.observe(&record);
+    };
+    for n in 0..49 {
+        chat_at(&format!("old-{n}"), "bomber", 0);
+    }
+    chat_at("hot", "bomber", 0);
+    chat_at("hot", "bomber", 3_000);
+    chat_at("refused", "bomber", 3_000);
+    assert!(!metrics.encode(None).1.contains("\"refused\""));
+    for n in 0..49 {
+        chat_at(&format!("new-{n}"), "bomber", 4_000);
+    }
+    let text = metrics.encode(None).1;
+    assert!(text.contains("\"hot\"") && text.contains("\"new-48\"") && !text.contains("\"old-"));
+    assert!(text.contains("model=\"other\""));
 }
 
 /// Whatever clients and upstreams write, there are only so many series.

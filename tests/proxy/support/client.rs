@@ -108,6 +108,12 @@ impl Client {
         .await
     }
 
+    /// Waits for more bytes; everything read so far.
+    pub async fn read_more(&mut self) -> String {
+        assert!(self.fill().await, "ended; got {:?}", String::from_utf8_lossy(&self.buffer));
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
     /// Reads one head.
     pub async fn head(&mut self) -> String {
         soon("a head", async {

@@ -1,0 +1,111 @@
+//! Tells a stream that some hop behind us collected and let go in clumps from one that came as it was made.
+//!
+//! A model makes its tokens one after the other: even the fastest take a few hundred microseconds each. Where many token frames
+//! come at one moment after a long silence, something on the way held them back: a compressing middleware, a buffering
+//! proxy, a server that batches. What looks alike and is not: a fast model (no silence before each clump), an answer of few
+//! frames, a burst at the end of a stream that ran before, and frames that queued while the *client* took no bytes, for
+//! then we did not read. Only waiting for the upstream counts as silence.
+
+use std::time::Duration;
+
+/// Frames that come closer than this came together: no model makes 3,000 tokens a second for one answer.
+const TOGETHER: Duration = Duration::from_micros(300);
+
+/// Frames of one moment that make a clump. Servers that predict several tokens a step send fewer.
+const CLUMP: u64 = 8;
+
+/// Waiting for the upstream that makes a clump one that was held back.
+const SILENCE: Duration = Duration::from_millis(250);
+
+/// A write that takes so long was held up by the client, and what is read after it without waiting had queued meanwhile.
+const HELD_UP: Duration = Duration::from_millis(10);
+
+/// What is remembered of a stream's pace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Clumps {
+    /// Since when the upstream is waited for.
+    waiting_since: Duration,
+    /// Waited for the upstream since the last token frame.
+    silence: Duration,
+    /// Reads say nothing of the upstream until one has to wait for it.
+    queued: bool,
+    clump: Clump,
+    /// Token frames in clumps that are over, and how many of them were held back.
+    frames: u64,
+    held_frames: u64,
+    held_clumps: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Clump {
+    frames: u64,
+    silence: Duration,
+}
+
+impl Clump {
+    fn is_held(self) -> bool {
+        self.frames >= CLUMP && self.silence >= SILENCE
+    }
+}
+
+impl Clumps {
+    /// The wait for the first byte began at `at`.
+    pub(super) fn asked(&mut self, at: Duration) {
+        self.waiting_since = at;
+    }
+
+    /// A read that came at `now` brought so many token frames.
+    pub(super) fn read(&mut self, token_frames: u64, now: Duration) {
+        let waited = now.saturating_sub(self.waiting_since);
+        self.silence += waited;
+        self.waiting_since = self.waiting_since.max(now);
+        if waited >= TOGETHER {
+            self.queued = false;
+        }
+        if token_frames == 0 {
+            return;
+        }
+        let silence = std::mem::take(&mut self.silence);
+        if self.queued {
+            return;
+        }
+        if silence >= TOGETHER {
+            self.close();
+            self.clump = Clump { frames: 0, silence };
+        }
+        self.clump.frames += token_frames;
+    }
+
+    /// The upstream was not read while the client took bytes, from `from` to `to`.
+    pub(super) fn wrote(&mut self, from: Duration, to: Duration) {
+        self.silence += from.saturating_sub(self.waiting_since);
+        self.waiting_since = self.waiting_since.max(to);
+        if to.saturating_sub(from) >= HELD_UP {
+            self.queued = true;
+        }
+    }
+
+    /// Whether nearly all token frames so far came in clumps that were held back.
+    pub(super) fn are_held(mut self) -> bool {
+        self.close();
+        match self.held_clumps {
+            0 => false,
+            // The whole answer at once, or after its first token. More before it, and it is a burst at the end.
+            1 => self.frames - self.held_frames <= 1,
+            _ => self.held_frames * 5 >= self.frames * 4,
+        }
+    }
+
+    fn close(&mut self) {
+        let clump = std::mem::take(&mut self.clump);
+        self.frames += clump.frames;
+        if clump.is_held() {
+            self.held_frames += clump.frames;
+            self.held_clumps += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "clumps_tests.rs"]
+mod tests;

@@ -1,0 +1,90 @@
+//! The gaps between token frames, as a small histogram: each one counts, however long the stream.
+
+use std::time::Duration;
+
+const BUCKETS: usize = 13;
+
+/// Upper bounds of the buckets, in milliseconds.
+const BOUNDS_MS: [u64; BUCKETS] = [5, 10, 25, 50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// The same in seconds.
+pub const BOUNDS: [f64; BUCKETS] = {
+    let mut bounds = [0.0; BUCKETS];
+    let mut slot = 0;
+    while slot < BUCKETS {
+        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+        {
+            bounds[slot] = BOUNDS_MS[slot] as f64 / 1e3;
+        }
+        slot += 1;
+    }
+    bounds
+};
+
+/// How many gaps fell up to each of [`BOUNDS`], and how many beyond all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gaps {
+    counts: [u32; BUCKETS + 1],
+    sum: Duration,
+}
+
+impl Gaps {
+    /// Counts one gap. A few nanoseconds.
+    pub fn note(&mut self, gap: Duration) {
+        let nanos = gap.as_secs().saturating_mul(1_000 * NS_PER_MS).saturating_add(u64::from(gap.subsec_nanos()));
+        let bucket = BOUNDS_MS.iter().filter(|bound| **bound * NS_PER_MS < nanos).count();
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count = count.saturating_add(1);
+        }
+        self.sum = self.sum.saturating_add(gap);
+    }
+
+    /// Gaps by bucket, each counted once; the last are those beyond all bounds.
+    pub fn counts(&self) -> &[u32] {
+        &self.counts
+    }
+
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    pub fn count(&self) -> u64 {
+        self.counts.iter().map(|count| u64::from(*count)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_gap_on_a_bound_falls_into_its_bucket() {
+        let mut gaps = Gaps::default();
+        for micros in [0, 5_000, 5_001, 60_000_000, 60_000_001] {
+            gaps.note(Duration::from_micros(micros));
+        }
+        gaps.note(Duration::from_micros(5_000) + Duration::from_nanos(1));
+        assert_eq!(gaps.counts(), [2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(gaps.count(), 6);
+        assert_eq!(BOUNDS[0], 0.005);
+    }
+
+    proptest! {
+        #[test]
+        fn no_gap_is_lost(micros in proptest::collection::vec(0_u64..100_000_000, 0..200)) {
+            let mut gaps = Gaps::default();
+            micros.iter().for_each(|micros| gaps.note(Duration::from_micros(*micros)));
+            prop_assert_eq!(gaps.count(), micros.len() as u64);
+            prop_assert_eq!(gaps.sum(), Duration::from_micros(micros.iter().sum()));
+            for (slot, bound) in BOUNDS.iter().enumerate() {
+                let below: u64 = gaps.counts()[..=slot].iter().map(|count| u64::from(*count)).sum();
+                let real = micros.iter().filter(|micros| **micros as f64 / 1e6 <= *bound).count() as u64;
+                prop_assert_eq!(below, real);
+            }
+        }
+    }
+}
