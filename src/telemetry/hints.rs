@@ -41,8 +41,7 @@ impl Buffered {
 
 impl Hints {
     /// Looks at a finished request; warns in the log when its upstream shows a pattern that was not named lately.
-    #[cfg(feature = "server")]
-    pub(super) fn observe(&self, record: &Record) {
+    pub fn observe(&self, record: &Record) {
         let buffered = record.llm.as_ref().is_some_and(|llm| llm.reading.buffered);
         if let Some(served_by) = record.served_by.as_ref().filter(|_| buffered) {
             let now = record.started + record.duration;
