@@ -9,10 +9,14 @@ mod support;
 
 mod bodies;
 mod canary;
+mod chaos;
 mod cross_origin;
 mod disconnects;
 mod endings;
+mod failover;
+mod fleet;
 mod heads;
+mod hedging;
 mod hostile;
 mod identity;
 mod limits;
