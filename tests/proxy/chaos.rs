@@ -51,7 +51,7 @@ async fn a_backend_killed_and_restarted_under_load_costs_only_the_streams_that_i
     let address = listener.local_addr().unwrap();
     let text = format!(
         "{}{}[[route]]\ntargets = [{{ upstream = \"mortal\" }}, {{ upstream = \"steady\" }}]\n\
-         retries = {{ attempts = 3, budget = 1.0 }}\n",
+         sticky = \"none\"\nretries = {{ attempts = 3, budget = 1.0 }}\n",
         table("mortal", address, "health = { path = \"/\", interval = \"20ms\" }"),
         steady.table("")
     );
