@@ -14,7 +14,7 @@ use streamgauge::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
 use streamgauge::telemetry::access_log::{AccessLog, Style, render};
 use streamgauge::telemetry::export::SpanExporter;
 use streamgauge::telemetry::record::{
-    Attempt, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, TraceIds,
+    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, TraceIds,
 };
 use streamgauge::telemetry::{Metrics, Telemetry, ids, trace_context};
 
@@ -73,6 +73,7 @@ impl Names {
             reused_connection: true,
             status: Some(200),
             error: None,
+            cause: Cause::First,
         };
         Record {
             limit: None,

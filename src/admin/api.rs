@@ -13,6 +13,7 @@ use super::config_view;
 use super::control::{Control, Reload, ReloadRequest};
 use super::limits;
 use crate::policy::canary::Command;
+use crate::policy::health::Reason;
 use crate::proxy::Shared;
 
 /// How long `POST /api/reload` waits for a reload before it answers 503.
@@ -127,7 +128,17 @@ impl Api {
                     .get(&*upstream.name)
                     .iter()
                     .flat_map(|pool| pool.endpoints())
-                    .map(|(authority, addresses)| json!({ "endpoint": authority, "addresses": addresses }))
+                    .map(|endpoint| {
+                        json!({
+                            "endpoint": endpoint.authority,
+                            "addresses": endpoint.addresses,
+                            "up": endpoint.up,
+                            "ejected_addresses": endpoint.ejected,
+                            "reason": endpoint.reason.map(Reason::as_str),
+                            "in_flight": endpoint.in_flight,
+                            "first_token_s": endpoint.first_token.map(|time| time.as_secs_f64()),
+                        })
+                    })
                     .collect();
                 json!({ "name": &*upstream.name, "endpoints": endpoints })
             })

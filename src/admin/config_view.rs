@@ -103,6 +103,9 @@ fn upstream(upstream: &Upstream) -> Value {
             "error": upstream.stream.error,
             "done": upstream.stream.done,
         }),
+        "health": upstream.health.as_ref().map(|health| {
+            json!({ "path": without_secrets(&health.path), "interval": duration(health.interval) })
+        }),
     })
 }
 
@@ -120,6 +123,10 @@ fn route(route: &Route) -> Value {
             Sticky::None => "none",
         },
         "canary": route.canary.as_ref().map(canary),
+        "fallback": route.fallback.iter().map(target).collect::<Vec<_>>(),
+        "failover": route.failover.as_str(),
+        "retries": json!({ "attempts": route.retries.attempts, "budget": route.retries.budget }),
+        "hedge_after": route.hedge_after.map(duration),
         "timeouts": timeouts(&route.timeouts),
         "keepalive": duration(route.keepalive),
         "keepalive_before_headers": route.keepalive_before_headers,
@@ -187,6 +194,7 @@ fn target(target: &Target) -> Value {
         "upstream": &*target.upstream.name,
         "weight": target.weight,
         "path": target.path,
+        "model": target.model,
     })
 }
 

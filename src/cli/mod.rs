@@ -2,6 +2,7 @@
 
 mod admin;
 mod canary;
+mod explain;
 mod healthcheck;
 mod key;
 
@@ -45,6 +46,8 @@ enum Command {
         #[arg(long, env = "STREAMGAUGE_CONFIG", value_name = "FILE")]
         config: PathBuf,
     },
+    /// Tell which route a request would take, why the earlier ones do not match, and where it would go.
+    Explain(explain::ExplainOptions),
     /// Print the JSON Schema of the config file, for editors.
     Schema,
     /// API keys of clients.
@@ -149,6 +152,10 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(options) => run(options),
         Command::Check { config } => check(&config),
+        Command::Explain(options) => explain::explain(&options).map(|text| {
+            say(&text);
+            ExitCode::SUCCESS
+        }),
         Command::Schema => print_schema(),
         Command::Key(KeyCommand::New { user, team }) => key::new(user.as_deref(), team.as_deref()).map(|text| {
             say(&text);

@@ -17,6 +17,7 @@ pub use identity::{AlgorithmWord, IdentityTable, JwtTable, KeyTable};
 pub use limits::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
 pub use prices::PriceTable;
 
+pub use super::file_failover::{FailoverWord, FallbackTable, HealthTable, RetriesTable};
 use super::units::{At, DurationText, OneOrMany, SizeText, Table};
 
 /// Streamgauge: a reverse proxy that measures every stream of an LLM backend.
@@ -204,6 +205,8 @@ pub struct UpstreamTable {
     pub api_key_file: Option<At<String>>,
     /// How to read a plain FastAPI stream of values.
     pub stream: Option<Table<StreamTable>>,
+    /// Asks each endpoint regularly whether it is well. Absent: only what requests show counts.
+    pub health: Option<Table<HealthTable>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -281,6 +284,15 @@ pub struct RouteTable {
     #[schemars(extend("default" = "user"))]
     pub sticky: Option<At<StickyWord>>,
     pub canary: Option<Table<CanaryTable>>,
+    /// Where a request goes on when no target can answer it, in this order.
+    #[serde(default)]
+    pub fallback: Vec<Table<FallbackTable>>,
+    /// Which failed requests another target or endpoint may answer.
+    #[schemars(extend("default" = "llm"))]
+    pub failover: Option<At<FailoverWord>>,
+    pub retries: Option<Table<RetriesTable>>,
+    /// After so long without a first token a second target is asked too, and the first token wins. Absent: never.
+    pub hedge_after: Option<At<DurationText>>,
     pub timeouts: Option<Table<TimeoutsTable>>,
     /// After so long a silence of the upstream, an event stream gets a comment; "0s" sends none.
     #[schemars(extend("default" = "15s"))]
@@ -305,6 +317,8 @@ pub struct TargetTable {
     pub weight: Option<At<u32>>,
     /// Replaces the literal start of the route's path, up to its first `*`.
     pub path: Option<At<String>>,
+    /// Replaces the model that a JSON body names.
+    pub model: Option<At<String>>,
 }
 
 /// How long a request may take.

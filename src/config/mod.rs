@@ -8,6 +8,7 @@ pub mod canary;
 mod check;
 pub mod defaults;
 mod file;
+mod file_failover;
 mod glob;
 pub mod grammar;
 pub mod identity;

@@ -165,6 +165,16 @@ pub struct Upstream {
     pub api_key: Option<Secret>,
     /// How to read a plain FastAPI stream.
     pub stream: Arc<PlainRules>,
+    /// Absent: only what requests show counts.
+    pub health: Option<HealthCheck>,
+}
+
+/// `health` of an upstream: a GET that must be answered with 2xx or 3xx.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Joined to the endpoint's base path.
+    pub path: String,
+    pub interval: Duration,
 }
 
 /// Where an upstream is reached.
@@ -243,6 +253,12 @@ pub struct Route {
     pub targets: Vec<Target>,
     pub sticky: Sticky,
     pub canary: Option<Canary>,
+    /// Asked in this order when no target can answer. Their weights mean nothing.
+    pub fallback: Vec<Target>,
+    pub failover: Failover,
+    pub retries: Retries,
+    /// Absent: no hedging.
+    pub hedge_after: Option<Duration>,
     pub timeouts: Timeouts,
     /// Zero: no keep-alive comments.
     pub keepalive: Duration,
@@ -261,6 +277,41 @@ pub struct Target {
     pub weight: u32,
     /// Replaces the literal prefix of the route's pattern.
     pub path: Option<String>,
+    /// Replaces the model that a JSON body names.
+    pub model: Option<String>,
+}
+
+/// `failover` of a route: which failed attempts may be replaced by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failover {
+    /// LLM-shaped requests until the first token, others only while nothing was sent.
+    Llm,
+    /// Every request whose body is in hand.
+    Always,
+    /// Only those of which nothing was sent.
+    Unsent,
+    Never,
+}
+
+impl Failover {
+    /// The word used in the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Llm => "llm",
+            Self::Always => "always",
+            Self::Unsent => "unsent",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// `retries` of a route.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retries {
+    /// Attempts a request may take, the first included. Never zero.
+    pub attempts: u32,
+    /// Share of the route's active requests that may be sent again at one time, 0 to 1.
+    pub budget: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod price;
 pub mod reading;
 pub mod reply;
 pub mod request;
+pub mod splice;
 pub mod sse;
 pub mod usage;
 mod walk;

@@ -1,9 +1,12 @@
 //! Decisions. Pure: each takes the facts and the time, and returns what to do.
 
+pub mod balance;
 pub mod canary;
 pub mod cohort;
 pub mod cors;
+pub mod failover;
 pub mod habits;
+pub mod health;
 pub mod hygiene;
 pub mod identity;
 pub mod limits;

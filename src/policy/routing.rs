@@ -20,14 +20,14 @@ pub struct RequestHead<'a> {
 /// The first route that matches. A route that asks for models matches only where one is known.
 #[must_use]
 pub fn pick<'a>(routes: &'a [Arc<Route>], head: &RequestHead<'_>) -> Option<&'a Arc<Route>> {
-    routes.iter().find(|route| matches_head(route, head) && matches_model(&route.models, head.model))
+    routes.iter().find(|route| mismatch(route, head).is_none())
 }
 
 /// Whether the body must be read before [`pick`] can tell: a route that this head may take asks for a model, and no
 /// route before it takes the request anyway.
 #[must_use]
 pub fn needs_body(routes: &[Arc<Route>], head: &RequestHead<'_>) -> bool {
-    routes.iter().find(|route| matches_head(route, head)).is_some_and(|route| !route.models.is_empty())
+    routes.iter().find(|route| head_mismatch(route, head).is_none()).is_some_and(|route| !route.models.is_empty())
 }
 
 /// One of the route's targets, by weight; the same unit takes the same target for as long as the weights stay (see
@@ -96,14 +96,39 @@ fn replace_start<'a>(pattern: &Glob, new: &'a str, path: &'a str) -> Option<(&'a
     Some((new.strip_suffix('/').unwrap_or(new), path.get(literal.len() - 1..)?))
 }
 
-fn matches_head(route: &Route, head: &RequestHead<'_>) -> bool {
-    route.path.0.matches(head.path)
-        && (route.methods.is_empty() || route.methods.iter().any(|method| method == head.method))
-        && route.headers.iter().all(|(name, value)| (head.header)(name) == Some(value.as_str()))
+/// What keeps a request from taking a route.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mismatch<'a> {
+    /// The route's pattern.
+    Path(&'a str),
+    /// The route's methods.
+    Method(&'a [String]),
+    Header {
+        name: &'a str,
+        wanted: &'a str,
+    },
+    /// The route's models.
+    Model(&'a [Glob]),
 }
 
-fn matches_model(globs: &[Glob], model: Option<&str>) -> bool {
-    globs.is_empty() || model.is_some_and(|model| globs.iter().any(|glob| glob.matches(model)))
+/// The first thing about `head` that does not fit `route`; `None`: it matches.
+#[must_use]
+pub fn mismatch<'a>(route: &'a Route, head: &RequestHead<'_>) -> Option<Mismatch<'a>> {
+    let knows = |model: &str| route.models.iter().any(|glob| glob.matches(model));
+    let wrong_model = !route.models.is_empty() && !head.model.is_some_and(knows);
+    head_mismatch(route, head).or_else(|| wrong_model.then_some(Mismatch::Model(&route.models)))
+}
+
+fn head_mismatch<'a>(route: &'a Route, head: &RequestHead<'_>) -> Option<Mismatch<'a>> {
+    if !route.path.0.matches(head.path) {
+        return Some(Mismatch::Path(&route.path.0.source));
+    }
+    if !route.methods.is_empty() && !route.methods.iter().any(|method| method == head.method) {
+        return Some(Mismatch::Method(&route.methods));
+    }
+    let differs = |(name, value): &&(String, String)| (head.header)(name) != Some(value.as_str());
+    let (name, wanted) = route.headers.iter().find(differs)?;
+    Some(Mismatch::Header { name, wanted })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use pingora::upstreams::peer::HttpPeer;
 
 use super::exchange::Ending;
 use super::headers::AnswerFraming;
+use super::member::Ticket;
 use super::reject::Rejection;
 use super::relay::Passing;
 use super::settle::Flight;
@@ -18,6 +19,7 @@ use super::state::IDLE_CONNECTION_TIMEOUT;
 use super::tap::Tap;
 use crate::llm::reply::{ErrorReply, error_event};
 use crate::llm::{Dialect, Framing, Reading, StreamEnd};
+use crate::policy::health::Sign;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
 
 /// How long a reset waits for what was written before it, over HTTP/2: there it would overtake it.
@@ -74,16 +76,17 @@ impl End {
 pub(super) struct Over {
     pub(super) source: HttpSession,
     pub(super) peer: Arc<HttpPeer>,
-    /// See [`super::open::Opened::early`].
+    /// See [`super::attempt::Opened::early`].
     pub(super) early: bool,
     pub(super) status: StatusCode,
+    pub(super) ticket: Ticket,
 }
 
 /// Ends the answer and books what became of the request.
 pub(super) async fn settle(
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
-    over: Over,
+    mut over: Over,
     tap: Tap,
     end: End,
     framing: AnswerFraming,
@@ -96,11 +99,19 @@ pub(super) async fn settle(
     if end == End::Complete {
         let read = tap.finish(StreamEnd::Clean, now);
         let (outcome, error) = judge(status, read.as_ref().map(|(_, _, reading)| reading));
+        if matches!(outcome, Outcome::Truncated | Outcome::ErrorInStream) {
+            over.ticket.tell(Sign::Faulty);
+        }
         book(flight, read, outcome, error, passing);
         return finish(client, flight, over, passing).await;
     }
     let (outcome, error, message) = end.verdict();
-    let speaks = tap.speaks();
+    if matches!(end, End::UpstreamDied | End::Late(ErrorType::Stall | ErrorType::FirstTokenTimeout)) {
+        over.ticket.tell(Sign::Faulty);
+    }
+    let promised = (passing.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
+    // What follows an early head can only be an event of the stream that it promised.
+    let speaks = if end == End::Unfit { Some(promised) } else { tap.speaks() };
     book(flight, tap.finish(StreamEnd::Cut, now), outcome, Some(error), passing);
     let mut source = over.source;
     source.shutdown().await;

@@ -88,6 +88,11 @@ impl Witness {
                 let waited = attempt.ended.saturating_sub(attempt.started);
                 First::Over(FirstAttempt { first_token: self.not_within(waited), ..FirstAttempt::FAILED })
             }
+            // Another was faster: it was slow, and no failure.
+            (_, Some(ErrorType::HedgeLost)) => {
+                let waited = attempt.ended.saturating_sub(attempt.started);
+                First::Over(FirstAttempt { first_token: self.not_within(waited), ..FirstAttempt::default() })
+            }
             _ => First::Over(FirstAttempt::FAILED),
         };
     }

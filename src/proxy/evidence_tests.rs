@@ -34,6 +34,7 @@ fn attempt(upstream: &str, status: Option<u16>, error: Option<ErrorType>) -> Att
         reused_connection: false,
         status,
         error,
+        cause: crate::telemetry::record::Cause::First,
     }
 }
 

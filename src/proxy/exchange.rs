@@ -139,6 +139,7 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     panic_tests::panic_if_asked(session, "before the head");
     let routed = route::route(visit.generation, session.req_header(), &admitted, &visit.caller, ids::random())?;
     flight.routed(&routed.route.name);
+    flight.served_by(&routed.target.upstream.name, &routed.target.name);
     flight.assigned(routed.assigned.clone(), &admitted.facts);
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
     let standing = reserve::reserve(visit, flight, &admitted, &routed).await?;
@@ -157,16 +158,22 @@ async fn forward(
     routed: &Routed,
     standing: Standing,
 ) -> Result<Ending, Stop> {
+    let Some(load) = visit.generation.loads.get(&routed.route.name) else {
+        // Built from the same settings: it cannot be missing.
+        return Err(Rejection::internal().into());
+    };
+    let _active = load.enter();
     let (line, upload) = Line::new(&admitted.body);
     let passing = Passing { visit, routed, facts: &admitted.facts, line: &line, standing };
     // A stream lives for minutes, opening it for seconds: what only the opening needs is boxed, and freed with it.
     let opened = {
         let head = session.req_header().clone();
-        let asked = Asked { head: &head, routed, admitted: &admitted, interim: &line.interim };
+        let (clock, tries) = (flight.clock, flight.tries());
+        let asked = Asked { head: &head, routed, admitted: &admitted, line: &line, clock, tries };
         let hold = Hold { line: &line, visit, routed, facts: &admitted.facts };
         let opened = tokio::select! {
             biased;
-            opened = Box::pin(open::open(visit, flight, &asked, upload)) => opened,
+            opened = Box::pin(open::open(visit, &asked, load, upload)) => opened,
             stop = hold.wait(session) => return Err(stop),
             () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
         };
@@ -175,7 +182,7 @@ async fn forward(
         opened
     };
     match opened {
-        Ok(opened) => Ok(relay::pass(session, flight, opened, &passing).await),
+        Ok(opened) => Ok(relay::pass(session, flight, *opened, &passing).await),
         Err(rejection) if line.is_committed() => Ok(relay::fail(session, flight, &rejection, &passing).await),
         Err(rejection) => Err(rejection.into()),
     }

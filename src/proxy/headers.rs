@@ -9,8 +9,7 @@ use super::caller::Caller;
 use super::cors;
 use super::exchange::Visit;
 use super::ratelimit;
-use super::route::Routed;
-use crate::config::settings::{Endpoint, HostPolicy, Secret};
+use crate::config::settings::{Endpoint, HostPolicy, Route, Secret, Target};
 use crate::llm::Dialect;
 use crate::policy::identity::CREDENTIAL_HEADERS;
 use crate::policy::limits::Standing;
@@ -54,7 +53,8 @@ const BELIEVED_PREFIX: &str = "x-forwarded-";
 pub(super) struct Outgoing<'a> {
     pub(super) head: &'a RequestHeader,
     pub(super) caller: &'a Caller,
-    pub(super) routed: &'a Routed,
+    pub(super) route: &'a Route,
+    pub(super) target: &'a Target,
     pub(super) endpoint: &'a Endpoint,
     pub(super) body: &'a RequestBody,
     /// The request is LLM-shaped: its answer must be readable, so not compressed.
@@ -71,7 +71,7 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     let mut head = Box::new(out.head.clone());
     let host = host(out);
     let base = &out.endpoint.base_path;
-    let path = routing::upstream_path(&out.routed.route, &out.routed.target, base, origin_form(out.head)).into_owned();
+    let path = routing::upstream_path(out.route, out.target, base, origin_form(out.head)).into_owned();
     strip_connection_headers(&mut Head::Request(&mut head));
     for name in &OURS {
         head.remove_header(name);
@@ -84,8 +84,8 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     if out.llm.is_some() {
         head.insert_header(header::ACCEPT_ENCODING, "identity")?;
     }
-    if let Some(key) = &out.routed.target.upstream.api_key {
-        credentials(&mut head, key, out.routed.target.upstream.dialect.or(out.llm))?;
+    if let Some(key) = &out.target.upstream.api_key {
+        credentials(&mut head, key, out.target.upstream.dialect.or(out.llm))?;
         // Our users' names are none of a hosted API's business.
         if let Some(name) = &out.caller.vouched {
             head.remove_header(name);
@@ -137,7 +137,7 @@ fn origin_form(head: &RequestHeader) -> &str {
 /// The `Host` that the upstream sees.
 fn host(out: &Outgoing<'_>) -> HeaderValue {
     let own = || HeaderValue::from_str(&out.endpoint.authority).unwrap_or_else(|_| HeaderValue::from_static(""));
-    match &out.routed.target.upstream.host {
+    match &out.target.upstream.host {
         HostPolicy::Keep => client_host(out.head).unwrap_or_else(own),
         HostPolicy::Own => own(),
         HostPolicy::Name(name) => HeaderValue::from_str(name).unwrap_or_else(|_| own()),

@@ -14,22 +14,29 @@
 
 mod accept;
 mod admit;
+mod attempt;
+mod budget;
 mod ca;
 mod caller;
 mod canary;
+mod check_health;
 mod clock;
+mod commit;
 mod cors;
 mod door;
 mod drain;
 mod ending;
 mod evidence;
 mod exchange;
+mod faults;
 mod gate;
 mod headers;
 mod hold;
 mod identity;
 mod limiter;
+mod member;
 mod open;
+mod peers;
 mod pool;
 mod ratelimit;
 mod reject;
@@ -42,6 +49,7 @@ mod settle;
 mod socket;
 mod state;
 mod tap;
+mod tries;
 mod upgrade;
 mod usage;
 

@@ -1,323 +1,296 @@
-//! Opens an answer: tries endpoints until one has sent a head that can be passed on. Never touches the client's side.
+//! Opens an answer: attempts one after the other, or two at once, until one may be passed on. The first token is the last
+//! moment to change one's mind: after it another backend's words would be mixed in. Never touches the client's side.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use pingora::ErrorType as Kind;
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::client::HttpSession;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::http::RequestHeader;
 
 use super::admit::{Admitted, RequestBody};
+use super::attempt::{Failed, Opened, Step, Trial};
+use super::budget::{Again, RouteLoad};
+use super::clock::Clock;
 use super::exchange::Visit;
-use super::headers::{self, Outgoing};
-use super::hold::{Interim, Upload};
-use super::pool::Place;
+use super::faults::{rejection, retry_after};
+use super::hold::{Line, Upload};
+use super::member::{Member, Ticket};
+use super::pool::Pool;
 use super::reject::Rejection;
 use super::route::Routed;
-use super::send::{self, Sent};
-use super::settle::Flight;
-use super::usage::Metering;
-use crate::config::settings::{Endpoint, EndpointAddress};
+use super::tries::Tries;
+use crate::config::settings::{Endpoint, Failover, Target};
+use crate::llm::splice;
+use crate::policy::failover::{self, Choice, Nature, Plan, Room, Stage};
 use crate::telemetry::ids;
-use crate::telemetry::record::{Attempt, ErrorType, Phase};
-
-/// Attempts a request may take at most.
-const ATTEMPTS_MAX: usize = 3;
+use crate::telemetry::metrics::HedgeResult;
+use crate::telemetry::record::{Cause, ErrorType};
 
 /// What is asked of the upstreams.
 pub(super) struct Asked<'a> {
     pub(super) head: &'a RequestHeader,
     pub(super) routed: &'a Routed,
     pub(super) admitted: &'a Admitted,
-    pub(super) interim: &'a Interim,
+    pub(super) line: &'a Line,
+    pub(super) clock: Clock,
+    pub(super) tries: &'a Arc<Tries>,
 }
 
-/// An upstream's answer, read up to the end of its head.
-pub(super) struct Opened {
-    pub(super) session: HttpSession,
-    pub(super) peer: Arc<HttpPeer>,
-    pub(super) head: ResponseHeader,
-    /// The rest of a streamed body that the upstream has not got yet.
-    pub(super) upload: Upload,
-    /// The upstream answered before it had read the whole request: the connection serves nothing more.
-    pub(super) early: bool,
-    /// For the usage of the answer.
-    pub(super) metering: Metering,
+impl Asked<'_> {
+    pub(super) fn is_llm(&self) -> bool {
+        self.admitted.facts.is_llm()
+    }
+
+    /// The body as this target gets it: with its model's name, where it has one.
+    pub(super) fn body_for(&self, target: &Target) -> RequestBody {
+        match (&self.admitted.body, &target.model) {
+            (RequestBody::Buffered(bytes), Some(model)) => {
+                RequestBody::Buffered(splice::with_model(bytes, model).unwrap_or_else(|| bytes.clone()))
+            }
+            (body, _) => body.clone(),
+        }
+    }
+
+    /// Whether the answer is likely to stream: averages of the two kinds are kept apart.
+    fn expects_stream(&self) -> bool {
+        let facts = &self.admitted.facts;
+        let accept = self.head.headers.get("accept").map_or(&b""[..], |value| value.as_bytes());
+        facts.is_llm() && !facts.answers_whole() || accept.starts_with(b"text/event-stream")
+    }
+
+    fn nature(&self) -> Nature {
+        let replayable = !matches!(self.admitted.body, RequestBody::Streamed { .. });
+        Nature { llm: self.is_llm(), replayable }
+    }
 }
 
-/// Asks endpoints in turn.
+/// Asks until an answer may be passed on.
 ///
 /// # Errors
-/// The rejection says which upstream failed, and how.
+/// The rejection says which upstream failed last, and how.
 pub(super) async fn open(
     visit: &Visit<'_>,
-    flight: &mut Flight<'_>,
     asked: &Asked<'_>,
+    load: &Arc<RouteLoad>,
     mut upload: Upload,
-) -> Result<Opened, Rejection> {
-    let upstream = &asked.routed.target.upstream;
-    flight.served_by(&upstream.name, &asked.routed.target.name);
-    let places = asked.routed.pool.places();
-    let mut tried = 0;
-    loop {
-        let Some(place) = asked.routed.pool.pick() else {
-            let message = format!("The name of upstream `{}` cannot be resolved. Check its url.", upstream.name);
-            return Err(Rejection::upstream(ErrorType::DnsFailed, message));
-        };
-        tried += 1;
-        let before = flight.phases();
-        let failure = match (Try { visit, asked, place: &place }).run(flight, &mut upload).await {
-            Ok((Answer { session, head, early }, metering)) => {
-                return Ok(Opened { session, peer: place.peer, head, upload, early, metering });
-            }
-            Err(failure) => failure,
-        };
-        let replaceable = match failure.stage {
-            Stage::Connect => tried < places,
-            Stage::ReusedRace => !matches!(asked.admitted.body, RequestBody::Streamed { .. }),
-            Stage::Answer => false,
-        };
-        if !replaceable || tried >= ATTEMPTS_MAX {
-            return Err(rejection(failure.error, &upstream.name, place.endpoint));
-        }
-        flight.write_off(&before);
-    }
+) -> Result<Box<Opened>, Rejection> {
+    let plan = Plan::new(&asked.routed.route, &asked.routed.target);
+    let mut opening =
+        Opening { visit, asked, load, plan, tried: Vec::new(), again: None, raced: false, told: None, last: None };
+    let mut opened = opening.run(&mut upload).await?;
+    opened.upload = upload;
+    Ok(opened)
 }
 
-/// How far an attempt had come when it failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Nothing was sent.
-    Connect,
-    /// A kept connection was closed under the request, before any byte of an answer: the upstream never saw it.
-    ReusedRace,
-    Answer,
-}
-
-/// A failed attempt.
-#[derive(Debug)]
-struct Failure {
-    stage: Stage,
-    error: ErrorType,
-}
-
-/// What the client is told of a failed attempt.
-pub(super) fn rejection(error: ErrorType, upstream: &str, endpoint: &Endpoint) -> Rejection {
-    let at = &endpoint.authority;
-    let (what, hint) = match error {
-        ErrorType::ConnectRefused => ("refused the connection", "Is it running there?"),
-        ErrorType::ConnectTimeout => ("did not accept a connection in time", "Is its address right?"),
-        ErrorType::TlsFailed => ("failed the TLS handshake", "Check its certificate, and `ca` of the upstream."),
-        ErrorType::UpstreamReset => ("closed the connection without an answer", "Look into its log."),
-        ErrorType::UpstreamProtocol => ("sent an answer that is not valid HTTP", "Look into its log."),
-        ErrorType::FirstTokenTimeout => ("did not answer in time", "Is it overloaded? See `timeouts.first_token`."),
-        ErrorType::TotalTimeout => ("did not answer in time", "See `timeouts.total`."),
-        _ => ("could not be reached", "Check its url."),
-    };
-    let message = format!("Upstream `{upstream}` ({at}) {what}. {hint}");
-    match error {
-        ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout => Rejection::timeout(error, message),
-        _ => Rejection::upstream(error, message),
-    }
-}
-
-/// The head of an answer.
-struct Answer {
-    session: HttpSession,
-    head: ResponseHeader,
-    early: bool,
-}
-
-/// One attempt at one endpoint.
-struct Try<'a> {
+/// The way to an answer.
+struct Opening<'a> {
     visit: &'a Visit<'a>,
     asked: &'a Asked<'a>,
-    place: &'a Place<'a>,
+    load: &'a Arc<RouteLoad>,
+    plan: Plan,
+    /// The places asked so far: none is asked twice.
+    tried: Vec<Arc<Member>>,
+    /// Leave to send this request again, of the route's budget.
+    again: Option<Again>,
+    /// A kept connection was closed under this request once.
+    raced: bool,
+    /// The failed answer that tells most, and how much.
+    told: Option<(u8, Box<Opened>)>,
+    /// The last failure, for our own words where no upstream had any.
+    last: Option<(ErrorType, Arc<str>, Arc<Endpoint>)>,
 }
 
-impl Try<'_> {
-    async fn run(&self, flight: &mut Flight<'_>, upload: &mut Upload) -> Result<(Answer, Metering), Failure> {
-        let span_id = ids::new_span_id();
-        let started = flight.now();
-        let mut reused = false;
-        let result = self.ask(flight, upload, span_id, &mut reused).await;
-        let (host, port) = server_address(self.place.endpoint);
-        flight.attempted(Attempt {
-            upstream: Arc::clone(&self.asked.routed.target.upstream.name),
-            address: host,
-            port,
-            span_id,
-            started,
-            ended: flight.now(),
-            reused_connection: reused,
-            status: result.as_ref().ok().map(|(answer, _)| answer.head.status.as_u16()),
-            error: result.as_ref().err().map(|failure| failure.error),
-        });
-        result
-    }
-
-    /// Asks, with the wish for usage where it is to be made; a request that is refused for that goes out as it came.
-    async fn ask(
-        &self,
-        flight: &mut Flight<'_>,
-        upload: &mut Upload,
-        span_id: u64,
-        reused: &mut bool,
-    ) -> Result<(Answer, Metering), Failure> {
-        let upstream = &self.asked.routed.target.upstream;
-        let admitted = self.asked.admitted;
-        let (mut metering, body) = Metering::begin(&self.visit.shared.usage, upstream, admitted, admitted.body.clone());
-        let mut answer = self.exchange(flight, upload, &body, span_id, reused).await?;
-        if metering.may_be_refused(answer.head.status.as_u16()) {
-            answer.session.shutdown().await;
-            answer = self.exchange(flight, upload, &admitted.body, span_id, reused).await?;
-            metering.was_refused(answer.head.status.as_u16());
-        }
-        metering.answered(&mut answer.head);
-        Ok((answer, metering))
-    }
-
-    async fn exchange(
-        &self,
-        flight: &mut Flight<'_>,
-        upload: &mut Upload,
-        body: &RequestBody,
-        span_id: u64,
-        reused: &mut bool,
-    ) -> Result<Answer, Failure> {
-        flight.enter(Phase::Connect);
-        let (mut session, was_reused) = self.connect().await?;
-        *reused = was_reused;
-        flight.enter(Phase::UpstreamWait);
-        let fail = |error: &pingora::Error| self.failure(error, was_reused);
-        let head = self.request_head(&session, body, span_id).map_err(|error| fail(&error))?;
-        session.write_request_header(head).await.map_err(|error| fail(&error))?;
-        flight.asked();
-        let sent = self.send_body(&mut session, body, upload).await;
-        // A failed write may have an answer behind it: only when there is none, the write's error counts.
-        let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
-        let deadline = self.deadline(flight);
-        let read = tokio::time::timeout_at(flight.clock.instant(deadline), self.read_head(&mut session)).await;
-        match (read, sent) {
-            (Ok(Ok(head)), _) => Ok(Answer { session, head, early }),
-            (Ok(Err(_)), Err(error)) | (Ok(Err(error)), Ok(_)) => Err(fail(&error)),
-            (Err(_), _) => {
-                session.shutdown().await;
-                let total = self.asked.routed.limits.total(self.is_llm());
-                let error = if total.is_some_and(|total| deadline >= total) {
-                    ErrorType::TotalTimeout
-                } else {
-                    ErrorType::FirstTokenTimeout
-                };
-                Err(Failure { stage: Stage::Answer, error })
+impl<'a> Opening<'a> {
+    async fn run(&mut self, upload: &mut Upload) -> Result<Box<Opened>, Rejection> {
+        let mut step = self.next(Cause::First);
+        while let Some(next) = step {
+            match self.attempt(next, upload).await {
+                Ok(opened) => return Ok(opened),
+                Err(failed) => step = self.after(*failed),
             }
         }
+        self.give_up()
     }
 
-    async fn connect(&self) -> Result<(HttpSession, bool), Failure> {
-        let patience = self.asked.routed.limits.connect;
-        let connect = self.visit.shared.connector.get_http_session(&*self.place.peer);
-        match tokio::time::timeout(patience, connect).await {
-            Ok(Ok(connected)) => Ok(connected),
-            Ok(Err(error)) => Err(Failure { stage: Stage::Connect, error: connect_error(&error) }),
-            Err(_) => Err(Failure { stage: Stage::Connect, error: ErrorType::ConnectTimeout }),
+    /// One attempt, or two where the first stays silent for too long and the route hedges.
+    async fn attempt(&mut self, step: Step<'a>, upload: &mut Upload) -> Result<Box<Opened>, Box<Failed>> {
+        // An answer in one piece has no first token that could be late.
+        let hedges = self.may_send_again() && !self.asked.admitted.facts.answers_whole();
+        let Some(patience) = self.asked.routed.route.hedge_after.filter(|_| hedges) else {
+            return Trial::new(self.visit, self.asked, step).run(upload).await;
+        };
+        let member = Arc::clone(&step.ticket.member);
+        let first = Trial::new(self.visit, self.asked, step);
+        let number = first.number();
+        let mut first = Box::pin(first.run(upload));
+        tokio::select! {
+            biased;
+            ended = &mut first => return ended,
+            () = tokio::time::sleep(patience) => {}
         }
+        let Some(step) = self.hedge() else { return first.await };
+        let ended = self.race(first, number, step).await;
+        if ended.as_ref().is_ok_and(|opened| opened.number != number) {
+            // It took at least so long: without this a slow place would never be known to be slow.
+            let now = self.visit.shared.now();
+            member.state().load.answered(patience, true, now);
+        }
+        ended
     }
 
-    fn request_head(
-        &self,
-        session: &HttpSession,
-        body: &RequestBody,
-        span_id: u64,
-    ) -> pingora::Result<Box<RequestHeader>> {
-        headers::request(&Outgoing {
-            head: self.asked.head,
-            caller: &self.visit.caller,
-            routed: self.asked.routed,
-            endpoint: self.place.endpoint,
-            body,
-            llm: self.asked.admitted.facts.dialect,
-            attempt_span: span_id,
-            h2: session.as_http2().is_some(),
-            upgrade: false,
+    /// Two attempts at once: the first that may be passed on wins, and the other is broken off. One that fails leaves it to
+    /// the other.
+    async fn race<F>(&mut self, mut first: F, number: usize, step: Step<'a>) -> Result<Box<Opened>, Box<Failed>>
+    where
+        F: Future<Output = Result<Box<Opened>, Box<Failed>>> + Unpin,
+    {
+        let second = Trial::new(self.visit, self.asked, step);
+        let hedge = second.number();
+        let mut none = None;
+        let mut second = Box::pin(second.run(&mut none));
+        let (ended, outrun) = tokio::select! {
+            biased;
+            ended = &mut first => match ended {
+                Ok(opened) => (Ok(opened), Some(hedge)),
+                Err(failed) => {
+                    self.keep(*failed);
+                    (second.await, None)
+                }
+            },
+            ended = &mut second => match ended {
+                Ok(opened) => (Ok(opened), Some(number)),
+                Err(failed) => {
+                    self.keep(*failed);
+                    (first.await, None)
+                }
+            },
+        };
+        if let Some(loser) = outrun {
+            self.asked.tries.outrun(loser);
+        }
+        let result = match &ended {
+            Ok(opened) if opened.number == hedge => HedgeResult::Won,
+            Ok(_) => HedgeResult::Lost,
+            Err(_) => HedgeResult::Failed,
+        };
+        self.visit.shared.telemetry.metrics().hedged(&self.asked.routed.route.name, result);
+        ended
+    }
+
+    /// The second of two attempts at once, where the budget has room and there is another place.
+    fn hedge(&mut self) -> Option<Step<'a>> {
+        self.take_leave().then(|| self.next(Cause::Hedge)).flatten()
+    }
+
+    /// What comes after a failed attempt; `None`: nothing may.
+    fn after(&mut self, failed: Failed) -> Option<Step<'a>> {
+        let (stage, raced, error) = (failed.stage, failed.raced, failed.error);
+        self.keep(failed);
+        if raced && !self.raced && self.asked.nature().replayable {
+            self.raced = true;
+            return self.on_a_fresh_connection();
+        }
+        // The whole request's time is over.
+        if error == ErrorType::TotalTimeout {
+            return None;
+        }
+        let rule = self.asked.routed.route.failover;
+        if rule == Failover::Never && stage == Stage::Unsent {
+            return self.elsewhere_at_the_same();
+        }
+        let may = failover::may_replace(rule, self.asked.nature(), stage);
+        // What never went out costs the upstreams nothing: only what was sent is sent again within the budget.
+        let may = may && (stage == Stage::Unsent || self.take_leave());
+        may.then(|| self.next(Cause::Failover)).flatten()
+    }
+
+    /// The upstream never saw the request: the same place is asked over a new connection.
+    fn on_a_fresh_connection(&mut self) -> Option<Step<'a>> {
+        let (target, member) = (self.current()?, self.tried.last()?);
+        let pool = self.pool(target)?;
+        let ticket = Ticket::take(pool, member, pool.now());
+        Some(Step { target, ticket, cause: Cause::Failover, holds: self.holds(), fresh: true })
+    }
+
+    /// Another address of the same upstream: reaching it is no failover.
+    fn elsewhere_at_the_same(&mut self) -> Option<Step<'a>> {
+        let target = self.current()?;
+        let ticket = self.place(target)?;
+        Some(Step { target, ticket, cause: Cause::Failover, holds: false, fresh: false })
+    }
+
+    /// The next attempt by the plan.
+    fn next(&mut self, cause: Cause) -> Option<Step<'a>> {
+        let choice = self.plan.next(|choice| self.room(choice))?;
+        self.plan.ask(choice);
+        let target = self.target(choice)?;
+        let ticket = self.place(target)?;
+        Some(Step { target, ticket, cause, holds: self.holds(), fresh: false })
+    }
+
+    fn place(&mut self, target: &Target) -> Option<Ticket> {
+        let ticket = self.pool(target)?.take(&self.tried, self.asked.expects_stream(), ids::random())?;
+        self.tried.push(Arc::clone(&ticket.member));
+        Some(ticket)
+    }
+
+    /// Whether an answer is held back until its first token: another could still take its place.
+    fn holds(&self) -> bool {
+        let hedges = self.asked.routed.route.hedge_after.is_some() && !self.asked.admitted.facts.answers_whole();
+        self.may_send_again()
+            && (hedges || self.plan.next(|choice| self.room(choice)).is_some())
+            && (self.again.is_some() || self.load.has_budget(self.asked.routed.route.retries.budget))
+    }
+
+    /// Whether this request may go out a second time at all.
+    fn may_send_again(&self) -> bool {
+        failover::may_replace(self.asked.routed.route.failover, self.asked.nature(), Stage::Sent)
+    }
+
+    fn take_leave(&mut self) -> bool {
+        if self.again.is_none() {
+            self.again = self.load.again(self.asked.routed.route.retries.budget);
+        }
+        self.again.is_some()
+    }
+
+    fn room(&self, choice: Choice) -> Room {
+        self.target(choice).and_then(|target| self.pool(target)).map_or(Room::Exhausted, |pool| pool.room(&self.tried))
+    }
+
+    fn target(&self, choice: Choice) -> Option<&'a Target> {
+        choice.of(&self.asked.routed.route)
+    }
+
+    fn current(&self) -> Option<&'a Target> {
+        self.plan.current().and_then(|choice| self.target(choice))
+    }
+
+    fn pool(&self, target: &Target) -> Option<&'a Arc<Pool>> {
+        self.visit.generation.pools.get(&*target.upstream.name)
+    }
+
+    /// Remembers a failure: the answer that tells most is kept for the client.
+    fn keep(&mut self, failed: Failed) {
+        if let Some(answer) = failed.answer {
+            let tells = failover::tells(answer.head.status.as_u16(), retry_after(&answer.head).is_some());
+            if self.told.as_ref().is_none_or(|(most, _)| tells > *most) {
+                self.told = Some((tells, answer));
+            }
+        }
+        self.last = Some((failed.error, failed.upstream, failed.endpoint));
+    }
+
+    /// Nobody is left to ask.
+    fn give_up(&mut self) -> Result<Box<Opened>, Rejection> {
+        if let Some((_, answer)) = self.told.take() {
+            return Ok(answer);
+        }
+        Err(match &self.last {
+            Some((error, upstream, endpoint)) => rejection(*error, upstream, endpoint),
+            None => {
+                let name = &self.asked.routed.target.upstream.name;
+                let message = format!("The name of upstream `{name}` cannot be resolved. Check its url.");
+                Rejection::upstream(ErrorType::DnsFailed, message)
+            }
         })
-    }
-
-    async fn send_body(
-        &self,
-        session: &mut HttpSession,
-        body: &RequestBody,
-        upload: &mut Upload,
-    ) -> pingora::Result<Sent> {
-        let patience = self.visit.settings().server.body_timeout;
-        match (body, upload) {
-            (RequestBody::Buffered(body), _) => send::buffered(session, body, patience).await,
-            (RequestBody::Streamed { .. }, Some(chunks)) => send::streamed(session, chunks, patience).await,
-            (RequestBody::None | RequestBody::Streamed { .. }, _) => {
-                session.finish_request_body().await?;
-                Ok(Sent::Whole)
-            }
-        }
-    }
-
-    /// Reads up to the final head; interim ones go to the client's side.
-    async fn read_head(&self, session: &mut HttpSession) -> pingora::Result<ResponseHeader> {
-        loop {
-            session.read_response_header().await?;
-            let Some(head) = session.response_header() else {
-                return Err(pingora::Error::explain(Kind::InvalidHTTPHeader, "no response header"));
-            };
-            match head.status.as_u16() {
-                // We answered `Expect` ourselves.
-                100 => {}
-                101 => return Err(pingora::Error::explain(Kind::InvalidHTTPHeader, "101 without an upgrade")),
-                102..=199 => self.asked.interim.put(head.clone()),
-                _ => return Ok(head.clone()),
-            }
-        }
-    }
-
-    /// When the head must have come, on the request's clock. An answer in one piece has no first token to wait for.
-    fn deadline(&self, flight: &Flight<'_>) -> Duration {
-        let limits = &self.asked.routed.limits;
-        let first = (!self.asked.admitted.facts.answers_whole()).then(|| flight.now() + limits.first_token);
-        [first, limits.total(self.is_llm())].into_iter().flatten().min().unwrap_or(Duration::MAX)
-    }
-
-    fn is_llm(&self) -> bool {
-        self.asked.admitted.facts.is_llm()
-    }
-
-    fn failure(&self, error: &pingora::Error, reused: bool) -> Failure {
-        let protocol = [Kind::InvalidHTTPHeader, Kind::HTTPStatus(0), Kind::H2Error, Kind::InvalidH2];
-        if protocol.contains(error.etype()) && !error.retry() {
-            return Failure { stage: Stage::Answer, error: ErrorType::UpstreamProtocol };
-        }
-        let race = reused && matches!(error.retry, pingora::RetryType::ReusedOnly | pingora::RetryType::Decided(true));
-        let stage = if race { Stage::ReusedRace } else { Stage::Answer };
-        Failure { stage, error: ErrorType::UpstreamReset }
-    }
-}
-
-/// Which kind of failure to connect this is.
-pub(super) fn connect_error(error: &pingora::Error) -> ErrorType {
-    match error.etype() {
-        Kind::ConnectRefused => ErrorType::ConnectRefused,
-        Kind::ConnectTimedout => ErrorType::ConnectTimeout,
-        Kind::TLSHandshakeFailure
-        | Kind::TLSHandshakeTimedout
-        | Kind::InvalidCert
-        | Kind::HandshakeError
-        | Kind::TLSWantX509Lookup => ErrorType::TlsFailed,
-        _ => ErrorType::ConnectFailed,
-    }
-}
-
-/// `server.address` and `server.port` of an endpoint.
-pub(super) fn server_address(endpoint: &Endpoint) -> (Arc<str>, Option<u16>) {
-    match &endpoint.address {
-        EndpointAddress::Tcp { host, port } => (Arc::from(host.as_str()), Some(*port)),
-        EndpointAddress::Unix(path) => (Arc::from(path.to_string_lossy()), None),
     }
 }

@@ -1,19 +1,21 @@
 //! The endpoints of one upstream, with the addresses that their names stand for at the moment.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora::protocols::ALPN;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, Peer};
 
 use super::ca;
-use crate::config::settings::{Endpoint, EndpointAddress, Upstream, UpstreamProtocol};
-
-/// How many requests may share one HTTP/2 connection towards an upstream.
-const H2_STREAMS_MAX: usize = 100;
+use super::clock::Clock;
+use super::member::{self, Member, Ticket};
+use super::peers;
+use crate::config::settings::{Endpoint, EndpointAddress, Upstream};
+use crate::policy::balance;
+use crate::policy::failover::Room;
+use crate::policy::health::{self, Down, Gate, Reason, Sign};
+use crate::telemetry::Telemetry;
 
 /// Addresses taken of one name.
 const ADDRESSES_MAX: usize = 64;
@@ -27,26 +29,50 @@ pub struct Pool {
     /// What the peers were built from besides the endpoints.
     built_for: Arc<Upstream>,
     authorities: u64,
-    next: AtomicUsize,
+    /// Held while it is decided whether one more may be ejected.
+    ejecting: Mutex<()>,
+    around: Around,
+}
+
+/// What pools tell others, and the clock that their health goes by.
+#[derive(Clone)]
+pub(super) struct Around {
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) clock: Clock,
 }
 
 struct EndpointState {
-    endpoint: Endpoint,
-    /// One peer an address; empty while the name is not resolved.
-    peers: ArcSwap<Vec<Arc<HttpPeer>>>,
+    endpoint: Arc<Endpoint>,
+    /// One an address; empty while the name is not resolved.
+    members: ArcSwap<Vec<Arc<Member>>>,
 }
 
-/// Where one attempt goes.
-pub(super) struct Place<'a> {
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) peer: Arc<HttpPeer>,
+/// How one endpoint fares, for people.
+pub struct EndpointView {
+    pub authority: String,
+    pub addresses: usize,
+    pub up: bool,
+    pub ejected: usize,
+    /// Why it is down; the last of its addresses counts.
+    pub reason: Option<Reason>,
+    pub in_flight: u32,
+    /// Average time until the first token of a stream.
+    pub first_token: Option<Duration>,
 }
 
 impl Pool {
-    pub(super) fn new(upstream: &Arc<Upstream>) -> Self {
-        let endpoints = upstream.endpoints.iter().map(|endpoint| EndpointState::new(endpoint, upstream)).collect();
+    /// Endpoints that `previous` has too go on as they stood there.
+    pub(super) fn new(upstream: &Arc<Upstream>, previous: Option<&Self>, around: Around) -> Self {
+        let endpoints = upstream
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let same = |state: &&EndpointState| *state.endpoint == *endpoint;
+                EndpointState::new(endpoint, upstream, previous.and_then(|old| old.endpoints.iter().find(same)))
+            })
+            .collect();
         let authorities = ca::fingerprint(upstream.ca.as_deref());
-        Self { endpoints, built_for: Arc::clone(upstream), authorities, next: AtomicUsize::new(0) }
+        Self { endpoints, built_for: Arc::clone(upstream), authorities, ejecting: Mutex::default(), around }
     }
 
     /// Whether this pool can go on for `upstream` after a reload.
@@ -58,31 +84,130 @@ impl Pool {
             && self.authorities == ca::fingerprint(upstream.ca.as_deref())
     }
 
-    /// Whether at least one endpoint has an address.
-    pub fn is_resolved(&self) -> bool {
-        self.endpoints.iter().any(|state| !state.peers.load().is_empty())
+    /// The time that health goes by.
+    pub(super) fn now(&self) -> Duration {
+        self.around.clock.now()
     }
 
-    /// Each endpoint's authority and how many addresses it has.
-    pub fn endpoints(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.endpoints.iter().map(|state| (state.endpoint.authority.as_str(), state.peers.load().len()))
+    /// Whether at least one endpoint has an address, and is believed to answer.
+    pub fn is_up(&self) -> bool {
+        let now = self.now();
+        self.members().any(|member| member.state().health.is_up(now))
     }
 
-    /// The endpoint for the next attempt, in turn; those without an address are passed over.
-    pub(super) fn pick(&self) -> Option<Place<'_>> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..self.endpoints.len()).find_map(|offset| {
-            let state = self.endpoints.get((turn + offset) % self.endpoints.len())?;
-            let peers = state.peers.load();
-            let round = turn / self.endpoints.len();
-            let peer = peers.get(round % peers.len().max(1))?;
-            Some(Place { endpoint: &state.endpoint, peer: Arc::clone(peer) })
+    /// What there is for a request that has `tried` some of the places.
+    pub(super) fn room(&self, tried: &[Arc<Member>]) -> Room {
+        let now = self.now();
+        let mut room = Room::Exhausted;
+        for member in self.members().filter(|member| !tried.iter().any(|other| other.is(member))) {
+            if member.state().health.is_up(now) {
+                return Room::Up;
+            }
+            room = Room::Down;
+        }
+        room
+    }
+
+    /// A place for the next attempt: one that is half open gets this request, else the better of two is taken; where all
+    /// are ejected, one of them all the same. `roll` is uniform over all of `u64`.
+    pub(super) fn take(self: &Arc<Self>, tried: &[Arc<Member>], streaming: bool, roll: u64) -> Option<Ticket> {
+        let now = self.now();
+        let untried = || self.members().filter(|member| !tried.iter().any(|other| other.is(member)));
+        let mut rest = untried();
+        let member = match (rest.next(), rest.next()) {
+            (Some(only), None) => only,
+            _ => better(untried().collect(), streaming, roll, now)?,
+        };
+        Some(Ticket::take(self, &member, now))
+    }
+
+    /// Takes in what a request showed of a member.
+    pub(super) fn note(&self, member: &Member, sign: Sign) {
+        let now = self.now();
+        if sign == Sign::Well {
+            member.state().health.note(sign, now, false);
+            return;
+        }
+        let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_eject = self.may_eject(member, now);
+        let down = member.state().health.note(sign, now, may_eject);
+        self.tell(member, down, now);
+    }
+
+    /// Takes in how a health check of a member ended.
+    pub(super) fn checked(&self, member: &Member, well: bool) {
+        let now = self.now();
+        let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_eject = self.may_eject(member, now);
+        let down = member.state().health.checked(well, now, may_eject);
+        self.tell(member, down, now);
+    }
+
+    fn may_eject(&self, but: &Member, now: Duration) -> bool {
+        let others = self.members().filter(|other| !other.is(but));
+        let ejected = others.filter(|other| other.state().health.is_ejected(now)).count();
+        health::may_eject_more(self.members().count(), ejected)
+    }
+
+    fn tell(&self, member: &Member, down: Option<Down>, now: Duration) {
+        let Some(down) = down else { return };
+        let (upstream, endpoint) = (&*self.built_for.name, &*member.endpoint.authority);
+        let seconds = down.until.saturating_sub(now).as_secs();
+        let reason = down.reason.as_str();
+        if down.ejected {
+            tracing::warn!(
+                event = "upstream.ejected",
+                upstream,
+                endpoint,
+                address = member.address,
+                reason,
+                seconds,
+                "endpoint ejected"
+            );
+            self.around.telemetry.metrics().upstream_ejected(upstream, endpoint);
+        } else {
+            tracing::warn!(
+                event = "upstream.down",
+                upstream,
+                endpoint,
+                address = member.address,
+                reason,
+                seconds,
+                "endpoint down; it is not ejected, since too few would be left"
+            );
+        }
+        self.publish();
+    }
+
+    /// Shows in the metrics which endpoints are up.
+    pub(super) fn publish(&self) {
+        for endpoint in self.endpoints() {
+            self.around.telemetry.metrics().upstream_up(&self.built_for.name, &endpoint.authority, endpoint.up);
+        }
+    }
+
+    /// Takes the endpoints that `next` does not have out of the metrics.
+    pub(super) fn retire(&self, next: Option<&Self>) {
+        let stays = |endpoint: &Endpoint| {
+            next.is_some_and(|next| next.endpoints.iter().any(|other| other.endpoint.authority == endpoint.authority))
+        };
+        for state in self.endpoints.iter().filter(|state| !stays(&state.endpoint)) {
+            self.around.telemetry.metrics().upstream_gone(&self.built_for.name, &state.endpoint.authority);
+        }
+    }
+
+    /// How each endpoint fares.
+    pub fn endpoints(&self) -> impl Iterator<Item = EndpointView> {
+        let now = self.now();
+        self.endpoints.iter().map(move |state| state.view(now))
+    }
+
+    /// Every place there is.
+    pub(super) fn members(&self) -> impl Iterator<Item = Arc<Member>> {
+        self.endpoints.iter().flat_map(|state| {
+            let members = state.members.load();
+            (0..members.len()).filter_map(move |at| members.get(at).cloned())
         })
-    }
-
-    /// How many different places there are to try.
-    pub(super) fn places(&self) -> usize {
-        self.endpoints.iter().map(|state| state.peers.load().len()).sum()
     }
 
     /// Looks up the names anew. A lookup that fails keeps the last addresses.
@@ -93,23 +218,70 @@ impl Pool {
     }
 }
 
-impl EndpointState {
-    fn new(endpoint: &Endpoint, upstream: &Upstream) -> Self {
-        let known = match &endpoint.address {
-            EndpointAddress::Unix(path) => {
-                let tls_name = if endpoint.tls { host_of(&endpoint.authority).to_owned() } else { String::new() };
-                path.to_str()
-                    .and_then(|path| HttpPeer::new_uds(path, endpoint.tls, tls_name).ok())
-                    .into_iter()
-                    .collect()
-            }
-            EndpointAddress::Tcp { host, port } => {
-                let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-                literal.map(|ip| tcp_peer(SocketAddr::new(ip, *port), endpoint)).into_iter().collect()
-            }
+/// The one to ask out of several.
+fn better(members: Vec<Arc<Member>>, streaming: bool, roll: u64, now: Duration) -> Option<Arc<Member>> {
+    let mut known: Vec<(u8, f64)> = Vec::with_capacity(members.len());
+    for member in &members {
+        let state = member.state();
+        let rank = match state.health.gate(now) {
+            Gate::Probe => 0,
+            Gate::Open if state.health.is_up(now) => 1,
+            Gate::Open => 2,
+            Gate::Shut => 3,
         };
-        let peers = finish(known, endpoint, upstream);
-        Self { endpoint: endpoint.clone(), peers: ArcSwap::from_pointee(peers) }
+        known.push((rank, state.load.cost(streaming, now)));
+    }
+    let best = known.iter().map(|(rank, _)| *rank).min()?;
+    let of_best = known.iter().enumerate().filter(|(_, (rank, _))| *rank == best);
+    let (places, costs): (Vec<usize>, Vec<f64>) = of_best.map(|(at, (_, cost))| (at, *cost)).unzip();
+    members.get(*places.get(balance::choose(&costs, roll)?)?).cloned()
+}
+
+impl EndpointState {
+    fn new(endpoint: &Endpoint, upstream: &Upstream, before: Option<&Self>) -> Self {
+        let known = match &endpoint.address {
+            EndpointAddress::Unix(path) => peers::unix(path, endpoint).into_iter().collect(),
+            EndpointAddress::Tcp { host, port } => match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+                Ok(ip) => vec![peers::tcp(SocketAddr::new(ip, *port), endpoint)],
+                // A name that was looked up before keeps its addresses until it is looked up again.
+                Err(_) => before
+                    .map(|before| before.addresses())
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|at| peers::tcp(*at, endpoint))
+                    .collect(),
+            },
+        };
+        let endpoint = Arc::new(endpoint.clone());
+        let before = before.map(|before| before.members.load_full()).unwrap_or_default();
+        let members = members(peers::finish(known, &endpoint, upstream), &endpoint, &before);
+        Self { endpoint, members: ArcSwap::from_pointee(members) }
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.members.load().iter().filter_map(|member| member.peer.address().as_inet().copied()).collect()
+    }
+
+    fn view(&self, now: Duration) -> EndpointView {
+        let members = self.members.load();
+        let mut view = EndpointView {
+            authority: self.endpoint.authority.clone(),
+            addresses: members.len(),
+            up: false,
+            ejected: 0,
+            reason: None,
+            in_flight: 0,
+            first_token: None,
+        };
+        for member in members.iter() {
+            let state = member.state();
+            view.up |= state.health.is_up(now);
+            view.ejected += usize::from(state.health.is_ejected(now));
+            view.reason = state.health.down().map(|down| down.reason).or(view.reason);
+            view.in_flight = view.in_flight.saturating_add(state.load.in_flight());
+            view.first_token = view.first_token.max(state.load.latency(true, now));
+        }
+        view
     }
 
     async fn resolve(&self, upstream: &Upstream) {
@@ -131,68 +303,28 @@ impl EndpointState {
         };
         found.sort_unstable();
         found.dedup();
-        let current: Vec<String> = self.peers.load().iter().map(|peer| peer.to_string()).collect();
-        let peers = finish(found.iter().map(|at| tcp_peer(*at, &self.endpoint)).collect(), &self.endpoint, upstream);
-        let fresh: Vec<String> = peers.iter().map(|peer| peer.to_string()).collect();
-        if !peers.is_empty() && fresh != current {
-            self.peers.store(Arc::new(peers));
+        let mut current = self.addresses();
+        current.sort_unstable();
+        if found.is_empty() || found == current {
+            return;
         }
+        let found = found.iter().map(|at| peers::tcp(*at, &self.endpoint)).collect();
+        let fresh = members(peers::finish(found, &self.endpoint, upstream), &self.endpoint, &self.members.load());
+        self.members.store(Arc::new(fresh));
     }
 }
 
-fn tcp_peer(address: SocketAddr, endpoint: &Endpoint) -> HttpPeer {
-    let tls_name = if endpoint.tls { host_of(&endpoint.authority).to_owned() } else { String::new() };
-    HttpPeer::new(address, endpoint.tls, tls_name)
-}
-
-/// Sets what all peers of an upstream share.
-fn finish(peers: Vec<HttpPeer>, endpoint: &Endpoint, upstream: &Upstream) -> Vec<Arc<HttpPeer>> {
-    let authorities = upstream.ca.as_deref().and_then(|path| match ca::load(path) {
-        Ok(certificates) => Some(certificates),
-        Err(error) => {
-            tracing::error!(upstream = %upstream.name, path = %path.display(), %error, "cannot read the CA file; the upstream will fail verification");
-            None
-        }
-    });
+/// One member a peer; those that were there `before` go on as they stood.
+fn members(peers: Vec<Arc<HttpPeer>>, endpoint: &Arc<Endpoint>, before: &[Arc<Member>]) -> Vec<Arc<Member>> {
+    let earlier = |peer: &HttpPeer| {
+        let address = member::address(peer);
+        before.iter().find(|member| member.address == address)
+    };
     peers
         .into_iter()
-        .map(|mut peer| {
-            peer.options.alpn = match (upstream.protocol, endpoint.tls) {
-                (UpstreamProtocol::Http2, _) => ALPN::H2,
-                (UpstreamProtocol::Auto, true) => ALPN::H2H1,
-                (UpstreamProtocol::Auto, false) | (UpstreamProtocol::Http1, _) => ALPN::H1,
-            };
-            peer.options.max_h2_streams = H2_STREAMS_MAX;
-            peer.options.idle_timeout = Some(super::state::IDLE_CONNECTION_TIMEOUT);
-            peer.options.ca.clone_from(&authorities);
-            // Connections verified by one set of authorities are never reused for another.
-            peer.group_key = ca::fingerprint(upstream.ca.as_deref());
-            Arc::new(peer)
+        .map(|peer| {
+            let before = earlier(&peer).map(|member| &**member);
+            Arc::new(Member::new(endpoint, peer, before))
         })
         .collect()
-}
-
-/// The host of `host[:port]`, without IPv6 brackets.
-fn host_of(authority: &str) -> &str {
-    if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or(rest);
-    }
-    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_are_taken_out_of_authorities() {
-        for (authority, host) in [
-            ("api.openai.com", "api.openai.com"),
-            ("localhost:8000", "localhost"),
-            ("[::1]:443", "::1"),
-            ("[::1]", "::1"),
-        ] {
-            assert_eq!(host_of(authority), host);
-        }
-    }
 }

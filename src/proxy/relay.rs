@@ -4,24 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 use tokio::time::Instant;
 
 use super::admit;
+use super::attempt::{Held, Opened};
+use super::commit::commit;
 use super::drain::DrainStage;
 use super::ending::{self, End, Over};
 use super::exchange::{Ending, Stop, Visit};
-use super::headers::{self, AnswerFraming, Incoming};
+use super::headers::AnswerFraming;
 use super::hold::{KEEP_ALIVE, Line};
-use super::open::Opened;
+use super::member::Ticket;
 use super::reject::Rejection;
 use super::route::Routed;
 use super::send::{self, Sent};
 use super::settle::Flight;
 use super::tap::Tap;
-use crate::llm::{Framing, RequestFacts};
+use crate::llm::RequestFacts;
 use crate::policy::limits::Standing;
 use crate::telemetry::record::{ErrorType, Phase};
 
@@ -43,27 +44,23 @@ pub(super) async fn pass(
     passing: &Passing<'_>,
 ) -> Ending {
     flight.bytes(passing.line.received(), 0);
-    let upstream = &passing.routed.target.upstream;
-    let slow_gap = passing.visit.settings().telemetry.slow_gap;
-    let Opened { session: mut source, peer, head, upload, early, metering } = opened;
-    let mut tap = Tap::new(passing.facts, &head, &upstream.stream, slow_gap).metered(metering);
-    let status = head.status;
-    if passing.visit.settings().telemetry.capture_content {
-        tap.capture();
-    }
+    flight.passes_on(opened.number);
+    flight.served_by(&opened.upstream, &opened.variant);
     let came = flight.now();
-    tap.asked(came.saturating_sub(flight.phases().get(Phase::UpstreamWait)));
-    let framing = match commit(session, flight, &head, early, &tap, passing).await {
-        Ok(framing) => framing,
-        Err(end) => {
-            let over = Over { source, peer, early, status };
-            return Box::pin(ending::settle(session, flight, over, tap, end, AnswerFraming::Delimited, passing)).await;
-        }
-    };
+    let committed = commit(session, flight, &opened, passing).await;
+    let Opened { session: mut source, peer, head, mut tap, held, upload, early, mut ticket, .. } = opened;
     tap.wrote(came, flight.now());
+    let status = head.status;
     drop(head);
-    let end = Relay::new(flight, &tap, upload, early, passing).run(session, &mut source, flight, &mut tap).await;
-    let over = Over { source, peer, early, status };
+    let (framing, end) = match committed {
+        Ok(framing) => {
+            let times = Times { started: opened.started, first_token_by: opened.first_token_by };
+            let relay = Relay::new(flight, &tap, upload, early, times, passing);
+            (framing, relay.run(session, &mut source, flight, &mut tap, &mut ticket, held).await)
+        }
+        Err(end) => (AnswerFraming::Delimited, end),
+    };
+    let over = Over { source, peer, early, status, ticket };
     Box::pin(ending::settle(session, flight, over, tap, end, framing, passing)).await
 }
 
@@ -78,49 +75,6 @@ pub(super) async fn fail(
     ending::fail_early(session, flight, rejection, passing).await
 }
 
-/// Sends the head. After this, status and headers are fixed.
-async fn commit(
-    session: &mut ServerSession,
-    flight: &mut Flight<'_>,
-    head: &ResponseHeader,
-    early: bool,
-    tap: &Tap,
-    passing: &Passing<'_>,
-) -> Result<AnswerFraming, End> {
-    let events = tap.speaks().is_some_and(|(_, framing)| framing == Framing::Sse);
-    if passing.line.is_committed() {
-        // The early head promised an event stream.
-        flight.status_sent(200);
-        let fits = events && head.status.is_success();
-        return if fits { Ok(early_framing(session)) } else { Err(End::Unfit) };
-    }
-    flight.enter(Phase::Proxy);
-    let incoming = Incoming {
-        visit: passing.visit,
-        client_version: session.req_header().version,
-        events,
-        phases: flight.phases(),
-        standing: &passing.standing,
-    };
-    let (head, framing) = headers::answer(head, &incoming).map_err(|_| End::Internal)?;
-    if early {
-        // The rest of the request body is in the client's way to its next request.
-        session.set_keepalive(None);
-    }
-    let status = head.status.as_u16();
-    flight.enter(Phase::ClientBlocked);
-    session.write_response_header(Box::new(head)).await.map_err(|_| End::ClientGone)?;
-    flight.status_sent(status);
-    Ok(framing)
-}
-
-fn early_framing(session: &ServerSession) -> AnswerFraming {
-    match session.req_header().version {
-        http::Version::HTTP_10 => AnswerFraming::ByClose,
-        _ => AnswerFraming::Delimited,
-    }
-}
-
 /// Where the rest of the client's body goes while the answer already flows.
 enum Upload {
     Done,
@@ -128,6 +82,12 @@ enum Upload {
     Forward(Vec<Bytes>),
     /// Nowhere: the upstream has stopped listening.
     Discard,
+}
+
+/// Times of the attempt whose answer is passed on, on the request's clock.
+struct Times {
+    started: Duration,
+    first_token_by: Option<Duration>,
 }
 
 /// The state of the loop.
@@ -143,6 +103,8 @@ struct Relay<'a> {
     /// The last token frame, or the head; moved on by the time a slow client cost.
     last_progress: Duration,
     last_write: Duration,
+    /// When the attempt began.
+    started: Duration,
 }
 
 /// What the loop woke up for.
@@ -154,7 +116,14 @@ enum Woke {
 }
 
 impl<'a> Relay<'a> {
-    fn new(flight: &Flight<'_>, tap: &Tap, upload: super::hold::Upload, early: bool, passing: &'a Passing<'a>) -> Self {
+    fn new(
+        flight: &Flight<'_>,
+        tap: &Tap,
+        upload: super::hold::Upload,
+        early: bool,
+        times: Times,
+        passing: &'a Passing<'a>,
+    ) -> Self {
         let now = flight.now();
         let limits = &passing.routed.limits;
         let llm = passing.facts.is_llm() || tap.streams();
@@ -170,11 +139,17 @@ impl<'a> Relay<'a> {
             _ if passing.line.is_body_done() => Upload::Done,
             _ => Upload::Discard,
         };
+        let first_token = tap.first_token();
+        if let Some(at) = first_token {
+            flight.first_token(at);
+        }
+        let waits = tap.streams() && first_token.is_none();
         Self {
             passing,
             upload,
+            started: times.started,
             keepalive: if tap.at_sse_boundary() { passing.routed.route.keepalive } else { Duration::ZERO },
-            first_token_by: tap.streams().then(|| now + limits.first_token),
+            first_token_by: waits.then(|| times.first_token_by.unwrap_or(now + limits.first_token)),
             stall: limits.stall(llm).filter(|_| tap.streams() || !llm),
             total: limits.total(llm),
             last_progress: now,
@@ -188,9 +163,19 @@ impl<'a> Relay<'a> {
         source: &mut HttpSession,
         flight: &mut Flight<'_>,
         tap: &mut Tap,
+        ticket: &mut Ticket,
+        held: Held,
     ) -> End {
-        let waiting = if tap.streams() { Phase::Preamble } else { Phase::Generation };
-        flight.enter(waiting);
+        flight.generated(tap.tokens());
+        let came = flight.now();
+        if let Err(end) = self.write_held(client, flight, held.chunks).await {
+            return end;
+        }
+        tap.wrote(came, flight.now());
+        if held.whole {
+            return self.write_rest(client, flight, tap, End::Complete).await;
+        }
+        flight.enter(self.waiting());
         let timer = tokio::time::sleep_until(self.next_timer(flight));
         tokio::pin!(timer);
         let cut = self.passing.visit.shared.drain.reached(DrainStage::Cut);
@@ -205,7 +190,7 @@ impl<'a> Relay<'a> {
                 () = &mut cut => Woke::Cut,
             };
             let end = match woke {
-                Woke::Read(Ok(Some(chunk))) => self.write(client, flight, tap, chunk).await.err(),
+                Woke::Read(Ok(Some(chunk))) => self.write(client, flight, tap, ticket, chunk).await.err(),
                 Woke::Read(Ok(None)) => Some(End::Complete),
                 Woke::Read(Err(_)) => Some(End::UpstreamDied),
                 Woke::Client(Ok(chunk)) => {
@@ -226,12 +211,34 @@ impl<'a> Relay<'a> {
         }
     }
 
+    /// What the time is spent on while nothing comes.
+    fn waiting(&self) -> Phase {
+        if self.first_token_by.is_some() { Phase::Preamble } else { Phase::Generation }
+    }
+
+    /// What the tap has seen already.
+    async fn write_held(
+        &mut self,
+        client: &mut ServerSession,
+        flight: &mut Flight<'_>,
+        chunks: Vec<Bytes>,
+    ) -> Result<(), End> {
+        for chunk in chunks {
+            flight.enter(Phase::ClientBlocked);
+            client.write_response_body(chunk, false).await.map_err(|error| write_error(&error))?;
+        }
+        self.last_write = flight.now();
+        self.last_progress = self.last_write;
+        Ok(())
+    }
+
     /// One chunk on its way: the tap looks at it, the client gets it.
     async fn write(
         &mut self,
         client: &mut ServerSession,
         flight: &mut Flight<'_>,
         tap: &mut Tap,
+        ticket: &mut Ticket,
         chunk: Bytes,
     ) -> Result<(), End> {
         #[cfg(test)]
@@ -241,6 +248,7 @@ impl<'a> Relay<'a> {
         let progress = tap.feed(&chunk, came);
         if progress.token && self.first_token_by.take().is_some() {
             flight.first_token(came);
+            ticket.answered(came.saturating_sub(self.started), true);
         }
         flight.progress(tap.frames(), tap.bytes);
         flight.generated(tap.tokens());
@@ -251,7 +259,7 @@ impl<'a> Relay<'a> {
         }
         let written = flight.now();
         tap.wrote(came, written);
-        flight.enter_at(if self.first_token_by.is_some() { Phase::Preamble } else { Phase::Generation }, written);
+        flight.enter_at(self.waiting(), written);
         self.last_write = written;
         // While the client did not take bytes, the upstream was not read: its silence then is not its own.
         let token = progress.token || !tap.streams();

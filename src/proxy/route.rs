@@ -8,7 +8,6 @@ use pingora::http::RequestHeader;
 use super::admit::Admitted;
 use super::caller::Caller;
 use super::evidence::Assigned;
-use super::pool::Pool;
 use super::reject::Rejection;
 use super::state::Generation;
 use crate::config::settings::{Route, Target};
@@ -20,7 +19,6 @@ use crate::telemetry::record::ErrorType;
 pub(super) struct Routed {
     pub(super) route: Arc<Route>,
     pub(super) target: Target,
-    pub(super) pool: Arc<Pool>,
     pub(super) limits: TimeLimits,
     /// Its side of the comparison, where the route has a canary.
     pub(super) assigned: Option<Assigned>,
@@ -73,10 +71,6 @@ pub(super) fn route(
         // Only where all weights are zero, which no checked route has.
         return Err(Rejection::internal());
     };
-    let Some(pool) = generation.pools.get(&*target.upstream.name) else {
-        // Built from the same settings: it cannot be missing.
-        return Err(Rejection::internal());
-    };
     let times = &route.timeouts;
     let limits = TimeLimits {
         connect: times.connect,
@@ -88,7 +82,7 @@ pub(super) fn route(
     };
     let assigned =
         rollout.map(|rollout| Assigned { rollout: Arc::clone(rollout), arm: rollout.arm(&target.name), unit });
-    Ok(Routed { route: Arc::clone(route), target: target.clone(), pool: Arc::clone(pool), limits, assigned })
+    Ok(Routed { route: Arc::clone(route), target: target.clone(), limits, assigned })
 }
 
 fn no_route(generation: &Generation, head: &RequestHeader) -> Rejection {

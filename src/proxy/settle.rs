@@ -8,6 +8,7 @@ use super::clock::Clock;
 use super::evidence::{Assigned, Witness};
 use super::reserve::Reservation;
 use super::state::{Generation, Shared};
+use super::tries::Tries;
 use crate::llm::content;
 use crate::llm::{Dialect, Reading, RequestFacts};
 use crate::telemetry::ids;
@@ -31,6 +32,9 @@ pub(super) struct Flight<'a> {
     reservation: Option<Reservation>,
     /// What the judge of its route's canary will hear.
     witness: Option<Witness>,
+    tries: Arc<Tries>,
+    /// The attempt whose answer is passed on.
+    passed_on: Option<usize>,
 }
 
 impl<'a> Flight<'a> {
@@ -61,8 +65,19 @@ impl<'a> Flight<'a> {
             limit: None,
             canary: None,
         };
-        let stopwatch = Stopwatch::start(Phase::Admit);
-        Self { shared, generation, clock, stopwatch, record: Some(record), live, reservation: None, witness: None }
+        let (tries, stopwatch) = (Tries::new(clock), Stopwatch::start(Phase::Admit));
+        Self {
+            shared,
+            generation,
+            clock,
+            stopwatch,
+            record: Some(record),
+            live,
+            reservation: None,
+            witness: None,
+            tries,
+            passed_on: None,
+        }
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -87,6 +102,17 @@ impl<'a> Flight<'a> {
     /// The attempt that began at `mark` is replaced: its time is lost.
     pub(super) fn write_off(&mut self, mark: &Phases) {
         self.stopwatch.write_off(mark, self.clock.now());
+    }
+
+    /// Where attempts write what they do.
+    pub(super) fn tries(&self) -> &Arc<Tries> {
+        &self.tries
+    }
+
+    /// The answer of this attempt is passed on: where the time went is told by it, and what came before it was lost.
+    pub(super) fn passes_on(&mut self, number: usize) {
+        self.tries.book(number, &mut self.stopwatch);
+        self.passed_on = Some(number);
     }
 
     pub(super) fn identified(&mut self, request_id: &Arc<str>, trace: TraceIds, client: ClientInfo) {
@@ -127,6 +153,9 @@ impl<'a> Flight<'a> {
 
     /// The attempt whose answer is passed on ended: books its end and what went wrong, if anything did.
     pub(super) fn last_attempt_ended(&mut self, error: Option<ErrorType>) {
+        if let Some(number) = self.passed_on {
+            return self.tries.ended(number, error);
+        }
         let now = self.now();
         self.note(|record| {
             if let Some(attempt) = record.attempts.last_mut() {
@@ -246,9 +275,35 @@ impl<'a> Flight<'a> {
     }
 }
 
+impl Flight<'_> {
+    /// Tells the canary's judge of the attempts. How the one went whose answer was passed on is told by its end.
+    fn testify(&mut self, tries: &[Attempt]) {
+        let Some(witness) = &mut self.witness else { return };
+        for (number, attempt) in tries.iter().enumerate() {
+            if self.passed_on == Some(number) {
+                witness.attempted(&Attempt { error: None, ..attempt.clone() });
+            } else if attempt.status.is_none() && attempt.error.is_none() {
+                // Broken off with the request.
+                witness.asked(attempt.started);
+            } else {
+                witness.attempted(attempt);
+            }
+        }
+    }
+}
+
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         let Some(mut record) = self.record.take() else { return };
+        if let (None, Some(last)) = (self.passed_on, self.tries.last()) {
+            self.tries.book(last, &mut self.stopwatch);
+        }
+        if self.tries.any_sent() {
+            self.asked();
+        }
+        let tries = self.tries.take();
+        self.testify(&tries);
+        record.attempts.extend(tries);
         let now = self.clock.now();
         record.phases = self.stopwatch.read(now);
         record.duration = record.phases.total();

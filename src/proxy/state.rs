@@ -8,12 +8,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use super::budget::RouteLoad;
 use super::canary::{self, Rollout};
+use super::clock::Clock;
 use super::drain::Drain;
 use super::limiter::Limiter;
-use super::pool::Pool;
+use super::pool::{Around, Pool};
 use super::remote_keys::RemoteKeys;
 use super::usage::UsageBook;
 use crate::config::Settings;
@@ -40,6 +42,9 @@ pub struct Shared {
     pub(super) streams: super::gate::Gate,
     /// Wakes who fetches the keys of tokens.
     pub(super) keys_wanted: Notify,
+    /// The number of the generation.
+    installed: watch::Sender<u64>,
+    around: Around,
     numbers: AtomicU64,
 }
 
@@ -54,6 +59,8 @@ pub struct Generation {
     pub rollouts: HashMap<Arc<str>, Arc<Rollout>>,
     /// The keys of tokens, where they are at a URL.
     pub(super) remote_keys: Option<Arc<RemoteKeys>>,
+    /// By route name.
+    pub(super) loads: HashMap<Arc<str>, Arc<RouteLoad>>,
 }
 
 impl Shared {
@@ -61,7 +68,8 @@ impl Shared {
     pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let mut options = ConnectorOptions::new(IDLE_CONNECTIONS_MAX);
         options.ca_file = None;
-        let first = Generation::build(1, settings, None);
+        let around = Around { telemetry: Arc::clone(&telemetry), clock: Clock::start() };
+        let first = Generation::build(1, settings, None, &around);
         Arc::new(Self {
             generation: ArcSwap::from_pointee(first),
             telemetry,
@@ -73,6 +81,8 @@ impl Shared {
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),
             keys_wanted: Notify::new(),
+            installed: watch::Sender::new(1),
+            around,
             numbers: AtomicU64::new(1),
         })
     }
@@ -81,8 +91,13 @@ impl Shared {
     /// not change keep their state.
     pub fn install(&self, settings: Settings) -> u64 {
         let number = self.numbers.fetch_add(1, Ordering::AcqRel) + 1;
-        let next = Generation::build(number, settings, Some(&self.generation.load()));
-        self.generation.store(Arc::new(next));
+        let previous = self.generation.load_full();
+        let next = Arc::new(Generation::build(number, settings, Some(&previous), &self.around));
+        self.generation.store(Arc::clone(&next));
+        for (name, pool) in &previous.pools {
+            pool.retire(next.pools.get(name).map(|pool| &**pool));
+        }
+        self.installed.send_replace(number);
         self.tell_new_canaries();
         self.keys_wanted.notify_one();
         number
@@ -97,12 +112,29 @@ impl Shared {
 
     /// Whether a request could be sent anywhere at all.
     pub fn any_endpoint_up(&self) -> bool {
-        self.generation.load().pools.values().any(|pool| pool.is_resolved())
+        self.generation.load().pools.values().any(|pool| pool.is_up())
+    }
+
+    /// The time that health goes by.
+    pub(super) fn now(&self) -> Duration {
+        self.around.clock.now()
+    }
+
+    /// Shows in the metrics which endpoints are up.
+    pub fn publish_health(&self) {
+        for pool in self.generation.load().pools.values() {
+            pool.publish();
+        }
+    }
+
+    /// Changes whenever a configuration is installed.
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.installed.subscribe()
     }
 }
 
 impl Generation {
-    fn build(number: u64, settings: Settings, previous: Option<&Generation>) -> Self {
+    fn build(number: u64, settings: Settings, previous: Option<&Generation>, around: &Around) -> Self {
         let pools = settings
             .upstreams
             .iter()
@@ -110,13 +142,18 @@ impl Generation {
                 let kept = previous.and_then(|old| old.pools.get(&upstream.name));
                 let pool = match kept {
                     Some(pool) if pool.serves(upstream) => Arc::clone(pool),
-                    _ => Arc::new(Pool::new(upstream)),
+                    kept => Arc::new(Pool::new(upstream, kept.map(|pool| &**pool), around.clone())),
                 };
                 (upstream.name.clone(), pool)
             })
             .collect();
-        let rollouts = canary::build(&settings, previous);
+        let loads = settings.routes.iter().map(|route| {
+            let kept = previous.and_then(|old| old.loads.get(&route.name));
+            (route.name.clone(), kept.cloned().unwrap_or_default())
+        });
+        let loads = loads.collect();
         let remote_keys = RemoteKeys::follow(&settings, previous.and_then(|old| old.remote_keys.as_ref()));
-        Self { number, settings, pools, rollouts, remote_keys }
+        let rollouts = canary::build(&settings, previous);
+        Self { number, settings, pools, loads, rollouts, remote_keys }
     }
 }

@@ -79,6 +79,28 @@ impl Tap {
         self.speaks().is_some_and(|(_, framing)| framing != Framing::Json)
     }
 
+    pub(super) fn is_sse(&self) -> bool {
+        self.speaks().is_some_and(|(_, framing)| framing == Framing::Sse)
+    }
+
+    /// When the first token passed, on the request's clock.
+    pub(super) fn first_token(&self) -> Option<Duration> {
+        self.gauge.as_ref().and_then(|gauge| gauge.reading().first_token)
+    }
+
+    /// Whether an event said that something went wrong.
+    pub(super) fn told_error(&self) -> bool {
+        self.gauge.as_ref().is_some_and(|gauge| gauge.reading().error.is_some())
+    }
+
+    /// Whether a stream that ended here without a token may be a whole answer: its dialect's end was seen, or it has none.
+    pub(super) fn may_be_whole(&self) -> bool {
+        let Some(gauge) = &self.gauge else { return true };
+        let reading = gauge.reading();
+        let ends_by_itself = matches!(gauge.dialect(), Dialect::PlainSse | Dialect::PlainText);
+        reading.normal_end || !reading.finish_reasons.is_empty() || ends_by_itself && reading.frames > 0
+    }
+
     /// Frames that passed.
     pub(super) fn frames(&self) -> u64 {
         self.gauge.as_ref().map_or(0, |gauge| gauge.reading().frames)

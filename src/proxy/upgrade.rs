@@ -12,15 +12,19 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use super::admit::RequestBody;
 use super::drain::DrainStage;
 use super::exchange::{Ending, Stop, Visit};
+use super::faults;
 use super::headers::{self, Incoming, Outgoing};
-use super::open;
+use super::member::{Member, Ticket};
 use super::reject::Rejection;
 use super::route::Routed;
 use super::settle::Flight;
+use crate::config::settings::{Failover, Target};
 use crate::llm::websocket::{FrameReader, close_frame};
+use crate::policy::failover::{Choice, Plan, Room, Stage};
+use crate::policy::health::Sign;
 use crate::policy::limits::Standing;
 use crate::telemetry::ids;
-use crate::telemetry::record::{Attempt, ErrorType, Outcome, Phase, Phases, WebSocketInfo};
+use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome, Phase, Phases, WebSocketInfo};
 
 /// "Going away" (RFC 6455, section 7.4.1).
 const GOING_AWAY: u16 = 1001;
@@ -42,7 +46,7 @@ pub(super) async fn run(
     }
     client.set_keepalive(None);
     let head = client.req_header().clone();
-    let (mut upstream, head) = tokio::select! {
+    let Shaken { mut upstream, head, ticket: _ticket } = tokio::select! {
         biased;
         answered = handshake(visit, &head, flight, routed) => answered?,
         // Nothing may come before the handshake's answer: what does is the client's going.
@@ -69,65 +73,128 @@ pub(super) async fn run(
     Ok(Ending::Dirty)
 }
 
-/// Connects, and sends the handshake on.
+/// An upstream that answered the handshake.
+struct Shaken {
+    upstream: HttpSession,
+    head: ResponseHeader,
+    /// Counts the connection at its endpoint for as long as it lasts.
+    ticket: Ticket,
+}
+
+/// Connects, and sends the handshake on. Where no connection can be made, the next endpoint or target is tried.
 async fn handshake(
     visit: &Visit<'_>,
     client: &pingora::http::RequestHeader,
     flight: &mut Flight<'_>,
     routed: &Routed,
-) -> Result<(HttpSession, ResponseHeader), Rejection> {
-    let upstream = &routed.target.upstream;
-    flight.served_by(&upstream.name, &routed.target.name);
-    let Some(place) = routed.pool.pick() else {
-        let message = format!("The name of upstream `{}` cannot be resolved. Check its url.", upstream.name);
-        return Err(Rejection::upstream(ErrorType::DnsFailed, message));
-    };
-    let span_id = ids::new_span_id();
-    let started = flight.now();
-    flight.enter(Phase::Connect);
-    let peer = http1_only(&place.peer);
-    let connect = tokio::time::timeout(routed.limits.connect, visit.shared.connector.get_http_session(&peer)).await;
-    let connected = match connect {
-        Ok(Ok((session, _))) => Ok(session),
-        Ok(Err(error)) => Err(open::connect_error(&error)),
-        Err(_) => Err(ErrorType::ConnectTimeout),
-    };
-    flight.enter(Phase::UpstreamWait);
-    let result = match connected {
-        Ok(mut session) => {
-            let outgoing = Outgoing {
-                head: client,
-                caller: &visit.caller,
-                routed,
-                endpoint: place.endpoint,
-                body: &RequestBody::None,
-                llm: None,
-                attempt_span: span_id,
-                h2: false,
-                upgrade: true,
-            };
-            let asked = tokio::time::timeout(routed.limits.first_token, ask(&mut session, &outgoing)).await;
-            match asked {
-                Ok(Ok(head)) => Ok((session, head)),
-                Ok(Err(_)) => Err(ErrorType::UpstreamReset),
-                Err(_) => Err(ErrorType::FirstTokenTimeout),
+) -> Result<Shaken, Rejection> {
+    let route = &routed.route;
+    let mut plan = Plan::new(route, &routed.target);
+    let mut tried: Vec<Arc<Member>> = Vec::new();
+    let mut failed = None;
+    loop {
+        let pool = |choice: Choice| visit.generation.pools.get(&*choice.of(route)?.upstream.name);
+        let room = |choice: Choice| pool(choice).map_or(Room::Exhausted, |pool| pool.room(&tried));
+        let goes_on = |choice: &Choice| {
+            route.failover != Failover::Never || plan.current().is_none_or(|current| current == *choice)
+        };
+        let Some(choice) = plan.next(room).filter(goes_on) else { break };
+        let Some((target, pool)) = choice.of(route).zip(pool(choice)) else { break };
+        let Some(mut ticket) = pool.take(&tried, true, ids::random()) else { break };
+        plan.ask(choice);
+        let cause = if tried.is_empty() { Cause::First } else { Cause::Failover };
+        tried.push(Arc::clone(&ticket.member));
+        flight.served_by(&target.upstream.name, &target.name);
+        let before = flight.phases();
+        match (Shake { visit, client, routed, target, member: &ticket.member, cause }).run(flight).await {
+            Ok((upstream, head)) => {
+                let status = head.status.as_u16();
+                ticket.refused(status, faults::retry_after(&head));
+                if status < 500 && status != 429 {
+                    ticket.tell(Sign::Well);
+                }
+                return Ok(Shaken { upstream, head, ticket });
+            }
+            Err((stage, error)) => {
+                failed = Some(faults::rejection(error, &target.upstream.name, &ticket.member.endpoint));
+                if stage == Stage::Sent {
+                    ticket.tell(Sign::Faulty);
+                    break;
+                }
+                ticket.tell(Sign::Unreachable);
+                flight.write_off(&before);
             }
         }
-        Err(error) => Err(error),
-    };
-    let (address, port) = open::server_address(place.endpoint);
-    flight.attempted(Attempt {
-        upstream: Arc::clone(&upstream.name),
-        address,
-        port,
-        span_id,
-        started,
-        ended: flight.now(),
-        reused_connection: false,
-        status: result.as_ref().ok().map(|(_, head)| head.status.as_u16()),
-        error: result.as_ref().err().copied(),
-    });
-    result.map_err(|error| open::rejection(error, &upstream.name, place.endpoint))
+    }
+    Err(failed.unwrap_or_else(|| {
+        let name = &routed.target.upstream.name;
+        let message = format!("The name of upstream `{name}` cannot be resolved. Check its url.");
+        Rejection::upstream(ErrorType::DnsFailed, message)
+    }))
+}
+
+/// One attempt at a handshake.
+struct Shake<'a> {
+    visit: &'a Visit<'a>,
+    client: &'a pingora::http::RequestHeader,
+    routed: &'a Routed,
+    target: &'a Target,
+    member: &'a Member,
+    cause: Cause,
+}
+
+impl Shake<'_> {
+    async fn run(&self, flight: &mut Flight<'_>) -> Result<(HttpSession, ResponseHeader), (Stage, ErrorType)> {
+        let Self { visit, client, routed, target, member, cause } = *self;
+        let span_id = ids::new_span_id();
+        let started = flight.now();
+        flight.enter(Phase::Connect);
+        let peer = http1_only(&member.peer);
+        let connect = tokio::time::timeout(routed.limits.connect, visit.shared.connector.get_http_session(&peer)).await;
+        let connected = match connect {
+            Ok(Ok((session, _))) => Ok(session),
+            Ok(Err(error)) => Err((Stage::Unsent, faults::connect_error(&error))),
+            Err(_) => Err((Stage::Unsent, ErrorType::ConnectTimeout)),
+        };
+        flight.enter(Phase::UpstreamWait);
+        let result = match connected {
+            Ok(mut session) => {
+                let outgoing = Outgoing {
+                    head: client,
+                    caller: &visit.caller,
+                    route: &routed.route,
+                    target,
+                    endpoint: &member.endpoint,
+                    body: &RequestBody::None,
+                    llm: None,
+                    attempt_span: span_id,
+                    h2: false,
+                    upgrade: true,
+                };
+                let asked = tokio::time::timeout(routed.limits.first_token, ask(&mut session, &outgoing)).await;
+                match asked {
+                    Ok(Ok(head)) => Ok((session, head)),
+                    Ok(Err(_)) => Err((Stage::Sent, ErrorType::UpstreamReset)),
+                    Err(_) => Err((Stage::Sent, ErrorType::FirstTokenTimeout)),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        let (address, port) = faults::server_address(&member.endpoint);
+        flight.attempted(Attempt {
+            upstream: Arc::clone(&target.upstream.name),
+            address,
+            port,
+            span_id,
+            started,
+            ended: flight.now(),
+            reused_connection: false,
+            status: result.as_ref().ok().map(|(_, head)| head.status.as_u16()),
+            error: result.as_ref().err().map(|(_, error)| *error),
+            cause,
+        });
+        result
+    }
 }
 
 async fn ask(session: &mut HttpSession, outgoing: &Outgoing<'_>) -> pingora::Result<ResponseHeader> {

@@ -1,5 +1,5 @@
-//! What goes on beside the requests: names are looked up again, keys fetched, configurations reloaded, limits tidied up,
-//! canaries kept.
+//! What goes on beside the requests: names are looked up again, endpoints checked, keys fetched, configurations reloaded,
+//! limits tidied up, canaries kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often limits are tidied up and what was spent is saved: a crash forgets so much.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the metrics are told which endpoints are up.
+const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs on one thread of its own.
 pub(super) struct Background {
@@ -50,14 +52,18 @@ impl Service for Background {
         let limits = keep_limits(&self.shared);
         let store = self.shared.limiter.keep_store();
         let canaries = rollouts::keep(&self.shared, &self.doors);
+        let health = self.shared.check_health();
+        let shown = show_health(&self.shared);
         let reloads = self.reloader.run(&mut self.requests, shutdown);
-        // The others never end by themselves; the reloader ends with the server.
+        // Only the reloader ends by itself, with the server.
         tokio::select! {
             () = lookups => {}
             () = keys => {}
             () = limits => {}
             () = store => {}
             () = canaries => {}
+            () = health => {}
+            () = shown => {}
             () = reloads => {}
         }
     }
@@ -87,11 +93,26 @@ async fn keep_limits(shared: &Shared) {
     }
 }
 
-async fn look_up_names(shared: &Shared) {
-    let mut again = tokio::time::interval(LOOKUP_INTERVAL);
+/// Endpoints come back by the passing of time too, which nobody tells.
+async fn show_health(shared: &Shared) {
+    let mut again = tokio::time::interval(SHOW_INTERVAL);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         again.tick().await;
+        shared.publish_health();
+    }
+}
+
+async fn look_up_names(shared: &Shared) {
+    let mut again = tokio::time::interval(LOOKUP_INTERVAL);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut installed = shared.generations();
+    loop {
+        tokio::select! {
+            _ = again.tick() => {}
+            // It may name hosts that nobody has looked up yet.
+            _ = installed.changed() => {}
+        }
         shared.resolve_all().await;
     }
 }

@@ -98,6 +98,17 @@ pub struct Attempt {
     pub reused_connection: bool,
     pub status: Option<u16>,
     pub error: Option<ErrorType>,
+    pub cause: Cause,
+}
+
+/// Why an attempt was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    First,
+    /// The one before it failed.
+    Failover,
+    /// The one before it was silent for too long; both go on.
+    Hedge,
 }
 
 /// What the gauge read of an LLM-shaped exchange.
@@ -227,6 +238,8 @@ pub enum ErrorType {
     UpstreamBodyReset,
     ErrorEvent,
     MissingEnd,
+    /// Another attempt at the same time was faster.
+    HedgeLost,
     FirstTokenTimeout,
     Stall,
     TotalTimeout,
@@ -237,7 +250,7 @@ pub enum ErrorType {
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -259,6 +272,7 @@ impl ErrorType {
         Self::UpstreamBodyReset,
         Self::ErrorEvent,
         Self::MissingEnd,
+        Self::HedgeLost,
         Self::FirstTokenTimeout,
         Self::Stall,
         Self::TotalTimeout,
@@ -292,6 +306,7 @@ impl ErrorType {
             Self::UpstreamBodyReset => "upstream_body_reset",
             Self::ErrorEvent => "error_event",
             Self::MissingEnd => "missing_end",
+            Self::HedgeLost => "hedge_lost",
             Self::FirstTokenTimeout => "first_token_timeout",
             Self::Stall => "stall",
             Self::TotalTimeout => "total_timeout",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::record::{
-    Attempt, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, TraceIds, WebSocketInfo,
+    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, TraceIds, WebSocketInfo,
 };
 use crate::llm::gaps::Gaps;
 use crate::llm::price::Cost;
@@ -57,6 +57,7 @@ pub(crate) fn attempt(upstream: &str, span_id: u64) -> Attempt {
         reused_connection: true,
         status: Some(200),
         error: None,
+        cause: Cause::First,
     }
 }
 

@@ -17,7 +17,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::json::bounded;
 use super::late::Late;
-use super::record::{Attempt, ErrorType, LlmInfo, Outcome, Record};
+use super::record::{Attempt, Cause, ErrorType, LlmInfo, Outcome, Record};
 use super::semconv as names;
 use super::span_events;
 use crate::llm::content;
@@ -202,7 +202,8 @@ impl Tree<'_> {
     fn failovers(&self) -> SpanEvents {
         let attempts = &self.record.attempts;
         let mut events = SpanEvents::default();
-        for (replaced, next) in attempts.iter().zip(attempts.iter().skip(1)) {
+        let pairs = attempts.iter().zip(attempts.iter().skip(1));
+        for (replaced, next) in pairs.filter(|(_, next)| next.cause == Cause::Failover) {
             let mut attributes = vec![
                 KeyValue::new(names::FAILOVER_FROM, Arc::clone(&replaced.upstream)),
                 KeyValue::new(names::FAILOVER_TO, Arc::clone(&next.upstream)),

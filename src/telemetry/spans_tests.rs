@@ -130,6 +130,7 @@ fn failovers_and_stalls_are_events_in_the_order_of_time() {
     let mut lost = attempt("primary", 0xa0);
     (lost.started, lost.ended, lost.status, lost.error) = (ms(1), ms(5), None, Some(ErrorType::ConnectRefused));
     record.attempts[0].started = ms(5);
+    record.attempts[0].cause = Cause::Failover;
     record.attempts.insert(0, lost);
     record.llm.as_mut().unwrap().reading.slow_gaps = vec![(ms(50), ms(90)), (ms(30), ms(25))];
     let spans = tree(&record);

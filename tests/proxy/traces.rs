@@ -21,7 +21,7 @@ fn chat_answer() -> String {
 }
 
 /// An OTLP/HTTP collector in this process.
-async fn http_collector() -> (Upstream, mpsc::Receiver<Span>) {
+pub async fn http_collector() -> (Upstream, mpsc::Receiver<Span>) {
     let (tell, spans) = mpsc::channel(256);
     let upstream = Upstream::start(move |mut conn| {
         let tell = tell.clone();
@@ -92,7 +92,7 @@ async fn tree(spans: &mut mpsc::Receiver<Span>) -> [Span; 3] {
     }
 }
 
-fn attribute(span: &Span, key: &str) -> String {
+pub fn attribute(span: &Span, key: &str) -> String {
     let found = span.attributes.iter().find(|attribute| attribute.key == key);
     let value = found.unwrap_or_else(|| panic!("{key} is missing in {:?}", span.attributes)).value.clone().unwrap();
     use opentelemetry_proto::tonic::common::v1::any_value::Value;

@@ -196,6 +196,33 @@ async fn h2_serve<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(strea
 }
 
 #[tokio::test]
+async fn a_hedged_h2_stream_that_loses_is_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap();
+    let reset = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let reset = std::future::poll_fn(|context| respond.poll_reset(context));
+        tokio::select! {
+            reason = reset => reason.unwrap(),
+            // Drives the connection.
+            _ = connection.accept() => panic!("no second request, and no end of the connection"),
+        }
+    });
+    let quick = h2_upstream(None).await;
+    let table = |name: &str, at: std::net::SocketAddr| {
+        format!("[[upstream]]\nname = \"{name}\"\nurl = \"http://{at}\"\nprotocol = \"http2\"\n")
+    };
+    let route = "[[route]]\nupstream = \"silent\"\nfallback = [{ upstream = \"quick\" }]\nhedge_after = \"50ms\"\n";
+    let proxy = Proxy::start(&format!("{}{}{route}", table("silent", silent), table("quick", quick))).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", "{\"stream\":true,\"messages\":[]}", "").await;
+    assert!(client.answer().await.text().starts_with("POST http://"));
+    assert_eq!(soon("the loser's reset", reset).await.unwrap(), h2::Reason::CANCEL);
+}
+
+#[tokio::test]
 async fn h2_upstreams_are_spoken_to_in_h2_and_trailers_pass() {
     let address = h2_upstream(None).await;
     let text = format!("[[upstream]]\nname = \"fake\"\nurl = \"http://{address}\"\nprotocol = \"http2\"\n{ROUTE}");

@@ -146,3 +146,34 @@ async fn a_client_that_leaves_during_the_handshake_frees_the_upstream() {
     soon("the upstream's end", freed.recv()).await.unwrap();
     assert_eq!(proxy.record("ws").await["outcome"], "client_cancelled");
 }
+
+#[tokio::test]
+async fn a_handshake_goes_to_where_a_connection_can_be_made() {
+    let dead = crate::support::backend::refusing().await;
+    let table =
+        |name: &str, at: std::net::SocketAddr| format!("[[upstream]]\nname = \"{name}\"\nurl = \"http://{at}\"\n");
+    let route = "[[route]]\nupstream = \"dead\"\nfallback = [{ upstream = \"well\" }]\n";
+    let upstreams = format!("{}{}", table("dead", dead), table("well", echo().await));
+    let proxy = Proxy::start(&format!("{upstreams}{route}")).await;
+    let mut socket = connect(&proxy, "ws").await;
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(soon("the echo", socket.next()).await.unwrap().unwrap(), Message::text("hello"));
+    drop(socket);
+    let record = proxy.record("ws").await;
+    assert_eq!(
+        (&record["upstream"], &record["attempts"][0]["error_type"]),
+        (&"well".into(), &"connect_refused".into())
+    );
+
+    let proxy = Proxy::start(&format!("{upstreams}{route}failover = \"never\"\n")).await;
+    let answer = proxy
+        .client()
+        .await
+        .get(
+            "/ws",
+            "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        )
+        .await;
+    assert_eq!(answer.status, 502);
+}

@@ -2,6 +2,7 @@
 
 mod browser;
 mod canary;
+mod failover;
 mod identity;
 mod limit;
 mod price;
@@ -268,6 +269,8 @@ fn is_variable_name(text: &str) -> bool {
 
 #[cfg(test)]
 pub(super) mod tests;
+#[cfg(test)]
+mod tests_failover;
 #[cfg(test)]
 mod tests_hostile;
 #[cfg(test)]

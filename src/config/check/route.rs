@@ -13,8 +13,8 @@ use super::super::problems::{hint, nearest};
 use super::super::read::Readable;
 use super::super::settings::{Glob, PathPattern, Route, Target, Timeouts, Upstream};
 use super::super::units::{At, Table};
-use super::Checker;
 use super::upstream::Declared;
+use super::{Checker, failover};
 
 /// Methods that people use; another may be meant, but one that is nearly one of these is a slip.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -94,6 +94,10 @@ impl Checker<'_> {
             methods: self.methods(file.methods.as_ref()),
             headers: self.header_conditions(&file.headers),
             models,
+            fallback: self.fallback(&file.fallback, &path, readable, upstreams),
+            failover: failover::rule(file.failover.as_ref()),
+            retries: self.retries(file.retries.as_ref().map(|table| &table.value)),
+            hedge_after: self.hedge_after(file, &targets),
             targets,
             sticky: self.sticky(file.sticky.as_ref()),
             canary,
@@ -209,7 +213,7 @@ impl Checker<'_> {
         }
     }
 
-    fn target(
+    pub(super) fn target(
         &mut self,
         table: &Table<TargetTable>,
         pattern: &PathPattern,
@@ -232,7 +236,8 @@ impl Checker<'_> {
             None => upstream.name.clone(),
         };
         let weight = file.weight.as_ref().map_or(defaults::WEIGHT, |at| at.value);
-        Some(Target { name, upstream, weight, path: file.path.as_ref().map(|at| at.value.clone()) })
+        let model = self.model(file.model.as_ref());
+        Some(Target { name, upstream, weight, path: file.path.as_ref().map(|at| at.value.clone()), model })
     }
 
     fn replacement(&mut self, at: &At<String>, pattern: &PathPattern) {
@@ -272,7 +277,7 @@ impl Checker<'_> {
         }
     }
 
-    fn find(&mut self, at: &At<String>, upstreams: &[Declared]) -> Option<Arc<Upstream>> {
+    pub(super) fn find(&mut self, at: &At<String>, upstreams: &[Declared]) -> Option<Arc<Upstream>> {
         let found =
             upstreams.iter().find(|declared| *declared.upstream.name == *at.value.trim() && !declared.is_nameless);
         if let Some(declared) = found {
@@ -314,5 +319,5 @@ impl Checker<'_> {
 }
 
 fn plain_target(upstream: Arc<Upstream>) -> Target {
-    Target { name: upstream.name.clone(), upstream, weight: defaults::WEIGHT, path: None }
+    Target { name: upstream.name.clone(), upstream, weight: defaults::WEIGHT, path: None, model: None }
 }

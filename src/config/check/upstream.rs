@@ -72,6 +72,7 @@ impl Checker<'_> {
             stream: Arc::new(
                 file.stream.as_ref().map_or_else(PlainRules::default, |stream| self.stream(&stream.value)),
             ),
+            health: file.health.as_ref().and_then(|health| self.health(health)),
             endpoints,
         };
         Declared { upstream: Arc::new(upstream), is_nameless }

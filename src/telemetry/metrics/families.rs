@@ -109,6 +109,8 @@ families! {
     failovers: Counter = "streamgauge_failovers_total" ["from", "to", "reason"];
     /// Attempts to get an answer from an upstream; the result is `ok` or what went wrong.
     attempts: Counter = "streamgauge_attempts_total" ["upstream", "result"];
+    /// Requests that were asked a second time while the first attempt was silent: the second one `won`, `lost`, or both `failed`.
+    hedges: Counter = "streamgauge_hedges_total" ["route", "result"];
     /// Requests that are being served now.
     in_flight: Gauge = "streamgauge_streams_in_flight" ["route"];
     /// Tokens that upstreams reported or, where they do not, that were counted. `input` includes `cached_input`, `output` includes `reasoning`.
@@ -137,6 +139,8 @@ families! {
     canary_decisions: Counter = "streamgauge_canary_decisions_total" ["route", "decision"];
     /// Whether an endpoint of an upstream takes requests: 1 or 0.
     upstream_up: Gauge = "streamgauge_upstream_up" ["upstream", "endpoint"];
+    /// How often an endpoint of an upstream was taken out for failing.
+    upstream_ejections: Counter = "streamgauge_upstream_ejections_total" ["upstream", "endpoint"];
     /// Configuration reloads by result: `ok`, or `rejected`, where the last good one stays.
     config_reloads: Counter = "streamgauge_config_reloads_total" ["result"];
     /// Number of the configuration that is served; the first is 1.

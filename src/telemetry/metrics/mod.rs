@@ -23,7 +23,7 @@ use self::models::Models;
 use self::series::{AnyFamily as _, Gauge};
 use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
-use super::record::{LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
+use super::record::{Cause, LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
 use super::semconv;
 
 /// The value of a label that does not apply.
@@ -31,6 +31,16 @@ const NONE: &str = "none";
 
 /// Most tokens that one answer is believed to have taken: a number out of an upstream's text must not spoil a counter.
 const TOKENS_MAX: u64 = 1 << 30;
+
+/// How asking a second upstream at the same time went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeResult {
+    /// The second one's answer was passed on.
+    Won,
+    Lost,
+    /// Neither had one.
+    Failed,
+}
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -176,9 +186,25 @@ impl Metrics {
         }
     }
 
+    /// An endpoint was taken out.
+    pub fn upstream_ejected(&self, upstream: &str, endpoint: &str) {
+        self.families.upstream_ejections.get([upstream, endpoint]).add(1);
+    }
+
+    /// A request was hedged.
+    pub fn hedged(&self, route: &str, result: HedgeResult) {
+        let result = match result {
+            HedgeResult::Won => "won",
+            HedgeResult::Lost => "lost",
+            HedgeResult::Failed => "failed",
+        };
+        self.families.hedges.get([route, result]).add(1);
+    }
+
     /// The configuration names this endpoint no more.
     pub fn upstream_gone(&self, upstream: &str, endpoint: &str) {
         self.families.upstream_up.remove([upstream, endpoint]);
+        self.families.upstream_ejections.remove([upstream, endpoint]);
     }
 
     /// Removes the series of all other routes, upstreams and variants: a reload took them away. A request that still runs
@@ -293,7 +319,8 @@ impl Metrics {
                 Some(error) => of.attempts.get([known.upstream(&attempt.upstream), error.as_str()]).add(1),
             }
         }
-        for (replaced, next) in record.attempts.iter().zip(record.attempts.iter().skip(1)) {
+        let pairs = record.attempts.iter().zip(record.attempts.iter().skip(1));
+        for (replaced, next) in pairs.filter(|(_, next)| next.cause == Cause::Failover) {
             let reason = replaced.error.map_or(NONE, |error| error.as_str());
             let (from, to) = (known.upstream(&replaced.upstream), known.upstream(&next.upstream));
             of.failovers.get([from, to, reason]).add(1);

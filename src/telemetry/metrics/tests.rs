@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 
 use super::*;
 use crate::llm::UsageSource;
-use crate::telemetry::record::{ErrorType, Outcome};
+use crate::telemetry::record::{Cause, ErrorType, Outcome};
 use crate::telemetry::samples::{attempt, chat, ms, plain, websocket};
 
 /// The sample lines of a scrape, by series. The process is left out.
@@ -118,6 +118,7 @@ fn attempts_failovers_and_gaps_are_counted() {
     let mut record = chat("gpt-4o");
     let mut lost = attempt("primary", 0xa0);
     (lost.status, lost.error) = (None, Some(ErrorType::ConnectRefused));
+    record.attempts[0].cause = Cause::Failover;
     record.attempts.insert(0, lost);
     let reading = &mut record.llm.as_mut().unwrap().reading;
     reading.slow_gaps = vec![(ms(3_000), ms(9_000)), (ms(4_000), ms(14_000))];

@@ -1,5 +1,6 @@
 //! What the tests are made of: the proxy as a process, fake upstreams on raw sockets, and raw clients.
 
+pub mod backend;
 mod client;
 mod process;
 mod redis;

@@ -92,6 +92,16 @@ impl Proxy {
         (answer.status, answer.text())
     }
 
+    /// A POST at the admin address: status and body.
+    pub async fn admin_post(&self, path: &str) -> (u16, String) {
+        let mut client = Client::connect(self.admin).await;
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", self.admin);
+        client.send(head).await;
+        let answer = client.answer().await;
+        (answer.status, answer.text())
+    }
+
     pub fn signal(&self, name: &str) {
         let done =
             std::process::Command::new("kill").args([&format!("-{name}"), &self.pid.to_string()]).status().unwrap();

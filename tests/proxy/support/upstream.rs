@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::soon;
 
@@ -24,16 +24,27 @@ impl Upstream {
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), serve)
+    }
+
+    /// As [`Upstream::start`], on a listener that was bound before.
+    pub fn on<F, Fut>(listener: TcpListener, serve: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&connections);
         let task = tokio::spawn(async move {
+            // The connections end with the listener, as when a process is killed.
+            let mut serving = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 counter.fetch_add(1, Ordering::SeqCst);
                 stream.set_nodelay(true).unwrap();
-                tokio::spawn(serve(Conn { stream, buffer: Vec::new(), gone: false }));
+                serving.spawn(serve(Conn { stream, buffer: Vec::new(), gone: false }));
+                while serving.try_join_next().is_some() {}
             }
         });
         Self { address, connections, task }

@@ -1,0 +1,275 @@
+//! `streamgauge explain`: where a request would go, and why.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::config;
+use crate::config::settings::{Endpoint, EndpointAddress, Route, Settings, Target};
+use crate::llm::RequestFacts;
+use crate::policy::routing::{self, Mismatch, RequestHead};
+
+/// A request to be explained.
+#[derive(clap::Args)]
+pub(super) struct ExplainOptions {
+    /// The config file.
+    #[arg(long, env = "STREAMGAUGE_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+    /// The path as a client sends it, with its query if it has one.
+    #[arg(long, value_name = "PATH")]
+    path: String,
+    /// Absent: POST where there is a body, else GET.
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// A request header, as `x-tier:gold`; may be given several times.
+    #[arg(long, value_name = "NAME:VALUE")]
+    header: Vec<Header>,
+    /// A JSON body.
+    #[arg(long, value_name = "JSON")]
+    body: Option<String>,
+}
+
+/// A header as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Header {
+    /// In lower case.
+    name: String,
+    value: String,
+}
+
+impl FromStr for Header {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once(':').ok_or("write the name, a colon and the value, as x-tier:gold")?;
+        Ok(Self { name: name.trim().to_ascii_lowercase(), value: value.trim().to_owned() })
+    }
+}
+
+/// What is told of the request; an `Err` says what is wrong with the file or with what was typed.
+pub(super) fn explain(options: &ExplainOptions) -> Result<String, String> {
+    let settings = config::load(&options.config).map_err(|problems| problems.to_string())?;
+    if !options.path.starts_with('/') {
+        return Err(format!("--path starts with a slash: \"/{}\"", options.path));
+    }
+    if let Some(body) = &options.body {
+        serde_json::from_str::<serde_json::Value>(body).map_err(|error| format!("--body is not JSON: {error}"))?;
+    }
+    Ok(tell(&settings, options))
+}
+
+fn tell(settings: &Settings, options: &ExplainOptions) -> String {
+    let default = if options.body.is_some() { "POST" } else { "GET" };
+    let method = options.method.as_deref().unwrap_or(default).to_ascii_uppercase();
+    let facts = RequestFacts::read(&options.path, options.body.as_deref().map(str::as_bytes));
+    let header =
+        |name: &str| options.header.iter().find(|header| header.name == name).map(|header| header.value.as_str());
+    let head = RequestHead {
+        method: &method,
+        path: options.path.split('?').next().unwrap_or_default(),
+        header: &header,
+        model: facts.model.as_deref(),
+    };
+    let mut out = String::new();
+    // Writing to a text cannot fail.
+    let _ = writeln!(out, "{method} {}{}", options.path, kind(&facts));
+    for route in &settings.routes {
+        match routing::mismatch(route, &head) {
+            Some(why) => {
+                let _ = writeln!(out, "\nroute \"{}\" does not match: {}", route.name, words(&why, &head));
+            }
+            None => {
+                describe(&mut out, route, &options.path);
+                return out;
+            }
+        }
+    }
+    let _ = writeln!(out, "\nNo route matches: the client gets 404.");
+    out
+}
+
+fn kind(facts: &RequestFacts) -> String {
+    let model = facts.model.as_ref().map_or_else(|| "no model".to_owned(), |model| format!("model \"{model}\""));
+    match facts.dialect {
+        Some(dialect) => format!("  (an LLM request: {}, {model})", dialect.as_str()),
+        None => "  (not an LLM request)".to_owned(),
+    }
+}
+
+fn words(why: &Mismatch<'_>, head: &RequestHead<'_>) -> String {
+    match why {
+        Mismatch::Path(pattern) => format!("its path is \"{pattern}\""),
+        Mismatch::Method(methods) => format!("it takes {} only", methods.join(", ")),
+        Mismatch::Header { name, wanted } => match (head.header)(name) {
+            Some(value) => format!("its header {name} is \"{wanted}\", and the request says \"{value}\""),
+            None => format!("its header {name} is \"{wanted}\", and the request has none"),
+        },
+        Mismatch::Model(globs) => {
+            let wanted: Vec<&str> = globs.iter().map(|glob| glob.source.as_str()).collect();
+            match head.model {
+                Some(model) => format!("its models are {}, and the request asks for \"{model}\"", wanted.join(", ")),
+                None => format!("its models are {}, and the request names none (give --body)", wanted.join(", ")),
+            }
+        }
+    }
+}
+
+fn describe(out: &mut String, route: &Route, path: &str) {
+    let _ = writeln!(out, "\nroute \"{}\" matches (path \"{}\")", route.name, route.path.0.source);
+    let total: u64 = route.targets.iter().map(|target| u64::from(target.weight)).sum();
+    for target in &route.targets {
+        let share = u64::from(target.weight) as f64 * 100.0 / total.max(1) as f64;
+        let _ =
+            writeln!(out, "  target    \"{}\", {share:.1} % of requests: {}", target.name, place(route, target, path));
+    }
+    // What decides between the targets (cohort) and what bounds the caller (limits) is told here.
+    for (at, target) in route.fallback.iter().enumerate() {
+        let _ = writeln!(out, "  fallback  {}. \"{}\": {}", at + 1, target.name, place(route, target, path));
+    }
+    let retries = &route.retries;
+    let _ = writeln!(
+        out,
+        "  failover  {}, at most {} attempts, budget {:.0} % of active requests",
+        route.failover.as_str(),
+        retries.attempts,
+        retries.budget * 100.0
+    );
+    if let Some(after) = route.hedge_after {
+        let _ = writeln!(out, "  hedging   after {}", time(after));
+    }
+    let times = &route.timeouts;
+    let _ = writeln!(
+        out,
+        "  timeouts  connect {}, first token {}, stall {}, total {}",
+        time(times.connect),
+        time(times.first_token),
+        time(times.stall),
+        time(times.total)
+    );
+    if !route.keepalive.is_zero() {
+        let before = if route.keepalive_before_headers { ", also before the upstream answered" } else { "" };
+        let _ = writeln!(out, "  comments  after {} of silence{before}", time(route.keepalive));
+    }
+}
+
+/// Where a target's requests go.
+fn place(route: &Route, target: &Target, path: &str) -> String {
+    let urls: Vec<String> = target
+        .upstream
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            format!("{}{}", origin(endpoint), routing::upstream_path(route, target, &endpoint.base_path, path))
+        })
+        .collect();
+    let model = target.model.as_ref().map_or_else(String::new, |model| format!(", as model \"{model}\""));
+    format!("{}{model}", urls.join(" or "))
+}
+
+fn origin(endpoint: &Endpoint) -> String {
+    match &endpoint.address {
+        EndpointAddress::Tcp { .. } => {
+            format!("{}://{}", if endpoint.tls { "https" } else { "http" }, endpoint.authority)
+        }
+        EndpointAddress::Unix(path) => format!("unix:{} ", path.display()),
+    }
+}
+
+fn time(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if duration.subsec_nanos() == 0 && seconds % 60 == 0 && seconds > 60 => format!("{}m", seconds / 60),
+        _ => format!("{duration:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"
+[[upstream]]
+name = "big"
+urls = ["http://h1:8000", "http://h2:8000/base"]
+[[upstream]]
+name = "small"
+url = "https://api.example.com"
+[[route]]
+name = "gold"
+path = "/v1/*"
+headers = { x-tier = "gold" }
+upstream = "big"
+[[route]]
+name = "models"
+path = "/v1/*"
+models = ["gpt-4o*"]
+methods = ["POST"]
+targets = [{ upstream = "big", weight = 3 }, { name = "next", upstream = "big", weight = 1, path = "/v2", model = "m2" }]
+fallback = [{ upstream = "small", model = "mini" }]
+hedge_after = "250ms"
+[[route]]
+name = "rest"
+path = "/v1/*"
+upstream = "small"
+"#;
+
+    fn told(options: &[&str]) -> Result<String, String> {
+        #[derive(clap::Parser)]
+        struct Typed {
+            #[command(flatten)]
+            options: ExplainOptions,
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.toml");
+        std::fs::write(&file, CONFIG).unwrap();
+        let typed = ["explain", "--config", file.to_str().unwrap()].into_iter().chain(options.iter().copied());
+        let typed = <Typed as clap::Parser>::try_parse_from(typed).map_err(|error| error.to_string())?;
+        explain(&typed.options)
+    }
+
+    #[test]
+    fn it_tells_where_a_request_goes_and_why() {
+        let body = r#"{"model":"gpt-4o-mini","messages":[]}"#;
+        let text = told(&["--path", "/v1/chat/completions?x=1", "--body", body]).unwrap();
+        assert_eq!(
+            text,
+            r#"POST /v1/chat/completions?x=1  (an LLM request: openai-chat, model "gpt-4o-mini")
+
+route "gold" does not match: its header x-tier is "gold", and the request has none
+
+route "models" matches (path "/v1/*")
+  target    "big", 75.0 % of requests: http://h1:8000/v1/chat/completions?x=1 or http://h2:8000/base/v1/chat/completions?x=1
+  target    "next", 25.0 % of requests: http://h1:8000/v2/chat/completions?x=1 or http://h2:8000/base/v2/chat/completions?x=1, as model "m2"
+  fallback  1. "small": https://api.example.com/v1/chat/completions?x=1, as model "mini"
+  failover  llm, at most 3 attempts, budget 20 % of active requests
+  hedging   after 250ms
+  timeouts  connect 2s, first token 60s, stall 60s, total 15m
+  comments  after 15s of silence
+"#
+        );
+    }
+
+    #[test]
+    fn it_tells_why_routes_do_not_match() {
+        let text = told(&["--path", "/v1/x", "--header", "X-Tier: silver"]).unwrap();
+        assert!(text.contains("its header x-tier is \"gold\", and the request says \"silver\""), "{text}");
+        assert!(text.contains("route \"models\" does not match: it takes POST only"), "{text}");
+        assert!(text.contains("route \"rest\" matches"), "{text}");
+        let text = told(&["--path", "/v1/x", "--method", "post"]).unwrap();
+        assert!(text.contains("its models are gpt-4o*, and the request names none (give --body)"), "{text}");
+        let text = told(&["--path", "/v2"]).unwrap();
+        assert!(
+            text.contains("its path is \"/v1/*\"") && text.ends_with("No route matches: the client gets 404.\n"),
+            "{text}"
+        );
+        let gold = told(&["--path", "/v1/x", "--header", "x-tier:gold"]).unwrap();
+        assert!(gold.contains("route \"gold\" matches"), "{gold}");
+    }
+
+    #[test]
+    fn slips_are_told() {
+        assert!(told(&["--path", "v1"]).unwrap_err().contains("--path starts with a slash"));
+        assert!(told(&["--path", "/v1", "--body", "{"]).unwrap_err().contains("--body is not JSON"));
+        assert!(told(&["--path", "/v1", "--header", "x"]).unwrap_err().contains("as x-tier:gold"));
+    }
+}

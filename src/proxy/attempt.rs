@@ -1,0 +1,375 @@
+//! One attempt at one endpoint: up to the head of its answer, and on to its first token where another could still answer
+//! in its place. Never touches the client's side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora::ErrorType as Kind;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::admit::RequestBody;
+use super::exchange::Visit;
+use super::faults::{Fault, connect_error, fault, retry_after, server_address};
+use super::headers::{self, Outgoing};
+use super::hold::Upload;
+use super::member::Ticket;
+use super::open::Asked;
+use super::send::{self, Sent};
+use super::tap::Tap;
+use super::tries::TryLog;
+use super::usage::Metering;
+use crate::config::settings::{Endpoint, Target};
+use crate::policy::failover::{self, Stage};
+use crate::policy::health::Sign;
+use crate::telemetry::ids;
+use crate::telemetry::record::{Attempt, Cause, ErrorType};
+
+/// Most bytes, and most events, of an answer that are held back for its first token. What sends more before it is of a kind
+/// that we do not know, and passes.
+const HELD_BYTES_MAX: usize = 64 * 1024;
+const HELD_FRAMES_MAX: u64 = 64;
+
+/// Makes the pools' keys for a connection that must not be a kept one.
+const FRESH: u64 = 0x5f72_6573_6801;
+
+/// An upstream's answer that may be passed on: its head, and what was held back.
+pub(super) struct Opened {
+    pub(super) session: HttpSession,
+    pub(super) peer: Arc<HttpPeer>,
+    pub(super) head: ResponseHeader,
+    /// Has seen what was held back.
+    pub(super) tap: Tap,
+    pub(super) held: Held,
+    /// The rest of a streamed body that the upstream has not got yet.
+    pub(super) upload: Upload,
+    /// The upstream answered before it had read the whole request: the connection serves nothing more.
+    pub(super) early: bool,
+    pub(super) ticket: Ticket,
+    pub(super) upstream: Arc<str>,
+    pub(super) variant: Arc<str>,
+    /// Of the attempt.
+    pub(super) number: usize,
+    pub(super) started: Duration,
+    /// When the first token must have come, on the request's clock.
+    pub(super) first_token_by: Option<Duration>,
+}
+
+/// The beginning of a body, read while it was open whether it would be passed on.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) chunks: Vec<Bytes>,
+    /// This was all of it.
+    pub(super) whole: bool,
+}
+
+/// A failed attempt.
+pub(super) struct Failed {
+    pub(super) stage: Stage,
+    /// A kept connection was closed under the request, before any byte of an answer: the upstream never saw it.
+    pub(super) raced: bool,
+    pub(super) error: ErrorType,
+    /// What the upstream said, where it said anything: it is passed on when nobody else can answer.
+    pub(super) answer: Option<Box<Opened>>,
+    pub(super) upstream: Arc<str>,
+    pub(super) endpoint: Arc<Endpoint>,
+}
+
+/// An attempt that is about to be made.
+pub(super) struct Step<'a> {
+    pub(super) target: &'a Target,
+    pub(super) ticket: Ticket,
+    pub(super) cause: Cause,
+    /// Hold the answer back until its first token, since another could still take its place.
+    pub(super) holds: bool,
+    /// Use no kept connection.
+    pub(super) fresh: bool,
+}
+
+/// One attempt under way.
+pub(super) struct Trial<'a> {
+    visit: &'a Visit<'a>,
+    asked: &'a Asked<'a>,
+    step: Step<'a>,
+    log: TryLog,
+    span_id: u64,
+    started: Duration,
+}
+
+/// The head of an answer, and how it was come by.
+struct Answer {
+    session: HttpSession,
+    head: ResponseHeader,
+    early: bool,
+    first_token_by: Option<Duration>,
+}
+
+impl<'a> Trial<'a> {
+    pub(super) fn new(visit: &'a Visit<'a>, asked: &'a Asked<'a>, step: Step<'a>) -> Self {
+        let span_id = ids::new_span_id();
+        let started = asked.clock.now();
+        let (address, port) = server_address(&step.ticket.member.endpoint);
+        let log = asked.tries.begin(Attempt {
+            upstream: Arc::clone(&step.target.upstream.name),
+            address,
+            port,
+            span_id,
+            started,
+            ended: started,
+            reused_connection: false,
+            status: None,
+            error: None,
+            cause: step.cause,
+        });
+        Self { visit, asked, step, log, span_id, started }
+    }
+
+    /// Which attempt this is.
+    pub(super) fn number(&self) -> usize {
+        self.log.number
+    }
+
+    /// Asks. Dropping the future before its end breaks the attempt off, and frees the upstream.
+    pub(super) async fn run(mut self, upload: &mut Upload) -> Result<Box<Opened>, Box<Failed>> {
+        match self.ask(upload).await {
+            Ok((answer, metering)) => self.judge(answer, metering).await,
+            Err(fault) => {
+                let sign = if fault.stage == Stage::Unsent { Sign::Unreachable } else { Sign::Faulty };
+                // A kept connection that was closed, or the whole request's time being over, says nothing of the endpoint.
+                if !fault.raced && fault.error != ErrorType::TotalTimeout {
+                    self.step.ticket.tell(sign);
+                }
+                Err(self.failed(fault, None))
+            }
+        }
+    }
+
+    /// Asks, with the wish for usage where it is to be made; a request that is refused for that goes out as it came.
+    async fn ask(&self, upload: &mut Upload) -> Result<(Answer, Metering), Fault> {
+        let (upstream, admitted) = (&self.step.target.upstream, self.asked.admitted);
+        let own = self.asked.body_for(self.step.target);
+        let (mut metering, body) = Metering::begin(&self.visit.shared.usage, upstream, admitted, own.clone());
+        let mut answer = self.exchange(upload, &body).await?;
+        if metering.may_be_refused(answer.head.status.as_u16()) {
+            answer.session.shutdown().await;
+            answer = self.exchange(upload, &own).await?;
+            metering.was_refused(answer.head.status.as_u16());
+        }
+        metering.answered(&mut answer.head);
+        Ok((answer, metering))
+    }
+
+    /// Whether the answer is one to pass on, as far as can be told; reads on to its first token where that is asked for.
+    async fn judge(mut self, answer: Answer, metering: Metering) -> Result<Box<Opened>, Box<Failed>> {
+        let status = answer.head.status.as_u16();
+        self.log.answered(status);
+        self.step.ticket.refused(status, retry_after(&answer.head));
+        let mut opened = self.opened(answer, metering);
+        let fault = if failover::is_replaceable_status(status) {
+            Some(ErrorType::UpstreamStatus)
+        } else if self.step.holds && opened.head.status.is_success() && opened.tap.streams() {
+            self.hold(&mut opened).await.err()
+        } else {
+            None
+        };
+        match fault {
+            None => {
+                self.log.opened();
+                self.settle(&mut opened);
+                Ok(opened)
+            }
+            Some(error) => {
+                if !matches!(error, ErrorType::UpstreamStatus | ErrorType::TotalTimeout) {
+                    opened.ticket.tell(Sign::Faulty);
+                }
+                // What broke off cannot be passed on as an answer.
+                let speaks = matches!(error, ErrorType::UpstreamStatus | ErrorType::ErrorEvent);
+                Err(self.failed(Fault { stage: Stage::Sent, raced: false, error }, speaks.then_some(opened)))
+            }
+        }
+    }
+
+    /// Tells the endpoint how fast it was, where that is known by now.
+    fn settle(&self, opened: &mut Opened) {
+        if !opened.head.status.is_success() {
+            // A 4xx is the client's fault, and a sign of life.
+            opened.ticket.tell(Sign::Well);
+        } else if !opened.tap.streams() {
+            opened.ticket.answered(self.asked.clock.now().saturating_sub(self.started), false);
+        } else if let Some(at) = opened.tap.first_token() {
+            opened.ticket.answered(at.saturating_sub(self.started), true);
+        }
+    }
+
+    /// Reads until the first token, or until it is clear that none will come.
+    async fn hold(&self, opened: &mut Opened) -> Result<(), ErrorType> {
+        let clock = self.asked.clock;
+        let total = self.asked.routed.limits.total(true);
+        let by = [opened.first_token_by, total].into_iter().flatten().min().unwrap_or(Duration::MAX);
+        let mut bytes = 0;
+        while opened.tap.streams() && bytes <= HELD_BYTES_MAX && opened.tap.frames() <= HELD_FRAMES_MAX {
+            let read = tokio::time::timeout_at(clock.instant(by), opened.session.read_response_body()).await;
+            let chunk = match read {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) if opened.tap.may_be_whole() => {
+                    opened.held.whole = true;
+                    return Ok(());
+                }
+                Ok(Ok(None)) => return Err(ErrorType::MissingEnd),
+                Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
+                Err(_) if total.is_some_and(|total| by >= total) => return Err(ErrorType::TotalTimeout),
+                Err(_) => return Err(ErrorType::FirstTokenTimeout),
+            };
+            bytes += chunk.len();
+            let progress = opened.tap.feed(&chunk, clock.now());
+            opened.held.chunks.extend(opened.tap.let_through(chunk));
+            if progress.token {
+                return Ok(());
+            }
+            if opened.tap.told_error() {
+                return Err(ErrorType::ErrorEvent);
+            }
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, answer: Answer, metering: Metering) -> Box<Opened> {
+        let upstream = &self.step.target.upstream;
+        let slow_gap = self.visit.settings().telemetry.slow_gap;
+        let facts = &self.asked.admitted.facts;
+        let mut tap = Tap::new(facts, &answer.head, &upstream.stream, slow_gap).metered(metering);
+        if self.visit.settings().telemetry.capture_content {
+            tap.capture();
+        }
+        tap.asked(self.started);
+        Box::new(Opened {
+            session: answer.session,
+            peer: Arc::clone(&self.step.ticket.member.peer),
+            head: answer.head,
+            tap,
+            held: Held::default(),
+            upload: None,
+            early: answer.early,
+            ticket: self.step.ticket.hand_on(),
+            upstream: Arc::clone(&upstream.name),
+            variant: Arc::clone(&self.step.target.name),
+            number: self.log.number,
+            started: self.started,
+            first_token_by: answer.first_token_by,
+        })
+    }
+
+    fn failed(self, fault: Fault, answer: Option<Box<Opened>>) -> Box<Failed> {
+        self.log.failed(fault.error);
+        Box::new(Failed {
+            stage: fault.stage,
+            raced: fault.raced,
+            error: fault.error,
+            answer,
+            upstream: Arc::clone(&self.step.target.upstream.name),
+            endpoint: Arc::clone(&self.step.ticket.member.endpoint),
+        })
+    }
+
+    async fn exchange(&self, upload: &mut Upload, body: &RequestBody) -> Result<Answer, Fault> {
+        let (mut session, reused) = self.connect().await?;
+        self.log.connected(reused);
+        let fail = |error: &pingora::Error| fault(error, reused);
+        let head = self.request_head(&session, body).map_err(|error| fail(&error))?;
+        session.write_request_header(head).await.map_err(|error| fail(&error))?;
+        let sent = self.send_body(&mut session, body, upload).await;
+        // A failed write may have an answer behind it: only when there is none, the write's error counts.
+        let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
+        let first_token_by = self.first_token_by();
+        let total = self.asked.routed.limits.total(self.asked.is_llm());
+        let by = [first_token_by, total].into_iter().flatten().min().unwrap_or(Duration::MAX);
+        let read = tokio::time::timeout_at(self.asked.clock.instant(by), self.read_head(&mut session)).await;
+        match (read, sent) {
+            (Ok(Ok(head)), _) => Ok(Answer { session, head, early, first_token_by }),
+            (Ok(Err(_)), Err(error)) | (Ok(Err(error)), Ok(_)) => Err(fail(&error)),
+            (Err(_), _) => {
+                session.shutdown().await;
+                let is_total = total.is_some_and(|total| by >= total);
+                let error = if is_total { ErrorType::TotalTimeout } else { ErrorType::FirstTokenTimeout };
+                Err(Fault { stage: Stage::Sent, raced: false, error })
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(HttpSession, bool), Fault> {
+        let unsent = |error| Fault { stage: Stage::Unsent, raced: false, error };
+        let peer = &self.step.ticket.member.peer;
+        let connector = &self.visit.shared.connector;
+        let connect = async {
+            if self.step.fresh {
+                let mut fresh = HttpPeer::clone(peer);
+                fresh.group_key ^= FRESH;
+                connector.get_http_session(&fresh).await
+            } else {
+                connector.get_http_session(&**peer).await
+            }
+        };
+        match tokio::time::timeout(self.asked.routed.limits.connect, connect).await {
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(error)) => Err(unsent(connect_error(&error))),
+            Err(_) => Err(unsent(ErrorType::ConnectTimeout)),
+        }
+    }
+
+    fn request_head(&self, session: &HttpSession, body: &RequestBody) -> pingora::Result<Box<RequestHeader>> {
+        headers::request(&Outgoing {
+            head: self.asked.head,
+            caller: &self.visit.caller,
+            route: &self.asked.routed.route,
+            target: self.step.target,
+            endpoint: &self.step.ticket.member.endpoint,
+            body,
+            llm: self.asked.admitted.facts.dialect,
+            attempt_span: self.span_id,
+            h2: session.as_http2().is_some(),
+            upgrade: false,
+        })
+    }
+
+    async fn send_body(
+        &self,
+        session: &mut HttpSession,
+        body: &RequestBody,
+        upload: &mut Upload,
+    ) -> pingora::Result<Sent> {
+        let patience = self.visit.settings().server.body_timeout;
+        match (body, upload) {
+            (RequestBody::Buffered(body), _) => send::buffered(session, body, patience).await,
+            (RequestBody::Streamed { .. }, Some(chunks)) => send::streamed(session, chunks, patience).await,
+            (RequestBody::None | RequestBody::Streamed { .. }, _) => {
+                session.finish_request_body().await?;
+                Ok(Sent::Whole)
+            }
+        }
+    }
+
+    /// Reads up to the final head; interim ones go to the client's side.
+    async fn read_head(&self, session: &mut HttpSession) -> pingora::Result<ResponseHeader> {
+        loop {
+            session.read_response_header().await?;
+            let Some(head) = session.response_header() else {
+                return Err(pingora::Error::explain(Kind::InvalidHTTPHeader, "no response header"));
+            };
+            match head.status.as_u16() {
+                // We answered `Expect` ourselves.
+                100 => {}
+                101 => return Err(pingora::Error::explain(Kind::InvalidHTTPHeader, "101 without an upgrade")),
+                102..=199 => self.asked.line.interim.put(head.clone()),
+                _ => return Ok(head.clone()),
+            }
+        }
+    }
+
+    /// An answer in one piece has no first token to wait for.
+    fn first_token_by(&self) -> Option<Duration> {
+        let whole = self.asked.admitted.facts.answers_whole();
+        (!whole).then(|| self.asked.clock.now() + self.asked.routed.limits.first_token)
+    }
+}

@@ -1,0 +1,51 @@
+//! Sends the head of an answer to the client.
+
+use pingora::protocols::http::ServerSession;
+
+use super::attempt::Opened;
+use super::ending::End;
+use super::headers::{self, AnswerFraming, Incoming};
+use super::relay::Passing;
+use super::settle::Flight;
+use crate::telemetry::record::Phase;
+
+/// Sends the head. After this, status and headers are fixed.
+pub(super) async fn commit(
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    opened: &Opened,
+    passing: &Passing<'_>,
+) -> Result<AnswerFraming, End> {
+    let events = opened.tap.is_sse();
+    if passing.line.is_committed() {
+        // The early head promised an event stream.
+        flight.status_sent(200);
+        let fits = events && opened.head.status.is_success();
+        return if fits { Ok(early_framing(session)) } else { Err(End::Unfit) };
+    }
+    flight.enter(Phase::Proxy);
+    let incoming = Incoming {
+        visit: passing.visit,
+        client_version: session.req_header().version,
+        events,
+        phases: flight.phases(),
+        standing: &passing.standing,
+    };
+    let (head, framing) = headers::answer(&opened.head, &incoming).map_err(|_| End::Internal)?;
+    if opened.early {
+        // The rest of the request body is in the client's way to its next request.
+        session.set_keepalive(None);
+    }
+    let status = head.status.as_u16();
+    flight.enter(Phase::ClientBlocked);
+    session.write_response_header(Box::new(head)).await.map_err(|_| End::ClientGone)?;
+    flight.status_sent(status);
+    Ok(framing)
+}
+
+fn early_framing(session: &ServerSession) -> AnswerFraming {
+    match session.req_header().version {
+        http::Version::HTTP_10 => AnswerFraming::ByClose,
+        _ => AnswerFraming::Delimited,
+    }
+}

@@ -1,0 +1,147 @@
+//! What was tried for one request: each attempt with its times, whether it won, failed, was outrun or broke off with the
+//! request. Attempts write it, several at once where a request is hedged; the flight reads it at the end.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::clock::Clock;
+use crate::telemetry::record::{Attempt, ErrorType, Phase, Stopwatch};
+
+/// The attempts of one request, in the order of their beginning.
+pub(super) struct Tries {
+    clock: Clock,
+    log: Mutex<Vec<Try>>,
+}
+
+struct Try {
+    attempt: Attempt,
+    /// When the phases after [`Phase::Connect`] began.
+    waiting: Option<Duration>,
+    preamble: Option<Duration>,
+    over: bool,
+}
+
+/// Writes one attempt's part. Dropped without a word, the attempt broke off.
+pub(super) struct TryLog {
+    tries: Arc<Tries>,
+    pub(super) number: usize,
+}
+
+impl Tries {
+    pub(super) fn new(clock: Clock) -> Arc<Self> {
+        Arc::new(Self { clock, log: Mutex::default() })
+    }
+
+    pub(super) fn begin(self: &Arc<Self>, attempt: Attempt) -> TryLog {
+        let mut log = self.log();
+        log.push(Try { attempt, waiting: None, preamble: None, over: false });
+        TryLog { tries: Arc::clone(self), number: log.len() - 1 }
+    }
+
+    /// The attempt that broke off lost against another.
+    pub(super) fn outrun(&self, number: usize) {
+        if let Some(entry) = self.log().get_mut(number) {
+            entry.attempt.error = Some(ErrorType::HedgeLost);
+        }
+    }
+
+    /// The attempt whose answer is passed on ended now; `error` is what went wrong with it, if anything did.
+    pub(super) fn ended(&self, number: usize, error: Option<ErrorType>) {
+        let now = self.clock.now();
+        if let Some(entry) = self.log().get_mut(number) {
+            entry.attempt.ended = now;
+            entry.attempt.error = entry.attempt.error.or(error);
+        }
+    }
+
+    /// Books where the time went: what came before the attempt `number`, and between its failure and the end, was lost.
+    pub(super) fn book(&self, number: usize, stopwatch: &mut Stopwatch) {
+        let log = self.log();
+        let (Some(first), Some(passed_on)) = (log.first(), log.get(number)) else { return };
+        if number > 0 {
+            stopwatch.enter(Phase::FailedAttempts, first.attempt.started);
+        }
+        stopwatch.enter(Phase::Connect, passed_on.attempt.started);
+        for (phase, at) in [(Phase::UpstreamWait, passed_on.waiting), (Phase::Preamble, passed_on.preamble)] {
+            if let Some(at) = at {
+                stopwatch.enter(phase, at);
+            }
+        }
+        if let Some(next) = log.get(number + 1) {
+            stopwatch.enter(Phase::FailedAttempts, next.attempt.started.max(passed_on.attempt.started));
+        }
+    }
+
+    /// The number of the last one begun.
+    pub(super) fn last(&self) -> Option<usize> {
+        self.log().len().checked_sub(1)
+    }
+
+    /// Whether any upstream got a byte of the request.
+    pub(super) fn any_sent(&self) -> bool {
+        self.log().iter().any(|entry| entry.waiting.is_some())
+    }
+
+    pub(super) fn take(&self) -> Vec<Attempt> {
+        std::mem::take(&mut *self.log()).into_iter().map(|entry| entry.attempt).collect()
+    }
+
+    fn log(&self) -> MutexGuard<'_, Vec<Try>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TryLog {
+    /// The connection stands.
+    pub(super) fn connected(&self, reused: bool) {
+        let now = self.tries.clock.now();
+        self.note(|entry| {
+            entry.waiting = Some(now);
+            entry.attempt.reused_connection = reused;
+        });
+    }
+
+    /// The answer's head came.
+    pub(super) fn answered(&self, status: u16) {
+        let now = self.tries.clock.now();
+        self.note(|entry| {
+            entry.preamble = Some(now);
+            entry.attempt.status = Some(status);
+        });
+    }
+
+    pub(super) fn failed(&self, error: ErrorType) {
+        let now = self.tries.clock.now();
+        self.note(|entry| {
+            entry.over = true;
+            entry.attempt.ended = now;
+            entry.attempt.error = Some(error);
+        });
+    }
+
+    /// The attempt's answer may be passed on: its end is told by [`Tries::ended`].
+    pub(super) fn opened(&self) {
+        let now = self.tries.clock.now();
+        self.note(|entry| {
+            entry.over = true;
+            entry.attempt.ended = now;
+        });
+    }
+
+    fn note(&self, write: impl FnOnce(&mut Try)) {
+        if let Some(entry) = self.tries.log().get_mut(self.number) {
+            write(entry);
+        }
+    }
+}
+
+impl Drop for TryLog {
+    fn drop(&mut self) {
+        let now = self.tries.clock.now();
+        self.note(|entry| {
+            if !entry.over {
+                entry.attempt.ended = now;
+            }
+        });
+    }
+}
