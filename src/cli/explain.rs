@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::explain_limits;
 use crate::config;
+use crate::config::canary::Sticky;
 use crate::config::settings::{Endpoint, EndpointAddress, Route, Settings, Target};
 use crate::llm::RequestFacts;
 use crate::policy::routing::{self, Mismatch, RequestHead};
@@ -81,6 +83,7 @@ fn tell(settings: &Settings, options: &ExplainOptions) -> String {
             }
             None => {
                 describe(&mut out, route, &options.path);
+                explain_limits::tell(&mut out, settings, route, &facts, options.body.as_deref());
                 return out;
             }
         }
@@ -115,6 +118,14 @@ fn words(why: &Mismatch<'_>, head: &RequestHead<'_>) -> String {
     }
 }
 
+fn cohort(sticky: Sticky) -> &'static str {
+    match sticky {
+        Sticky::User => "a user (else an address) stays with its target",
+        Sticky::Address => "an address stays with its target",
+        Sticky::None => "each request by chance",
+    }
+}
+
 fn describe(out: &mut String, route: &Route, path: &str) {
     let _ = writeln!(out, "\nroute \"{}\" matches (path \"{}\")", route.name, route.path.0.source);
     let total: u64 = route.targets.iter().map(|target| u64::from(target.weight)).sum();
@@ -123,7 +134,7 @@ fn describe(out: &mut String, route: &Route, path: &str) {
         let _ =
             writeln!(out, "  target    \"{}\", {share:.1} % of requests: {}", target.name, place(route, target, path));
     }
-    // What decides between the targets (cohort) and what bounds the caller (limits) is told here.
+    let _ = writeln!(out, "  cohort    {}", cohort(route.sticky));
     for (at, target) in route.fallback.iter().enumerate() {
         let _ = writeln!(out, "  fallback  {}. \"{}\": {}", at + 1, target.name, place(route, target, path));
     }

@@ -108,6 +108,12 @@ impl Limit {
         self.cost_per_day.is_some() || self.cost_per_month.is_some()
     }
 
+    /// Its tokens; of a limit of cost alone nothing but the request bounds the answer.
+    pub fn token_limit(&self) -> TokenLimit {
+        const BOUNDLESS: TokenLimit = TokenLimit { per_minute: 1, burst: u64::MAX, debt: 0, output_cap: None };
+        self.tokens.unwrap_or(BOUNDLESS)
+    }
+
     /// Whether the tokens of a request matter to it, as such or for what they cost.
     pub fn counts_tokens(&self) -> bool {
         self.tokens.is_some() || self.has_budget()

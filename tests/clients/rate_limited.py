@@ -8,18 +8,19 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import anthropic
 import openai
 
 
-
-def start(command, wanted, **streams):
-    """Starts a program; it and the first word that `wanted` finds in its lines."""
-    process = subprocess.Popen(command, text=True, **streams)
-    for line in process.stdout or process.stderr:
+def start(command, wanted):
+    """Starts a program; it and what `wanted` finds in one of its lines. Its other lines are read away."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
         if found := wanted(line):
+            threading.Thread(target=lambda: [None for _ in process.stdout], daemon=True).start()
             return process, found
     raise SystemExit(f"{command} ended before it listened")
 
@@ -57,7 +58,7 @@ def main(binary):
     processes = []
     with tempfile.TemporaryDirectory() as work:
         try:
-            backend, backend_url = start([binary, "demo", "--listen", "127.0.0.1:0"], url_in, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            backend, backend_url = start([binary, "demo", "--listen", "127.0.0.1:0"], url_in)
             processes.append(backend)
             config = pathlib.Path(work) / "streamgauge.toml"
             config.write_text(f"""
@@ -77,9 +78,7 @@ burst = 400
 [[route]]
 limits = ["slow"]
 """)
-            proxy, url = start(
-                [binary, "run", "--log", "json", "--config", str(config)], proxy_url, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
+            proxy, url = start([binary, "run", "--log", "json", "--config", str(config)], proxy_url)
             processes.append(proxy)
             messages = [{"role": "user", "content": "hello"}]
             ai = openai.OpenAI(base_url=f"{url}/v1", api_key="unused")

@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use self::pending::{Entry, Report};
 use self::shared::{Answer, Away, SharedStore};
 use crate::config::Settings;
-use crate::config::limits::{Limit, LimitStore, OnStoreFailure, TokenLimit};
+use crate::config::limits::{Limit, LimitStore, OnStoreFailure};
 use crate::policy::limits::{
     Cells, Claim, Denial, Estimate, HolderView, Learned, Reason, Request, Saved, Standing, Totals, Used,
 };
@@ -113,12 +113,10 @@ impl Limiter {
 
     /// What a request may take of a limit.
     pub(super) fn estimate(&self, request: &Request<'_>, limit: &Limit) -> Option<Estimate> {
-        /// For limits of cost alone: nothing but the request bounds the answer.
-        const BOUNDLESS: TokenLimit = TokenLimit { per_minute: 1, burst: u64::MAX, debt: 0, output_cap: None };
         if !limit.counts_tokens() {
             return None;
         }
-        Some(self.learned().estimate(request, limit.tokens.as_ref().unwrap_or(&BOUNDLESS)))
+        Some(self.learned().estimate(request, &limit.token_limit()))
     }
 
     /// An answer told what it took.

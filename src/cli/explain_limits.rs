@@ -1,0 +1,118 @@
+//! The part of `streamgauge explain` about limits: which a request meets, what it would hold of each, and why.
+
+use std::fmt::Write as _;
+
+use crate::config::limits::{Limit, OnExhausted};
+use crate::config::settings::{Route, Settings};
+use crate::llm::RequestFacts;
+use crate::llm::count::count_prompt;
+use crate::policy::limits::{Estimate, Learned, OutputBasis, PromptBasis, Request};
+
+/// Tells of each limit of `route`. Nothing is learned yet in this process, so a running proxy may hold less.
+pub(super) fn tell(out: &mut String, settings: &Settings, route: &Route, facts: &RequestFacts, body: Option<&str>) {
+    if route.limits.is_empty() {
+        let _ = writeln!(out, "  limits    none");
+    }
+    for limit in &route.limits {
+        let _ = writeln!(out, "  limit     \"{}\", {}: {}", limit.name, who(limit), caps(limit).join(", "));
+        if !limit.counts_tokens() {
+            continue;
+        }
+        if !facts.is_llm() {
+            let _ = writeln!(out, "            holds no tokens: this is not an LLM request");
+            continue;
+        }
+        let estimate = estimate(limit, facts, body);
+        let _ = writeln!(out, "            holds {}", words(&estimate));
+        let _ = writeln!(out, "            {}", fits(limit, &estimate));
+        cost(out, settings, limit, facts, &estimate);
+    }
+}
+
+fn estimate(limit: &Limit, facts: &RequestFacts, body: Option<&str>) -> Estimate {
+    let model = facts.model.as_deref();
+    let body = body.unwrap_or_default();
+    let counted = facts.dialect.and_then(|dialect| count_prompt(dialect, model, body.as_bytes()));
+    let request = Request {
+        model,
+        holder: "",
+        body_bytes: body.len() as u64,
+        counted: counted.map(|count| count.tokens),
+        max_tokens: facts.max_tokens,
+    };
+    Learned::default().estimate(&request, &limit.token_limit())
+}
+
+fn words(estimate: &Estimate) -> String {
+    let prompt = match estimate.prompt_basis {
+        PromptBasis::Counted => "counted",
+        PromptBasis::Learned | PromptBasis::Usual => "from the body's size, too large to count",
+    };
+    let output = match estimate.output_basis {
+        OutputBasis::MaxTokens => "as the request's max_tokens says",
+        OutputBasis::OutputCap => "the limit's output_cap",
+        OutputBasis::Learned => "as this user's last answers took",
+        OutputBasis::ColdStart => "a guess: without max_tokens, until this user's answers from this model are known",
+    };
+    let (total, of_prompt, of_output) = (estimate.total(), estimate.prompt, estimate.output);
+    format!("{total} tokens: {of_prompt} for the prompt ({prompt}) and {of_output} for the answer ({output})")
+}
+
+fn fits(limit: &Limit, estimate: &Estimate) -> String {
+    let Some(tokens) = &limit.tokens else { return "and counts what it costs".to_owned() };
+    let most = tokens.burst.saturating_add(tokens.debt);
+    match estimate.total() {
+        asked if asked > most => format!("which can never fit: 413, for burst and debt are {most} together"),
+        asked if asked > tokens.burst => {
+            format!(
+                "which is more than the burst of {}: it passes when nothing else is taken, and goes into debt",
+                tokens.burst
+            )
+        }
+        _ => format!("which fits while so much of the burst of {} is free", tokens.burst),
+    }
+}
+
+fn cost(out: &mut String, settings: &Settings, limit: &Limit, facts: &RequestFacts, estimate: &Estimate) {
+    if !limit.has_budget() {
+        return;
+    }
+    let usage = crate::llm::Usage {
+        input: Some(estimate.prompt),
+        output: Some(estimate.output),
+        ..crate::llm::Usage::default()
+    };
+    let _ = match settings.prices.cost([facts.model.as_deref()], &usage) {
+        Some(cost) => writeln!(out, "            may cost {:.6} US dollars", cost.dollars()),
+        None => writeln!(out, "            costs nothing that is known: no [[price]] covers its model"),
+    };
+}
+
+fn who(limit: &Limit) -> String {
+    use crate::config::limits::LimitKey;
+    match limit.key {
+        LimitKey::User => "for each user (else each address)".to_owned(),
+        LimitKey::Team => "for each team (else each address)".to_owned(),
+        LimitKey::Key => "for each API key (else each address)".to_owned(),
+        LimitKey::Ip => "for each address".to_owned(),
+        LimitKey::Route => "for the whole route".to_owned(),
+        LimitKey::Global => "for everybody together".to_owned(),
+    }
+}
+
+fn caps(limit: &Limit) -> Vec<String> {
+    let mut caps = Vec::new();
+    if let Some(tokens) = &limit.tokens {
+        let after = match limit.on_exhausted {
+            OnExhausted::Finish => "",
+            OnExhausted::Cut => " (streams are cut)",
+        };
+        caps.push(format!("{} tokens a minute{after}", tokens.per_minute));
+    }
+    caps.extend(limit.requests_per_minute.map(|most| format!("{most} requests a minute")));
+    caps.extend(limit.concurrent.map(|most| format!("{most} at one time")));
+    let dollars = |nano: u64| nano as f64 / 1e9;
+    caps.extend(limit.cost_per_day.map(|most| format!("{} US dollars in 24 hours", dollars(most))));
+    caps.extend(limit.cost_per_month.map(|most| format!("{} US dollars in 30 days", dollars(most))));
+    caps
+}
