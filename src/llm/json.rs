@@ -205,7 +205,8 @@ impl<'de> Loose<'de> for Fault {
         while let Some(key) = fields.next_key::<Word<'_>>()? {
             any = true;
             match key.0.as_deref() {
-                Some("type") => kind = fields.next_value()?,
+                // `status` is Gemini's word.
+                Some("type" | "status") if kind.filled().is_none() => kind = fields.next_value()?,
                 Some("message" | "detail") => message = fields.next_value()?,
                 _ => drop(fields.next_value::<IgnoredAny>()?),
             }

@@ -20,6 +20,7 @@ pub mod request;
 pub mod splice;
 pub mod sse;
 pub mod usage;
+pub mod values;
 mod walk;
 pub mod websocket;
 

@@ -71,6 +71,7 @@ pub(crate) fn chat(model: &str) -> Record {
         max_tokens: Some(256),
         temperature: Some(0.7),
         top_p: Some(0.9),
+        ..RequestFacts::default()
     };
     let mut gaps = Gaps::default();
     (0..7).for_each(|_| gaps.note(ms(10)));

@@ -2,14 +2,18 @@
 //! line of its own after a 200.
 
 use serde::Deserialize;
+use serde_json::json;
 
-use super::{Produced, Reader};
+use super::{Closing, Produced, Reader};
 use crate::llm::json::{Fault, Filled, Flag, Maybe, Number, Word, read_object};
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
 
 #[derive(Debug, Default)]
-pub(super) struct Ollama;
+pub(super) struct Ollama {
+    /// Lines have a `response`, as those of `/api/generate`.
+    generates: bool,
+}
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -51,7 +55,22 @@ impl Reader for Ollama {
             reading.note_finish_reason(line.done_reason.filled());
             reading.normal_end = true;
         }
+        self.generates |= line.response.0;
         line.produced()
+    }
+
+    fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool {
+        let model = &reading.response_model;
+        closing.event(
+            "",
+            &if self.generates {
+                json!({"model": model, "response": "", "done": true, "done_reason": "length"})
+            } else {
+                let message = json!({"role": "assistant", "content": ""});
+                json!({"model": model, "message": message, "done": true, "done_reason": "length"})
+            },
+        );
+        true
     }
 }
 

@@ -1,5 +1,7 @@
 //! Whole answers, as backends send them, read by the gauge.
 
+mod closing;
+mod dialects;
 mod framing;
 mod pieces;
 mod streams;
