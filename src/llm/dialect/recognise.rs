@@ -183,7 +183,7 @@ pub(in crate::llm) fn dialect_of_event(guess: Dialect, event: Event<'_>) -> Dial
     if (shape.object.is("response") && shape.id.0) || (kind.starts_with("response.") && shape.response.0) {
         return Dialect::OpenAiResponses;
     }
-    if (shape.candidates.0 || shape.usage_metadata.0) && (shape.model_version.0 || shape.usage_metadata.0) {
+    if shape.usage_metadata.0 || (shape.candidates.0 && shape.model_version.0) {
         return Dialect::Gemini;
     }
     let is_ui = match kind {
