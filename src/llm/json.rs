@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -104,6 +105,18 @@ impl Number {
     pub(super) fn count(self) -> Option<u64> {
         // The cast saturates, and JSON has no NaN.
         self.0.filter(|value| *value >= 0.0).map(|value| value as u64)
+    }
+}
+
+impl Number {
+    /// As milliseconds: `None` where they are negative or beyond all reason.
+    pub(super) fn millis(self) -> Option<Duration> {
+        self.0.and_then(|millis| Duration::try_from_secs_f64(millis / 1e3).ok())
+    }
+
+    /// As nanoseconds: `None` where they are negative.
+    pub(super) fn nanos(self) -> Option<Duration> {
+        self.count().map(Duration::from_nanos)
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Closing, Produced, Reader};
 use crate::llm::json::{Fault, Filled, Flag, Maybe, Number, Word, read_object};
 use crate::llm::sse::Event;
-use crate::llm::{Reading, Usage};
+use crate::llm::{Reading, ServerTimings, Usage};
 
 #[derive(Debug, Default)]
 pub(super) struct Ollama {
@@ -29,6 +29,8 @@ struct Line<'a> {
     done_reason: Word<'a>,
     prompt_eval_count: Number,
     eval_count: Number,
+    prompt_eval_duration: Number,
+    eval_duration: Number,
     error: Fault,
 }
 
@@ -51,6 +53,11 @@ impl Reader for Ollama {
         if input.is_some() || output.is_some() {
             reading.usage = Usage { input, output, ..Usage::default() };
         }
+        reading.note_server(ServerTimings {
+            prefill: line.prompt_eval_duration.nanos(),
+            generation: line.eval_duration.nanos(),
+            ..ServerTimings::default()
+        });
         if line.done.0 == Some(true) && !reading.normal_end {
             reading.note_finish_reason(line.done_reason.filled());
             reading.normal_end = true;

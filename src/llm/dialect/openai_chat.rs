@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Closing, Produced, Reader};
 use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
 use crate::llm::sse::Event;
-use crate::llm::{Reading, Usage};
+use crate::llm::{Reading, ServerTimings, Usage};
 
 #[derive(Debug, Default)]
 pub(super) struct OpenAiChat {
@@ -35,6 +35,10 @@ struct Chunk<'a> {
     #[serde(borrow)]
     choices: Choices<'a>,
     usage: Maybe<Tokens>,
+    /// Of vLLM.
+    metrics: Maybe<Metrics>,
+    /// Of llama.cpp.
+    timings: Maybe<Timings>,
     error: Fault,
 }
 
@@ -90,6 +94,21 @@ struct CompletionDetails {
     reasoning_tokens: Number,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metrics {
+    queue_time_ms: Number,
+    time_to_first_token_ms: Number,
+    generation_time_ms: Number,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Timings {
+    prompt_ms: Number,
+    predicted_ms: Number,
+}
+
 impl Reader for OpenAiChat {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
         if event.data.trim_ascii() == b"[DONE]" {
@@ -105,6 +124,7 @@ impl Reader for OpenAiChat {
         if let Some(tokens) = &chunk.usage.0 {
             reading.usage = tokens.usage();
         }
+        chunk.note_timings(reading);
         self.created = chunk.created.count().unwrap_or(self.created);
         self.is_legacy |= chunk.choices.is_legacy;
         self.begun |= chunk.choices.begun;
@@ -158,6 +178,26 @@ impl Reader for OpenAiChat {
 impl OpenAiChat {
     fn all_finished(&self) -> bool {
         self.finished != 0 && self.begun & !self.finished == 0
+    }
+}
+
+impl Chunk<'_> {
+    fn note_timings(&self, reading: &mut Reading) {
+        if let Some(metrics) = &self.metrics.0 {
+            reading.note_server(ServerTimings {
+                queue: metrics.queue_time_ms.millis(),
+                time_to_first_token: metrics.time_to_first_token_ms.millis(),
+                generation: metrics.generation_time_ms.millis(),
+                ..ServerTimings::default()
+            });
+        }
+        if let Some(timings) = &self.timings.0 {
+            reading.note_server(ServerTimings {
+                prefill: timings.prompt_ms.millis(),
+                generation: timings.predicted_ms.millis(),
+                ..ServerTimings::default()
+            });
+        }
     }
 }
 

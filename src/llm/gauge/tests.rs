@@ -7,7 +7,7 @@ mod pieces;
 mod streams;
 
 use super::*;
-use crate::llm::{Usage, UsageSource};
+use crate::llm::{ServerTimings, Usage, UsageSource};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

@@ -239,3 +239,32 @@ fn data_streams_are_read_under_any_label() {
     let text = read(gauge(Dialect::PlainSse, Framing::Opaque), &["0", ": nothing"]);
     assert_eq!((text.token_frames, text.normal_end), (1, true));
 }
+
+/// vLLM's and llama.cpp's last chunks, and Ollama's last line.
+#[test]
+fn backends_may_tell_their_own_times() {
+    let vectors = [
+        (
+            Dialect::OpenAiChat,
+            "{\"choices\":[],\"metrics\":{\"time_to_first_token_ms\":12.5,\"queue_time_ms\":2,\"generation_time_ms\":-1}}\n",
+            ServerTimings {
+                queue: Some(ms(2)),
+                time_to_first_token: Some(Duration::from_micros(12_500)),
+                ..ServerTimings::default()
+            },
+        ),
+        (
+            Dialect::OpenAiChat,
+            "{\"choices\":[],\"timings\":{\"prompt_n\":1,\"prompt_ms\":30,\"predicted_ms\":1e300}}\n",
+            ServerTimings { prefill: Some(ms(30)), ..ServerTimings::default() },
+        ),
+        (
+            Dialect::Ollama,
+            "{\"model\":\"l\",\"done\":true,\"prompt_eval_duration\":5000000,\"eval_duration\":70000000}\n",
+            ServerTimings { prefill: Some(ms(5)), generation: Some(ms(70)), ..ServerTimings::default() },
+        ),
+    ];
+    for (dialect, line, expected) in vectors {
+        assert_eq!(read(gauge(dialect, Framing::JsonLines), &[line]).server.as_deref(), Some(&expected), "{line}");
+    }
+}
