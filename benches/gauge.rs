@@ -29,6 +29,21 @@ const OLLAMA: &str = concat!(
     "\n"
 );
 
+const RESPONSES: &str = concat!(
+    "event: response.output_text.delta\n",
+    r#"data: {"type":"response.output_text.delta","sequence_number":9,"item_id":"msg_68c1","output_index":0,"#,
+    r#""content_index":0,"delta":" river","logprobs":[],"obfuscation":"kq8R2xPz"}"#,
+    "\n\n"
+);
+
+const GEMINI: &str = concat!(
+    r#"data: {"candidates": [{"content": {"parts": [{"text": " river"}],"role": "model"},"index": 0}],"#,
+    r#""usageMetadata": {"promptTokenCount": 8,"totalTokenCount": 9},"modelVersion": "gemini-2.5-flash"}"#,
+    "\r\n\r\n"
+);
+
+const VERCEL_UI: &str = "data: {\"type\":\"text-delta\",\"id\":\"txt-0\",\"delta\":\" river\"}\n\n";
+
 const PLAIN: &str = "data: {\"token\": \" river\", \"index\": 17}\n\n";
 
 fn gauge(dialect: Dialect, framing: Framing, rules: PlainRules) -> Gauge {
@@ -58,6 +73,10 @@ fn events(c: &mut Criterion) {
     event(c, "openai_chat", gauge(Dialect::OpenAiChat, Framing::Sse, plain()), OPENAI, 1);
     event(c, "openai_chat_in_two_reads", gauge(Dialect::OpenAiChat, Framing::Sse, plain()), OPENAI, 2);
     event(c, "anthropic", gauge(Dialect::Anthropic, Framing::Sse, plain()), ANTHROPIC, 1);
+    event(c, "openai_responses", gauge(Dialect::OpenAiResponses, Framing::Sse, plain()), RESPONSES, 1);
+    event(c, "gemini", gauge(Dialect::Gemini, Framing::Sse, plain()), GEMINI, 1);
+    event(c, "vercel_ui", gauge(Dialect::VercelUi, Framing::Sse, plain()), VERCEL_UI, 1);
+    event(c, "vercel_data", gauge(Dialect::VercelData, Framing::JsonLines, plain()), "0:\" river\"\n", 1);
     event(c, "ollama", gauge(Dialect::Ollama, Framing::JsonLines, plain()), OLLAMA, 1);
     event(c, "plain", gauge(Dialect::PlainSse, Framing::Sse, plain()), PLAIN, 1);
     event(c, "plain_pointer", gauge(Dialect::PlainSse, Framing::Sse, token), PLAIN, 1);

@@ -37,7 +37,7 @@ impl Names {
             stream: Some(true),
             max_tokens: Some(256),
             temperature: Some(0.7),
-            top_p: None,
+            ..RequestFacts::default()
         };
         Self {
             method: "POST".into(),

@@ -228,10 +228,19 @@ pub enum DialectWord {
     /// OpenAI's `/chat/completions`, as vLLM, SGLang, llama.cpp and most others speak it.
     #[serde(rename = "openai-chat")]
     OpenAiChat,
+    /// OpenAI's `/responses`.
+    #[serde(rename = "openai-responses")]
+    OpenAiResponses,
     /// Anthropic's `/messages`.
     Anthropic,
+    /// Google's `:generateContent` and `:streamGenerateContent`.
+    Gemini,
     /// Ollama's `/api/chat` and `/api/generate`.
     Ollama,
+    /// The UI message stream of Vercel's AI SDK, versions 5 to 7.
+    VercelUi,
+    /// The data stream of Vercel's AI SDK, version 4.
+    VercelData,
     /// A plain event stream of values, as FastAPI apps write it.
     PlainSse,
     /// A chunked `text/plain` answer.

@@ -3,15 +3,21 @@
 //! A dialect is one file below this one, which implements [`Reader`], and a line in each `match` here.
 
 mod anthropic;
+mod closing;
+mod gemini;
 mod ollama;
 mod openai_chat;
+mod openai_responses;
 mod plain;
 mod recognise;
+mod vercel_data;
+mod vercel_ui;
 
 use super::sse::Event;
 use super::{PlainRules, Reading};
 
-pub use recognise::recognise_answer;
+pub(super) use closing::Closing;
+pub use recognise::{AnswerLabels, recognise_answer};
 pub(super) use recognise::{Look, dialect_in, dialect_of_event, framing_of_bytes};
 
 /// What an LLM-shaped exchange speaks. Settled twice: a guess by the request, the truth by the response.
@@ -19,10 +25,18 @@ pub(super) use recognise::{Look, dialect_in, dialect_of_event, framing_of_bytes}
 pub enum Dialect {
     /// OpenAI `/chat/completions`, also vLLM, SGLang, llama.cpp and most others.
     OpenAiChat,
+    /// OpenAI `/responses`.
+    OpenAiResponses,
     /// Anthropic `/messages`.
     Anthropic,
+    /// Gemini `:generateContent` and `:streamGenerateContent`.
+    Gemini,
     /// Ollama `/api/chat` and `/api/generate`: newline-delimited JSON.
     Ollama,
+    /// The UI message stream of Vercel's AI SDK, versions 5 to 7.
+    VercelUi,
+    /// The data stream of Vercel's AI SDK, version 4: lines of a code and JSON.
+    VercelData,
     /// A plain FastAPI (or any other) `text/event-stream` of values.
     PlainSse,
     /// A chunked `text/plain` answer of an LLM-shaped request.
@@ -34,8 +48,10 @@ pub enum Dialect {
 pub enum Framing {
     /// Server-sent events.
     Sse,
-    /// One JSON value a line.
+    /// One JSON value a line, which may have a code before it.
     JsonLines,
+    /// JSON objects in one array that grows, or one after the other, over any lines.
+    JsonValues,
     /// One JSON document: an answer that is not streamed.
     Json,
     /// Bytes without frames.
@@ -43,14 +59,28 @@ pub enum Framing {
 }
 
 impl Dialect {
-    pub const ALL: [Self; 5] = [Self::OpenAiChat, Self::Anthropic, Self::Ollama, Self::PlainSse, Self::PlainText];
+    pub const ALL: [Self; 9] = [
+        Self::OpenAiChat,
+        Self::OpenAiResponses,
+        Self::Anthropic,
+        Self::Gemini,
+        Self::Ollama,
+        Self::VercelUi,
+        Self::VercelData,
+        Self::PlainSse,
+        Self::PlainText,
+    ];
 
     /// The word used in the config, labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OpenAiChat => "openai-chat",
+            Self::OpenAiResponses => "openai-responses",
             Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
             Self::Ollama => "ollama",
+            Self::VercelUi => "vercel-ui",
+            Self::VercelData => "vercel-data",
             Self::PlainSse => "plain-sse",
             Self::PlainText => "plain-text",
         }
@@ -60,18 +90,23 @@ impl Dialect {
     /// define it, not the vendor behind it. Plain streams tell no provider: `_OTHER`. (`ollama` is a custom value.)
     pub fn provider_name(self) -> &'static str {
         match self {
-            Self::OpenAiChat => "openai",
+            Self::OpenAiChat | Self::OpenAiResponses => "openai",
             Self::Anthropic => "anthropic",
+            Self::Gemini => "gcp.gemini",
             Self::Ollama => "ollama",
-            Self::PlainSse | Self::PlainText => "_OTHER",
+            Self::VercelUi | Self::VercelData | Self::PlainSse | Self::PlainText => "_OTHER",
         }
     }
 
     pub(super) fn reader(self, rules: &PlainRules) -> Box<dyn Reader> {
         match self {
             Self::OpenAiChat => Box::new(openai_chat::OpenAiChat::default()),
+            Self::OpenAiResponses => Box::new(openai_responses::OpenAiResponses::default()),
             Self::Anthropic => Box::new(anthropic::Anthropic::default()),
-            Self::Ollama => Box::new(ollama::Ollama),
+            Self::Gemini => Box::new(gemini::Gemini::default()),
+            Self::Ollama => Box::new(ollama::Ollama::default()),
+            Self::VercelUi => Box::new(vercel_ui::VercelUi::default()),
+            Self::VercelData => Box::new(vercel_data::VercelData::default()),
             Self::PlainSse => Box::new(plain::PlainEvents::new(rules)),
             Self::PlainText => Box::new(plain::PlainText),
         }
@@ -84,6 +119,7 @@ impl Framing {
         match self {
             Self::Sse => "sse",
             Self::JsonLines => "json-lines",
+            Self::JsonValues => "json-values",
             Self::Json => "json",
             Self::Opaque => "opaque",
         }
@@ -111,4 +147,7 @@ pub(super) trait Reader: Send + Sync {
 
     /// The body ended in order: where that alone is the dialect's normal end, says so.
     fn end(&mut self, _: &mut Reading) {}
+
+    /// Writes the events that end the stream here as one whose tokens are used up. False where it cannot be ended so.
+    fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool;
 }

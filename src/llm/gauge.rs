@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::clumps::Clumps;
 use super::content::Capture;
 use super::count::AnswerCounter;
-use super::dialect::{Look, Produced, Reader, dialect_in, dialect_of_event, framing_of_bytes};
+use super::dialect::{Closing, Look, Produced, Reader, dialect_in, dialect_of_event, framing_of_bytes};
+use super::json::{Fault, read_object};
 use super::lines::LineScanner;
 use super::sse::{EVENT_LIMIT, Event, Frame, SseScanner};
+use super::values::ValueScanner;
 use super::{Dialect, Framing, Reading};
 
 /// How to read a plain stream of values: JSON pointers (RFC 6901) into its events.
@@ -54,6 +58,7 @@ pub struct Gauge {
 enum Scanner {
     Sse(SseScanner),
     Lines(LineScanner),
+    Values(ValueScanner),
     Document(Document),
     Opaque,
 }
@@ -75,6 +80,8 @@ struct Meter {
     slow_gap: Duration,
     reading: Reading,
     progress: Progress,
+    /// The last event was too long to be read.
+    unread: bool,
     /// Counts what is generated, where that is asked for.
     counter: Option<Box<AnswerCounter>>,
     /// Boxed: few want it, and there are thousands of gauges.
@@ -96,6 +103,7 @@ impl Gauge {
             slow_gap,
             reading: Reading::default(),
             progress: Progress::default(),
+            unread: false,
             counter: None,
             capture: None,
         };
@@ -163,6 +171,7 @@ impl Gauge {
             && match &self.scanner {
                 Scanner::Sse(scanner) => scanner.at_boundary(),
                 Scanner::Lines(scanner) => scanner.at_boundary(),
+                Scanner::Values(scanner) => scanner.at_boundary(),
                 Scanner::Document(_) | Scanner::Opaque => false,
             }
     }
@@ -190,10 +199,29 @@ impl Gauge {
             Scanner::Sse(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
             Scanner::Lines(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
             Scanner::Document(document) => return meter.document(document),
-            Scanner::Opaque => {}
+            Scanner::Values(_) | Scanner::Opaque => {}
         }
         meter.reader.end(&mut meter.reading);
+        // The last event repeats the whole answer, pictures and all: where it is too long to look at it is believed.
+        meter.reading.normal_end |= meter.unread && meter.dialect == Dialect::OpenAiResponses;
         meter.reading.settle();
+    }
+
+    /// The events with which the stream can be ended early and in order, because its tokens are used up: its clients take
+    /// it for whole, with the dialect's finish reason for that. Empty where it needs none, as text or an answer that has
+    /// ended. To be written right behind the bytes fed so far, with nothing after.
+    ///
+    /// `None` where it cannot: inside an event, after an error, before the answer began, or of a document.
+    pub fn closing(&self) -> Option<Bytes> {
+        let Meter { reading, reader, .. } = &self.meter;
+        if self.framing == Framing::Opaque || reading.normal_end {
+            return Some(Bytes::new());
+        }
+        if reading.error.is_some() || !self.at_boundary() {
+            return None;
+        }
+        let mut closing = Closing::new(self.framing);
+        reader.closing(reading, &mut closing).then(|| closing.into_bytes())
     }
 
     pub fn reading(&self) -> &Reading {
@@ -238,6 +266,7 @@ impl Gauge {
         match &mut self.scanner {
             Scanner::Sse(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
             Scanner::Lines(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
+            Scanner::Values(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
             Scanner::Document(document) => document.feed(chunk),
             Scanner::Opaque => meter.text(chunk, now),
         }
@@ -249,6 +278,7 @@ impl Scanner {
         match framing {
             Framing::Sse => Self::Sse(SseScanner::default()),
             Framing::JsonLines => Self::Lines(LineScanner::default()),
+            Framing::JsonValues => Self::Values(ValueScanner::default()),
             Framing::Json => Self::Document(Document::default()),
             Framing::Opaque => Self::Opaque,
         }
@@ -268,7 +298,12 @@ impl Document {
 impl Meter {
     fn frame(&mut self, frame: Frame<'_>, now: Duration) {
         self.reading.frames += 1;
-        let Frame::Event(event) = frame else { return };
+        self.unread = frame == Frame::Oversized;
+        let event = match frame {
+            Frame::Event(event) => event,
+            Frame::Oversized => return,
+            Frame::Stray(json) => return self.stray(json),
+        };
         if self.open && !event.data.trim_ascii().is_empty() {
             self.open = false;
             self.become_dialect(dialect_of_event(self.dialect, event));
@@ -288,6 +323,19 @@ impl Meter {
             self.progress.token = true;
         }
         self.reading.settle();
+    }
+
+    /// Reads bare JSON among events: what it can be is an error.
+    fn stray(&mut self, json: &[u8]) {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Broken {
+            error: Fault,
+        }
+        if let Some(error) = read_object::<Broken>(json).and_then(|broken| broken.error.0) {
+            self.reading.note_error(&error);
+            self.reading.settle();
+        }
     }
 
     /// Reads text: any byte is a token, also those that were held until it was sure that they are text.

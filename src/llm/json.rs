@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -107,6 +108,18 @@ impl Number {
     }
 }
 
+impl Number {
+    /// As milliseconds: `None` where they are negative or beyond all reason.
+    pub(super) fn millis(self) -> Option<Duration> {
+        self.0.and_then(|millis| Duration::try_from_secs_f64(millis / 1e3).ok())
+    }
+
+    /// As nanoseconds: `None` where they are negative.
+    pub(super) fn nanos(self) -> Option<Duration> {
+        self.count().map(Duration::from_nanos)
+    }
+}
+
 impl Loose<'_> for Number {
     fn number(value: f64) -> Self {
         Self(Some(value))
@@ -205,7 +218,8 @@ impl<'de> Loose<'de> for Fault {
         while let Some(key) = fields.next_key::<Word<'_>>()? {
             any = true;
             match key.0.as_deref() {
-                Some("type") => kind = fields.next_value()?,
+                // `status` is Gemini's word.
+                Some("type" | "status") if kind.filled().is_none() => kind = fields.next_value()?,
                 Some("message" | "detail") => message = fields.next_value()?,
                 _ => drop(fields.next_value::<IgnoredAny>()?),
             }

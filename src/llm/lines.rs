@@ -106,7 +106,7 @@ mod tests {
         let mut note = |frame: Frame<'_>| {
             lines.push(match frame {
                 Frame::Event(event) => Some(event.data.to_vec()),
-                Frame::Oversized => None,
+                Frame::Oversized | Frame::Stray(_) => None,
             });
         };
         for piece in pieces {

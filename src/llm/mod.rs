@@ -19,7 +19,9 @@ pub mod reply;
 pub mod request;
 pub mod splice;
 pub mod sse;
+pub mod timings;
 pub mod usage;
+pub mod values;
 mod walk;
 pub mod websocket;
 
@@ -27,4 +29,5 @@ pub use dialect::{Dialect, Framing};
 pub use gauge::{Gauge, PlainRules, Progress, StreamEnd};
 pub use reading::Reading;
 pub use request::RequestFacts;
+pub use timings::ServerTimings;
 pub use usage::{Usage, UsageSource};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::gaps::Gaps;
-use super::{Usage, UsageSource};
+use super::{ServerTimings, Usage, UsageSource};
 
 /// The most bytes kept of an error message, id or model name that an upstream sends.
 pub(super) const TEXT_LIMIT: usize = 256;
@@ -39,6 +39,8 @@ pub struct Reading {
     pub bytes: u64,
     pub usage: Usage,
     pub usage_source: UsageSource,
+    /// What the backend told of its own time; few do.
+    pub server: Option<Box<ServerTimings>>,
     /// One a choice, in the order they came; the first 8, each bounded to 64 bytes.
     pub finish_reasons: Vec<String>,
     /// Bounded to 256 bytes, as is the model.
@@ -64,6 +66,12 @@ impl Reading {
 
     pub(super) fn note_error(&mut self, error: &str) {
         note(&mut self.error, Some(error));
+    }
+
+    pub(super) fn note_server(&mut self, timings: ServerTimings) {
+        if timings != ServerTimings::default() {
+            self.server.get_or_insert_default().update(timings);
+        }
     }
 
     pub(super) fn note_finish_reason(&mut self, reason: Option<&str>) {

@@ -20,8 +20,13 @@ pub struct ErrorReply<'a> {
 pub fn error_body(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Bytes {
     let &ErrorReply { message, code, request_id, .. } = error;
     match dialect {
-        Some(Dialect::OpenAiChat | Dialect::Anthropic | Dialect::Ollama) => json_of(dialect, error),
-        Some(Dialect::PlainSse | Dialect::PlainText) | None => json(&Detail { detail: message, code, request_id }),
+        Some(
+            Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic | Dialect::Gemini | Dialect::Ollama,
+        ) => json_of(dialect, error),
+        // The SDK's hooks show a body as it is.
+        Some(Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText) | None => {
+            json(&Detail { detail: message, code, request_id })
+        }
     }
     .into()
 }
@@ -31,15 +36,25 @@ pub fn error_body(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Bytes {
 /// It may be put in only where [`Gauge::at_boundary`](super::Gauge::at_boundary) holds. No `[DONE]` follows it: a failed
 /// stream must not look complete.
 pub fn error_event(dialect: Dialect, framing: Framing, error: &ErrorReply<'_>) -> Option<Bytes> {
-    let body = json_of(Some(dialect), error);
+    let body = match dialect {
+        Dialect::OpenAiResponses => responses_event(error),
+        Dialect::VercelUi => json(&Ui { r#type: "error", error_text: &one_text(error) }),
+        // A code, and a string.
+        Dialect::VercelData => [b"3:".as_slice(), &json(&one_text(error))].concat(),
+        _ => json_of(Some(dialect), error),
+    };
     let name: &[u8] = match dialect {
-        // OpenAI's clients look into the data of unnamed events.
-        Dialect::OpenAiChat => b"",
-        Dialect::Anthropic | Dialect::Ollama | Dialect::PlainSse | Dialect::PlainText => b"event: error\n",
+        // Their clients look into the data of unnamed events.
+        Dialect::OpenAiChat | Dialect::Gemini | Dialect::VercelUi | Dialect::VercelData => b"",
+        Dialect::OpenAiResponses | Dialect::Anthropic | Dialect::Ollama | Dialect::PlainSse | Dialect::PlainText => {
+            b"event: error\n"
+        }
     };
     match framing {
         Framing::Sse => Some([name, b"data: ", &body, b"\n\n"].concat().into()),
         Framing::JsonLines => Some([&body, b"\n".as_slice()].concat().into()),
+        // The boundary is inside an array.
+        Framing::JsonValues => Some([b",\n", body.as_slice(), b"\n]\n"].concat().into()),
         Framing::Json | Framing::Opaque => None,
     }
 }
@@ -49,15 +64,46 @@ fn json_of(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Vec<u8> {
     let &ErrorReply { message, code, status, request_id } = error;
     let kind = type_word(status);
     match dialect {
-        Some(Dialect::OpenAiChat) => {
+        Some(Dialect::OpenAiChat | Dialect::OpenAiResponses) => {
             json(&OpenAi { error: OpenAiError { message, r#type: kind, param: None, code, request_id } })
         }
         Some(Dialect::Anthropic) => {
             json(&Anthropic { r#type: "error", error: AnthropicError { r#type: kind, message }, request_id })
         }
+        Some(Dialect::Gemini) => json(&Gemini {
+            error: GeminiError { code: status, message: &one_text(error), status: status_word(status) },
+        }),
         // Its clients take a string alone.
-        Some(Dialect::Ollama) => json(&Ollama { error: &format!("{message} ({code}, request {request_id})") }),
-        Some(Dialect::PlainSse | Dialect::PlainText) | None => json(&Plain { error: message, code, request_id }),
+        Some(Dialect::Ollama) => json(&Ollama { error: &one_text(error) }),
+        Some(Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText) | None => {
+            json(&Plain { error: message, code, request_id })
+        }
+    }
+}
+
+/// All of an error in one text, for clients that take no further field.
+fn one_text(error: &ErrorReply<'_>) -> String {
+    let ErrorReply { message, code, request_id, .. } = error;
+    format!("{message} ({code}, request {request_id})")
+}
+
+/// The event of the Responses API. Its number is no more than a number: the next is not known here.
+fn responses_event(error: &ErrorReply<'_>) -> Vec<u8> {
+    let message = one_text(error);
+    json(&Responses { r#type: "error", sequence_number: 0, code: error.code, message: &message, param: None })
+}
+
+/// The status of an error, as Google words it (`google.rpc.Code`).
+fn status_word(status: u16) -> &'static str {
+    match status {
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        429 => "RESOURCE_EXHAUSTED",
+        504 => "DEADLINE_EXCEEDED",
+        502 | 503 | 529 => "UNAVAILABLE",
+        500.. => "INTERNAL",
+        _ => "INVALID_ARGUMENT",
     }
 }
 
@@ -108,6 +154,34 @@ struct AnthropicError<'a> {
 }
 
 #[derive(Serialize)]
+struct Responses<'a> {
+    r#type: &'a str,
+    sequence_number: u64,
+    code: &'a str,
+    message: &'a str,
+    param: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Gemini<'a> {
+    error: GeminiError<'a>,
+}
+
+#[derive(Serialize)]
+struct GeminiError<'a> {
+    code: u16,
+    message: &'a str,
+    status: &'a str,
+}
+
+#[derive(Serialize)]
+struct Ui<'a> {
+    r#type: &'a str,
+    #[serde(rename = "errorText")]
+    error_text: &'a str,
+}
+
+#[derive(Serialize)]
 struct Ollama<'a> {
     error: &'a str,
 }
@@ -152,6 +226,10 @@ mod tests {
                 Some(Dialect::Anthropic),
                 r#"{"type":"error","error":{"type":"api_error","message":"no \"token\"\nyet"},"request_id":"r-1"}"#,
             ),
+            (
+                Some(Dialect::Gemini),
+                r#"{"error":{"code":504,"message":"no \"token\"\nyet (first_token_timeout, request r-1)","status":"DEADLINE_EXCEEDED"}}"#,
+            ),
             (Some(Dialect::Ollama), r#"{"error":"no \"token\"\nyet (first_token_timeout, request r-1)"}"#),
             (None, r#"{"detail":"no \"token\"\nyet","code":"first_token_timeout","request_id":"r-1"}"#),
         ];
@@ -160,6 +238,8 @@ mod tests {
         }
         assert_eq!(body(Some(Dialect::PlainSse)), body(None));
         assert_eq!(body(Some(Dialect::PlainText)), body(None));
+        assert_eq!(body(Some(Dialect::VercelUi)), body(None));
+        assert_eq!(body(Some(Dialect::OpenAiResponses)), body(Some(Dialect::OpenAiChat)));
     }
 
     #[test]
@@ -187,6 +267,10 @@ mod tests {
         let mut tried = 0;
         for dialect in Dialect::ALL {
             for framing in [Framing::Sse, Framing::JsonLines] {
+                if (dialect, framing) == (Dialect::VercelData, Framing::Sse) {
+                    // It has lines alone.
+                    continue;
+                }
                 let event = error_event(dialect, framing, &ERROR).unwrap();
                 let mut gauge = Gauge::new(dialect, framing, Arc::new(PlainRules::default()), Duration::ZERO);
                 gauge.feed(&event, Duration::ZERO);
@@ -199,7 +283,7 @@ mod tests {
             assert_eq!(error_event(dialect, Framing::Json, &ERROR), None);
             assert_eq!(error_event(dialect, Framing::Opaque, &ERROR), None);
         }
-        assert_eq!(tried, 10);
+        assert_eq!(tried, 17);
     }
 
     #[test]
@@ -208,6 +292,30 @@ mod tests {
         assert!(anthropic.starts_with(b"event: error\ndata: {\"type\":\"error\","));
         let openai = error_event(Dialect::OpenAiChat, Framing::Sse, &ERROR).unwrap();
         assert!(openai.starts_with(b"data: {\"error\":{"));
+        let exact = [
+            (
+                Dialect::OpenAiResponses,
+                Framing::Sse,
+                "event: error\ndata: {\"type\":\"error\",\"sequence_number\":0,\"code\":\"first_token_timeout\",\"message\":\"no \\\"token\\\"\\nyet (first_token_timeout, request r-1)\",\"param\":null}\n\n",
+            ),
+            (
+                Dialect::VercelUi,
+                Framing::Sse,
+                "data: {\"type\":\"error\",\"errorText\":\"no \\\"token\\\"\\nyet (first_token_timeout, request r-1)\"}\n\n",
+            ),
+            (
+                Dialect::VercelData,
+                Framing::JsonLines,
+                "3:\"no \\\"token\\\"\\nyet (first_token_timeout, request r-1)\"\n",
+            ),
+        ];
+        for (dialect, framing, expected) in exact {
+            assert_eq!(error_event(dialect, framing, &ERROR).unwrap(), expected);
+        }
+        let mut array = Gauge::new(Dialect::Gemini, Framing::Json, Arc::new(PlainRules::default()), Duration::ZERO);
+        array.feed(b"[{}", Duration::ZERO);
+        array.feed(&error_event(Dialect::Gemini, array.framing(), &ERROR).unwrap(), Duration::ZERO);
+        assert!(array.reading().error.as_ref().is_some_and(|error| error.starts_with("DEADLINE_EXCEEDED: no")));
         for event in [anthropic, openai] {
             assert!(event.ends_with(b"}\n\n"));
         }

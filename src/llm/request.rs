@@ -1,13 +1,13 @@
 //! What an LLM-shaped request asks for.
 
-use serde::de::{IgnoredAny, MapAccess};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::Dialect;
 use super::json::{Filled, Flag, Loose, Number, Word, loose};
 use super::reading::{TEXT_LIMIT, cut};
 
 /// The facts of one request that telemetry, routing and limits need. Read from the path and, for JSON, the body.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RequestFacts {
     /// What the request seems to speak; `None`: not LLM-shaped.
     pub dialect: Option<Dialect>,
@@ -20,6 +20,26 @@ pub struct RequestFacts {
     pub max_tokens: Option<u64>,
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
+    /// How many answers to the one prompt are asked for.
+    pub choices: u64,
+    /// The most tokens are asked for with something that is no whole number from 0 to 10 million.
+    pub bad_max_tokens: bool,
+}
+
+impl Default for RequestFacts {
+    fn default() -> Self {
+        Self {
+            dialect: None,
+            operation: None,
+            model: None,
+            stream: None,
+            max_tokens: None,
+            temperature: None,
+            top_p: None,
+            choices: 1,
+            bad_max_tokens: false,
+        }
+    }
 }
 
 impl RequestFacts {
@@ -29,23 +49,29 @@ impl RequestFacts {
         let body = body.and_then(|body| serde_json::from_slice::<Body>(body).ok());
         let known = known_path(path, body.as_ref()).or_else(|| body.as_ref().and_then(Body::shape));
         let (dialect, operation) = known.unzip();
-        let Some(body) = body else { return Self { dialect, operation, ..Self::default() } };
+        let body = body.unwrap_or_default();
+        let (model, stream) = match dialect {
+            Some(Dialect::Gemini) => gemini_path(path).map_or((None, None), |(model, stream, _)| (Some(model), stream)),
+            _ => (body.model, body.stream),
+        };
         Self {
             dialect,
             operation,
-            model: body.model,
-            stream: body.stream,
-            max_tokens: body.max_completion_tokens.or(body.max_tokens),
+            model,
+            stream,
+            max_tokens: body.max_completion_tokens.count.or(body.max_tokens.count),
             temperature: body.temperature,
             top_p: body.top_p,
+            choices: body.choices.unwrap_or(1).max(1),
+            bad_max_tokens: body.max_completion_tokens.is_bad || body.max_tokens.is_bad,
         }
     }
 
     /// Whether the answer will come in one piece: then it has no first token, and its head comes only with its end.
     pub fn answers_whole(&self) -> bool {
         let streams_unasked = match self.dialect {
-            Some(Dialect::OpenAiChat | Dialect::Anthropic) => false,
-            // Ollama streams unless told not to; of others nothing is known.
+            Some(Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic) => false,
+            // Ollama streams unless told not to, and Gemini's path tells; of others nothing is known.
             Some(_) | None => true,
         };
         self.is_llm() && !self.stream.unwrap_or(streams_unasked)
@@ -60,16 +86,21 @@ impl RequestFacts {
 const CHAT: &str = "chat";
 const TEXT_COMPLETION: &str = "text_completion";
 const EMBEDDINGS: &str = "embeddings";
+const GENERATE_CONTENT: &str = "generate_content";
+
+/// More tokens than this nobody means to ask for.
+const MAX_TOKENS_MAX: f64 = 10_000_000.0;
 
 /// What is read of a JSON body.
 #[derive(Debug, Default)]
 struct Body {
     model: Option<String>,
     stream: Option<bool>,
-    max_tokens: Option<u64>,
-    max_completion_tokens: Option<u64>,
+    max_tokens: Limit,
+    max_completion_tokens: Limit,
     temperature: Option<f64>,
     top_p: Option<f64>,
+    choices: Option<u64>,
     has_messages: bool,
     has_prompt: bool,
     has_input: bool,
@@ -77,6 +108,9 @@ struct Body {
 
 /// Dialect and operation by the path. The body decides where others use the same path.
 fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'static str)> {
+    if let Some((_, _, operation)) = gemini_path(path) {
+        return Some((Dialect::Gemini, operation));
+    }
     let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
     let fits = |test: fn(&Body) -> bool| body.is_none_or(test);
     // `useChat` posts to `/api/chat` too, but names no model.
@@ -92,6 +126,10 @@ fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'static str)
     if path.ends_with("/chat/completions") {
         return Some((Dialect::OpenAiChat, CHAT));
     }
+    let speaks_responses = |body: &Body| body.model.is_some() && (body.has_input || body.has_prompt);
+    if path.ends_with("/v1/responses") || (path.ends_with("/responses") && body.is_some_and(speaks_responses)) {
+        return Some((Dialect::OpenAiResponses, CHAT));
+    }
     if path.ends_with("/completions") {
         return Some((Dialect::OpenAiChat, TEXT_COMPLETION));
     }
@@ -103,6 +141,25 @@ fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'static str)
         return Some((Dialect::Anthropic, CHAT));
     }
     None
+}
+
+/// Model, streaming and operation of a path such as `/v1beta/models/gemini-2.5-flash:streamGenerateContent`. Whether it
+/// streams is `None` where it streams JSON, not events.
+fn gemini_path(path: &str) -> Option<(String, Option<bool>, &'static str)> {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let (resource, method) = path.rsplit_once(':')?;
+    let model = resource.rsplit('/').next().filter(|model| !model.is_empty())?;
+    let (stream, operation) = match method {
+        "streamGenerateContent" => {
+            let as_events =
+                query.split('&').any(|pair| pair == "alt=sse" || pair == "%24alt=sse" || pair == "$alt=sse");
+            (as_events.then_some(true), GENERATE_CONTENT)
+        }
+        "generateContent" => (Some(false), GENERATE_CONTENT),
+        "embedContent" | "batchEmbedContents" => (Some(false), EMBEDDINGS),
+        _ => return None,
+    };
+    Some((cut(model, TEXT_LIMIT).to_owned(), stream, operation))
 }
 
 impl Body {
@@ -120,10 +177,11 @@ impl Body {
     }
 }
 
-/// Ollama's parameters, which stand in `options`.
+/// Parameters that stand in an object of their own: Ollama's `options`, Gemini's `generationConfig`.
 #[derive(Default)]
 struct Options {
-    max_tokens: Option<u64>,
+    max_tokens: Limit,
+    choices: Option<u64>,
     temperature: Option<f64>,
     top_p: Option<f64>,
 }
@@ -138,16 +196,20 @@ impl<'de> Loose<'de> for Body {
                     body.model = model.filled().map(|model| cut(model, TEXT_LIMIT).to_owned());
                 }
                 "stream" => body.stream = fields.next_value::<Flag>()?.0,
-                "max_tokens" | "max_output_tokens" => body.max_tokens = fields.next_value::<Number>()?.count(),
-                "max_completion_tokens" => body.max_completion_tokens = fields.next_value::<Number>()?.count(),
+                "max_tokens" | "max_output_tokens" => body.max_tokens = fields.next_value()?,
+                "max_completion_tokens" => body.max_completion_tokens = fields.next_value()?,
+                "n" => body.choices = fields.next_value::<Number>()?.count(),
                 "temperature" => body.temperature = fields.next_value::<Number>()?.0,
                 "top_p" => body.top_p = fields.next_value::<Number>()?.0,
                 "messages" => body.has_messages = fields.next_value::<Listed>()?.0,
                 "prompt" => body.has_prompt = fields.next_value::<Filled>()?.0,
                 "input" | "inputs" => body.has_input = fields.next_value::<Filled>()?.0,
-                "options" => {
+                "options" | "generationConfig" | "generation_config" => {
                     let options: Options = fields.next_value()?;
-                    body.max_tokens = options.max_tokens.or(body.max_tokens);
+                    if options.max_tokens != Limit::default() {
+                        body.max_tokens = options.max_tokens;
+                    }
+                    body.choices = options.choices.or(body.choices);
                     body.temperature = options.temperature.or(body.temperature);
                     body.top_p = options.top_p.or(body.top_p);
                 }
@@ -163,13 +225,57 @@ impl<'de> Loose<'de> for Options {
         let mut options = Self::default();
         while let Some(key) = fields.next_key::<Word<'_>>()? {
             match key.0.as_deref().unwrap_or_default() {
-                "num_predict" => options.max_tokens = fields.next_value::<Number>()?.count(),
+                // Ollama's -1 and -2 mean: without limit.
+                "num_predict" => options.max_tokens = fields.next_value::<Limit>()?.or_endless(),
+                "maxOutputTokens" | "max_output_tokens" => options.max_tokens = fields.next_value()?,
+                "candidateCount" | "candidate_count" => options.choices = fields.next_value::<Number>()?.count(),
                 "temperature" => options.temperature = fields.next_value::<Number>()?.0,
-                "top_p" => options.top_p = fields.next_value::<Number>()?.0,
+                "top_p" | "topP" => options.top_p = fields.next_value::<Number>()?.0,
                 _ => drop(fields.next_value::<IgnoredAny>()?),
             }
         }
         Ok(options)
+    }
+}
+
+/// The most tokens that are asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Limit {
+    count: Option<u64>,
+    is_bad: bool,
+}
+
+impl Limit {
+    const BAD: Self = Self { count: None, is_bad: true };
+
+    /// The same, but that no count means no limit.
+    fn or_endless(self) -> Self {
+        if self.count.is_none() { Self::default() } else { self }
+    }
+}
+
+impl<'de> Loose<'de> for Limit {
+    fn number(value: f64) -> Self {
+        let is_good = (0.0..=MAX_TOKENS_MAX).contains(&value) && value.fract() == 0.0;
+        Self { count: Number(Some(value)).count(), is_bad: !is_good }
+    }
+
+    fn text(_: &str) -> Self {
+        Self::BAD
+    }
+
+    fn flag(_: bool) -> Self {
+        Self::BAD
+    }
+
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::BAD)
+    }
+
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self::BAD)
     }
 }
 
@@ -178,101 +284,13 @@ impl<'de> Loose<'de> for Options {
 struct Listed(bool);
 
 impl<'de> Loose<'de> for Listed {
-    fn array<A: serde::de::SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Self(true))
     }
 }
 
-loose!(Body, Options, Listed);
+loose!(Body, Options, Limit, Listed);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(path: &str, body: &str) -> RequestFacts {
-        RequestFacts::read(path, Some(body.as_bytes()))
-    }
-
-    #[test]
-    fn openai_chat_is_read_whole() {
-        let body = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"stream":true,
-            "max_tokens":7,"max_completion_tokens":100,"temperature":0.5,"top_p":1}"#;
-        let expected = RequestFacts {
-            dialect: Some(Dialect::OpenAiChat),
-            operation: Some("chat"),
-            model: Some("gpt-4o".into()),
-            stream: Some(true),
-            max_tokens: Some(100),
-            temperature: Some(0.5),
-            top_p: Some(1.0),
-        };
-        assert_eq!(read("/v1/chat/completions", body), expected);
-    }
-
-    #[test]
-    fn paths_and_bodies_tell_the_dialect() {
-        use Dialect::*;
-        let chat = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
-        let ui = r#"{"id":"c1","messages":[{"role":"user","parts":[]}],"trigger":"submit-message"}"#;
-        let vectors = [
-            ("/v1/chat/completions", "", Some((OpenAiChat, "chat"))),
-            ("/openai/deployments/x/chat/completions?api-version=1", chat, Some((OpenAiChat, "chat"))),
-            ("/v1/completions", r#"{"model":"m","prompt":"p"}"#, Some((OpenAiChat, "text_completion"))),
-            ("/v1/embeddings", r#"{"model":"m","input":["a"]}"#, Some((OpenAiChat, "embeddings"))),
-            ("/v1/messages", chat, Some((Anthropic, "chat"))),
-            ("/v1/messages", "", Some((Anthropic, "chat"))),
-            ("/anthropic/messages", chat, Some((Anthropic, "chat"))),
-            ("/threads/7/messages", r#"{"text":"hello"}"#, None),
-            ("/threads/7/messages", "", None),
-            ("/v1/messages/count_tokens", r#"{"model":"m"}"#, None),
-            ("/api/chat", chat, Some((Ollama, "chat"))),
-            ("/api/chat", ui, Some((PlainSse, "chat"))),
-            ("/api/generate", r#"{"model":"m","prompt":"p"}"#, Some((Ollama, "text_completion"))),
-            ("/api/embed", r#"{"model":"m","input":"p"}"#, Some((Ollama, "embeddings"))),
-            ("/ask", r#"{"prompt":"p"}"#, Some((PlainSse, "text_completion"))),
-            ("/ask", chat, Some((PlainSse, "chat"))),
-            ("/ask", r#"{"model":"m","input":"p"}"#, Some((PlainSse, "chat"))),
-            ("/cars", r#"{"model":"T","colour":"black"}"#, None),
-            ("/docs", "", None),
-        ];
-        for (path, body, expected) in vectors {
-            let facts = RequestFacts::read(path, (!body.is_empty()).then_some(body.as_bytes()));
-            assert_eq!(facts.dialect.zip(facts.operation), expected, "{path} {body}");
-            assert_eq!(facts.is_llm(), expected.is_some(), "{path} {body}");
-        }
-    }
-
-    #[test]
-    fn ollama_options_count() {
-        let facts = read("/api/chat", r#"{"model":"m","options":{"num_predict":5,"temperature":0.1,"top_p":0.9}}"#);
-        assert_eq!((facts.max_tokens, facts.temperature, facts.top_p), (Some(5), Some(0.1), Some(0.9)));
-        assert_eq!(read("/api/chat", r#"{"model":"m","options":{"num_predict":-1}}"#).max_tokens, None);
-    }
-
-    #[test]
-    fn bad_bodies_spoil_nothing_else() {
-        for body in ["{", "", "null", "[1]", "\"x\"", "{\"model\":", "\u{fffd}"] {
-            let facts = read("/v1/chat/completions", body);
-            let expected =
-                RequestFacts { dialect: Some(Dialect::OpenAiChat), operation: Some("chat"), ..Default::default() };
-            assert_eq!(facts, expected, "{body}");
-        }
-        let odd = r#"{"model":["x"],"stream":"yes","max_tokens":"12","temperature":null,"top_p":{},"messages":"m"}"#;
-        assert_eq!(read("/x", odd), RequestFacts::default());
-        let twice = r#"{"model":"a","stream":false,"stream":true,"model":"b","messages":[]}"#;
-        let facts = read("/x", twice);
-        assert_eq!((facts.model.as_deref(), facts.stream), (Some("b"), Some(true)));
-        let deep =
-            format!("{{\"x\":{}1{},\"model\":\"m\",\"prompt\":\"p\"}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(read("/x", &deep).model.as_deref(), Some("m"), "depth costs no stack");
-        let deep = deep.replace('[', "{\"options\":").replace(']', "}").replace("\"x\"", "\"options\"");
-        assert_eq!(read("/x", &deep).model.as_deref(), Some("m"), "depth costs no stack");
-    }
-
-    #[test]
-    fn a_model_name_is_bounded() {
-        let body = format!(r#"{{"model":"{}","prompt":"p"}}"#, "m".repeat(10_000));
-        assert_eq!(read("/x", &body).model.map(|model| model.len()), Some(256));
-    }
-}
+mod tests;

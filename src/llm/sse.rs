@@ -40,6 +40,9 @@ pub enum Frame<'a> {
     Event(Event<'a>),
     /// An event of more than [`EVENT_LIMIT`] bytes went by unread.
     Oversized,
+    /// Lines that begin an object of JSON and stand bare among events. The standard passes over them; but a backend that
+    /// breaks off may tell its error so, as Gemini does.
+    Stray(&'a [u8]),
 }
 
 /// Splits a byte stream into events.
@@ -59,6 +62,8 @@ pub struct SseScanner {
     /// Bytes of the begun event's complete lines.
     block_bytes: usize,
     has_data: bool,
+    /// The begun event is bare JSON.
+    is_stray: bool,
     /// Fields of the begun event that came in earlier chunks.
     data: Vec<u8>,
     name: Vec<u8>,
@@ -216,13 +221,17 @@ impl SseScanner {
         if line.first() == Some(&b':') {
             return Field::Other;
         }
-        self.in_block = true;
+        let is_first = !mem::replace(&mut self.in_block, true);
+        self.is_stray |= is_first && line.first() == Some(&b'{');
         self.block_bytes = self.block_bytes.saturating_add(line.len() + 1);
         if self.block_bytes > EVENT_LIMIT {
             self.skip();
         }
         if self.skipping {
             return Field::Other;
+        }
+        if self.is_stray {
+            return Field::Data(line);
         }
         let (name, value) = split_field(line);
         match name {
@@ -248,10 +257,12 @@ impl SseScanner {
             found(Frame::Oversized);
         } else if self.has_data {
             let (name, data) = (name.unwrap_or(&self.name), data.unwrap_or(&self.data));
-            found(Frame::Event(Event { name, data, id: &self.id }));
+            let event = Event { name, data, id: &self.id };
+            found(if self.is_stray { Frame::Stray(data) } else { Frame::Event(event) });
         }
         self.in_block = false;
         self.has_data = false;
+        self.is_stray = false;
         self.block_bytes = 0;
         clear(&mut self.data);
         clear(&mut self.name);

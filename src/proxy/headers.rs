@@ -191,6 +191,7 @@ fn credentials(head: &mut RequestHeader, key: &Secret, llm: Option<Dialect>) -> 
     }
     let (name, text) = match llm {
         Some(Dialect::Anthropic) => ("x-api-key", key.expose().to_owned()),
+        Some(Dialect::Gemini) => ("x-goog-api-key", key.expose().to_owned()),
         _ => ("authorization", format!("Bearer {}", key.expose())),
     };
     let mut value = HeaderValue::from_str(&text)

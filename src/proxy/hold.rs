@@ -176,7 +176,7 @@ impl Hold<'_> {
     fn comment_interval(&self, session: &ServerSession) -> Option<Duration> {
         let route = &self.routed.route;
         let accept = session.req_header().headers.get("accept").map_or(&b""[..], |value| value.as_bytes());
-        let streams_events = self.facts.dialect.is_none_or(|dialect| dialect != Dialect::Ollama)
+        let streams_events = !matches!(self.facts.dialect, Some(Dialect::Ollama | Dialect::VercelData))
             && (self.facts.stream == Some(true) || accept.starts_with(b"text/event-stream"));
         let wanted = route.keepalive_before_headers && !route.keepalive.is_zero() && streams_events;
         wanted.then_some(route.keepalive)

@@ -8,7 +8,7 @@ use pingora::http::ResponseHeader;
 
 use super::usage::Metering;
 use crate::llm::ask::UsageFilter;
-use crate::llm::dialect::recognise_answer;
+use crate::llm::dialect::{AnswerLabels, recognise_answer};
 use crate::llm::{Dialect, Framing, Gauge, PlainRules, Progress, Reading, RequestFacts, StreamEnd};
 
 /// The tap on one answer.
@@ -31,7 +31,7 @@ impl Tap {
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
         // What is compressed cannot be read.
         let readable = header("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
-        let recognised = recognise_answer(facts.dialect, header("content-type"), &[])
+        let recognised = recognise_answer(facts.dialect, AnswerLabels::read(header), &[])
             .filter(|_| readable && head.status.is_success());
         let gauge = recognised.map(|(dialect, framing)| Gauge::new(dialect, framing, Arc::clone(rules), slow_gap));
         Self { gauge, bytes: 0, metering: None, filter: None }

@@ -71,6 +71,7 @@ pub(crate) fn chat(model: &str) -> Record {
         max_tokens: Some(256),
         temperature: Some(0.7),
         top_p: Some(0.9),
+        ..RequestFacts::default()
     };
     let mut gaps = Gaps::default();
     (0..7).for_each(|_| gaps.note(ms(10)));
@@ -96,6 +97,7 @@ pub(crate) fn chat(model: &str) -> Record {
             reasoning: Some(2),
         },
         usage_source: UsageSource::Reported,
+        server: None,
         finish_reasons: vec!["stop".to_owned()],
         response_id: Some("chatcmpl-1".to_owned()),
         response_model: Some("gpt-4o-2024-08-06".to_owned()),

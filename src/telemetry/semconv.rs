@@ -52,10 +52,11 @@ pub const OPERATION_UNKNOWN: &str = "chat";
 /// `gen_ai.provider.name`: by the conventions, the format of the conversation as the client sees it.
 pub fn provider_name(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::OpenAiChat => "openai",
+        Dialect::OpenAiChat | Dialect::OpenAiResponses => "openai",
         Dialect::Anthropic => "anthropic",
+        Dialect::Gemini => "gcp.gemini",
         Dialect::Ollama => "ollama",
-        Dialect::PlainSse | Dialect::PlainText => "custom",
+        Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText => "custom",
     }
 }
 

@@ -186,8 +186,12 @@ fn dialect(word: DialectWord) -> Option<Dialect> {
     match word {
         DialectWord::Auto => None,
         DialectWord::OpenAiChat => Some(Dialect::OpenAiChat),
+        DialectWord::OpenAiResponses => Some(Dialect::OpenAiResponses),
         DialectWord::Anthropic => Some(Dialect::Anthropic),
+        DialectWord::Gemini => Some(Dialect::Gemini),
         DialectWord::Ollama => Some(Dialect::Ollama),
+        DialectWord::VercelUi => Some(Dialect::VercelUi),
+        DialectWord::VercelData => Some(Dialect::VercelData),
         DialectWord::PlainSse => Some(Dialect::PlainSse),
         DialectWord::PlainText => Some(Dialect::PlainText),
     }

@@ -39,7 +39,7 @@ pub fn count_prompt(dialect: Dialect, model: Option<&str>, body: &[u8]) -> Optio
     let Prompt { mut count, messages, .. } = prompt;
     let frame = match dialect {
         // What an app makes of its own request is not known.
-        Dialect::PlainSse | Dialect::PlainText => 0,
+        Dialect::PlainSse | Dialect::PlainText | Dialect::VercelUi | Dialect::VercelData => 0,
         _ if messages == 0 => 0,
         _ => messages * MESSAGE_TOKENS + PRIMER_TOKENS,
     };

@@ -5,8 +5,9 @@
 //! first after a 200.
 
 use serde::Deserialize;
+use serde_json::json;
 
-use super::{Produced, Reader};
+use super::{Closing, Produced, Reader};
 use crate::llm::Reading;
 use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
 use crate::llm::sse::Event;
@@ -14,6 +15,9 @@ use crate::llm::sse::Event;
 #[derive(Debug, Default)]
 pub(super) struct Anthropic {
     tokens: Tokens,
+    has_begun: bool,
+    /// The index of the block that began and has not ended.
+    open_block: Option<u64>,
 }
 
 /// Any event of a stream, or a whole answer.
@@ -26,6 +30,7 @@ struct Wire<'a> {
     message: Maybe<Message<'a>>,
     #[serde(borrow)]
     delta: Maybe<Delta<'a>>,
+    index: Number,
     usage: Maybe<Tokens>,
     error: Fault,
 }
@@ -77,7 +82,10 @@ impl Reader for Anthropic {
         let name = std::str::from_utf8(event.name).unwrap_or_default();
         match wire.kind.filled().unwrap_or(name) {
             "content_block_delta" => return wire.delta.0.map_or(Produced::Nothing, |delta| delta.produced()),
+            "content_block_start" => self.open_block = wire.index.count(),
+            "content_block_stop" => self.open_block = None,
             "message_start" => {
+                self.has_begun = true;
                 if let Some(message) = &wire.message.0 {
                     self.note_message(message, reading);
                 }
@@ -93,6 +101,23 @@ impl Reader for Anthropic {
             _ => {}
         }
         Produced::Nothing
+    }
+
+    fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool {
+        if !self.has_begun {
+            return false;
+        }
+        if let Some(index) = self.open_block {
+            closing.event("content_block_stop", &json!({"type": "content_block_stop", "index": index}));
+        }
+        if reading.finish_reasons.is_empty() {
+            let delta = json!({"stop_reason": "max_tokens", "stop_sequence": null});
+            // Clients need a number here: the last that was told.
+            let usage = json!({"output_tokens": self.tokens.output_tokens.count().unwrap_or_default()});
+            closing.event("message_delta", &json!({"type": "message_delta", "delta": delta, "usage": usage}));
+        }
+        closing.event("message_stop", &json!({"type": "message_stop"}));
+        true
     }
 
     fn document(&mut self, json: &[u8], reading: &mut Reading) {

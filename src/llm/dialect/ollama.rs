@@ -2,14 +2,18 @@
 //! line of its own after a 200.
 
 use serde::Deserialize;
+use serde_json::json;
 
-use super::{Produced, Reader};
+use super::{Closing, Produced, Reader};
 use crate::llm::json::{Fault, Filled, Flag, Maybe, Number, Word, read_object};
 use crate::llm::sse::Event;
-use crate::llm::{Reading, Usage};
+use crate::llm::{Reading, ServerTimings, Usage};
 
 #[derive(Debug, Default)]
-pub(super) struct Ollama;
+pub(super) struct Ollama {
+    /// Lines have a `response`, as those of `/api/generate`.
+    generates: bool,
+}
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -25,6 +29,8 @@ struct Line<'a> {
     done_reason: Word<'a>,
     prompt_eval_count: Number,
     eval_count: Number,
+    prompt_eval_duration: Number,
+    eval_duration: Number,
     error: Fault,
 }
 
@@ -47,11 +53,31 @@ impl Reader for Ollama {
         if input.is_some() || output.is_some() {
             reading.usage = Usage { input, output, ..Usage::default() };
         }
+        reading.note_server(ServerTimings {
+            prefill: line.prompt_eval_duration.nanos(),
+            generation: line.eval_duration.nanos(),
+            ..ServerTimings::default()
+        });
         if line.done.0 == Some(true) && !reading.normal_end {
             reading.note_finish_reason(line.done_reason.filled());
             reading.normal_end = true;
         }
+        self.generates |= line.response.0;
         line.produced()
+    }
+
+    fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool {
+        let model = &reading.response_model;
+        closing.event(
+            "",
+            &if self.generates {
+                json!({"model": model, "response": "", "done": true, "done_reason": "length"})
+            } else {
+                let message = json!({"role": "assistant", "content": ""});
+                json!({"model": model, "message": message, "done": true, "done_reason": "length"})
+            },
+        );
+        true
     }
 }
 

@@ -6,17 +6,21 @@
 
 use serde::Deserialize;
 use serde::de::SeqAccess;
+use serde_json::json;
 
-use super::{Produced, Reader};
+use super::{Closing, Produced, Reader};
 use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
 use crate::llm::sse::Event;
-use crate::llm::{Reading, Usage};
+use crate::llm::{Reading, ServerTimings, Usage};
 
 #[derive(Debug, Default)]
 pub(super) struct OpenAiChat {
     /// One bit a choice; all from the 128th on share the last.
     begun: u128,
     finished: u128,
+    created: u64,
+    /// Choices have a `text`, as the legacy `/completions` has them.
+    is_legacy: bool,
 }
 
 /// A chunk of a stream, or a whole answer: the same but for `delta`.
@@ -27,9 +31,14 @@ struct Chunk<'a> {
     id: Word<'a>,
     #[serde(borrow)]
     model: Word<'a>,
+    created: Number,
     #[serde(borrow)]
     choices: Choices<'a>,
     usage: Maybe<Tokens>,
+    /// Of vLLM.
+    metrics: Maybe<Metrics>,
+    /// Of llama.cpp.
+    timings: Maybe<Timings>,
     error: Fault,
 }
 
@@ -37,6 +46,7 @@ struct Chunk<'a> {
 #[derive(Default)]
 struct Choices<'a> {
     produced: Produced,
+    is_legacy: bool,
     begun: u128,
     finish_reasons: Vec<(u128, Word<'a>)>,
 }
@@ -84,6 +94,21 @@ struct CompletionDetails {
     reasoning_tokens: Number,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metrics {
+    queue_time_ms: Number,
+    time_to_first_token_ms: Number,
+    generation_time_ms: Number,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Timings {
+    prompt_ms: Number,
+    predicted_ms: Number,
+}
+
 impl Reader for OpenAiChat {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
         if event.data.trim_ascii() == b"[DONE]" {
@@ -99,6 +124,9 @@ impl Reader for OpenAiChat {
         if let Some(tokens) = &chunk.usage.0 {
             reading.usage = tokens.usage();
         }
+        chunk.note_timings(reading);
+        self.created = chunk.created.count().unwrap_or(self.created);
+        self.is_legacy |= chunk.choices.is_legacy;
         self.begun |= chunk.choices.begun;
         for (choice, reason) in &chunk.choices.finish_reasons {
             // Some backends repeat the reason on the usage chunk.
@@ -114,11 +142,62 @@ impl Reader for OpenAiChat {
         // Several backends never send `[DONE]`: after the last finish reason an orderly end of the body is the end.
         reading.normal_end |= self.all_finished();
     }
+
+    fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool {
+        let open = self.begun & !self.finished;
+        let mut choices = Vec::new();
+        for index in (0..128_u32).filter(|index| open >> index & 1 == 1) {
+            let mut choice = json!({"index": index, "logprobs": null, "finish_reason": "length"});
+            let (key, value) = if self.is_legacy { ("text", json!("")) } else { ("delta", json!({})) };
+            if let Some(fields) = choice.as_object_mut() {
+                fields.insert(key.to_owned(), value);
+            }
+            choices.push(choice);
+        }
+        if self.begun == 0 {
+            return false;
+        }
+        if !choices.is_empty() {
+            let object = if self.is_legacy { "text_completion" } else { "chat.completion.chunk" };
+            closing.event(
+                "",
+                &json!({
+                    "id": reading.response_id,
+                    "object": object,
+                    "created": self.created,
+                    "model": reading.response_model,
+                    "choices": choices,
+                }),
+            );
+        }
+        closing.data("[DONE]");
+        true
+    }
 }
 
 impl OpenAiChat {
     fn all_finished(&self) -> bool {
         self.finished != 0 && self.begun & !self.finished == 0
+    }
+}
+
+impl Chunk<'_> {
+    fn note_timings(&self, reading: &mut Reading) {
+        if let Some(metrics) = &self.metrics.0 {
+            reading.note_server(ServerTimings {
+                queue: metrics.queue_time_ms.millis(),
+                time_to_first_token: metrics.time_to_first_token_ms.millis(),
+                generation: metrics.generation_time_ms.millis(),
+                ..ServerTimings::default()
+            });
+        }
+        if let Some(timings) = &self.timings.0 {
+            reading.note_server(ServerTimings {
+                prefill: timings.prompt_ms.millis(),
+                generation: timings.predicted_ms.millis(),
+                ..ServerTimings::default()
+            });
+        }
     }
 }
 
@@ -157,6 +236,7 @@ impl<'de: 'a, 'a> Loose<'de> for Choices<'a> {
             let Some(choice) = item.0 else { continue };
             let bit = 1 << choice.index.count().unwrap_or_default().min(127);
             choices.begun |= bit;
+            choices.is_legacy |= choice.text.0;
             choices.produced = choices.produced.max(choice.produced());
             if choice.finish_reason.filled().is_some() {
                 choices.finish_reasons.push((bit, choice.finish_reason));

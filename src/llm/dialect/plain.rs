@@ -3,7 +3,7 @@
 use memchr::memmem;
 use serde::Deserialize;
 
-use super::{Produced, Reader};
+use super::{Closing, Produced, Reader};
 use crate::llm::json::{Fault, Filled, read_object};
 use crate::llm::pointer::Pointer;
 use crate::llm::sse::Event;
@@ -82,6 +82,13 @@ impl Reader for PlainEvents {
     fn end(&mut self, reading: &mut Reading) {
         reading.normal_end |= !self.done_expected;
     }
+
+    fn closing(&self, _: &Reading, closing: &mut Closing) -> bool {
+        if self.done_expected {
+            closing.data(&self.done);
+        }
+        true
+    }
 }
 
 /// Chunked text: whatever comes is answer.
@@ -97,6 +104,10 @@ impl Reader for PlainText {
 
     fn end(&mut self, reading: &mut Reading) {
         reading.normal_end = true;
+    }
+
+    fn closing(&self, _: &Reading, _: &mut Closing) -> bool {
+        true
     }
 }
 

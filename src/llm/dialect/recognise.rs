@@ -1,7 +1,9 @@
 //! Tells dialect and framing by what an answer says of itself, and by its first bytes: labels are often wrong.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
+use super::vercel_data::coded;
 use super::{Dialect, Framing};
 use crate::llm::json::{Filled, Flag, Word, read_object};
 use crate::llm::sse::Event;
@@ -22,16 +24,48 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 /// How an event stream can begin. A colon alone would take `:)` for a comment.
 const SSE_STARTS: [&[u8]; 7] = [b"data:", b"event:", b"id:", b"retry:", b": ", b":\n", b":\r"];
 
-/// What an answer speaks, by the request's guess, its content type and its first bytes (as far as they came; often none).
+/// What an answer's head says of its body.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AnswerLabels<'a> {
+    pub content_type: Option<&'a str>,
+    /// `x-vercel-ai-ui-message-stream`
+    pub vercel_ui: Option<&'a str>,
+    /// `x-vercel-ai-data-stream`
+    pub vercel_data: Option<&'a str>,
+}
+
+impl<'a> AnswerLabels<'a> {
+    /// Reads the labels from a head, in which `header` finds a value by its name in lower case.
+    pub fn read(header: impl Fn(&str) -> Option<&'a str>) -> Self {
+        Self {
+            content_type: header("content-type"),
+            vercel_ui: header("x-vercel-ai-ui-message-stream"),
+            vercel_data: header("x-vercel-ai-data-stream"),
+        }
+    }
+
+    /// The one dialect that names itself.
+    fn dialect(&self) -> Option<Dialect> {
+        let is_v1 = |label: Option<&str>| label.is_some_and(|label| label.trim().eq_ignore_ascii_case("v1"));
+        if is_v1(self.vercel_ui) {
+            Some(Dialect::VercelUi)
+        } else {
+            is_v1(self.vercel_data).then_some(Dialect::VercelData)
+        }
+    }
+}
+
+/// What an answer speaks, by the request's guess, its head and its first bytes (as far as they came; often none).
 /// `None`: not LLM-shaped. An answer that streams events or JSON lines is, even if its request was not.
 ///
 /// The [`Gauge`](crate::llm::Gauge) looks again when bytes come, and settles both for good.
 pub fn recognise_answer(
     request: Option<Dialect>,
-    content_type: Option<&str>,
+    labels: AnswerLabels<'_>,
     first: &[u8],
 ) -> Option<(Dialect, Framing)> {
-    let declared = match essence(content_type).as_str() {
+    let request = labels.dialect().or(request);
+    let declared = match essence(labels.content_type).as_str() {
         "text/event-stream" => Framing::Sse,
         "application/x-ndjson"
         | "application/ndjson"
@@ -42,6 +76,11 @@ pub fn recognise_answer(
         json if json == "application/json" || json == "text/json" || json.ends_with("+json") => Framing::Json,
         "" | "text/plain" | "application/octet-stream" => Framing::Opaque,
         _ => return None,
+    };
+    let declared = match (labels.dialect(), declared) {
+        // Its lines go under `text/plain`, and often under the label of events.
+        (Some(Dialect::VercelData), Framing::Opaque | Framing::Sse) => Framing::JsonLines,
+        _ => declared,
     };
     let streams = matches!(declared, Framing::Sse | Framing::JsonLines);
     let guess = if streams { request.unwrap_or(Dialect::PlainSse) } else { request? };
@@ -56,6 +95,20 @@ pub fn recognise_answer(
 pub(in crate::llm) fn framing_of_bytes(declared: Framing, dialect: Dialect, first: &[u8]) -> Look {
     let is_sse = declared == Framing::Sse;
     let Some(byte) = first.first() else { return Look::TooShort };
+    if dialect == Dialect::Gemini {
+        match byte {
+            b'[' => return Look::Is(Framing::JsonValues),
+            b'{' if matches!(declared, Framing::Sse | Framing::Opaque) => return Look::Is(Framing::JsonValues),
+            _ => {}
+        }
+    }
+    if is_sse || declared == Framing::Opaque {
+        match is_data_stream(dialect, first) {
+            Some(true) => return Look::Is(Framing::JsonLines),
+            None => return Look::TooShort,
+            Some(false) => {}
+        }
+    }
     if is_sse {
         // An event stream's lines never begin so: JSON lines under the wrong label.
         return Look::Is(if *byte == b'{' { Framing::JsonLines } else { Framing::Sse });
@@ -71,8 +124,26 @@ pub(in crate::llm) fn framing_of_bytes(declared: Framing, dialect: Dialect, firs
     if may_be && first.len() < LONGEST_LOOK { Look::TooShort } else { Look::Is(declared) }
 }
 
+/// Whether an answer begins with a line of Vercel's data stream; `None`: it may. Where nothing else says that it is one, it
+/// has to begin as all do: with a message's id, or text.
+fn is_data_stream(dialect: Dialect, first: &[u8]) -> Option<bool> {
+    let is_known = dialect == Dialect::VercelData;
+    if !is_known && dialect != Dialect::PlainSse {
+        return Some(false);
+    }
+    match *first {
+        [b'0' | b'f'] => None,
+        [b'0', b':'] | [b'f', b':'] => None,
+        [b'0', b':', b'"', ..] | [b'f', b':', b'{', ..] => Some(true),
+        [b'1'..=b'9' | b'a'..=b'z'] if is_known => None,
+        [b'1'..=b'9' | b'a'..=b'z', b':'] if is_known => None,
+        [b'1'..=b'9' | b'a'..=b'z', b':', b'"' | b'{' | b'[', ..] => Some(is_known),
+        _ => Some(false),
+    }
+}
+
 /// The dialect whose shape an event has, where the guess does not bind: an app's own path may pass on what OpenAI,
-/// Anthropic or Ollama sent.
+/// Anthropic, Google, Ollama or Vercel's SDK sent.
 pub(in crate::llm) fn dialect_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -87,13 +158,42 @@ pub(in crate::llm) fn dialect_of_event(guess: Dialect, event: Event<'_>) -> Dial
         message: Filled,
         response: Filled,
         done_reason: Filled,
+        candidates: Filled,
+        #[serde(rename = "modelVersion")]
+        model_version: Filled,
+        #[serde(rename = "usageMetadata")]
+        usage_metadata: Filled,
+        id: Filled,
+        #[serde(rename = "messageId")]
+        message_id: Filled,
     }
     if !matches!(guess, Dialect::PlainSse | Dialect::Ollama) {
         return guess;
     }
-    let Some(shape) = read_object::<Shape<'_>>(event.data) else { return guess };
+    let Some(shape) = read_object::<Shape<'_>>(event.data) else {
+        let is_data_stream = guess == Dialect::PlainSse
+            && is_data_stream(guess, event.data) == Some(true)
+            && coded(event.data).is_some_and(|(_, json)| serde_json::from_slice::<IgnoredAny>(json).is_ok());
+        return if is_data_stream { Dialect::VercelData } else { guess };
+    };
     if let Some("chat.completion" | "chat.completion.chunk" | "text_completion") = shape.object.filled() {
         return Dialect::OpenAiChat;
+    }
+    let kind = shape.kind.filled().unwrap_or_default();
+    if (shape.object.is("response") && shape.id.0) || (kind.starts_with("response.") && shape.response.0) {
+        return Dialect::OpenAiResponses;
+    }
+    if shape.usage_metadata.0 || (shape.candidates.0 && shape.model_version.0) {
+        return Dialect::Gemini;
+    }
+    let is_ui = match kind {
+        "start" => shape.message_id.0,
+        "text-start" | "reasoning-start" => shape.id.0,
+        "start-step" => true,
+        _ => false,
+    };
+    if is_ui {
+        return Dialect::VercelUi;
     }
     if shape.kind.is("message_start") || (shape.kind.is("message") && shape.role.0 && shape.model.0) {
         return Dialect::Anthropic;
@@ -107,7 +207,7 @@ pub(in crate::llm) fn dialect_of_event(guess: Dialect, event: Event<'_>) -> Dial
 pub(in crate::llm) fn dialect_in(guess: Dialect, framing: Framing) -> Dialect {
     match (guess, framing) {
         // Ollama sends no events: an app that took the same path (`/api/chat` is common) does.
-        (Dialect::Ollama | Dialect::PlainText, Framing::Sse) => Dialect::PlainSse,
+        (Dialect::Ollama | Dialect::PlainText | Dialect::VercelData, Framing::Sse) => Dialect::PlainSse,
         (Dialect::PlainText, Framing::JsonLines | Framing::Json) => Dialect::PlainSse,
         _ => guess,
     }
@@ -123,7 +223,7 @@ mod tests {
     use super::*;
 
     fn answer(request: Option<Dialect>, content_type: &str, first: &[u8]) -> Option<(Dialect, Framing)> {
-        recognise_answer(request, Some(content_type), first)
+        recognise_answer(request, AnswerLabels { content_type: Some(content_type), ..AnswerLabels::default() }, first)
     }
 
     #[test]
@@ -148,8 +248,42 @@ mod tests {
         for (request, content_type, expected) in vectors {
             assert_eq!(answer(request, content_type, b""), expected, "{request:?} {content_type}");
         }
-        assert_eq!(recognise_answer(Some(OpenAiChat), None, b""), Some((OpenAiChat, Opaque)));
-        assert_eq!(recognise_answer(None, None, b"data: x\n\n"), None);
+        assert_eq!(recognise_answer(Some(OpenAiChat), AnswerLabels::default(), b""), Some((OpenAiChat, Opaque)));
+        assert_eq!(recognise_answer(None, AnswerLabels::default(), b"data: x\n\n"), None);
+    }
+
+    #[test]
+    fn vercels_headers_name_the_dialect() {
+        let ui = |content_type| {
+            AnswerLabels::read(|name| match name {
+                "content-type" => Some(content_type),
+                "x-vercel-ai-ui-message-stream" => Some("v1"),
+                _ => None,
+            })
+        };
+        let data = |content_type| {
+            AnswerLabels::read(|name| match name {
+                "content-type" => Some(content_type),
+                "x-vercel-ai-data-stream" => Some("v1"),
+                _ => None,
+            })
+        };
+        let vectors = [
+            (None, ui("text/event-stream"), Some((Dialect::VercelUi, Framing::Sse))),
+            (Some(Dialect::OpenAiChat), ui("text/event-stream"), Some((Dialect::VercelUi, Framing::Sse))),
+            (
+                Some(Dialect::PlainSse),
+                data("text/plain; charset=utf-8"),
+                Some((Dialect::VercelData, Framing::JsonLines)),
+            ),
+            (None, data("text/event-stream"), Some((Dialect::VercelData, Framing::JsonLines))),
+            (None, data("text/html"), None),
+        ];
+        for (request, labels, expected) in vectors {
+            assert_eq!(recognise_answer(request, labels, b""), expected, "{labels:?}");
+        }
+        let labels = AnswerLabels { vercel_ui: Some("v9"), ..AnswerLabels::default() };
+        assert_eq!(recognise_answer(None, labels, b""), None, "a version of the future is not known");
     }
 
     #[test]
@@ -197,6 +331,15 @@ mod tests {
             (r#"{"model":"llama3","message":{"role":"assistant","content":"a"},"done":false}"#, Dialect::Ollama),
             (r#"{"token":"a"}"#, Dialect::PlainSse),
             (r#"{"type":"message","text":"a"}"#, Dialect::PlainSse),
+            (r#"{"type":"response.created","response":{"id":"r"}}"#, Dialect::OpenAiResponses),
+            (r#"{"id":"r","object":"response","output":[]}"#, Dialect::OpenAiResponses),
+            (r#"{"candidates":[{"index":0}],"modelVersion":"gemini-2.5-pro"}"#, Dialect::Gemini),
+            (r#"{"candidates":["a","b"]}"#, Dialect::PlainSse),
+            (r#"{"type":"start","messageId":"m"}"#, Dialect::VercelUi),
+            (r#"{"type":"start"}"#, Dialect::PlainSse),
+            (r#"{"type":"text-start","id":"t"}"#, Dialect::VercelUi),
+            (r#"f:{"messageId":"m"}"#, Dialect::VercelData),
+            (r#"0:"half"#, Dialect::PlainSse),
             ("hello", Dialect::PlainSse),
         ];
         for (data, expected) in vectors {

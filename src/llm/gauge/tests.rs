@@ -1,11 +1,13 @@
 //! Whole answers, as backends send them, read by the gauge.
 
+mod closing;
+mod dialects;
 mod framing;
 mod pieces;
 mod streams;
 
 use super::*;
-use crate::llm::{Usage, UsageSource};
+use crate::llm::{ServerTimings, Usage, UsageSource};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

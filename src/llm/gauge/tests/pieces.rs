@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Events and lines of all dialects, and what is between and beside them.
-const PARTS: [&str; 26] = [
+const PARTS: [&str; 41] = [
     "data: {\"id\":\"c\",\"model\":\"m\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\n",
     "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hällo\\n\"}}]}\r\n\r\n",
     "data: {\"choices\":[{\"index\":1,\"delta\":{\"reasoning\":\"x\"},\"finish_reason\":\"stop\"}]}\r\r",
@@ -24,6 +24,21 @@ const PARTS: [&str; 26] = [
     "{\"model\":\"l\",\"response\":\"a\",\"thinking\":\"b\",\"done\":false}\r\n",
     "{\"model\":\"l\",\"done\":true,\"done_reason\":\"stop\",\"prompt_eval_count\":1,\"eval_count\":2}\n",
     "{\"error\":\"gone\"}\n",
+    "data: {\"type\":\"response.created\",\"response\":{\"id\":\"r\",\"model\":\"m\"}}\n\n",
+    "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n",
+    "data: {\"type\":\"response.incomplete\",\"response\":{\"status\":\"incomplete\",\"usage\":{\"output_tokens\":4}}}\n\n",
+    "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}],\"modelVersion\":\"g\"}\r\n\r\n",
+    "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"}\\\"\",\"thought\":true}]}}]\n}",
+    ",\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"candidatesTokenCount\":1}}",
+    "]",
+    "{\n \"error\": {\n  \"message\": \"m\"\n }\n}\n",
+    "data: {\"type\":\"start\",\"messageId\":\"m\"}\n\n",
+    "data: {\"type\":\"text-start\",\"id\":\"1\"}\n\ndata: {\"type\":\"text-delta\",\"id\":\"1\",\"delta\":\"a\"}\n\n",
+    "data: {\"type\":\"finish\"}\n\n",
+    "f:{\"messageId\":\"m\"}\n",
+    "0:\"a\"\n",
+    "d:{\"finishReason\":\"stop\",\"usage\":{\"promptTokens\":1,\"completionTokens\":2}}\n",
+    "3:\"gone\"\n",
     "data: plain text\n\n",
     "data: {\"token\":\"x\"}\n\n",
     ": comment\n\n",
@@ -34,7 +49,7 @@ const PARTS: [&str; 26] = [
     "x",
 ];
 
-const FRAMINGS: [Framing; 3] = [Framing::Sse, Framing::JsonLines, Framing::Json];
+const FRAMINGS: [Framing; 4] = [Framing::Sse, Framing::JsonLines, Framing::JsonValues, Framing::Json];
 
 /// All that stands in a reading but times: each byte came at zero.
 fn whole(mut gauge: Gauge, bytes: &[u8], end: StreamEnd) -> Reading {
@@ -74,6 +89,7 @@ proptest! {
             at_once.feed(&bytes[..at], Duration::ZERO);
             prop_assert_eq!(gauge.at_boundary(), at_once.at_boundary(), "after {} bytes", at);
             prop_assert_eq!(gauge.reading(), at_once.reading(), "after {} bytes", at);
+            prop_assert_eq!(gauge.closing(), at_once.closing(), "after {} bytes", at);
             if at == bytes.len() {
                 break;
             }
@@ -91,7 +107,7 @@ proptest! {
     fn no_bytes_are_too_odd(
         bytes in prop::collection::vec(any::<u8>(), 0..3_000),
         dialect in prop::sample::select(Dialect::ALL.to_vec()),
-        framing in prop::sample::select(vec![Framing::Sse, Framing::JsonLines, Framing::Json, Framing::Opaque]),
+        framing in prop::sample::select([FRAMINGS.as_slice(), &[Framing::Opaque]].concat()),
         size in 1usize..500,
     ) {
         let mut gauge = gauge(dialect, framing);

@@ -1,0 +1,202 @@
+//! OpenAI `/responses`.
+//!
+//! Each event tells its type. Deltas of text, refusals, tool input and reasoning are tokens; the events that open, close
+//! or repeat a part are none. `response.completed` and `response.incomplete` end a stream and carry the usage; `error` and
+//! `response.failed` can come at any point, even right after `response.created`.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Closing, Produced, Reader};
+use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use crate::llm::sse::Event;
+use crate::llm::{Reading, Usage};
+
+#[derive(Debug, Default)]
+pub(super) struct OpenAiResponses {
+    /// The number that each event has.
+    sequence: u64,
+    created_at: u64,
+}
+
+/// Any event of a stream.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Wire<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    sequence_number: Number,
+    delta: Filled,
+    partial_image_b64: Filled,
+    #[serde(borrow)]
+    response: Maybe<Response<'a>>,
+    /// Of `error`, which holds them itself; others put them into an object.
+    #[serde(borrow)]
+    code: Word<'a>,
+    #[serde(borrow)]
+    message: Word<'a>,
+    error: Fault,
+}
+
+/// What the events that begin and end a stream hold, and what a whole answer is.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Response<'a> {
+    #[serde(borrow)]
+    id: Word<'a>,
+    #[serde(borrow)]
+    model: Word<'a>,
+    #[serde(borrow)]
+    status: Word<'a>,
+    created_at: Number,
+    #[serde(borrow)]
+    incomplete_details: Maybe<Incomplete<'a>>,
+    usage: Maybe<Tokens>,
+    error: Fault,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Incomplete<'a> {
+    #[serde(borrow)]
+    reason: Word<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Tokens {
+    input_tokens: Number,
+    input_tokens_details: Maybe<InputDetails>,
+    output_tokens: Number,
+    output_tokens_details: Maybe<OutputDetails>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct InputDetails {
+    cached_tokens: Number,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OutputDetails {
+    reasoning_tokens: Number,
+}
+
+impl Reader for OpenAiResponses {
+    fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        let Some(wire) = read_object::<Wire<'_>>(event.data) else {
+            if event.name == b"error" {
+                reading.note_error(&String::from_utf8_lossy(event.data));
+            }
+            return Produced::Nothing;
+        };
+        self.sequence = wire.sequence_number.count().unwrap_or(self.sequence);
+        let name = std::str::from_utf8(event.name).unwrap_or_default();
+        let kind = wire.kind.filled().unwrap_or(name);
+        if let Some(response) = &wire.response.0 {
+            self.note_response(response, reading);
+        }
+        match kind {
+            "response.completed" | "response.incomplete" => reading.normal_end = true,
+            "response.failed" => reading.note_error("the response failed"),
+            "error" => reading.note_error(&wire.fault()),
+            _ => return wire.produced(kind),
+        }
+        Produced::Nothing
+    }
+
+    fn document(&mut self, json: &[u8], reading: &mut Reading) {
+        if let Some(response) = read_object::<Response<'_>>(json) {
+            self.note_response(&response, reading);
+        }
+    }
+
+    fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool {
+        let Some(id) = &reading.response_id else { return false };
+        let usage = reading.usage.input.zip(reading.usage.output).map(|(input, output)| {
+            json!({"input_tokens": input, "output_tokens": output, "total_tokens": input.saturating_add(output)})
+        });
+        closing.event(
+            "response.incomplete",
+            &json!({
+                "type": "response.incomplete",
+                "sequence_number": self.sequence.saturating_add(1),
+                "response": {
+                    "id": id,
+                    "object": "response",
+                    "created_at": self.created_at,
+                    "status": "incomplete",
+                    "model": reading.response_model,
+                    "incomplete_details": {"reason": "max_output_tokens"},
+                    "error": null,
+                    "output": [],
+                    "usage": usage,
+                },
+            }),
+        );
+        true
+    }
+}
+
+impl OpenAiResponses {
+    fn note_response(&mut self, response: &Response<'_>, reading: &mut Reading) {
+        reading.note_id(response.id.filled());
+        reading.note_model(response.model.filled());
+        self.created_at = response.created_at.count().unwrap_or(self.created_at);
+        if let Some(tokens) = &response.usage.0 {
+            reading.usage = tokens.usage();
+        }
+        if let Some(error) = &response.error.0 {
+            reading.note_error(error);
+        }
+        if !reading.finish_reasons.is_empty() {
+            return;
+        }
+        match response.status.filled() {
+            Some(status @ "completed") => reading.note_finish_reason(Some(status)),
+            Some(status @ "incomplete") => {
+                let told = response.incomplete_details.0.as_ref().and_then(|details| details.reason.filled());
+                reading.note_finish_reason(told.or(Some(status)));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Wire<'_> {
+    fn produced(&self, kind: &str) -> Produced {
+        if self.partial_image_b64.0 {
+            return Produced::Answer;
+        }
+        if !self.delta.0 || !kind.ends_with(".delta") {
+            return Produced::Nothing;
+        }
+        if kind.starts_with("response.reasoning") { Produced::Reasoning } else { Produced::Answer }
+    }
+
+    fn fault(&self) -> String {
+        if let Some(error) = &self.error.0 {
+            return error.clone();
+        }
+        match (self.code.filled(), self.message.filled()) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (Some(word), None) | (None, Some(word)) => word.to_owned(),
+            (None, None) => "error".to_owned(),
+        }
+    }
+}
+
+impl Tokens {
+    fn usage(&self) -> Usage {
+        let input = self.input_tokens_details.0.as_ref();
+        let output = self.output_tokens_details.0.as_ref();
+        Usage {
+            input: self.input_tokens.count(),
+            cached_input: input.and_then(|details| details.cached_tokens.count()),
+            cache_write: None,
+            output: self.output_tokens.count(),
+            reasoning: output.and_then(|details| details.reasoning_tokens.count()),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The UI message stream of Vercel's AI SDK, versions 5 to 7: events of JSON parts.
+//!
+//! A model call is a step, so `finish-step` ends nothing; `finish` does, with `[DONE]` after it. The protocol has no usage:
+//! where the app puts the SDK's own into `messageMetadata`, it is read from there.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Closing, Produced, Reader};
+use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use crate::llm::reading::TEXT_LIMIT;
+use crate::llm::sse::Event;
+use crate::llm::{Reading, Usage};
+
+/// The most parts that may be open at once to be ended by us.
+const OPEN_PARTS_MAX: usize = 16;
+
+#[derive(Debug, Default)]
+pub(super) struct VercelUi {
+    finished: bool,
+    in_step: bool,
+    /// Tool input came in deltas: the whole input, which follows, is nothing new.
+    streams_tool_input: bool,
+    /// Texts and reasonings that began and have not ended.
+    open: Vec<Part>,
+    /// A part began that `open` could not take.
+    lost_track: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    is_reasoning: bool,
+    id: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Wire<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    #[serde(borrow)]
+    id: Word<'a>,
+    delta: Filled,
+    input_text_delta: Filled,
+    #[serde(borrow)]
+    message_id: Word<'a>,
+    #[serde(borrow)]
+    finish_reason: Word<'a>,
+    #[serde(borrow)]
+    message_metadata: Maybe<Metadata<'a>>,
+    #[serde(borrow)]
+    error_text: Word<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    model: Word<'a>,
+    usage: Maybe<Tokens>,
+    total_usage: Maybe<Tokens>,
+}
+
+/// The SDK's `LanguageModelUsage`: of version 5, and with the details of version 6.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Tokens {
+    input_tokens: Number,
+    output_tokens: Number,
+    reasoning_tokens: Number,
+    cached_input_tokens: Number,
+    input_token_details: Maybe<InputDetails>,
+    output_token_details: Maybe<OutputDetails>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct InputDetails {
+    cache_read_tokens: Number,
+    cache_write_tokens: Number,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct OutputDetails {
+    reasoning_tokens: Number,
+}
+
+impl Reader for VercelUi {
+    fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        if event.data.trim_ascii() == b"[DONE]" {
+            reading.normal_end = self.finished;
+            return Produced::Nothing;
+        }
+        let Some(wire) = read_object::<Wire<'_>>(event.data) else { return Produced::Nothing };
+        if let Some(metadata) = &wire.message_metadata.0 {
+            note_metadata(metadata, reading);
+        }
+        self.note_state(&wire, reading);
+        self.produced(&wire)
+    }
+
+    fn document(&mut self, json: &[u8], reading: &mut Reading) {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Failed {
+            error: Fault,
+        }
+        if let Some(error) = read_object::<Failed>(json).and_then(|failed| failed.error.0) {
+            reading.note_error(&error);
+        }
+    }
+
+    fn end(&mut self, reading: &mut Reading) {
+        reading.normal_end |= self.finished;
+    }
+
+    /// Names no finish reason: clients of version 5 refuse a field that they do not know.
+    fn closing(&self, _: &Reading, closing: &mut Closing) -> bool {
+        if self.lost_track {
+            return false;
+        }
+        for Part { is_reasoning, id } in &self.open {
+            let kind = if *is_reasoning { "reasoning-end" } else { "text-end" };
+            closing.event("", &json!({ "type": kind, "id": id }));
+        }
+        if self.in_step {
+            closing.event("", &json!({"type": "finish-step"}));
+        }
+        if !self.finished {
+            closing.event("", &json!({"type": "finish"}));
+        }
+        closing.data("[DONE]");
+        true
+    }
+}
+
+impl VercelUi {
+    fn note_state(&mut self, wire: &Wire<'_>, reading: &mut Reading) {
+        match wire.kind.filled().unwrap_or_default() {
+            "start" => reading.note_id(wire.message_id.filled()),
+            "start-step" => self.in_step = true,
+            "finish-step" => self.in_step = false,
+            "text-start" => self.open(false, &wire.id),
+            "reasoning-start" => self.open(true, &wire.id),
+            "text-end" => self.open.retain(|part| part.is_reasoning || !wire.id.is(&part.id)),
+            "reasoning-end" => self.open.retain(|part| !part.is_reasoning || !wire.id.is(&part.id)),
+            "finish" => {
+                self.finished = true;
+                if reading.finish_reasons.is_empty() {
+                    reading.note_finish_reason(wire.finish_reason.filled());
+                }
+            }
+            "error" => reading.note_error(wire.error_text.filled().unwrap_or("error")),
+            "abort" => reading.note_error("aborted by the app"),
+            _ => {}
+        }
+    }
+
+    fn produced(&mut self, wire: &Wire<'_>) -> Produced {
+        match wire.kind.filled().unwrap_or_default() {
+            "text-delta" if wire.delta.0 => Produced::Answer,
+            "reasoning-delta" if wire.delta.0 => Produced::Reasoning,
+            "tool-input-delta" if wire.input_text_delta.0 => {
+                self.streams_tool_input = true;
+                Produced::Answer
+            }
+            "tool-input-available" if !self.streams_tool_input => Produced::Answer,
+            "file" => Produced::Answer,
+            _ => Produced::Nothing,
+        }
+    }
+
+    fn open(&mut self, is_reasoning: bool, id: &Word<'_>) {
+        match id.filled().filter(|id| id.len() <= TEXT_LIMIT && self.open.len() < OPEN_PARTS_MAX) {
+            Some(id) => self.open.push(Part { is_reasoning, id: id.to_owned() }),
+            None => self.lost_track = true,
+        }
+    }
+}
+
+fn note_metadata(metadata: &Metadata<'_>, reading: &mut Reading) {
+    reading.note_model(metadata.model.filled());
+    let tokens = metadata.total_usage.0.as_ref().or(metadata.usage.0.as_ref());
+    if let Some(usage) = tokens.map(Tokens::usage).filter(Usage::is_known) {
+        reading.usage = usage;
+    }
+}
+
+impl Tokens {
+    fn usage(&self) -> Usage {
+        let input = self.input_token_details.0.as_ref();
+        let output = self.output_token_details.0.as_ref();
+        let cached = input.and_then(|details| details.cache_read_tokens.count());
+        let reasoning = output.and_then(|details| details.reasoning_tokens.count());
+        Usage {
+            input: self.input_tokens.count(),
+            cached_input: cached.or(self.cached_input_tokens.count()),
+            cache_write: input.and_then(|details| details.cache_write_tokens.count()),
+            output: self.output_tokens.count(),
+            reasoning: reasoning.or(self.reasoning_tokens.count()),
+        }
+    }
+}

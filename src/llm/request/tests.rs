@@ -1,0 +1,131 @@
+//! Requests of every dialect.
+
+use super::*;
+
+fn read(path: &str, body: &str) -> RequestFacts {
+    RequestFacts::read(path, Some(body.as_bytes()))
+}
+
+#[test]
+fn openai_chat_is_read_whole() {
+    let body = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"stream":true,
+        "max_tokens":7,"max_completion_tokens":100,"temperature":0.5,"top_p":1}"#;
+    let expected = RequestFacts {
+        dialect: Some(Dialect::OpenAiChat),
+        operation: Some("chat"),
+        model: Some("gpt-4o".into()),
+        stream: Some(true),
+        max_tokens: Some(100),
+        temperature: Some(0.5),
+        top_p: Some(1.0),
+        choices: 1,
+        bad_max_tokens: false,
+    };
+    assert_eq!(read("/v1/chat/completions", body), expected);
+}
+
+#[test]
+fn paths_and_bodies_tell_the_dialect() {
+    use Dialect::*;
+    let chat = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+    let ui = r#"{"id":"c1","messages":[{"role":"user","parts":[]}],"trigger":"submit-message"}"#;
+    let vectors = [
+        ("/v1/chat/completions", "", Some((OpenAiChat, "chat"))),
+        ("/openai/deployments/x/chat/completions?api-version=1", chat, Some((OpenAiChat, "chat"))),
+        ("/v1/completions", r#"{"model":"m","prompt":"p"}"#, Some((OpenAiChat, "text_completion"))),
+        ("/v1/embeddings", r#"{"model":"m","input":["a"]}"#, Some((OpenAiChat, "embeddings"))),
+        ("/v1/messages", chat, Some((Anthropic, "chat"))),
+        ("/v1/messages", "", Some((Anthropic, "chat"))),
+        ("/anthropic/messages", chat, Some((Anthropic, "chat"))),
+        ("/threads/7/messages", r#"{"text":"hello"}"#, None),
+        ("/threads/7/messages", "", None),
+        ("/v1/messages/count_tokens", r#"{"model":"m"}"#, None),
+        ("/v1/responses", "", Some((OpenAiResponses, "chat"))),
+        ("/openai/responses", r#"{"model":"m","input":"a"}"#, Some((OpenAiResponses, "chat"))),
+        ("/survey/responses", r#"{"input":"a"}"#, None),
+        ("/v1beta/models/gemini-2.5-flash:generateContent", "", Some((Gemini, "generate_content"))),
+        ("/v1beta/models/e:embedContent", "", Some((Gemini, "embeddings"))),
+        ("/v1beta/models/gemini-2.5-flash:countTokens", "", None),
+        ("/api/chat", chat, Some((Ollama, "chat"))),
+        ("/api/chat", ui, Some((PlainSse, "chat"))),
+        ("/api/generate", r#"{"model":"m","prompt":"p"}"#, Some((Ollama, "text_completion"))),
+        ("/api/embed", r#"{"model":"m","input":"p"}"#, Some((Ollama, "embeddings"))),
+        ("/ask", r#"{"prompt":"p"}"#, Some((PlainSse, "text_completion"))),
+        ("/ask", chat, Some((PlainSse, "chat"))),
+        ("/ask", r#"{"model":"m","input":"p"}"#, Some((PlainSse, "chat"))),
+        ("/cars", r#"{"model":"T","colour":"black"}"#, None),
+        ("/docs", "", None),
+    ];
+    for (path, body, expected) in vectors {
+        let facts = RequestFacts::read(path, (!body.is_empty()).then_some(body.as_bytes()));
+        assert_eq!(facts.dialect.zip(facts.operation), expected, "{path} {body}");
+        assert_eq!(facts.is_llm(), expected.is_some(), "{path} {body}");
+    }
+}
+
+#[test]
+fn ollama_options_count() {
+    let facts = read("/api/chat", r#"{"model":"m","options":{"num_predict":5,"temperature":0.1,"top_p":0.9}}"#);
+    assert_eq!((facts.max_tokens, facts.temperature, facts.top_p), (Some(5), Some(0.1), Some(0.9)));
+    assert_eq!(read("/api/chat", r#"{"model":"m","options":{"num_predict":-1}}"#).max_tokens, None);
+}
+
+#[test]
+fn geminis_path_tells_model_and_streaming() {
+    let vectors = [
+        ("/v1beta/models/g:streamGenerateContent?key=k&alt=sse", Some(true), false),
+        ("/v1beta/models/g:streamGenerateContent", None, false),
+        ("/v1/projects/p/locations/l/publishers/google/models/g:generateContent", Some(false), true),
+    ];
+    let body = r#"{"contents":[],"generationConfig":{"maxOutputTokens":9,"topP":0.9,"candidateCount":2}}"#;
+    for (path, stream, whole) in vectors {
+        let facts = read(path, body);
+        assert_eq!((facts.model.as_deref(), facts.stream, facts.answers_whole()), (Some("g"), stream, whole), "{path}");
+        assert_eq!((facts.max_tokens, facts.top_p, facts.choices), (Some(9), Some(0.9), 2));
+    }
+}
+
+#[test]
+fn answers_and_tokens_asked_for_are_checked() {
+    let vectors = [
+        ("{}", 1, None, false),
+        (r#"{"n":3,"max_tokens":0}"#, 3, Some(0), false),
+        (r#"{"n":0,"max_tokens":null}"#, 1, None, false),
+        (r#"{"n":-2,"max_tokens":10000000}"#, 1, Some(10_000_000), false),
+        (r#"{"max_tokens":10000001}"#, 1, Some(10_000_001), true),
+        (r#"{"max_output_tokens":-1}"#, 1, None, true),
+        (r#"{"max_completion_tokens":1.5}"#, 1, Some(1), true),
+        (r#"{"max_completion_tokens":[7]}"#, 1, None, true),
+        (r#"{"options":{"num_predict":-1}}"#, 1, None, false),
+        (r#"{"generationConfig":{"maxOutputTokens":-1}}"#, 1, None, true),
+    ];
+    for (body, choices, max_tokens, is_bad) in vectors {
+        let facts = read("/v1/chat/completions", body);
+        assert_eq!((facts.choices, facts.max_tokens, facts.bad_max_tokens), (choices, max_tokens, is_bad), "{body}");
+    }
+}
+
+#[test]
+fn bad_bodies_spoil_nothing_else() {
+    for body in ["{", "", "null", "[1]", "\"x\"", "{\"model\":", "\u{fffd}"] {
+        let facts = read("/v1/chat/completions", body);
+        let expected =
+            RequestFacts { dialect: Some(Dialect::OpenAiChat), operation: Some("chat"), ..Default::default() };
+        assert_eq!(facts, expected, "{body}");
+    }
+    let odd = r#"{"model":["x"],"stream":"yes","max_tokens":"12","temperature":null,"top_p":{},"messages":"m"}"#;
+    assert_eq!(read("/x", odd), RequestFacts { bad_max_tokens: true, ..RequestFacts::default() });
+    let twice = r#"{"model":"a","stream":false,"stream":true,"model":"b","messages":[]}"#;
+    let facts = read("/x", twice);
+    assert_eq!((facts.model.as_deref(), facts.stream), (Some("b"), Some(true)));
+    let deep = format!("{{\"x\":{}1{},\"model\":\"m\",\"prompt\":\"p\"}}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(read("/x", &deep).model.as_deref(), Some("m"), "depth costs no stack");
+    let deep = deep.replace('[', "{\"options\":").replace(']', "}").replace("\"x\"", "\"options\"");
+    assert_eq!(read("/x", &deep).model.as_deref(), Some("m"), "depth costs no stack");
+}
+
+#[test]
+fn a_model_name_is_bounded() {
+    let body = format!(r#"{{"model":"{}","prompt":"p"}}"#, "m".repeat(10_000));
+    assert_eq!(read("/x", &body).model.map(|model| model.len()), Some(256));
+}
