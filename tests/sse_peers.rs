@@ -1,6 +1,4 @@
 //! The SSE scanner beside another reader of the same standard, the crate `sse-core`, over generated streams.
-//!
-//! Where the two are known to differ, the streams keep away from it, and a test says how each reads.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -52,6 +50,7 @@ fn line() -> impl Strategy<Value = String> {
         1 => Just("id: a\0b".to_owned()),
         1 => Just("data:  two spaces".to_owned()),
         1 => Just("\u{feff}data: late mark".to_owned()),
+        2 => prop::sample::select(vec!["data", "event", "id", "retry", "dat", "database", "ID"]).prop_map(str::to_owned),
         4 => Just(String::new()),
     ]
 }
@@ -80,7 +79,7 @@ fn pieces<'a>(stream: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn both_read_any_stream_alike(stream in stream(), sizes in prop::collection::vec(1usize..24, 1..8)) {

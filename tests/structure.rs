@@ -69,7 +69,7 @@ fn rooms_import_one_way() {
 #[test]
 fn files_stay_short() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files: Vec<PathBuf> = ["src", "tests", "benches", "bench", "fuzz/src", "fuzz/fuzz_targets"]
+    let files: Vec<PathBuf> = ["src", "tests", "benches", "bench", "fuzz/src", "fuzz/fuzz_targets", "fuzz/examples"]
         .iter()
         .flat_map(|part| sources(&root.join(part)))
         .collect();
