@@ -38,7 +38,7 @@ fn estimate(limit: &Limit, facts: &RequestFacts, body: Option<&str>) -> Estimate
         holder: "",
         body_bytes: body.len() as u64,
         counted: counted.map(|count| count.tokens),
-        max_tokens: facts.max_tokens,
+        max_tokens: facts.max_tokens.map(|most| most.saturating_mul(facts.choices.max(1))),
     };
     Learned::default().estimate(&request, &limit.token_limit())
 }

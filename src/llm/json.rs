@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::mend::read_mended;
+
 /// A value that any JSON can be read into; what a type does not name reads as its default.
 pub(super) trait Loose<'de>: Default {
     fn borrowed(text: &'de str) -> Self {
@@ -45,11 +47,17 @@ pub(super) fn read_loose<'de, T: Loose<'de>, D: Deserializer<'de>>(deserializer:
 
 /// Reads one JSON object; `None` where it is none. (A derived struct alone would take an array too.)
 pub(super) fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
-    match std::str::from_utf8(json) {
+    let read: Result<Maybe<T>, _> = match std::str::from_utf8(json) {
         // One look at all bytes is cheaper than one at each string.
-        Ok(text) => serde_json::from_str::<Maybe<T>>(text).ok()?.0,
-        Err(_) => serde_json::from_slice::<Maybe<T>>(json).ok()?.0,
-    }
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(json),
+    };
+    read.ok().or_else(|| read_mended(json))?.0
+}
+
+/// Reads one JSON value of any kind.
+pub(super) fn read_value<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
+    serde_json::from_str(json).ok().or_else(|| read_mended(json.as_bytes()))
 }
 
 /// Lets serde read these types as fields.
@@ -304,6 +312,28 @@ mod tests {
             let fault: Fault = serde_json::from_str(json).unwrap();
             assert_eq!(fault.0.as_deref(), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn what_clients_read_all_the_same_spoils_no_event() {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Event<'a> {
+            #[serde(borrow)]
+            model: Word<'a>,
+            delta: Maybe<Delta>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Delta {
+            content: Filled,
+        }
+        use serde::Deserialize;
+        let json = br#"{"model":"a","delta":{"content":"","content":"\ud83d"},"model":"b"}"#;
+        let event: Event<'_> = read_object(json).unwrap();
+        assert_eq!(event.model.filled(), Some("b"), "the last of a key counts");
+        assert!(event.delta.0.is_some_and(|delta| delta.content.0), "half a surrogate pair is text");
+        assert!(read_object::<Event<'_>>(b"{\"model\":\"a\"").is_none());
     }
 
     #[test]

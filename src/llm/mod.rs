@@ -12,6 +12,7 @@ pub mod gaps;
 pub mod gauge;
 mod json;
 pub mod lines;
+mod mend;
 mod pointer;
 pub mod price;
 pub mod reading;

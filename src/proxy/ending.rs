@@ -30,6 +30,8 @@ const FLUSH: Duration = Duration::from_millis(20);
 pub(super) enum End {
     /// The upstream's framing ended in order.
     Complete,
+    /// A limit was used up, and the stream was closed with its dialect's own end.
+    Exhausted,
     UpstreamDied,
     ClientGone,
     /// The client took no byte for too long.
@@ -47,7 +49,9 @@ impl End {
     fn verdict(self) -> (Outcome, ErrorType, &'static str) {
         match self {
             // Complete answers are judged by what was read of them.
-            Self::Complete | Self::Internal => (Outcome::InternalError, ErrorType::Internal, "internal error"),
+            Self::Complete | Self::Exhausted | Self::Internal => {
+                (Outcome::InternalError, ErrorType::Internal, "internal error")
+            }
             Self::UpstreamDied => (
                 Outcome::Truncated,
                 ErrorType::UpstreamBodyReset,
@@ -96,7 +100,13 @@ pub(super) async fn settle(
     flight.bytes(0, tap.bytes);
     let boundary = tap.at_boundary();
     let status = over.status.as_u16();
-    if end == End::Complete {
+    if end == End::Exhausted {
+        // What the upstream still sends nobody wants.
+        over.early = true;
+        over.source.shutdown().await;
+        flight.cut();
+    }
+    if matches!(end, End::Complete | End::Exhausted) {
         let read = tap.finish(StreamEnd::Clean, now);
         let (outcome, error) = judge(status, read.as_ref().map(|(_, _, reading)| reading));
         if matches!(outcome, Outcome::Truncated | Outcome::ErrorInStream) {

@@ -105,6 +105,8 @@ struct Relay<'a> {
     last_write: Duration,
     /// When the attempt began.
     started: Duration,
+    /// A limit is used up, and wants the stream cut.
+    exhausted: bool,
 }
 
 /// What the loop woke up for.
@@ -154,6 +156,7 @@ impl<'a> Relay<'a> {
             total: limits.total(llm),
             last_progress: now,
             last_write: now,
+            exhausted: false,
         }
     }
 
@@ -166,7 +169,7 @@ impl<'a> Relay<'a> {
         ticket: &mut Ticket,
         held: Held,
     ) -> End {
-        flight.generated(tap.tokens());
+        self.exhausted |= flight.generated(tap.tokens());
         let came = flight.now();
         if let Err(end) = self.write_held(client, flight, held.chunks).await {
             return end;
@@ -264,7 +267,19 @@ impl<'a> Relay<'a> {
         // While the client did not take bytes, the upstream was not read: its silence then is not its own.
         let token = progress.token || !tap.streams();
         self.last_progress = if token { written } else { self.last_progress + (written - came) };
-        Ok(())
+        if self.exhausted { self.close(client, flight, tap).await } else { Ok(()) }
+    }
+
+    /// A limit wants the stream cut: it ends in order where it stands, or after the event that is under way.
+    async fn close(&self, client: &mut ServerSession, flight: &mut Flight<'_>, tap: &mut Tap) -> Result<(), End> {
+        let Some(closing) = tap.closing() else { return Ok(()) };
+        let now = flight.now();
+        flight.enter_at(Phase::ClientBlocked, now);
+        tap.feed(&closing, now);
+        if !closing.is_empty() {
+            client.write_response_body(closing, false).await.map_err(|error| write_error(&error))?;
+        }
+        Err(End::Exhausted)
     }
 
     /// What was held of a begun event goes to a client that is still there.

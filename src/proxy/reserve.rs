@@ -38,6 +38,10 @@ pub(super) async fn reserve(
     if limits.is_empty() {
         return Ok(Standing::default());
     }
+    if admitted.facts.bad_max_tokens && limits.iter().any(|limit| limit.counts_tokens()) {
+        let message = "`max_tokens` must be a whole number from 1 to 10,000,000: a limit counts on it.";
+        return Err(Rejection::bad_request(message));
+    }
     let ask = Ask::of(visit, admitted, routed);
     let (claims, prompt) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
@@ -50,6 +54,7 @@ pub(super) async fn reserve(
         reserved,
         used: 0,
         remaining: standing.tokens.map(|tokens| tokens.remaining),
+        cut: false,
     };
     match decided {
         Ok((hold, standing)) => {
@@ -128,7 +133,7 @@ impl<'a> Ask<'a> {
             holder,
             body_bytes: self.body_bytes,
             counted: self.counted,
-            max_tokens: self.facts.max_tokens,
+            max_tokens: self.facts.max_tokens.map(|most| most.saturating_mul(self.facts.choices.max(1))),
         };
         self.visit.shared.limiter.estimate(&request, limit)
     }

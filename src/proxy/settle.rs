@@ -214,6 +214,15 @@ impl<'a> Flight<'a> {
         self.reservation.as_mut().is_some_and(|reservation| reservation.generated(tokens))
     }
 
+    /// A limit had the stream cut.
+    pub(super) fn cut(&mut self) {
+        self.note(|record| {
+            if let Some(limit) = &mut record.limit {
+                limit.cut = true;
+            }
+        });
+    }
+
     /// What was read of the answer.
     pub(super) fn read(&mut self, dialect: Dialect, request: &Arc<RequestFacts>, reading: Reading) {
         let models = [reading.response_model.as_deref(), request.model.as_deref()];

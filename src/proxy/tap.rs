@@ -129,6 +129,11 @@ impl Tap {
         }
     }
 
+    /// See [`Gauge::closing`].
+    pub(super) fn closing(&self) -> Option<Bytes> {
+        self.gauge.as_ref().and_then(Gauge::closing)
+    }
+
     /// See [`Gauge::asked`].
     pub(super) fn asked(&mut self, at: Duration) {
         if let Some(gauge) = &mut self.gauge {

@@ -236,6 +236,7 @@ fn json_limit(record: &Record, line: &mut Json<'_>) {
     object.number("reserved", limit.reserved);
     object.number("used", limit.used);
     object.number_if("remaining", limit.remaining);
+    object.truth_if("cut", limit.cut.then_some(true));
     object.end();
 }
 

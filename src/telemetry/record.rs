@@ -148,6 +148,8 @@ pub struct LimitInfo {
     pub used: u64,
     /// Tokens left to the holder once these were held; of several limits the least.
     pub remaining: Option<u64>,
+    /// The stream outran what it held while nothing was left, and was cut.
+    pub cut: bool,
 }
 
 /// Whether a request might pass its limits.

@@ -339,3 +339,60 @@ async fn budgets_count_what_answers_cost_and_outlive_a_restart() {
     assert_eq!(refused.status, 429, "a restart forgives nothing");
     assert_eq!(proxy.record("again").await["limit"]["decision"], "cost_per_day");
 }
+
+#[tokio::test]
+async fn a_stream_that_uses_everything_up_is_cut_with_its_dialects_own_end() {
+    let upstream = Upstream::start(|mut conn| async move {
+        conn.request().await.unwrap();
+        conn.event_stream().await;
+        for _ in 0..5_000 {
+            conn.chunk("data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"finish_reason\":null}]}\n\n").await;
+            if conn.is_gone() {
+                return;
+            }
+        }
+        conn.closed().await;
+    })
+    .await;
+    let limit = "tokens_per_minute = 300\ndebt = 0\noutput_cap = 20\non_exhausted = \"cut\"";
+    let proxy = Proxy::start(&config(upstream.address, &limited(limit))).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", &chat(5_000), "x-request-id: cut\r\n").await;
+    let answer = client.answer().await;
+    assert!(answer.whole && answer.status == 200);
+    let text = answer.text();
+    assert!(
+        text.ends_with("data: [DONE]\n\n") && text.contains("\"finish_reason\":\"length\""),
+        "{}",
+        &text[text.len() - 300..]
+    );
+    let words = text.matches(" word").count();
+    assert!((270..340).contains(&words), "300 in a minute, less the prompt, told in steps: {words}");
+    let record = proxy.record("cut").await;
+    assert_eq!((&record["outcome"], &record["limit"]["cut"]), (&"completed".into(), &true.into()));
+    assert_eq!(record["gen_ai.response.finish_reasons"][0], "length");
+    assert_settled(&proxy).await;
+    // The connection to the client serves on; the upstream's is gone.
+    client.post("/v1/chat/completions", &chat(10), "").await;
+    assert_eq!(client.answer().await.status, 429);
+}
+
+#[tokio::test]
+async fn absurd_bounds_are_refused_and_hold_nothing() {
+    let upstream = Upstream::fixed(stream(20, 60)).await;
+    let proxy = Proxy::start(&config(upstream.address, &limited("tokens_per_minute = 600"))).await;
+    let mut client = proxy.client().await;
+    for absurd in ["-5", "1e12", "2.5", "\"many\"", "18446744073709551616"] {
+        let body = chat(7).replace("\"max_tokens\":7", &format!("\"max_tokens\":{absurd}"));
+        client.post("/v1/chat/completions", &body, "").await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 400, "{absurd}");
+        let error: Value = serde_json::from_str(&answer.text()).unwrap();
+        assert!(error["error"]["message"].as_str().unwrap().contains("max_tokens"), "{error}");
+        client = proxy.client().await;
+    }
+    client.post("/v1/chat/completions", &chat(500), "x-request-id: ok\r\n").await;
+    assert_eq!(client.answer().await.status, 200, "nothing was held");
+    proxy.record("ok").await;
+    assert_settled(&proxy).await;
+}

@@ -4,7 +4,7 @@ use memchr::memmem;
 use serde::Deserialize;
 
 use super::{Closing, Produced, Reader};
-use crate::llm::json::{Fault, Filled, read_object};
+use crate::llm::json::{Fault, Filled, read_object, read_value};
 use crate::llm::pointer::Pointer;
 use crate::llm::sse::Event;
 use crate::llm::{PlainRules, Reading};
@@ -36,7 +36,7 @@ impl PlainEvents {
         let told = match &self.error {
             Some(pointer) => {
                 let value = pointer.find(event.data)?;
-                serde_json::from_str::<Fault>(value.get()).ok()?.0
+                read_value::<Fault>(value.get())?.0
             }
             None => top_level_error(event.data),
         };
@@ -47,10 +47,9 @@ impl PlainEvents {
     fn has_text(&self, data: &[u8]) -> bool {
         match &self.text {
             None => true,
-            Some(pointer) => pointer
-                .find(data)
-                .and_then(|value| serde_json::from_str::<Filled>(value.get()).ok())
-                .is_some_and(|filled| filled.0),
+            Some(pointer) => {
+                pointer.find(data).and_then(|value| read_value::<Filled>(value.get())).is_some_and(|filled| filled.0)
+            }
         }
     }
 }

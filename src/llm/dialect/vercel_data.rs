@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Closing, Produced, Reader};
-use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object, read_value};
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
 
@@ -53,7 +53,7 @@ impl Reader for VercelData {
             b'k' => return Produced::Answer,
             b'd' | b'e' | b'f' => self.mark(code, json, reading),
             b'3' => {
-                let told = serde_json::from_slice::<Fault>(json).ok().and_then(|fault| fault.0);
+                let told = std::str::from_utf8(json).ok().and_then(read_value::<Fault>).and_then(|fault| fault.0);
                 reading.note_error(told.as_deref().unwrap_or("error"));
             }
             _ => {}
@@ -116,5 +116,5 @@ pub(super) fn coded(line: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 fn is_filled(json: &[u8]) -> bool {
-    serde_json::from_slice::<Filled>(json).is_ok_and(|filled| filled.0)
+    std::str::from_utf8(json).ok().and_then(read_value::<Filled>).is_some_and(|filled| filled.0)
 }

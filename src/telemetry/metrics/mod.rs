@@ -6,6 +6,7 @@ mod known;
 mod models;
 mod process;
 pub(crate) mod series;
+mod state;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -130,81 +131,6 @@ impl Metrics {
     /// Counts a WebSocket as open until the guard goes.
     pub fn websocket_in_flight(&self) -> InFlight {
         InFlight::enter(self.families.websockets_in_flight.get([]))
-    }
-
-    /// A reload was taken over, or rejected.
-    pub fn reload_result(&self, ok: bool) {
-        self.families.config_reloads.get([if ok { "ok" } else { "rejected" }]).add(1);
-        if ok {
-            self.families.config_last_success.get([]).set(unix_seconds());
-        }
-    }
-
-    /// The number of the configuration that is served now.
-    pub fn generation(&self, number: u64) {
-        self.families.config_generation.get([]).set(i64::try_from(number).unwrap_or(i64::MAX));
-    }
-
-    /// Whether an endpoint takes requests. Both names come from the configuration.
-    pub fn upstream_up(&self, upstream: &str, endpoint: &str, up: bool) {
-        self.families.upstream_up.get([upstream, endpoint]).set(i64::from(up));
-    }
-
-    /// A decision about a route's canary.
-    pub fn canary_decision(&self, route: &str, decision: &'static str) {
-        self.families.canary_decisions.get([route, decision]).add(1);
-    }
-
-    /// How all canaries stand: the shares of a route's variants, and the evidence by fact. What is not named is gone.
-    pub fn canaries<'a>(
-        &self,
-        shares: impl Iterator<Item = (&'a str, &'a str, f64)>,
-        evidence: impl Iterator<Item = (&'a str, &'static str, f64)>,
-    ) {
-        self.families.canary_weight.retain(&|_, _| false);
-        self.families.canary_evidence.retain(&|_, _| false);
-        for (route, variant, share) in shares {
-            self.families.canary_weight.get([route, variant]).set(share);
-        }
-        for (route, fact, value) in evidence {
-            self.families.canary_evidence.get([route, fact]).set(value);
-        }
-    }
-
-    /// What went through a limit since the start in tokens, and the share in use of its fullest holder.
-    pub fn limit_usage(&self, limit: &str, tokens: &[(&'static str, u64)], utilization: f64) {
-        for (kind, total) in tokens {
-            self.families.limit_tokens.get([limit, kind]).set(*total);
-        }
-        self.families.limit_utilization.get([limit]).set(utilization);
-    }
-
-    /// Where limits are kept from now on, out of all `modes`.
-    pub fn limiter_mode(&self, modes: &[&'static str], now: &str) {
-        for mode in modes {
-            self.families.limiter_mode.get([mode]).set(i64::from(*mode == now));
-        }
-    }
-
-    /// An endpoint was taken out.
-    pub fn upstream_ejected(&self, upstream: &str, endpoint: &str) {
-        self.families.upstream_ejections.get([upstream, endpoint]).add(1);
-    }
-
-    /// A request was hedged.
-    pub fn hedged(&self, route: &str, result: HedgeResult) {
-        let result = match result {
-            HedgeResult::Won => "won",
-            HedgeResult::Lost => "lost",
-            HedgeResult::Failed => "failed",
-        };
-        self.families.hedges.get([route, result]).add(1);
-    }
-
-    /// The configuration names this endpoint no more.
-    pub fn upstream_gone(&self, upstream: &str, endpoint: &str) {
-        self.families.upstream_up.remove([upstream, endpoint]);
-        self.families.upstream_ejections.remove([upstream, endpoint]);
     }
 
     /// Removes the series of all other routes, upstreams and variants: a reload took them away. A request that still runs
