@@ -251,11 +251,13 @@ route "gold" does not match: its header x-tier is "gold", and the request has no
 route "models" matches (path "/v1/*")
   target    "big", 75.0 % of requests: http://h1:8000/v1/chat/completions?x=1 or http://h2:8000/base/v1/chat/completions?x=1
   target    "next", 25.0 % of requests: http://h1:8000/v2/chat/completions?x=1 or http://h2:8000/base/v2/chat/completions?x=1, as model "m2"
+  cohort    a user (else an address) stays with its target
   fallback  1. "small": https://api.example.com/v1/chat/completions?x=1, as model "mini"
   failover  llm, at most 3 attempts, budget 20 % of active requests
   hedging   after 250ms
   timeouts  connect 2s, first token 60s, stall 60s, total 15m
   comments  after 15s of silence
+  limits    none
 "#
         );
     }

@@ -116,3 +116,44 @@ fn caps(limit: &Limit) -> Vec<String> {
     caps.extend(limit.cost_per_month.map(|most| format!("{} US dollars in 30 days", dollars(most))));
     caps
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn told(limit: &str, body: &str) -> String {
+        let text = format!(
+            "[[upstream]]\nurl = \"http://h\"\n[[price]]\nmodel = \"*\"\ninput = 1.0\noutput = 2.0\n[[limit]]\nname = \"l\"\n{limit}\n[[route]]\nlimits = [\"l\"]"
+        );
+        let settings =
+            config::parse(&text, "t.toml", &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
+        let facts = RequestFacts::read("/v1/chat/completions", Some(body.as_bytes()));
+        let mut out = String::new();
+        tell(&mut out, &settings, &settings.routes[0], &facts, Some(body));
+        out
+    }
+
+    #[test]
+    fn a_limit_tells_what_it_would_hold_and_why() {
+        let hello = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hello"}],"max_tokens":50,"n":2}"#;
+        let text = told("tokens_per_minute = 1000\ncost_per_day = 1.5", hello);
+        for words in [
+            "for each user (else each address): 1000 tokens a minute, 1.5 US dollars in 24 hours",
+            "for the prompt (counted) and 100 for the answer (as the request's max_tokens says)",
+            "which fits while so much of the burst of 1000 is free",
+            "may cost 0.0002",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(told("tokens_per_minute = 60", hello).contains("goes into debt"));
+        assert!(told("tokens_per_minute = 40", hello).contains("can never fit: 413"));
+        assert!(
+            told("tokens_per_minute = 1000\noutput_cap = 7", hello)
+                .contains("7 for the answer (the limit's output_cap)")
+        );
+        let open = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hello"}]}"#;
+        assert!(told("tokens_per_minute = 1000", open).contains("250 for the answer (a guess"));
+        assert!(told("tokens_per_minute = 1000", "{}").contains("holds"));
+    }
+}

@@ -254,7 +254,7 @@ impl<'a> Relay<'a> {
             ticket.answered(came.saturating_sub(self.started), true);
         }
         flight.progress(tap.frames(), tap.bytes);
-        flight.generated(tap.tokens());
+        self.exhausted |= flight.generated(tap.tokens());
         let ready = flight.now();
         flight.enter_at(Phase::ClientBlocked, ready);
         for piece in tap.let_through(chunk) {

@@ -210,6 +210,7 @@ impl<'a> Flight<'a> {
     }
 
     /// So many tokens have flowed by now. Tells whether a limit wants the stream cut.
+    #[must_use]
     pub(super) fn generated(&mut self, tokens: u64) -> bool {
         self.reservation.as_mut().is_some_and(|reservation| reservation.generated(tokens))
     }
