@@ -88,7 +88,12 @@ pub fn gauge(data: &[u8]) {
     let rules = if setup & 8 == 0 {
         PlainRules::default()
     } else {
-        PlainRules { text: Some("/choices/0/token".into()), error: Some("/fault".into()), done: Some("<end>".into()) }
+        PlainRules {
+            text: Some("/choices/0/token".into()),
+            error: Some("/fault".into()),
+            usage: Some("/usage".into()),
+            done: Some("<end>".into()),
+        }
     };
     let end = if setup & 16 == 0 { StreamEnd::Clean } else { StreamEnd::Cut };
     let new = || Gauge::new(dialect, framing, Arc::new(rules.clone()), Duration::ZERO);
@@ -165,7 +170,8 @@ pub fn json(data: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(&one_line) else { return };
     let event = [b"data: ".as_slice(), &one_line, b"\n\n"].concat();
     for pointer in ["/choices/0/delta/content", "/message/content", "/delta", "/0/a~1b", "/type"] {
-        let rules = PlainRules { text: Some(pointer.into()), error: Some("/never/there".into()), done: None };
+        let rules =
+            PlainRules { text: Some(pointer.into()), error: Some("/never/there".into()), ..PlainRules::default() };
         let mut gauge = Gauge::new(Dialect::PlainSse, Framing::Sse, Arc::new(rules), Duration::ZERO);
         gauge.feed(&event, Duration::ZERO);
         let filled = value.pointer(pointer).is_some_and(is_filled);

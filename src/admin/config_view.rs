@@ -101,6 +101,7 @@ fn upstream(upstream: &Upstream) -> Value {
         "stream": json!({
             "text": upstream.stream.text,
             "error": upstream.stream.error,
+            "usage": upstream.stream.usage,
             "done": upstream.stream.done,
         }),
         "health": upstream.health.as_ref().map(|health| {

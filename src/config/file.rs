@@ -265,6 +265,8 @@ pub struct StreamTable {
     pub text: Option<At<String>>,
     /// Where an error stands. Absent: a top-level `error` key.
     pub error: Option<At<String>>,
+    /// Where token usage stands, as "/usage": a number of output tokens, or an object as OpenAI's or Anthropic's.
+    pub usage: Option<At<String>>,
     /// The data that ends a stream, as "[DONE]"; an end without it is a truncation.
     pub done: Option<At<String>>,
 }

@@ -24,6 +24,8 @@ pub struct PlainRules {
     pub text: Option<String>,
     /// Absent: a top-level `error` key.
     pub error: Option<String>,
+    /// Where usage stands: a number of output tokens, or an object as OpenAI's or Anthropic's; absent: nowhere.
+    pub usage: Option<String>,
     /// The data that ends the stream; when set, an end without it is a truncation.
     pub done: Option<String>,
 }

@@ -20,7 +20,11 @@ pub(in crate::proxy) fn panic_if_asked(session: &ServerSession, place: &str) {
 /// What a client sees of a request that panics at `place`, and what is told of it.
 async fn served(place: &str) -> (String, Arc<Shared>) {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let settings = config::for_upstream(&format!("http://{}", upstream.local_addr().unwrap())).unwrap();
+    let text = format!(
+        "[[upstream]]\nurl = \"http://{}\"\n[[limit]]\nname = \"l\"\ntokens_per_minute = 1000\n[[route]]\nlimits = [\"l\"]\n",
+        upstream.local_addr().unwrap()
+    );
+    let settings = config::parse(&text, "t.toml", &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = upstream.accept().await.unwrap();
@@ -42,7 +46,12 @@ async fn exchange(shared: &Arc<Shared>, place: &str) -> String {
     let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(door.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = door.accept().await.unwrap();
-    let request = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-panic: {place}\r\n\r\n");
+    let body = r#"{"model":"m","stream":true,"messages":[],"max_tokens":50}"#;
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nx-panic: {place}\r\n\r\n{body}",
+        body.len()
+    );
     client.write_all(request.as_bytes()).await.unwrap();
     let session = ServerSession::new_http1(Box::new(Stream::from(accepted)));
     assert!(accept::serve(shared, session).await.is_none(), "the connection is not used again");
@@ -56,6 +65,12 @@ async fn assert_told_once_and_others_unharmed(shared: &Arc<Shared>) {
     assert_eq!((count, records[0].outcome.as_str()), (1, "internal_error"));
     assert_eq!(records[0].error.map(|error| error.as_str()), Some("panic"));
     assert_eq!((shared.drain.in_flight(), shared.telemetry.live().running()), (0, 0), "nothing is left behind");
+    for view in shared.limiter.view(None, 10) {
+        assert_eq!((view.tokens_held, view.running), (0, 0), "a panic settles what was held");
+    }
+    for (_, totals, _) in shared.limiter.usage() {
+        assert_eq!(totals.held, totals.debited + totals.released);
+    }
     let next = exchange(shared, "nowhere").await;
     assert!(next.starts_with("HTTP/1.1 200") && next.contains("hello"), "{next}");
 }

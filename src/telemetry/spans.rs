@@ -312,6 +312,16 @@ fn response_attributes(llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
             attributes.push(KeyValue::new(name, time.as_secs_f64()));
         }
     }
+    if let Some(server) = &reading.server {
+        for (name, time) in [
+            (names::SERVER_QUEUE, server.queue),
+            (names::SERVER_PREFILL, server.prefill),
+            (names::SERVER_TIME_TO_FIRST_TOKEN, server.time_to_first_token),
+            (names::SERVER_GENERATION, server.generation),
+        ] {
+            attributes.extend(time.map(|time| KeyValue::new(name, time.as_secs_f64())));
+        }
+    }
     attributes.push(number(names::FRAMES, reading.frames));
     attributes.push(number(names::TOKEN_FRAMES, reading.token_frames));
     if reading.buffered {

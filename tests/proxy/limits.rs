@@ -396,3 +396,26 @@ async fn absurd_bounds_are_refused_and_hold_nothing() {
     proxy.record("ok").await;
     assert_settled(&proxy).await;
 }
+
+#[tokio::test]
+async fn a_request_that_is_failed_over_is_charged_once() {
+    let broken = Upstream::fixed("HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno").await;
+    let working = Upstream::fixed(stream(20, 60)).await;
+    let more = format!(
+        "[[upstream]]\nname = \"other\"\nurl = \"http://{}\"\n\n{}",
+        working.address,
+        limited("tokens_per_minute = 1000").replace(
+            "targets = [{ upstream = \"fake\" }]",
+            "targets = [{ upstream = \"fake\" }]\nfallback = [{ upstream = \"other\" }]"
+        )
+    );
+    let proxy = Proxy::start(&config(broken.address, &more)).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", &chat(100), "x-request-id: moved\r\n").await;
+    assert_eq!(client.answer().await.status, 200);
+    let record = proxy.record("moved").await;
+    assert_eq!(record["attempts"].as_array().unwrap().len(), 2, "{record}");
+    assert_eq!(record["limit"]["used"], 80);
+    assert_settled(&proxy).await;
+    assert_eq!(tokens(&proxy, "used").await, 80);
+}

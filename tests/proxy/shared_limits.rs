@@ -207,3 +207,54 @@ async fn a_drain_tells_redis_before_it_ends() {
     assert!(!fields.keys().any(|field| field.starts_with("h:") || field.starts_with("n:")), "{fields:?}");
     assert!((used.saturating_sub(20)..=used).contains(&spent(&redis).await));
 }
+
+#[tokio::test]
+async fn credentials_and_tls_are_the_addresss_business() {
+    let upstream = Upstream::fixed(stream(20, 60)).await;
+    let (_redis, port, trusted) = Redis::start_tls("canary-redis-password").await;
+    let store = |url: &str, more: &str| {
+        let limit = "key = \"global\"\ntokens_per_minute = 100_000";
+        config(upstream.address, &format!("{}\n[limits]\nredis = \"{url}\"\n{PATIENT}\n{more}\n", limited(limit)))
+    };
+    let cert = trusted.to_str().unwrap();
+    for (url, more) in [
+        (format!("rediss://:canary-redis-password@localhost:{port}"), ""),
+        (format!("rediss://localhost:{port}"), "redis_password_env = \"REDIS_PASSWORD\""),
+    ] {
+        let environment = [("SSL_CERT_FILE", cert), ("REDIS_PASSWORD", "canary-redis-password")];
+        let proxy = Proxy::start_with(&store(&url, more), &environment).await;
+        let mut client = proxy.client().await;
+        client.post("/v1/chat/completions", &chat(100), "x-request-id: tls\r\n").await;
+        assert_eq!(client.answer().await.status, 200);
+        assert_eq!(proxy.record("tls").await["limit"]["mode"], "shared");
+        let (_, shown) = proxy.admin_get("/api/config").await;
+        assert!(!shown.contains("canary-redis") && !format!("{:?}", proxy.lines()).contains("canary-redis"), "{shown}");
+    }
+    let wrong =
+        Proxy::start_with(&store(&format!("rediss://:wrong@localhost:{port}"), ""), &[("SSL_CERT_FILE", cert)]).await;
+    let mut client = wrong.client().await;
+    client.post("/v1/chat/completions", &chat(100), "x-request-id: wrong\r\n").await;
+    assert_eq!(client.answer().await.status, 200, "a wrong password is a store that is away");
+    assert_eq!(wrong.record("wrong").await["limit"]["mode"], "local");
+}
+
+#[tokio::test]
+async fn a_decision_is_one_round_trip() {
+    let upstream = Upstream::fixed("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let redis = Redis::start().await;
+    let text = shared(&redis, "key = \"global\"\nrequests_per_minute = 1000", PATIENT);
+    let proxy = Proxy::start(&config(upstream.address, &text)).await;
+    let mut client = proxy.client().await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/x", "").await.status, 200);
+    }
+    nothing_held(&redis).await;
+    let mut connection = redis.connection().await;
+    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+    let calls = |command: &str| {
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |rest| rest.split(',').next().unwrap().parse::<u64>().unwrap())
+    };
+    // A call to admit and one to settle, each; the script is loaded once, and the lease renewed now and then.
+    assert!((40..=50).contains(&calls("evalsha")), "{stats}");
+}

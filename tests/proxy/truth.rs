@@ -42,7 +42,7 @@ struct Shape {
 
 const SSE: &str = "content-type: text/event-stream\r\n";
 
-const SHAPES: [Shape; 4] = [
+const SHAPES: [Shape; 8] = [
     Shape {
         name: "openai_chat",
         path: "/v1/chat/completions",
@@ -78,6 +78,42 @@ const SHAPES: [Shape; 4] = [
         preamble: ": hello\n\n",
         token: "data: {\"token\":\"x\"}\n\n",
         end: "data: [DONE]\n\n",
+    },
+    Shape {
+        name: "openai_responses",
+        path: "/v1/responses",
+        body: r#"{"model":"m","stream":true,"input":"hi"}"#,
+        head: SSE,
+        preamble: "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"r\",\"object\":\"response\",\"status\":\"in_progress\",\"model\":\"m\"}}\n\n",
+        token: "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n",
+        end: "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"object\":\"response\",\"status\":\"completed\",\"model\":\"m\",\"usage\":{\"input_tokens\":1,\"output_tokens\":5}}}\n\n",
+    },
+    Shape {
+        name: "gemini",
+        path: "/v1beta/models/m:streamGenerateContent?alt=sse",
+        body: r#"{"contents":[{"parts":[{"text":"hi"}]}]}"#,
+        head: SSE,
+        preamble: "data: {\"usageMetadata\":{\"promptTokenCount\":1},\"modelVersion\":\"m\"}\n\n",
+        token: "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"x\"}],\"role\":\"model\"},\"index\":0}]}\n\n",
+        end: "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"\"}],\"role\":\"model\"},\"finishReason\":\"STOP\",\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":1,\"candidatesTokenCount\":5}}\n\n",
+    },
+    Shape {
+        name: "vercel_ui",
+        path: "/api/ui",
+        body: r#"{"messages":[]}"#,
+        head: "content-type: text/event-stream\r\nx-vercel-ai-ui-message-stream: v1\r\n",
+        preamble: "data: {\"type\":\"start\",\"messageId\":\"a\"}\n\ndata: {\"type\":\"text-start\",\"id\":\"t\"}\n\n",
+        token: "data: {\"type\":\"text-delta\",\"id\":\"t\",\"delta\":\"x\"}\n\n",
+        end: "data: {\"type\":\"text-end\",\"id\":\"t\"}\n\ndata: {\"type\":\"finish\"}\n\ndata: [DONE]\n\n",
+    },
+    Shape {
+        name: "vercel_data",
+        path: "/api/data",
+        body: r#"{"messages":[]}"#,
+        head: "content-type: text/plain; charset=utf-8\r\nx-vercel-ai-data-stream: v1\r\n",
+        preamble: "f:{\"messageId\":\"a\"}\n",
+        token: "0:\"x\"\n",
+        end: "e:{\"finishReason\":\"stop\"}\nd:{\"finishReason\":\"stop\",\"usage\":{\"promptTokens\":1,\"completionTokens\":5}}\n",
     },
 ];
 

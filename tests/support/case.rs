@@ -90,7 +90,7 @@ impl Case {
         let (reads, end) = read_stream(&text("stream.txt")).unwrap_or_else(|fault| panic!("{name}/stream.txt{fault}"));
         let dialect = setup.dialect.map_or(home, |word| dialect_of(&word).unwrap_or_else(|| panic!("{name}: {word}?")));
         let framing = setup.framing.map_or_else(|| usual_framing(home), |word| framing_of(&name, &word));
-        let rules = PlainRules { text: setup.text, error: setup.error, done: setup.done };
+        let rules = PlainRules { text: setup.text, error: setup.error, done: setup.done, ..PlainRules::default() };
         Self { dialect, framing, rules, reads, end, expected, source: text("source"), name }
     }
 }

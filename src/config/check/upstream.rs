@@ -158,6 +158,7 @@ impl Checker<'_> {
         PlainRules {
             text: file.text.as_ref().map(|at| self.pointer(at)),
             error: file.error.as_ref().map(|at| self.pointer(at)),
+            usage: file.usage.as_ref().map(|at| self.pointer(at)),
             done: file.done.as_ref().map(|at| at.value.clone()),
         }
     }

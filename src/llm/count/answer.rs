@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_routes_pointer_decides() {
-        let rules = PlainRules { text: Some("/deep/0/t".into()), error: None, done: Some("END".into()) };
+        let rules = PlainRules { text: Some("/deep/0/t".into()), done: Some("END".into()), ..PlainRules::default() };
         let events =
             [("", r#"{"deep":[{"t":"The river "}],"text":"no"}"#), ("", r#"{"deep":[{"t":"is high."}]}"#), ("", "END")];
         assert_eq!(total_of(&rules, &events), text("The river is high."));

@@ -2,9 +2,10 @@
 
 use memchr::memmem;
 use serde::Deserialize;
+use serde::de::MapAccess;
 
 use super::{Closing, Produced, Reader};
-use crate::llm::json::{Fault, Filled, read_object, read_value};
+use crate::llm::json::{Fault, Filled, Loose, Number, Word, loose, read_object, read_value};
 use crate::llm::pointer::Pointer;
 use crate::llm::sse::Event;
 use crate::llm::{PlainRules, Reading};
@@ -17,6 +18,7 @@ const DONE: &str = "[DONE]";
 pub(super) struct PlainEvents {
     text: Option<Pointer>,
     error: Option<Pointer>,
+    usage: Option<Pointer>,
     done: String,
     /// The route expects the word: an end without it is a truncation.
     done_expected: bool,
@@ -27,6 +29,7 @@ impl PlainEvents {
         Self {
             text: rules.text.as_deref().map(Pointer::parse),
             error: rules.error.as_deref().map(Pointer::parse),
+            usage: rules.usage.as_deref().map(Pointer::parse),
             done: rules.done.clone().unwrap_or_else(|| DONE.to_owned()),
             done_expected: rules.done.is_some(),
         }
@@ -44,6 +47,13 @@ impl PlainEvents {
         told.or_else(named)
     }
 
+    fn note_usage(&self, data: &[u8], reading: &mut Reading) {
+        let found = self.usage.as_ref().and_then(|pointer| pointer.find(data));
+        if let Some(tokens) = found.and_then(|value| read_value::<Tokens>(value.get())) {
+            tokens.note(reading);
+        }
+    }
+
     fn has_text(&self, data: &[u8]) -> bool {
         match &self.text {
             None => true,
@@ -53,6 +63,42 @@ impl PlainEvents {
         }
     }
 }
+
+/// Usage as apps write it.
+#[derive(Default)]
+struct Tokens {
+    input: Option<u64>,
+    output: Option<u64>,
+}
+
+impl Tokens {
+    /// The last of each counts.
+    fn note(&self, reading: &mut Reading) {
+        reading.usage.input = self.input.or(reading.usage.input);
+        reading.usage.output = self.output.or(reading.usage.output);
+    }
+}
+
+impl<'de> Loose<'de> for Tokens {
+    fn number(value: f64) -> Self {
+        Self { input: None, output: Number(Some(value)).count() }
+    }
+
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        let mut tokens = Self::default();
+        while let Some(key) = fields.next_key::<Word<'_>>()? {
+            let count = fields.next_value::<Number>()?.count();
+            match key.0.as_deref().unwrap_or_default() {
+                "prompt_tokens" | "input_tokens" | "promptTokens" | "inputTokens" => tokens.input = count,
+                "completion_tokens" | "output_tokens" | "completionTokens" | "outputTokens" => tokens.output = count,
+                _ => {}
+            }
+        }
+        Ok(tokens)
+    }
+}
+
+loose!(Tokens);
 
 impl Reader for PlainEvents {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
@@ -65,6 +111,7 @@ impl Reader for PlainEvents {
             reading.note_error(&error);
             return Produced::Nothing;
         }
+        self.note_usage(event.data, reading);
         // Whitespace is text: a model may well produce a lone space.
         if event.data.is_empty() || is_ping(event.name) || !self.has_text(event.data) {
             return Produced::Nothing;
@@ -76,6 +123,7 @@ impl Reader for PlainEvents {
         if let Some(error) = self.error(Event::of(json)) {
             reading.note_error(&error);
         }
+        self.note_usage(json, reading);
     }
 
     fn end(&mut self, reading: &mut Reading) {

@@ -22,6 +22,24 @@ impl Redis {
         redis
     }
 
+    /// A Redis over TLS that asks for `password`. Beside it: its port, and the file with the certificate to trust.
+    pub async fn start_tls(password: &str) -> (Self, u16, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (cert, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+        std::fs::write(&cert, own.cert.pem()).unwrap();
+        std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+        // Redis cannot pick a port itself; one that was free a moment ago mostly still is.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = command(directory.path());
+        command.args(["--tls-port", &port.to_string(), "--bind", "127.0.0.1", "--tls-auth-clients", "no"]);
+        command.args(["--requirepass", password]).arg("--tls-cert-file").arg(&cert).arg("--tls-key-file").arg(&key);
+        let redis = Self { child: command.spawn().unwrap(), directory };
+        soon("Redis over TLS", async { while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {} })
+            .await;
+        (redis, port, cert)
+    }
+
     /// As the configuration names it.
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
@@ -70,9 +88,13 @@ impl Redis {
 }
 
 fn launch(directory: &Path) -> Child {
+    command(directory).spawn().expect("redis-server: `scripts/setup apt redis-server` installs it")
+}
+
+fn command(directory: &Path) -> Command {
     let mut command = Command::new("redis-server");
     command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no", "--unixsocket"]);
     command.arg(directory.join("redis.sock")).arg("--dir").arg(directory);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    command.spawn().expect("redis-server: `scripts/setup apt redis-server` installs it")
+    command
 }

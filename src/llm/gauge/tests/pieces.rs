@@ -73,7 +73,7 @@ proptest! {
         let bytes = parts.concat().into_bytes();
         let end = if is_cut { StreamEnd::Cut } else { StreamEnd::Clean };
         let rules = if with_rules {
-            PlainRules { text: Some("/token".into()), error: None, done: Some("half".into()) }
+            PlainRules { text: Some("/token".into()), done: Some("half".into()), ..PlainRules::default() }
         } else {
             PlainRules::default()
         };

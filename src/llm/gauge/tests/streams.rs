@@ -247,6 +247,7 @@ fn plain_rules_name_text_error_and_end() {
         text: Some("/delta/0/token".into()),
         error: Some("/fault".into()),
         done: Some("{\"event\":\"end\"}".into()),
+        ..PlainRules::default()
     };
     let plain = |parts: &[&str]| read(gauge_with(Dialect::PlainSse, Framing::Sse, rules.clone()), parts);
     let (meta, token) = ("data: {\"session\":1,\"error\":\"x\"}\n\n", "data: {\"delta\":[{\"token\":\"a\"}]}\n\n");
@@ -258,6 +259,24 @@ fn plain_rules_name_text_error_and_end() {
     assert!(!plain(&[token, "data: [DONE]\n\n"]).normal_end);
     let failed = plain(&["data: {\"fault\":{\"message\":\"bad\"}}\n\n", "data: {\"event\":\"end\"}\n\n"]);
     assert_eq!((failed.error.as_deref(), failed.normal_end), (Some("bad"), false));
+}
+
+#[test]
+fn plain_rules_name_usage() {
+    let rules = PlainRules { text: Some("/t".into()), usage: Some("/meta/usage".into()), ..PlainRules::default() };
+    let plain = |parts: &[&str]| read(gauge_with(Dialect::PlainSse, Framing::Sse, rules.clone()), parts);
+    let token = "data: {\"t\":\"a\"}\n\n";
+    let of = |usage: &str| {
+        let reading = plain(&[token, &format!("data: {{\"t\":\"\",\"meta\":{{\"usage\":{usage}}}}}\n\n")]);
+        (reading.usage.input, reading.usage.output, reading.usage_source)
+    };
+    assert_eq!(of("7"), (None, Some(7), UsageSource::Reported));
+    assert_eq!(
+        of("{\"prompt_tokens\":3,\"completion_tokens\":9,\"total\":12}"),
+        (Some(3), Some(9), UsageSource::Reported)
+    );
+    assert_eq!(of("{\"input_tokens\":3,\"output_tokens\":\"x\"}"), (Some(3), None, UsageSource::Reported));
+    assert_eq!(of("null"), (None, None, UsageSource::Missing));
 }
 
 #[test]
