@@ -20,6 +20,7 @@ mod heads;
 mod hedging;
 mod hostile;
 mod identity;
+mod limit_edges;
 mod limits;
 mod operations;
 mod passing;

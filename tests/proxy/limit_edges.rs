@@ -1,0 +1,119 @@
+//! What limits do at their edges: budgets over a restart, streams that are cut, absurd bounds, requests that move on.
+
+use serde_json::Value;
+
+use crate::limits::{assert_settled, chat, limited, stream, tokens};
+use crate::support::{Proxy, Upstream, config};
+
+#[tokio::test]
+async fn budgets_count_what_answers_cost_and_outlive_a_restart() {
+    let upstream = Upstream::fixed(stream(1_000, 1_000)).await;
+    let state = tempfile::tempdir().unwrap();
+    // A dollar for a thousand tokens: 2 dollars an answer.
+    let prices = "[[price]]\nmodel = \"*\"\ninput = 1000.0\noutput = 1000.0\n";
+    let server = format!("[server]\nstate_dir = \"{}\"\n", state.path().display());
+    let text = config(upstream.address, &format!("{server}\n{prices}\n{}", limited("cost_per_day = 3.0")));
+    let ask = async |proxy: &Proxy, id: &str| {
+        let mut client = proxy.client().await;
+        client.post("/v1/chat/completions", &chat(10), &format!("x-request-id: {id}\r\n")).await;
+        let answer = client.answer().await;
+        proxy.record(id).await;
+        answer
+    };
+    let mut proxy = Proxy::start(&text).await;
+    assert_eq!(ask(&proxy, "first").await.status, 200);
+    assert_eq!(proxy.record("first").await["cost_usd"], 2.0);
+    let (_, text_of_view) = proxy.admin_get("/api/limits").await;
+    let view: Value = serde_json::from_str(&text_of_view).unwrap();
+    assert_eq!(view["holders"][0]["cost_usd_24h"], 2.0, "{view}");
+    assert_eq!(ask(&proxy, "second").await.status, 200, "2 of 3 dollars are spent");
+    let refused = ask(&proxy, "third").await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.text().contains("allows to be spent in 24 hours for each user is used up"), "{}", refused.text());
+    proxy.signal("TERM");
+    proxy.exited().await;
+    let proxy = Proxy::start(&text).await;
+    let refused = ask(&proxy, "again").await;
+    assert_eq!(refused.status, 429, "a restart forgives nothing");
+    assert_eq!(proxy.record("again").await["limit"]["decision"], "cost_per_day");
+}
+
+#[tokio::test]
+async fn a_stream_that_uses_everything_up_is_cut_with_its_dialects_own_end() {
+    let upstream = Upstream::start(|mut conn| async move {
+        conn.request().await.unwrap();
+        conn.event_stream().await;
+        for _ in 0..5_000 {
+            conn.chunk("data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"},\"finish_reason\":null}]}\n\n").await;
+            if conn.is_gone() {
+                return;
+            }
+        }
+        conn.closed().await;
+    })
+    .await;
+    let limit = "tokens_per_minute = 300\ndebt = 0\noutput_cap = 20\non_exhausted = \"cut\"";
+    let proxy = Proxy::start(&config(upstream.address, &limited(limit))).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", &chat(5_000), "x-request-id: cut\r\n").await;
+    let answer = client.answer().await;
+    assert!(answer.whole && answer.status == 200);
+    let text = answer.text();
+    assert!(
+        text.ends_with("data: [DONE]\n\n") && text.contains("\"finish_reason\":\"length\""),
+        "{}",
+        &text[text.len() - 300..]
+    );
+    let words = text.matches(" word").count();
+    assert!((270..340).contains(&words), "300 in a minute, less the prompt, told in steps: {words}");
+    let record = proxy.record("cut").await;
+    assert_eq!((&record["outcome"], &record["limit"]["cut"]), (&"completed".into(), &true.into()));
+    assert_eq!(record["gen_ai.response.finish_reasons"][0], "length");
+    assert_settled(&proxy).await;
+    // The connection to the client serves on; the upstream's is gone.
+    client.post("/v1/chat/completions", &chat(10), "").await;
+    assert_eq!(client.answer().await.status, 429);
+}
+
+#[tokio::test]
+async fn absurd_bounds_are_refused_and_hold_nothing() {
+    let upstream = Upstream::fixed(stream(20, 60)).await;
+    let proxy = Proxy::start(&config(upstream.address, &limited("tokens_per_minute = 600"))).await;
+    let mut client = proxy.client().await;
+    for absurd in ["-5", "1e12", "2.5", "\"many\"", "18446744073709551616"] {
+        let body = chat(7).replace("\"max_tokens\":7", &format!("\"max_tokens\":{absurd}"));
+        client.post("/v1/chat/completions", &body, "").await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 400, "{absurd}");
+        let error: Value = serde_json::from_str(&answer.text()).unwrap();
+        assert!(error["error"]["message"].as_str().unwrap().contains("max_tokens"), "{error}");
+        client = proxy.client().await;
+    }
+    client.post("/v1/chat/completions", &chat(500), "x-request-id: ok\r\n").await;
+    assert_eq!(client.answer().await.status, 200, "nothing was held");
+    proxy.record("ok").await;
+    assert_settled(&proxy).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_failed_over_is_charged_once() {
+    let broken = Upstream::fixed("HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno").await;
+    let working = Upstream::fixed(stream(20, 60)).await;
+    let more = format!(
+        "[[upstream]]\nname = \"other\"\nurl = \"http://{}\"\n\n{}",
+        working.address,
+        limited("tokens_per_minute = 1000").replace(
+            "targets = [{ upstream = \"fake\" }]",
+            "targets = [{ upstream = \"fake\" }]\nfallback = [{ upstream = \"other\" }]"
+        )
+    );
+    let proxy = Proxy::start(&config(broken.address, &more)).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", &chat(100), "x-request-id: moved\r\n").await;
+    assert_eq!(client.answer().await.status, 200);
+    let record = proxy.record("moved").await;
+    assert_eq!(record["attempts"].as_array().unwrap().len(), 2, "{record}");
+    assert_eq!(record["limit"]["used"], 80);
+    assert_settled(&proxy).await;
+    assert_eq!(tokens(&proxy, "used").await, 80);
+}
