@@ -34,6 +34,11 @@ sample_ratio = 1.0
 [[upstream]]
 name = "demo"
 url = "http://127.0.0.1:$backend_port"
+
+[[price]]
+model = "demo-*"
+input = 2.5
+output = 10.0
 END
 OTEL_BSP_SCHEDULE_DELAY=200 start_proxy target/debug/streamgauge "$work/proxy.log" --config "$work/streamgauge.toml"
 
@@ -70,8 +75,9 @@ for chat in chats:
     told = json.loads(chat["attributes"])
     first = find(told, "streamgauge", "time_to_first_token")
     model = find(told, "gen_ai", "request", "model") or find(told, "llm", "model_name")
-    print(f"{chat['tokenCountTotal']} tokens  {model}  first token after {first} s")
-    assert chat["tokenCountTotal"] and model == "demo-model" and first > 0, chat
+    cost = find(told, "llm", "cost", "total") or find(told, "gen_ai", "usage", "cost")
+    print(f"{chat['tokenCountTotal']} tokens  {model}  first token after {first} s  {cost} US dollars")
+    assert chat["tokenCountTotal"] and model == "demo-model" and first > 0 and cost > 0, (chat, told)
 assert len(chats) == 3, nodes
 END
         ;;
