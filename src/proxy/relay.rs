@@ -185,15 +185,25 @@ impl<'a> Relay<'a> {
         tokio::pin!(cut);
         self.forward_waiting(source).await;
         loop {
-            // In no order: an upstream that always has something must not keep the timers from being looked at.
+            // What came is passed on before anything is concluded from the client's going or from the time.
             let woke = tokio::select! {
+                biased;
+                () = &mut cut => Woke::Cut,
                 read = source.read_response_body() => Woke::Read(read),
                 sent = read_client(client, &self) => Woke::Client(sent),
                 () = &mut timer => Woke::Timer,
-                () = &mut cut => Woke::Cut,
             };
             let end = match woke {
-                Woke::Read(Ok(Some(chunk))) => self.write(client, flight, tap, ticket, chunk).await.err(),
+                Woke::Read(Ok(Some(chunk))) => match self.write(client, flight, tap, ticket, chunk).await {
+                    Err(end) => Some(end),
+                    // An upstream that always has something must not keep the timers from being looked at.
+                    Ok(()) if flight.clock.instant(self.last_write) >= timer.deadline() => {
+                        let end = self.ring(client, flight, tap).await.err();
+                        timer.as_mut().reset(self.next_timer(flight));
+                        end
+                    }
+                    Ok(()) => None,
+                },
                 Woke::Read(Ok(None)) => Some(End::Complete),
                 Woke::Read(Err(_)) => Some(End::UpstreamDied),
                 Woke::Client(Ok(chunk)) => {
