@@ -96,12 +96,17 @@ pub struct Plan {
 
 impl Plan {
     /// The assigned target, then the others in the file's order, then the fallbacks. A target of weight 0 gets nothing
-    /// by failover either.
-    pub fn new(route: &Route, assigned: &Target) -> Self {
+    /// by failover either; nor does a canary whose share is 0, in percent: it was rolled back, or its time has not come.
+    pub fn new(route: &Route, assigned: &Target, canary_share: Option<u8>) -> Self {
         let is_assigned = |target: &Target| target.name == assigned.name;
+        let canary = route.canary.as_ref().zip(canary_share);
+        let takes_part = |target: &Target| match canary {
+            Some((canary, share)) if canary.target == target.name => share > 0,
+            _ => target.weight > 0,
+        };
         let first = route.targets.iter().position(is_assigned).map(Choice::Target);
         let others = (0..route.targets.len())
-            .filter(|at| route.targets.get(*at).is_some_and(|target| target.weight > 0 && !is_assigned(target)));
+            .filter(|at| route.targets.get(*at).is_some_and(|target| takes_part(target) && !is_assigned(target)));
         let fallbacks = (0..route.fallback.len()).map(Choice::Fallback);
         let order = first.into_iter().chain(others.map(Choice::Target)).chain(fallbacks);
         Self { order: order.map(|choice| (choice, false)).collect(), current: None, left: route.retries.attempts }
@@ -114,6 +119,11 @@ impl Plan {
         for (known, asked) in &mut self.order {
             *asked |= *known == choice;
         }
+    }
+
+    /// Whether another was asked while the assigned target never was: it is down.
+    pub fn passes_over_assigned(&self) -> bool {
+        self.current.is_some() && self.order.first().is_some_and(|(_, asked)| !asked)
     }
 
     /// Who was asked last.

@@ -19,7 +19,7 @@ const ROUTE: &str = "targets = [{ upstream = \"a\" }, { upstream = \"b\", weight
 fn asked(route: &str, assigned: usize, places: usize, down: &[&str]) -> String {
     let settings = settings(route);
     let route = &settings.routes[0];
-    let mut plan = Plan::new(route, &route.targets[assigned]);
+    let mut plan = Plan::new(route, &route.targets[assigned], None);
     let mut names: Vec<String> = Vec::new();
     loop {
         let tried = names.clone();
@@ -44,9 +44,46 @@ fn other_targets_come_before_fallbacks() {
 }
 
 #[test]
+fn a_canary_takes_part_by_its_share_and_not_by_its_weight() {
+    let route = "targets = [{ upstream = \"a\" }, { upstream = \"b\", weight = 0 }, { upstream = \"c\" }]\n\
+        canary = { target = \"b\" }\nretries = { attempts = 9 }";
+    let settings = settings(route);
+    let asked = |assigned: usize, share| {
+        let route = &settings.routes[0];
+        let mut plan = Plan::new(route, &route.targets[assigned], share);
+        let mut names = Vec::new();
+        while let Some(choice) = plan.next(|choice| match names.contains(&choice) {
+            true => Room::Exhausted,
+            false => Room::Up,
+        }) {
+            plan.ask(choice);
+            names.push(choice);
+        }
+        names.iter().map(|choice| choice.of(route).unwrap().name.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(asked(0, Some(0)), "a c", "rolled back");
+    assert_eq!(asked(0, Some(1)), "a b c");
+    assert_eq!(asked(1, Some(100)), "b a c", "the baseline stands by");
+}
+
+#[test]
 fn what_is_down_comes_last() {
     assert_eq!(asked(ROUTE, 0, 1, &["a"]), "c d b a");
     assert_eq!(asked(ROUTE, 0, 1, &["a", "b", "c", "d"]), "a c d b");
+}
+
+#[test]
+fn an_assigned_target_that_is_down_is_passed_over_until_it_is_asked() {
+    let settings = settings(ROUTE);
+    let route = &settings.routes[0];
+    let mut plan = Plan::new(route, &route.targets[2], None);
+    assert!(!plan.passes_over_assigned(), "nobody was asked yet");
+    let room = |choice| if choice == Choice::Target(2) { Room::Down } else { Room::Up };
+    let first = plan.next(room).unwrap();
+    plan.ask(first);
+    assert!(first == Choice::Target(0) && plan.passes_over_assigned());
+    plan.ask(Choice::Target(2));
+    assert!(!plan.passes_over_assigned());
 }
 
 #[test]
@@ -105,7 +142,7 @@ proptest! {
             Choice::Fallback(at) => 2 + at,
         };
         let mut left: Vec<usize> = endpoints.iter().map(|(count, _)| *count).collect();
-        let mut plan = Plan::new(route, &route.targets[assigned]);
+        let mut plan = Plan::new(route, &route.targets[assigned], None);
         let mut asked = Vec::new();
         loop {
             let room = |choice: Choice| match (left[slot(choice)], endpoints[slot(choice)].1) {

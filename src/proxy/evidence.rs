@@ -68,6 +68,11 @@ impl Witness {
         }
     }
 
+    /// The assigned target was down, and another asked in its place: whatever that one answered, this one could not.
+    pub(super) fn passed_over(&mut self) {
+        self.first = First::Over(FirstAttempt::FAILED);
+    }
+
     /// An attempt has brought a head, or failed.
     pub(super) fn attempted(&mut self, attempt: &Attempt) {
         let is_first = match &self.first {

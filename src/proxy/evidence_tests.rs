@@ -143,3 +143,13 @@ fn what_never_reached_an_upstream_says_nothing() {
     let expected = FirstAttempt { first_token: Some(FirstToken::NotWithin(ms(50))), ..FirstAttempt::FAILED };
     assert_eq!(concluded(no_first_token), Some(expected));
 }
+
+#[test]
+fn what_another_answers_in_place_of_a_target_that_is_down_is_not_its_merit() {
+    let mut witness = witness();
+    witness.passed_over();
+    witness.attempted(&attempt("b", Some(200), None));
+    witness.read(&reading(Some(110)));
+    witness.ended(Outcome::Completed, None);
+    assert_eq!(concluded(witness), Some(FirstAttempt::FAILED));
+}

@@ -72,7 +72,7 @@ pub(super) async fn open(
     load: &Arc<RouteLoad>,
     mut upload: Upload,
 ) -> Result<Box<Opened>, Rejection> {
-    let plan = Plan::new(&asked.routed.route, &asked.routed.target);
+    let plan = Plan::new(&asked.routed.route, &asked.routed.target, asked.routed.canary_share());
     let mut opening =
         Opening { visit, asked, load, plan, tried: Vec::new(), again: None, raced: false, told: None, last: None };
     let mut opened = opening.run(&mut upload).await?;
@@ -221,6 +221,9 @@ impl<'a> Opening<'a> {
     fn next(&mut self, cause: Cause) -> Option<Step<'a>> {
         let choice = self.plan.next(|choice| self.room(choice))?;
         self.plan.ask(choice);
+        if self.plan.passes_over_assigned() {
+            self.asked.tries.pass_over();
+        }
         let target = self.target(choice)?;
         let ticket = self.place(target)?;
         Some(Step { target, ticket, cause, holds: self.holds(), fresh: false })

@@ -24,6 +24,13 @@ pub(super) struct Routed {
     pub(super) assigned: Option<Assigned>,
 }
 
+impl Routed {
+    /// The share of the route's canary, in percent.
+    pub(super) fn canary_share(&self) -> Option<u8> {
+        self.assigned.as_ref().map(|assigned| assigned.rollout.share())
+    }
+}
+
 /// The times of one request, as they apply to its kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TimeLimits {

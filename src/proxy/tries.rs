@@ -1,6 +1,7 @@
 //! What was tried for one request: each attempt with its times, whether it won, failed, was outrun or broke off with the
 //! request. Attempts write it, several at once where a request is hedged; the flight reads it at the end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use crate::telemetry::record::{Attempt, ErrorType, Phase, Stopwatch};
 pub(super) struct Tries {
     clock: Clock,
     log: Mutex<Vec<Try>>,
+    /// The target that the request was assigned to was down, and another asked in its place.
+    passed_over: AtomicBool,
 }
 
 struct Try {
@@ -29,7 +32,7 @@ pub(super) struct TryLog {
 
 impl Tries {
     pub(super) fn new(clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, log: Mutex::default() })
+        Arc::new(Self { clock, log: Mutex::default(), passed_over: AtomicBool::new(false) })
     }
 
     pub(super) fn begin(self: &Arc<Self>, attempt: Attempt) -> TryLog {
@@ -70,6 +73,15 @@ impl Tries {
         if let Some(next) = log.get(number + 1) {
             stopwatch.enter(Phase::FailedAttempts, next.attempt.started.max(passed_on.attempt.started));
         }
+    }
+
+    /// The assigned target is down: another is asked in its place.
+    pub(super) fn pass_over(&self) {
+        self.passed_over.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn passed_over(&self) -> bool {
+        self.passed_over.load(Ordering::Relaxed)
     }
 
     /// The number of the last one begun.

@@ -89,7 +89,7 @@ async fn handshake(
     routed: &Routed,
 ) -> Result<Shaken, Rejection> {
     let route = &routed.route;
-    let mut plan = Plan::new(route, &routed.target);
+    let mut plan = Plan::new(route, &routed.target, routed.canary_share());
     let mut tried: Vec<Arc<Member>> = Vec::new();
     let mut failed = None;
     loop {
@@ -102,6 +102,9 @@ async fn handshake(
         let Some((target, pool)) = choice.of(route).zip(pool(choice)) else { break };
         let Some(mut ticket) = pool.take(&tried, true, ids::random()) else { break };
         plan.ask(choice);
+        if plan.passes_over_assigned() {
+            flight.tries().pass_over();
+        }
         let cause = if tried.is_empty() { Cause::First } else { Cause::Failover };
         tried.push(Arc::clone(&ticket.member));
         flight.served_by(&target.upstream.name, &target.name);

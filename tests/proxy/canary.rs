@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
@@ -266,17 +268,22 @@ async fn a_user_stays_in_its_cohort() {
     assert!((8..=32).contains(&on_canary), "{on_canary} of 40");
 }
 
-/// A backend that streams; it breaks off before the end where it is `broken`.
+/// A backend that streams; where it is `broken`, every third answer breaks off before the end. More, and it would count as
+/// down, and not be asked.
 async fn streaming(broken: bool) -> Upstream {
-    Upstream::start(move |mut conn| async move {
-        while conn.request().await.is_some() {
-            conn.event_stream().await;
-            conn.chunk("data: {\"token\": \"a\"}\n\n").await;
-            if broken {
-                return;
+    let asked = Arc::new(AtomicUsize::new(0));
+    Upstream::start(move |mut conn| {
+        let asked = Arc::clone(&asked);
+        async move {
+            while conn.request().await.is_some() {
+                conn.event_stream().await;
+                conn.chunk("data: {\"token\": \"a\"}\n\n").await;
+                if broken && asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
+                    return;
+                }
+                conn.chunk("data: {\"token\": \"b\"}\n\n").await;
+                conn.chunk("").await;
             }
-            conn.chunk("data: {\"token\": \"b\"}\n\n").await;
-            conn.chunk("").await;
         }
     })
     .await

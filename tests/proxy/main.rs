@@ -10,6 +10,7 @@ mod support;
 mod anatomy;
 mod bodies;
 mod canary;
+mod canary_failover;
 mod chaos;
 mod cross_origin;
 mod disconnects;
