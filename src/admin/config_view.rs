@@ -13,6 +13,7 @@ use crate::config::settings::{
     ContinueTraces, Cors, Endpoint, EndpointAddress, HostPolicy, Network, OtlpProtocol, Route, Secret, Server,
     Settings, Target, Telemetry, Timeouts, Upstream, UpstreamProtocol,
 };
+use crate::config::shadow::Shadow;
 use crate::telemetry::sampler;
 
 /// All of `settings`.
@@ -124,6 +125,7 @@ fn route(route: &Route) -> Value {
             Sticky::None => "none",
         },
         "canary": route.canary.as_ref().map(canary),
+        "shadow": route.shadow.as_ref().map(shadow),
         "fallback": route.fallback.iter().map(target).collect::<Vec<_>>(),
         "failover": route.failover.as_str(),
         "retries": json!({ "attempts": route.retries.attempts, "budget": route.retries.budget }),
@@ -132,6 +134,15 @@ fn route(route: &Route) -> Value {
         "keepalive": duration(route.keepalive),
         "keepalive_before_headers": route.keepalive_before_headers,
         "limits": route.limits.iter().map(|limit| &*limit.name).collect::<Vec<_>>(),
+    })
+}
+
+fn shadow(shadow: &Shadow) -> Value {
+    json!({
+        "target": target(&shadow.target),
+        "percent": shadow.share * 100.0,
+        "concurrent": shadow.concurrent,
+        "tokens_per_minute": shadow.tokens_per_minute,
     })
 }
 

@@ -146,6 +146,17 @@ fn describe(out: &mut String, route: &Route, path: &str) {
         retries.attempts,
         retries.budget * 100.0
     );
+    if let Some(shadow) = &route.shadow {
+        let _ = writeln!(
+            out,
+            "  shadow    \"{}\", copies of {} % of its LLM requests, at most {} at one time and {} tokens a minute: {}",
+            shadow.target.name,
+            shadow.share * 100.0,
+            shadow.concurrent,
+            shadow.tokens_per_minute,
+            place(route, &shadow.target, path)
+        );
+    }
     if let Some(after) = route.hedge_after {
         let _ = writeln!(out, "  hedging   after {}", time(after));
     }
@@ -218,6 +229,7 @@ methods = ["POST"]
 targets = [{ upstream = "big", weight = 3 }, { name = "next", upstream = "big", weight = 1, path = "/v2", model = "m2" }]
 fallback = [{ upstream = "small", model = "mini" }]
 hedge_after = "250ms"
+shadow = { upstream = "small", percent = 0.5, model = "m3" }
 [[route]]
 name = "rest"
 path = "/v1/*"
@@ -254,6 +266,7 @@ route "models" matches (path "/v1/*")
   cohort    a user (else an address) stays with its target
   fallback  1. "small": https://api.example.com/v1/chat/completions?x=1, as model "mini"
   failover  llm, at most 3 attempts, budget 20 % of active requests
+  shadow    "small", copies of 0.5 % of its LLM requests, at most 10 at one time and 100000 tokens a minute: https://api.example.com/v1/chat/completions?x=1, as model "m3"
   hedging   after 250ms
   timeouts  connect 2s, first token 60s, stall 60s, total 15m
   comments  after 15s of silence

@@ -46,6 +46,9 @@ pub const CANARY_STEP_TIME: Duration = Duration::from_secs(10 * 60);
 pub const CANARY_MIN_REQUESTS: u64 = 200;
 pub const CANARY_ALPHA: f64 = 0.01;
 
+pub const SHADOW_CONCURRENT: u32 = 10;
+pub const SHADOW_TOKENS_PER_MINUTE: u64 = 100_000;
+
 /// The user's state directory, by the XDG rules: a relative `XDG_STATE_HOME` is no answer. A process without a home
 /// gets the system's place for state.
 pub fn state_dir(env: &dyn Fn(&str) -> Option<String>) -> PathBuf {

@@ -11,11 +11,13 @@ mod canary;
 mod identity;
 mod limits;
 mod prices;
+mod shadow;
 
 pub use canary::{CanaryTable, StickyWord};
 pub use identity::{AlgorithmWord, IdentityTable, JwtTable, KeyTable};
 pub use limits::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
 pub use prices::PriceTable;
+pub use shadow::ShadowTable;
 
 pub use super::file_failover::{FailoverWord, FallbackTable, HealthTable, RetriesTable};
 use super::units::{At, DurationText, OneOrMany, SizeText, Table};
@@ -295,6 +297,7 @@ pub struct RouteTable {
     #[schemars(extend("default" = "user"))]
     pub sticky: Option<At<StickyWord>>,
     pub canary: Option<Table<CanaryTable>>,
+    pub shadow: Option<Table<ShadowTable>>,
     /// Where a request goes on when no target can answer it, in this order.
     #[serde(default)]
     pub fallback: Vec<Table<FallbackTable>>,

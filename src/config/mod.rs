@@ -19,6 +19,7 @@ mod read;
 mod reload;
 mod schema;
 pub mod settings;
+pub mod shadow;
 mod units;
 
 pub use check::{admin_problem, for_upstream, load, parse};

@@ -11,6 +11,7 @@ use super::canary::{Canary, Sticky};
 use super::identity::IdentityRules;
 use super::limits::{Limit, LimitStore};
 use super::prices::Prices;
+use super::shadow::Shadow;
 use crate::llm::{Dialect, PlainRules};
 
 /// One whole configuration.
@@ -253,6 +254,7 @@ pub struct Route {
     pub targets: Vec<Target>,
     pub sticky: Sticky,
     pub canary: Option<Canary>,
+    pub shadow: Option<Shadow>,
     /// Asked in this order when no target can answer. Their weights mean nothing.
     pub fallback: Vec<Target>,
     pub failover: Failover,

@@ -12,4 +12,5 @@ pub mod identity;
 pub mod limits;
 mod recent;
 pub mod routing;
+pub mod shadow;
 pub mod trust;

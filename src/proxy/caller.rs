@@ -17,6 +17,7 @@ use crate::telemetry::{ids, sampler, trace_context};
 const REQUEST_ID_MAX: usize = 128;
 
 /// What is known of the caller. The proof that hygiene and trust were looked at.
+#[derive(Clone)]
 pub(super) struct Caller {
     /// The connection's other end; `None` on a unix socket.
     pub(super) peer: Option<SocketAddr>,

@@ -150,7 +150,7 @@ pub(super) async fn fail_early(
 }
 
 /// What a complete answer makes of its request.
-fn judge(status: u16, reading: Option<&Reading>) -> (Outcome, Option<ErrorType>) {
+pub(super) fn judge(status: u16, reading: Option<&Reading>) -> (Outcome, Option<ErrorType>) {
     if status >= 500 || status == 429 {
         return (Outcome::UpstreamError, Some(ErrorType::UpstreamStatus));
     }

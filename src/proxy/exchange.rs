@@ -20,6 +20,7 @@ use super::relay::{self, Passing};
 use super::reserve;
 use super::route::{self, Routed};
 use super::settle::Flight;
+use super::shadow;
 use super::state::{Generation, Shared};
 use super::upgrade;
 use crate::config::Settings;
@@ -73,7 +74,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut ServerSession) -> 
 /// What all stages of one request look at.
 pub(super) struct Visit<'a> {
     pub(super) shared: &'a Arc<Shared>,
-    pub(super) generation: &'a Generation,
+    pub(super) generation: &'a Arc<Generation>,
     pub(super) caller: Caller,
     pub(super) cors: Decision,
 }
@@ -86,7 +87,7 @@ impl Visit<'_> {
 
 async fn walk(
     shared: &Arc<Shared>,
-    generation: &Generation,
+    generation: &Arc<Generation>,
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
 ) -> Ending {
@@ -127,6 +128,9 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
         let message = "Too many requests are in progress. Try again in a second.";
         return Err(Rejection::overloaded(ErrorType::Overloaded, message).into());
     };
+    if !visit.caller.trusted {
+        session.req_header_mut().remove_header(&shadow::HEADER);
+    }
     identity::establish(visit.shared, visit.generation, session.req_header_mut(), &mut visit.caller)?;
     flight.known(visit.caller.client());
     let visit = &*visit;
@@ -179,6 +183,9 @@ async fn forward(
         };
         // Those that came right before the final head.
         hold.pass_interim(session).await?;
+        if opened.is_ok() {
+            shadow::cast(visit, &head, routed, &admitted, flight);
+        }
         opened
     };
     match opened {

@@ -54,6 +54,8 @@ pub(super) struct Ticket {
     pub(super) member: Arc<Member>,
     /// This request finds out whether the member is back.
     probes: bool,
+    /// How it goes tells nothing of the member: another model was asked there, or nobody waits.
+    aside: bool,
 }
 
 impl Ticket {
@@ -66,18 +68,27 @@ impl Ticket {
         }
         state.load.enter();
         drop(state);
-        Self { pool: Arc::clone(pool), member: Arc::clone(member), probes }
+        Self { pool: Arc::clone(pool), member: Arc::clone(member), probes, aside: false }
+    }
+
+    /// Takes a place for a request that counts as in flight, and for nothing else.
+    pub(super) fn take_aside(pool: &Arc<Pool>, member: &Arc<Member>) -> Self {
+        member.state().load.enter();
+        Self { pool: Arc::clone(pool), member: Arc::clone(member), probes: false, aside: true }
     }
 
     /// The place goes on with the answer; what is left of this one tells nothing any more.
     pub(super) fn hand_on(&mut self) -> Self {
         self.member.state().load.enter();
         let probes = std::mem::take(&mut self.probes);
-        Self { pool: Arc::clone(&self.pool), member: Arc::clone(&self.member), probes }
+        Self { pool: Arc::clone(&self.pool), member: Arc::clone(&self.member), probes, aside: self.aside }
     }
 
     /// The first token, or the head of an answer in one piece, came `took` after the attempt began.
     pub(super) fn answered(&mut self, took: Duration, streaming: bool) {
+        if self.aside {
+            return;
+        }
         let now = self.pool.now();
         self.member.state().load.answered(took, streaming, now);
         self.tell(Sign::Well);
@@ -85,7 +96,7 @@ impl Ticket {
 
     /// A head came that says that the upstream failed, or is overloaded. A 429 is no fault: it costs, and ejects nobody.
     pub(super) fn refused(&mut self, status: u16, retry_after: Option<Duration>) {
-        if !failover::is_replaceable_status(status) {
+        if self.aside || !failover::is_replaceable_status(status) {
             return;
         }
         let now = self.pool.now();
@@ -97,6 +108,9 @@ impl Ticket {
 
     /// What the attempt showed of the member.
     pub(super) fn tell(&mut self, sign: Sign) {
+        if self.aside {
+            return;
+        }
         self.probes = false;
         self.pool.note(&self.member, sign);
     }

@@ -46,6 +46,7 @@ mod reserve;
 mod route;
 mod send;
 mod settle;
+mod shadow;
 mod socket;
 mod state;
 mod tap;

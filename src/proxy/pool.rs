@@ -121,6 +121,12 @@ impl Pool {
         Some(Ticket::take(self, &member, now))
     }
 
+    /// A place for a request of which nothing is learned; the better of two is taken.
+    pub(super) fn take_aside(self: &Arc<Self>, roll: u64) -> Option<Ticket> {
+        let member = better(self.members().collect(), true, roll, self.now())?;
+        Some(Ticket::take_aside(self, &member))
+    }
+
     /// Takes in what a request showed of a member.
     pub(super) fn note(&self, member: &Member, sign: Sign) {
         let now = self.now();

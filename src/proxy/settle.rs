@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::oneshot;
+
 use super::admit::{Admitted, RequestBody};
 use super::clock::Clock;
 use super::evidence::{Assigned, Witness};
 use super::reserve::Reservation;
+use super::shadow;
 use super::state::{Generation, Shared};
 use super::tries::Tries;
 use crate::llm::content;
 use crate::llm::{Dialect, Reading, RequestFacts};
+use crate::policy::shadow::Side;
 use crate::telemetry::ids;
 use crate::telemetry::live::LiveStream;
 use crate::telemetry::record::{
@@ -32,6 +36,8 @@ pub(super) struct Flight<'a> {
     reservation: Option<Reservation>,
     /// What the judge of its route's canary will hear.
     witness: Option<Witness>,
+    /// Who waits to compare the answer with a copy's.
+    shadow: Option<oneshot::Sender<Side>>,
     tries: Arc<Tries>,
     /// The attempt whose answer is passed on.
     passed_on: Option<usize>,
@@ -75,6 +81,7 @@ impl<'a> Flight<'a> {
             live,
             reservation: None,
             witness: None,
+            shadow: None,
             tries,
             passed_on: None,
         }
@@ -202,6 +209,11 @@ impl<'a> Flight<'a> {
         self.witness = assigned.map(|assigned| Witness::new(assigned, facts));
     }
 
+    /// A copy of the request was sent, whose answer is compared with the client's.
+    pub(super) fn shadowed(&mut self, tell: oneshot::Sender<Side>) {
+        self.shadow = Some(tell);
+    }
+
     /// The request is on its way to an upstream.
     pub(super) fn asked(&mut self) {
         if let Some(reservation) = &mut self.reservation {
@@ -325,6 +337,10 @@ impl Drop for Flight<'_> {
         }
         if let Some((assigned, attempt)) = self.witness.take().and_then(|witness| witness.conclude(now)) {
             record.canary = self.shared.judge(&assigned, &attempt);
+        }
+        if let (Some(tell), Some(side)) = (self.shadow.take(), shadow::of_client(&record)) {
+            // The copy may have been given up.
+            let _ = tell.send(side);
         }
         self.shared.telemetry.publish(record);
     }

@@ -17,6 +17,7 @@ use super::drain::Drain;
 use super::limiter::Limiter;
 use super::pool::{Around, Pool};
 use super::remote_keys::RemoteKeys;
+use super::shadow::{self, Shadows};
 use super::usage::UsageBook;
 use crate::config::Settings;
 use crate::telemetry::Telemetry;
@@ -59,6 +60,8 @@ pub struct Generation {
     pub rollouts: HashMap<Arc<str>, Arc<Rollout>>,
     /// The keys of tokens, where they are at a URL.
     pub(super) remote_keys: Option<Arc<RemoteKeys>>,
+    /// By the names of the routes that have one.
+    pub(super) shadows: HashMap<Arc<str>, Arc<Shadows>>,
     /// By route name.
     pub(super) loads: HashMap<Arc<str>, Arc<RouteLoad>>,
 }
@@ -154,6 +157,7 @@ impl Generation {
         let loads = loads.collect();
         let remote_keys = RemoteKeys::follow(&settings, previous.and_then(|old| old.remote_keys.as_ref()));
         let rollouts = canary::build(&settings, previous);
-        Self { number, settings, pools, loads, rollouts, remote_keys }
+        let shadows = shadow::build(&settings, previous);
+        Self { number, settings, pools, loads, rollouts, remote_keys, shadows }
     }
 }

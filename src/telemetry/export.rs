@@ -22,6 +22,7 @@ use super::late::{Late, Slow};
 use super::queue::{Dropped, Pace, Queue};
 use super::record::Record;
 use super::sampler;
+use super::shadow::ShadowRecord;
 use super::spans;
 use crate::config::settings;
 
@@ -94,6 +95,13 @@ impl SpanExporter {
         }
     }
 
+    /// Sends the spans of a copy whose request was sampled.
+    pub(super) fn export_shadow(&self, record: ShadowRecord) {
+        if record.trace.sampled && record.trace.trace_id != 0 {
+            self.sender.send(Item::Shadow(Box::new(record)));
+        }
+    }
+
     /// What is slow from now on.
     pub fn slow(&self, slow: Slow) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -123,6 +131,7 @@ impl SpanExporter {
 #[derive(Debug)]
 enum Item {
     Request(Arc<Record>, Option<Late>),
+    Shadow(Box<ShadowRecord>),
     Own(Box<SpanData>),
 }
 
@@ -130,6 +139,7 @@ impl Item {
     fn spans(&self) -> u64 {
         match self {
             Self::Request(record, _) => spans::count(record),
+            Self::Shadow(record) => record.attempts.len() as u64,
             Self::Own(_) => 1,
         }
     }
@@ -209,6 +219,7 @@ impl<E: Destination> Worker<E> {
         for item in items.drain(..) {
             match item {
                 Item::Request(record, late) => spans::build(&record, late, &self.scope, &mut self.spans),
+                Item::Shadow(record) => record.spans(&self.scope, &mut self.spans),
                 Item::Own(span) => self.spans.push(*span),
             }
             if self.spans.len() >= self.batch {

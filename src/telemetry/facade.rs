@@ -12,6 +12,7 @@ use super::live::Live;
 use super::logs::{self, Format, Log, LogError};
 use super::metrics::{InFlight, Metrics};
 use super::record::Record;
+use super::shadow::ShadowRecord;
 use crate::config::settings;
 
 /// The telemetry of the process.
@@ -73,6 +74,15 @@ impl Telemetry {
             access_log.write(&record);
         }
         self.live.ended(record);
+    }
+
+    /// Tells of one copy whose answer was compared. Never blocks, and never fails.
+    pub fn publish_shadow(&self, record: ShadowRecord) {
+        self.metrics.shadowed(&record);
+        record.log();
+        if let Some(spans) = &self.spans {
+            spans.export_shadow(record);
+        }
     }
 
     pub fn metrics(&self) -> &Metrics {

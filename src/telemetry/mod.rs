@@ -34,6 +34,8 @@ pub mod sampler;
 mod samples;
 pub mod semconv;
 #[cfg(feature = "server")]
+pub mod shadow;
+#[cfg(feature = "server")]
 mod span_events;
 #[cfg(feature = "server")]
 pub mod spans;

@@ -128,6 +128,15 @@ pub const LIMIT_NAME: &str = "streamgauge.limit.name";
 pub const LIMIT_RESERVED: &str = "streamgauge.limit.reserved_tokens";
 /// Tokens charged in the end.
 pub const LIMIT_USED: &str = "streamgauge.limit.used_tokens";
+/// On spans of copies: no client waits for them.
+pub const SHADOW: &str = "streamgauge.shadow";
+pub const SHADOW_RESULT: &str = "streamgauge.shadow.result";
+pub const SHADOW_DIFFERENCES: &str = "streamgauge.shadow.differences";
+/// What the client had to wait for, for comparison.
+pub const SHADOW_CLIENT_TIME_TO_FIRST_TOKEN: &str = "streamgauge.shadow.client_time_to_first_token";
+pub const SHADOW_OUTPUT_TOKENS: &str = "streamgauge.shadow.output_tokens";
+/// US dollars.
+pub const SHADOW_COST: &str = "streamgauge.shadow.cost";
 pub const FAILOVER_TO: &str = "streamgauge.failover.to";
 
 /// `streamgauge.phase.…`, in seconds.

@@ -25,6 +25,7 @@ mod limit_edges;
 mod limits;
 mod operations;
 mod passing;
+mod shadow;
 mod shared_limits;
 mod tokens;
 mod traces;

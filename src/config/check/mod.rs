@@ -8,6 +8,7 @@ mod limit;
 mod price;
 mod route;
 mod server;
+mod shadow;
 mod upstream;
 
 use std::collections::BTreeMap;

@@ -89,6 +89,7 @@ impl Checker<'_> {
             self.priced(file.limits.as_ref(), &limits, &models, prices);
         }
         let canary = self.canary(table, readable, &targets);
+        let shadow = self.shadow(file.shadow.as_ref(), &path, readable, upstreams);
         Route {
             name: name.into(),
             methods: self.methods(file.methods.as_ref()),
@@ -101,6 +102,7 @@ impl Checker<'_> {
             targets,
             sticky: self.sticky(file.sticky.as_ref()),
             canary,
+            shadow,
             timeouts: self.timeouts(file.timeouts.as_ref().map(|table| &table.value)),
             keepalive: self.duration(file.keepalive.as_ref(), defaults::KEEPALIVE),
             keepalive_before_headers: file.keepalive_before_headers.as_ref().is_some_and(|at| at.value),

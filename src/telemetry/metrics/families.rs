@@ -137,6 +137,16 @@ families! {
     canary_evidence: Float = "streamgauge_canary_evidence" ["route", "fact"];
     /// Decisions about a route's canary, of the judge and of operators.
     canary_decisions: Counter = "streamgauge_canary_decisions_total" ["route", "decision"];
+    /// Copies of requests by what their answers were compared with the clients': `same`, `differs`, `failed` where only the client's was whole; and `skipped`, where none was made or compared: a cap was reached, or the client went.
+    shadow: Counter = "streamgauge_shadow_total" ["route", "result"];
+    /// In what the answers of copies differed: `status`, `first_token` (later), `length`, `finish_reason`.
+    shadow_differences: Counter = "streamgauge_shadow_differences_total" ["route", "fact"];
+    /// Time until the first token of the same requests, as the client's attempt (`primary`) and as its copy (`shadow`), in seconds.
+    shadow_first_token: Histogram(FIRST_TOKEN) = "streamgauge_shadow_first_token_seconds" ["route", "side"];
+    /// Output tokens of the same requests, of the client's answer (`primary`) and of its copy (`shadow`).
+    shadow_output_tokens: Counter = "streamgauge_shadow_output_tokens_total" ["route", "side"];
+    /// What the tokens of copies cost, in US dollars. It is in no other metric.
+    shadow_cost: Dollars = "streamgauge_shadow_cost_usd_total" ["route"];
     /// Whether an endpoint of an upstream takes requests: 1 or 0.
     upstream_up: Gauge = "streamgauge_upstream_up" ["upstream", "endpoint"];
     /// How often an endpoint of an upstream was taken out for failing.

@@ -6,6 +6,7 @@ mod known;
 mod models;
 mod process;
 pub(crate) mod series;
+mod shadow;
 mod state;
 mod tally;
 #[cfg(test)]

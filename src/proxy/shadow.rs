@@ -1,0 +1,359 @@
+//! Copies of requests for a second upstream: its answers are measured, compared with those that the clients got, and
+//! dropped. A copy is sent once the client's own answer has begun, by a task of its own: no client ever waits for it, and
+//! nothing that happens to it is told to anybody but telemetry.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::header::HeaderName;
+use pingora::http::RequestHeader;
+use tokio::sync::oneshot;
+
+use super::admit::{Admitted, RequestBody};
+use super::attempt::{Opened, Step, Trial};
+use super::caller::Caller;
+use super::clock::Clock;
+use super::drain::DrainStage;
+use super::ending;
+use super::exchange::Visit;
+use super::hold::Line;
+use super::open::Asked;
+use super::route::{Routed, TimeLimits};
+use super::settle::Flight;
+use super::state::{Generation, IDLE_CONNECTION_TIMEOUT, Shared};
+use super::tries::Tries;
+use crate::config::limits::Limit;
+use crate::llm::{Reading, RequestFacts, StreamEnd, UsageSource};
+use crate::policy::cors::Decision;
+use crate::policy::limits::{Claim, Request};
+use crate::policy::shadow::{self as policy, Caps, Side, Took};
+use crate::telemetry::ids;
+use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome, Record};
+use crate::telemetry::shadow::ShadowRecord;
+
+/// Tells an upstream that nobody waits for its answer. From clients it is not believed.
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-streamgauge-shadow");
+
+/// The copies of one route: what they may take together. Outlives reloads.
+#[derive(Default)]
+pub(super) struct Shadows(Mutex<Caps>);
+
+impl Shadows {
+    fn caps(&self) -> MutexGuard<'_, Caps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one copy. Given back when it is dropped.
+struct Place {
+    shadows: Arc<Shadows>,
+    shared: Arc<Shared>,
+    claim: Option<Claim>,
+    facts: Arc<RequestFacts>,
+    took: Took,
+}
+
+impl Place {
+    fn take(visit: &Visit<'_>, routed: &Routed, limit: &Arc<Limit>, admitted: &Admitted, body: u64) -> Option<Self> {
+        let shadows = visit.generation.shadows.get(&routed.route.name)?;
+        let facts = &admitted.facts;
+        let request = Request {
+            model: facts.model.as_deref(),
+            holder: "",
+            body_bytes: body,
+            counted: None,
+            max_tokens: facts.max_tokens.map(|most| most.saturating_mul(facts.choices.max(1))),
+        };
+        let claim = shadows.caps().take(limit, &request, visit.shared.now())?;
+        Some(Self {
+            shadows: Arc::clone(shadows),
+            shared: Arc::clone(visit.shared),
+            claim: Some(claim),
+            facts: Arc::clone(facts),
+            took: Took { body_bytes: body, ..Took::default() },
+        })
+    }
+
+    fn give_back(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.shadows.caps().give_back(claim, self.facts.model.as_deref(), self.took, self.shared.now());
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// Sends a copy of a request whose answer has begun, where its route has a shadow and chance will have it.
+pub(super) fn cast(
+    visit: &Visit<'_>,
+    head: &RequestHeader,
+    routed: &Routed,
+    admitted: &Admitted,
+    flight: &mut Flight<'_>,
+) {
+    let Some(shadow) = &routed.route.shadow else { return };
+    // What is not LLM-shaped may act on the world: done twice it would do harm.
+    let RequestBody::Buffered(body) = &admitted.body else { return };
+    if !admitted.facts.is_llm() || !policy::is_drawn(shadow.share, ids::random()) {
+        return;
+    }
+    let (metrics, route) = (visit.shared.telemetry.metrics(), &routed.route.name);
+    let limit = policy::caps_of(shadow);
+    let Some(place) = Place::take(visit, routed, &limit, admitted, body.len() as u64) else {
+        return metrics.shadow_skipped(route);
+    };
+    let (tell, client) = oneshot::channel();
+    flight.shadowed(tell);
+    let copy = Copy {
+        shared: Arc::clone(visit.shared),
+        generation: Arc::clone(visit.generation),
+        head: marked(head),
+        caller: Caller { request_id: format!("{}-shadow", visit.caller.request_id).into(), ..visit.caller.clone() },
+        request_id: Arc::clone(&visit.caller.request_id),
+        routed: Routed {
+            route: Arc::clone(&routed.route),
+            target: shadow.target.clone(),
+            limits: routed.limits,
+            assigned: None,
+        },
+        admitted: Admitted { body: admitted.body.clone(), facts: Arc::clone(&admitted.facts) },
+        place,
+    };
+    drop(tokio::spawn(copy.run(client)));
+}
+
+fn marked(head: &RequestHeader) -> RequestHeader {
+    let mut head = head.clone();
+    // Cannot fail: it is a fixed text.
+    let _ = head.insert_header(HEADER, "true");
+    head
+}
+
+/// A copy with all that it takes to send it: its request may be over before it is.
+struct Copy {
+    shared: Arc<Shared>,
+    generation: Arc<Generation>,
+    head: RequestHeader,
+    caller: Caller,
+    /// Of the client's request.
+    request_id: Arc<str>,
+    routed: Routed,
+    admitted: Admitted,
+    place: Place,
+}
+
+/// What became of a copy.
+struct Heard {
+    started: SystemTime,
+    duration: Duration,
+    attempts: Vec<Attempt>,
+    reading: Option<Reading>,
+    side: Side,
+}
+
+impl Copy {
+    /// Sends the copy and compares its answer with the one of which `client` tells, unless the client or the process goes.
+    async fn run(mut self, client: oneshot::Receiver<Side>) {
+        let shared = Arc::clone(&self.shared);
+        let route = Arc::clone(&self.routed.route.name);
+        let compared = tokio::select! {
+            biased;
+            () = shared.drain.reached(DrainStage::Draining) => None,
+            compared = self.compare(client) => compared,
+        };
+        match compared {
+            Some(record) => shared.telemetry.publish_shadow(record),
+            None => shared.telemetry.metrics().shadow_skipped(&route),
+        }
+    }
+
+    /// `None`: the client's answer is none to compare with, and its copy is broken off.
+    async fn compare(&mut self, mut client: oneshot::Receiver<Side>) -> Option<ShadowRecord> {
+        let (heard, early) = {
+            let heard = self.hear();
+            tokio::pin!(heard);
+            tokio::select! {
+                biased;
+                told = &mut client => {
+                    let told = told.ok()?;
+                    (heard.await, Some(told))
+                }
+                heard = &mut heard => (heard, None),
+            }
+        };
+        let cost = heard.reading.as_ref().and_then(|reading| self.settle(reading));
+        // The place is free, whatever the client's answer still takes.
+        let (route, target) = (Arc::clone(&self.routed.route.name), &self.routed.target);
+        let (variant, model) = (Arc::clone(&target.name), target.model.as_deref());
+        let model = model.or(self.admitted.facts.model.as_deref()).map(Box::from);
+        self.place.give_back();
+        let told = match early {
+            Some(told) => told,
+            None => client.await.ok()?,
+        };
+        let (verdict, differences) = policy::compare(&told, &heard.side);
+        Some(ShadowRecord {
+            request_id: Arc::clone(&self.request_id),
+            trace: self.caller.trace,
+            started: heard.started,
+            route,
+            variant,
+            model,
+            attempts: heard.attempts,
+            duration: heard.duration,
+            client: told,
+            copy: heard.side,
+            verdict,
+            differences,
+            cost,
+        })
+    }
+
+    /// Books what the copy took, and what that costs.
+    fn settle(&mut self, reading: &Reading) -> Option<crate::llm::price::Cost> {
+        self.place.took.input = reading.usage.input;
+        self.place.took.output = reading.usage.output;
+        self.place.took.reported = reading.usage_source == UsageSource::Reported;
+        let models = [
+            reading.response_model.as_deref(),
+            self.routed.target.model.as_deref(),
+            self.admitted.facts.model.as_deref(),
+        ];
+        self.generation.settings.prices.cost(models, &reading.usage)
+    }
+
+    /// Asks, and hears the answer to its end.
+    async fn hear(&self) -> Heard {
+        let (clock, started) = (Clock::start(), SystemTime::now());
+        let tries = Tries::new(clock);
+        let (reading, error, began) = match self.ask(clock, &tries).await {
+            Some(opened) => self.listen(*opened, clock, &tries).await,
+            None => (None, None, Duration::ZERO),
+        };
+        let attempts = tries.take();
+        let last = attempts.last();
+        let whole = error.is_none() && last.is_some_and(|attempt| is_whole(attempt, reading.as_ref()));
+        let side = side(last.and_then(|attempt| attempt.status), whole, reading.as_ref(), began);
+        Heard { started, duration: clock.now(), attempts, reading, side }
+    }
+
+    /// One attempt; a second on a fresh connection where a kept one had been closed.
+    async fn ask(&self, clock: Clock, tries: &Arc<Tries>) -> Option<Box<Opened>> {
+        let visit = Visit {
+            shared: &self.shared,
+            generation: &self.generation,
+            caller: self.caller.clone(),
+            cors: Decision::None,
+        };
+        let (line, _) = Line::new(&self.admitted.body);
+        let asked =
+            Asked { head: &self.head, routed: &self.routed, admitted: &self.admitted, line: &line, clock, tries };
+        let target = &self.routed.target;
+        let pool = self.generation.pools.get(&*target.upstream.name)?;
+        for fresh in [false, true] {
+            let ticket = pool.take_aside(ids::random())?;
+            let step = Step { target, ticket, cause: Cause::First, holds: false, fresh };
+            match Trial::new(&visit, &asked, step).run(&mut None).await {
+                Ok(opened) => return Some(opened),
+                Err(failed) if failed.raced && !fresh => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Hears an answer to its end; what was read of it, what went wrong, and when the attempt began.
+    async fn listen(
+        &self,
+        mut opened: Opened,
+        clock: Clock,
+        tries: &Tries,
+    ) -> (Option<Reading>, Option<ErrorType>, Duration) {
+        let error = listen(&mut opened, &self.routed.limits, clock).await.err();
+        tries.ended(opened.number, error);
+        let Opened { mut session, peer, tap, early, started, .. } = opened;
+        let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
+        let reading = tap.finish(end, clock.now()).map(|(_, _, reading)| reading);
+        if error.is_none() && !early {
+            self.shared.connector.release_http_session(session, &*peer, Some(IDLE_CONNECTION_TIMEOUT)).await;
+        } else {
+            session.shutdown().await;
+        }
+        (reading, error, started)
+    }
+}
+
+/// Reads to the end of an answer, within the times that its route gives.
+async fn listen(opened: &mut Opened, limits: &TimeLimits, clock: Clock) -> Result<(), ErrorType> {
+    let (total, stall) = (limits.total(true), limits.stall(true));
+    let mut last = clock.now();
+    loop {
+        let waits = opened.tap.streams() && opened.tap.first_token().is_none();
+        let silent_by = match waits {
+            true => opened.first_token_by,
+            false => stall.map(|stall| last + stall).filter(|_| opened.tap.streams()),
+        };
+        let by = [silent_by, total].into_iter().flatten().min().unwrap_or(Duration::MAX);
+        match tokio::time::timeout_at(clock.instant(by), opened.session.read_response_body()).await {
+            Ok(Ok(Some(chunk))) => {
+                let now = clock.now();
+                if opened.tap.feed(&chunk, now).token {
+                    last = now;
+                }
+            }
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
+            Err(_) if total.is_some_and(|total| by >= total) => return Err(ErrorType::TotalTimeout),
+            Err(_) if waits => return Err(ErrorType::FirstTokenTimeout),
+            Err(_) => return Err(ErrorType::Stall),
+        }
+    }
+}
+
+/// Whether an answer ended as it should; one that refuses in order did.
+fn is_whole(attempt: &Attempt, reading: Option<&Reading>) -> bool {
+    match (attempt.error, attempt.status) {
+        (Some(ErrorType::UpstreamStatus), _) => true,
+        (None, Some(status)) => ending::judge(status, reading).0 == Outcome::Completed,
+        _ => false,
+    }
+}
+
+fn side(status: Option<u16>, whole: bool, reading: Option<&Reading>, began: Duration) -> Side {
+    Side {
+        status,
+        whole,
+        first_token: reading.and_then(|reading| reading.first_token).map(|at| at.saturating_sub(began)),
+        output: reading.and_then(|reading| reading.usage.output),
+        finish_reasons: reading
+            .map(|reading| reading.finish_reasons.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
+    }
+}
+
+/// The client's answer as it is compared; `None` where nobody saw how it would have ended.
+pub(super) fn of_client(record: &Record) -> Option<Side> {
+    let seen = !matches!(record.outcome, Outcome::ClientCancelled | Outcome::Rejected | Outcome::InternalError);
+    let reading = record.llm.as_ref().map(|llm| &llm.reading);
+    let upstream = record.served_by.as_ref().map(|served_by| &served_by.upstream);
+    // Of several attempts at it the last was passed on, unless it was outrun.
+    let was_outrun = |attempt: &&Attempt| attempt.error == Some(ErrorType::HedgeLost);
+    let mut attempts = record.attempts.iter().rev().filter(|attempt| !was_outrun(attempt));
+    let attempt = attempts.find(|attempt| Some(&attempt.upstream) == upstream)?;
+    let whole = record.outcome == Outcome::Completed || attempt.error == Some(ErrorType::UpstreamStatus);
+    seen.then(|| side(attempt.status, whole, reading, attempt.started))
+}
+
+/// The copies of each route; what they took goes on over a reload.
+pub(super) fn build(
+    settings: &crate::config::Settings,
+    previous: Option<&Generation>,
+) -> std::collections::HashMap<Arc<str>, Arc<Shadows>> {
+    let with_shadow = settings.routes.iter().filter(|route| route.shadow.is_some());
+    let kept = |name: &Arc<str>| previous.and_then(|old| old.shadows.get(name)).cloned().unwrap_or_default();
+    with_shadow.map(|route| (Arc::clone(&route.name), kept(&route.name))).collect()
+}
