@@ -2,7 +2,6 @@
 //! place where their names stand. Names of our own begin with `streamgauge.`.
 
 use super::phases::Phase;
-use crate::llm::Dialect;
 
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
@@ -48,17 +47,6 @@ pub const GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.o
 
 /// `gen_ai.operation.name` where the request does not tell: what the other operations are a kind of.
 pub const OPERATION_UNKNOWN: &str = "chat";
-
-/// `gen_ai.provider.name`: by the conventions, the format of the conversation as the client sees it.
-pub fn provider_name(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::OpenAiChat | Dialect::OpenAiResponses => "openai",
-        Dialect::Anthropic => "anthropic",
-        Dialect::Gemini => "gcp.gemini",
-        Dialect::Ollama => "ollama",
-        Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText => "custom",
-    }
-}
 
 /// `http.request.method`: a known method as it is; any other text of a client's is `_OTHER`.
 pub fn method(method: &str) -> &'static str {

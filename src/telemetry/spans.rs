@@ -153,7 +153,7 @@ impl Tree<'_> {
         let attributes = &mut span.attributes;
         attributes.reserve(28);
         attributes.push(KeyValue::new(names::GEN_AI_OPERATION_NAME, operation));
-        attributes.push(KeyValue::new(names::GEN_AI_PROVIDER_NAME, names::provider_name(llm.dialect)));
+        attributes.push(KeyValue::new(names::GEN_AI_PROVIDER_NAME, llm.dialect.provider_name()));
         request_attributes(llm, attributes);
         response_attributes(llm, attributes);
         usage_attributes(llm, attributes);
