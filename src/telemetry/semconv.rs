@@ -71,11 +71,12 @@ pub const USAGE_SOURCE: &str = "streamgauge.usage_source";
 pub const TIME_TO_FIRST_TOKEN: &str = "streamgauge.time_to_first_token";
 /// In seconds.
 pub const TIME_PER_OUTPUT_TOKEN: &str = "streamgauge.time_per_output_token";
-/// What the backend says of its own time, in seconds: the wait before the prompt was looked at.
+/// What the backend says of its own time, in seconds: the wait for a place.
 pub const SERVER_QUEUE: &str = "streamgauge.server.queue";
+/// The loading of the model.
+pub const SERVER_LOAD: &str = "streamgauge.server.load";
 /// The reading of the prompt.
 pub const SERVER_PREFILL: &str = "streamgauge.server.prefill";
-pub const SERVER_TIME_TO_FIRST_TOKEN: &str = "streamgauge.server.time_to_first_token";
 /// The writing of the answer.
 pub const SERVER_GENERATION: &str = "streamgauge.server.generation";
 /// In seconds.

@@ -315,8 +315,8 @@ fn response_attributes(llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
     if let Some(server) = &reading.server {
         for (name, time) in [
             (names::SERVER_QUEUE, server.queue),
+            (names::SERVER_LOAD, server.load),
             (names::SERVER_PREFILL, server.prefill),
-            (names::SERVER_TIME_TO_FIRST_TOKEN, server.time_to_first_token),
             (names::SERVER_GENERATION, server.generation),
         ] {
             attributes.extend(time.map(|time| KeyValue::new(name, time.as_secs_f64())));
