@@ -207,6 +207,11 @@ fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     line.seconds_if("max_gap_s", reading.max_gap);
     line.number("stalls", reading.slow_gaps.len() as u64);
     line.truth_if("buffered", reading.buffered.then_some(true));
+    if let Some(server) = &reading.server {
+        let mut timings = line.nested("server_timings");
+        server.named().into_iter().for_each(|(name, time)| timings.seconds_if(name, time));
+        timings.end();
+    }
 }
 
 fn json_websocket(record: &Record, line: &mut Json<'_>) {
