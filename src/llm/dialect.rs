@@ -87,14 +87,15 @@ impl Dialect {
     }
 
     /// `gen_ai.provider.name` of OpenTelemetry's GenAI conventions: the well-known value whose format this is, as they
-    /// define it, not the vendor behind it. Plain streams tell no provider: `_OTHER`. (`ollama` is a custom value.)
+    /// define it, not the vendor behind it; the format that the client sees. They let others have names of their own:
+    /// `ollama`, and `custom` where the format is an app's and tells no provider.
     pub fn provider_name(self) -> &'static str {
         match self {
             Self::OpenAiChat | Self::OpenAiResponses => "openai",
             Self::Anthropic => "anthropic",
             Self::Gemini => "gcp.gemini",
             Self::Ollama => "ollama",
-            Self::VercelUi | Self::VercelData | Self::PlainSse | Self::PlainText => "_OTHER",
+            Self::VercelUi | Self::VercelData | Self::PlainSse | Self::PlainText => "custom",
         }
     }
 
@@ -150,4 +151,21 @@ pub(super) trait Reader: Send + Sync {
 
     /// Writes the events that end the stream here as one whose tokens are used up. False where it cannot be ended so.
     fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn providers_have_the_conventions_names() {
+        const WELL_KNOWN: [&str; 3] = ["openai", "anthropic", "gcp.gemini"];
+        for dialect in Dialect::ALL {
+            let name = dialect.provider_name();
+            let of_an_app =
+                matches!(dialect, Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText);
+            assert_eq!(name == "custom", of_an_app, "{dialect:?}");
+            assert!(of_an_app || name == "ollama" || WELL_KNOWN.contains(&name), "{dialect:?}");
+        }
+    }
 }

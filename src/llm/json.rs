@@ -117,9 +117,14 @@ impl Number {
 }
 
 impl Number {
+    /// As seconds: `None` where they are negative or beyond all reason.
+    pub(super) fn seconds(self) -> Option<Duration> {
+        self.0.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+
     /// As milliseconds: `None` where they are negative or beyond all reason.
     pub(super) fn millis(self) -> Option<Duration> {
-        self.0.and_then(|millis| Duration::try_from_secs_f64(millis / 1e3).ok())
+        Self(self.0.map(|millis| millis / 1e3)).seconds()
     }
 
     /// As nanoseconds: `None` where they are negative.

@@ -180,7 +180,7 @@ fn level(outcome: Outcome) -> &'static str {
 fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     let (request, reading) = (&llm.request, &llm.reading);
     line.text(names::GEN_AI_OPERATION_NAME, request.operation.unwrap_or(names::OPERATION_UNKNOWN));
-    line.text(names::GEN_AI_PROVIDER_NAME, names::provider_name(llm.dialect));
+    line.text(names::GEN_AI_PROVIDER_NAME, llm.dialect.provider_name());
     line.text_if(names::GEN_AI_REQUEST_MODEL, request.model.as_deref());
     line.text_if(names::GEN_AI_RESPONSE_MODEL, reading.response_model.as_deref());
     line.truth_if(names::GEN_AI_REQUEST_STREAM, request.stream);
@@ -207,6 +207,11 @@ fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     line.seconds_if("max_gap_s", reading.max_gap);
     line.number("stalls", reading.slow_gaps.len() as u64);
     line.truth_if("buffered", reading.buffered.then_some(true));
+    if let Some(server) = &reading.server {
+        let mut timings = line.nested("server_timings");
+        server.named().into_iter().for_each(|(name, time)| timings.seconds_if(name, time));
+        timings.end();
+    }
 }
 
 fn json_websocket(record: &Record, line: &mut Json<'_>) {

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
+use crate::llm::ServerTimings;
 use crate::telemetry::record::ErrorType;
 use crate::telemetry::samples::{attempt, chat, ms, plain as plain_record, websocket};
 
@@ -66,6 +67,15 @@ fn other_requests_as_json() {
     assert_eq!(line["websocket"]["messages_out"], 5);
     assert_eq!(line["websocket"]["close_code"], 1000);
     assert_eq!(line["websocket"]["first_message_s"], 0.012);
+}
+
+#[test]
+fn what_a_backend_says_of_its_time_stands_apart() {
+    let mut record = chat("gpt-4o");
+    let timings = ServerTimings { queue: Some(ms(12)), prefill: Some(ms(85)), ..ServerTimings::default() };
+    record.llm.as_mut().unwrap().reading.server = Some(Box::new(timings));
+    assert_eq!(json(&record)["server_timings"], serde_json::json!({ "queue": 0.012, "prefill": 0.085 }));
+    assert!(json(&chat("gpt-4o")).get("server_timings").is_none());
 }
 
 #[test]

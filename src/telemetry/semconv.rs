@@ -2,7 +2,6 @@
 //! place where their names stand. Names of our own begin with `streamgauge.`.
 
 use super::phases::Phase;
-use crate::llm::Dialect;
 
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
@@ -49,17 +48,6 @@ pub const GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.o
 /// `gen_ai.operation.name` where the request does not tell: what the other operations are a kind of.
 pub const OPERATION_UNKNOWN: &str = "chat";
 
-/// `gen_ai.provider.name`: by the conventions, the format of the conversation as the client sees it.
-pub fn provider_name(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::OpenAiChat | Dialect::OpenAiResponses => "openai",
-        Dialect::Anthropic => "anthropic",
-        Dialect::Gemini => "gcp.gemini",
-        Dialect::Ollama => "ollama",
-        Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText => "custom",
-    }
-}
-
 /// `http.request.method`: a known method as it is; any other text of a client's is `_OTHER`.
 pub fn method(method: &str) -> &'static str {
     const KNOWN: [&str; 10] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "QUERY"];
@@ -83,11 +71,12 @@ pub const USAGE_SOURCE: &str = "streamgauge.usage_source";
 pub const TIME_TO_FIRST_TOKEN: &str = "streamgauge.time_to_first_token";
 /// In seconds.
 pub const TIME_PER_OUTPUT_TOKEN: &str = "streamgauge.time_per_output_token";
-/// What the backend says of its own time, in seconds: the wait before the prompt was looked at.
+/// What the backend says of its own time, in seconds: the wait for a place.
 pub const SERVER_QUEUE: &str = "streamgauge.server.queue";
+/// The loading of the model.
+pub const SERVER_LOAD: &str = "streamgauge.server.load";
 /// The reading of the prompt.
 pub const SERVER_PREFILL: &str = "streamgauge.server.prefill";
-pub const SERVER_TIME_TO_FIRST_TOKEN: &str = "streamgauge.server.time_to_first_token";
 /// The writing of the answer.
 pub const SERVER_GENERATION: &str = "streamgauge.server.generation";
 /// In seconds.

@@ -153,7 +153,7 @@ impl Tree<'_> {
         let attributes = &mut span.attributes;
         attributes.reserve(28);
         attributes.push(KeyValue::new(names::GEN_AI_OPERATION_NAME, operation));
-        attributes.push(KeyValue::new(names::GEN_AI_PROVIDER_NAME, names::provider_name(llm.dialect)));
+        attributes.push(KeyValue::new(names::GEN_AI_PROVIDER_NAME, llm.dialect.provider_name()));
         request_attributes(llm, attributes);
         response_attributes(llm, attributes);
         usage_attributes(llm, attributes);
@@ -315,8 +315,8 @@ fn response_attributes(llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
     if let Some(server) = &reading.server {
         for (name, time) in [
             (names::SERVER_QUEUE, server.queue),
+            (names::SERVER_LOAD, server.load),
             (names::SERVER_PREFILL, server.prefill),
-            (names::SERVER_TIME_TO_FIRST_TOKEN, server.time_to_first_token),
             (names::SERVER_GENERATION, server.generation),
         ] {
             attributes.extend(time.map(|time| KeyValue::new(name, time.as_secs_f64())));

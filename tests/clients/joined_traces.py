@@ -1,6 +1,8 @@
-"""One trace from a client's span through Streamgauge's three to the instrumented app's own. Usage: joined_traces.py BINARY
+"""One trace from a client's span through Streamgauge's three to the instrumented app's own.
+Usage: joined_traces.py BINARY [NODE]
 
-All spans reach one OTLP collector, which is this program; the client's are the OpenTelemetry SDK's."""
+The client is the OpenTelemetry SDK of Python, as an app's own front end has it; with NODE, the one of JavaScript on a page in
+a browser. All spans reach one OTLP collector, which is this program."""
 
 import json
 import os
@@ -35,8 +37,17 @@ class Collector(BaseHTTPRequestHandler):
             for scope in resource.scope_spans:
                 for span in scope.spans:
                     FOUND.put((names.get("service.name"), span))
+        self.answer()
+
+    def do_OPTIONS(self):
+        self.answer()
+
+    def answer(self):
         self.send_response(200)
         self.send_header("content-length", "0")
+        # A page is of another origin.
+        self.send_header("access-control-allow-origin", "*")
+        self.send_header("access-control-allow-headers", "content-type")
         self.end_headers()
 
     def log_message(self, *_):
@@ -68,7 +79,20 @@ def attributes(span):
     return {pair.key: pair.value for pair in span.attributes}
 
 
-def main(binary):
+# The front end is the app's own: its traces are continued, and its sampling decision holds.
+TRUSTED = '[server]\ntrusted_proxies = ["127.0.0.1"]\n'
+
+# Browsers are strangers. What they begin is continued all the same, and what is sampled decided here.
+STRANGERS = r"""[server]
+continue_traces = "always"
+[telemetry]
+sample_ratio = 1.0
+[cors]
+origin_patterns = ['http://127\.0\.0\.1:\d+']
+"""
+
+
+def main(binary, node=None):
     collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=collector.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{collector.server_port}"
@@ -84,17 +108,15 @@ def main(binary):
             )
             started.append(app)
             config = Path(work) / "streamgauge.toml"
-            # The client is the app's own front end: its traces are continued, and its sampling decision holds.
-            config.write_text(
-                f'[server]\ntrusted_proxies = ["127.0.0.1"]\n[[upstream]]\nname = "app"\nurl = "{url}"\n'
-            )
+            rules = STRANGERS if node else TRUSTED
+            config.write_text(f'{rules}[[upstream]]\nname = "app"\nurl = "{url}"\n')
             proxy, url = start(
                 [binary, "run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "json", "--config", config],
                 proxy_url,
                 env=environment,
             )
             started.append(proxy)
-            check(url)
+            check(*(click_in_browser(node, url, endpoint) if node else click(url)), bool(node))
         finally:
             for process in started:
                 process.terminate()
@@ -103,17 +125,28 @@ def main(binary):
             collector.shutdown()
 
 
-def check(url):
-    tracer = TracerProvider().get_tracer("browser")
-    with tracer.start_as_current_span("click", kind=trace.SpanKind.CLIENT) as click:
+def click(url):
+    """Asks as an instrumented program would; the ids of the trace and of its span in it."""
+    tracer = TracerProvider().get_tracer("front end")
+    with tracer.start_as_current_span("click", kind=trace.SpanKind.CLIENT) as span:
         headers = {"tracestate": "shop=1"}
         propagate.inject(headers)
         body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
         answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20)
         answer.raise_for_status()
         assert answer.text.endswith("data: [DONE]\n\n"), answer.text
-    context = click.get_span_context()
-    trace_id, above = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+    context = span.get_span_context()
+    return context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+
+
+def click_in_browser(node, url, collector):
+    """The same from a page."""
+    command = [node, str(HERE / "node" / "browser_trace.mjs"), url, collector]
+    told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout)
+    return bytes.fromhex(told["traceId"]), bytes.fromhex(told["spanId"])
+
+
+def check(trace_id, above, by_page):
     spans = []
     levels = [
         ("streamgauge", SERVER, "POST /v1/chat/completions"),
@@ -121,9 +154,15 @@ def check(url):
         ("streamgauge", CLIENT, "POST"),
         ("app", SERVER, "POST /v1/chat/completions"),
     ]
+    if by_page:
+        levels.insert(0, ("page", CLIENT, "POST"))
     for service, kind, name in levels:
         while not (below := [one for one in spans if one[1].parent_span_id == above and one[1].kind == kind]):
-            spans.append(FOUND.get(timeout=20))
+            try:
+                spans.append(FOUND.get(timeout=20))
+            except queue.Empty:
+                found = [(of, one.name, one.kind) for of, one in spans]
+                raise SystemExit(f"no span of {service} named {name} below the one before it, of {found}") from None
         [(of, span)] = below
         assert (of, span.name) == (service, name), (of, span.name, service, name)
         assert span.trace_id == trace_id, "another trace"
@@ -135,4 +174,4 @@ def check(url):
     print(f"one trace: click > {' > '.join(f'{service} {name}' for service, _, name in levels)}")
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])

@@ -6,6 +6,7 @@
 //! (received later − sent earlier). A busy machine widens these bounds and cannot break them; over many streams the
 //! median must lie within [`SLACK`] of them.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ const SCRIPT: [u64; 7] = [20, 60, 75, 90, 140, 150, 165];
 const LONGEST: (usize, usize) = (3, 4);
 
 /// A dialect, told by its bytes: the first event of [`SCRIPT`] is a preamble, then come tokens, and last the end.
+/// Bare text knows neither: there all are tokens.
 struct Shape {
     name: &'static str,
     path: &'static str,
@@ -42,7 +44,7 @@ struct Shape {
 
 const SSE: &str = "content-type: text/event-stream\r\n";
 
-const SHAPES: [Shape; 8] = [
+const SHAPES: [Shape; 9] = [
     Shape {
         name: "openai_chat",
         path: "/v1/chat/completions",
@@ -115,9 +117,25 @@ const SHAPES: [Shape; 8] = [
         token: "0:\"x\"\n",
         end: "e:{\"finishReason\":\"stop\"}\nd:{\"finishReason\":\"stop\",\"usage\":{\"promptTokens\":1,\"completionTokens\":5}}\n",
     },
+    Shape {
+        name: PLAIN_TEXT,
+        path: "/text",
+        body: r#"{"messages":[]}"#,
+        head: "content-type: text/plain; charset=utf-8\r\n",
+        preamble: "Once ",
+        token: "again ",
+        end: "and over.",
+    },
 ];
 
+const PLAIN_TEXT: &str = "plain_text";
+
 impl Shape {
+    /// The numbers of the events that carry tokens.
+    fn tokens(&self) -> Range<usize> {
+        if self.name == PLAIN_TEXT { 0..SCRIPT.len() } else { 1..SCRIPT.len() - 1 }
+    }
+
     fn event(&self, number: usize) -> &'static str {
         match number {
             0 => self.preamble,
@@ -254,7 +272,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// The errors of one stream's numbers: first token, longest gap, all gaps, total.
-fn errors(record: &Value, backend: &Sent, got: &Got) -> [f64; 3] {
+fn errors(shape: &Shape, record: &Value, backend: &Sent, got: &Got) -> [f64; 3] {
     let told = |key: &str| record[key].as_f64().unwrap_or_else(|| panic!("{key} is missing in {record}"));
     let sent = &backend.events;
     let between = |first: usize, then: usize| {
@@ -262,13 +280,14 @@ fn errors(record: &Value, backend: &Sent, got: &Got) -> [f64; 3] {
         (least, got.events[then].saturating_duration_since(sent[first].from))
     };
     // The proxy's zero is after the client began to ask, and before the backend had the request.
+    let first = shape.tokens().start;
     let first_token = off(
         told("ttft_s"),
-        sent[1].from.saturating_duration_since(backend.asked),
-        got.events[1].saturating_duration_since(got.asked),
+        sent[first].from.saturating_duration_since(backend.asked),
+        got.events[first].saturating_duration_since(got.asked),
     );
     let (least, most) = between(LONGEST.0, LONGEST.1);
-    let gap = off(told("max_gap_s"), least, most.max(widest(sent, got)));
+    let gap = off(told("max_gap_s"), least, most.max(widest(shape, sent, got)));
     let last = sent.last().unwrap().from;
     let total = off(
         told("duration_s"),
@@ -279,8 +298,8 @@ fn errors(record: &Value, backend: &Sent, got: &Got) -> [f64; 3] {
 }
 
 /// The longest gap that any two neighbouring tokens may have had: a stalled machine makes another the longest.
-fn widest(sent: &[Stamp], got: &Got) -> Duration {
-    (2..SCRIPT.len() - 1).map(|then| got.events[then].saturating_duration_since(sent[then - 1].from)).max().unwrap()
+fn widest(shape: &Shape, sent: &[Stamp], got: &Got) -> Duration {
+    shape.tokens().skip(1).map(|then| got.events[then].saturating_duration_since(sent[then - 1].from)).max().unwrap()
 }
 
 async fn measure(shape: &'static Shape, h2: bool) {
@@ -299,7 +318,7 @@ async fn measure(shape: &'static Shape, h2: bool) {
         let sent = sent.lock().unwrap().take().unwrap();
         assert_eq!((sent.events.len(), got.events.len()), (SCRIPT.len(), SCRIPT.len()), "{}", shape.name);
         assert!(sent.events.iter().all(|stamp| stamp.from <= stamp.to));
-        all.push(errors(&record, &sent, &got));
+        all.push(errors(shape, &record, &sent, &got));
     }
     for (number, what) in ["time to first token", "longest gap", "total"].into_iter().enumerate() {
         let off = median(all.iter().map(|errors| errors[number]).collect());

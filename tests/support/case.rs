@@ -46,6 +46,8 @@ pub struct Report {
     pub token_frames: u64,
     pub usage: BTreeMap<String, u64>,
     pub usage_source: String,
+    /// What the backend says of its own time.
+    pub server_us: BTreeMap<String, u64>,
     pub finish_reasons: Vec<String>,
     pub error: Option<String>,
     pub normal_end: bool,
@@ -117,6 +119,7 @@ impl Report {
             ("output", usage.output),
             ("reasoning", usage.reasoning),
         ];
+        let told = reading.server.iter().flat_map(|server| server.named());
         Self {
             dialect: gauge.dialect().as_str().into(),
             framing: gauge.framing().as_str().into(),
@@ -130,6 +133,7 @@ impl Report {
             token_frames: *token_frames,
             usage: numbers.into_iter().filter_map(|(name, told)| Some((name.to_owned(), told?))).collect(),
             usage_source: reading.usage_source.as_str().into(),
+            server_us: told.filter_map(|(name, time)| Some((name.to_owned(), micros(time?)))).collect(),
             finish_reasons: reading.finish_reasons,
             error: reading.error,
             normal_end: reading.normal_end,
@@ -152,6 +156,10 @@ impl Report {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap()
 }
 
 /// The dialect that a word names.

@@ -119,6 +119,10 @@ impl Sink for Found {
     fn role(&self, key: &str, depth: usize) -> Role {
         match key {
             "type" if depth == 1 => Role::Kind,
+            // They repeat what stands elsewhere: LiteLLM's and llama.cpp's; and OpenRouter's, LiteLLM's and TGI's, unless
+            // they come alone.
+            "provider_specific_fields" | "__verbose" => Role::Skip,
+            "reasoning_details" | "thinking_blocks" | "generated_text" if !self.texts.is_empty() => Role::Skip,
             "content" | "reasoning_content" | "reasoning" | "refusal" | "text" | "thinking" | "partial_json"
             | "arguments" | "delta" | "response" | "argsTextDelta" | "inputTextDelta" | "token" | "chunk"
             | "answer" | "completion" | "generated_text" | "output_text" => Role::Text,
@@ -270,6 +274,20 @@ mod tests {
             r#"{"answer":"The river is high.","took_ms":12}"#,
         ] {
             assert_eq!(total(&[("", answer)]), text("The river is high."), "{answer}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_twice_counts_once() {
+        for answer in [
+            r#"{"choices":[{"delta":{"reasoning":"high","reasoning_details":[{"type":"reasoning.text","text":"high"}]}}]}"#,
+            r#"{"choices":[{"delta":{"reasoning_content":"high","thinking_blocks":[{"type":"thinking","thinking":"high"}],
+                "provider_specific_fields":{"thinking_blocks":[{"thinking":"high"}]}}}]}"#,
+            r#"{"choices":[{"delta":{"reasoning_details":[{"type":"reasoning.text","text":"high"}]}}]}"#,
+            r#"{"index":2,"token":{"id":1,"text":"high","special":false},"generated_text":"how high"}"#,
+            r#"{"choices":[{"delta":{"content":"high"}}],"__verbose":{"content":"high","prompt":"x"}}"#,
+        ] {
+            assert_eq!(total(&[("", answer)]), text("high"), "{answer}");
         }
     }
 

@@ -30,9 +30,20 @@ struct Wire<'a> {
     message: Maybe<Message<'a>>,
     #[serde(borrow)]
     delta: Maybe<Delta<'a>>,
+    #[serde(borrow)]
+    content_block: Maybe<Block<'a>>,
     index: Number,
     usage: Maybe<Tokens>,
     error: Fault,
+}
+
+/// What `content_block_start` holds.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Block<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    data: Filled,
 }
 
 /// What `message_start` holds, and what a whole answer is.
@@ -62,13 +73,20 @@ struct Delta<'a> {
 }
 
 /// As the wire counts: `input_tokens` without what went through a cache.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Tokens {
     input_tokens: Number,
     cache_read_input_tokens: Number,
     cache_creation_input_tokens: Number,
     output_tokens: Number,
+    output_tokens_details: Maybe<OutputDetails>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct OutputDetails {
+    thinking_tokens: Number,
 }
 
 impl Reader for Anthropic {
@@ -82,7 +100,10 @@ impl Reader for Anthropic {
         let name = std::str::from_utf8(event.name).unwrap_or_default();
         match wire.kind.filled().unwrap_or(name) {
             "content_block_delta" => return wire.delta.0.map_or(Produced::Nothing, |delta| delta.produced()),
-            "content_block_start" => self.open_block = wire.index.count(),
+            "content_block_start" => {
+                self.open_block = wire.index.count();
+                return wire.content_block.0.map_or(Produced::Nothing, |block| block.produced());
+            }
             "content_block_stop" => self.open_block = None,
             "message_start" => {
                 self.has_begun = true;
@@ -145,6 +166,8 @@ impl Anthropic {
         replace(&mut tokens.cache_read_input_tokens, told.cache_read_input_tokens);
         replace(&mut tokens.cache_creation_input_tokens, told.cache_creation_input_tokens);
         replace(&mut tokens.output_tokens, told.output_tokens);
+        let thinking = told.output_tokens_details.0.as_ref().and_then(|details| details.thinking_tokens.count());
+        reading.usage.reasoning = thinking.or(reading.usage.reasoning);
 
         let (read, written) = (tokens.cache_read_input_tokens.count(), tokens.cache_creation_input_tokens.count());
         let outside = read.unwrap_or_default().saturating_add(written.unwrap_or_default());
@@ -159,6 +182,13 @@ impl Anthropic {
 fn note_stop_reason(reason: &Word<'_>, reading: &mut Reading) {
     if reading.finish_reasons.is_empty() {
         reading.note_finish_reason(reason.filled());
+    }
+}
+
+impl Block<'_> {
+    /// Thinking that is not shown comes in one piece, with its block's start.
+    fn produced(&self) -> Produced {
+        if self.kind.is("redacted_thinking") && self.data.0 { Produced::Reasoning } else { Produced::Nothing }
     }
 }
 

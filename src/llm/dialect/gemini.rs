@@ -70,7 +70,6 @@ struct Part {
     function_call: Filled,
     inline_data: Filled,
     executable_code: Filled,
-    code_execution_result: Filled,
 }
 
 #[derive(Default, Deserialize)]
@@ -161,12 +160,7 @@ impl Part {
         let thinks = self.thought.0 == Some(true);
         if self.text.0 && thinks {
             Produced::Reasoning
-        } else if self.text.0
-            || self.function_call.0
-            || self.inline_data.0
-            || self.executable_code.0
-            || self.code_execution_result.0
-        {
+        } else if self.text.0 || self.function_call.0 || self.inline_data.0 || self.executable_code.0 {
             Produced::Answer
         } else {
             Produced::Nothing

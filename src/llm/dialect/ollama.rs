@@ -29,6 +29,7 @@ struct Line<'a> {
     done_reason: Word<'a>,
     prompt_eval_count: Number,
     eval_count: Number,
+    load_duration: Number,
     prompt_eval_duration: Number,
     eval_duration: Number,
     error: Fault,
@@ -54,6 +55,7 @@ impl Reader for Ollama {
             reading.usage = Usage { input, output, ..Usage::default() };
         }
         reading.note_server(ServerTimings {
+            load: line.load_duration.nanos(),
             prefill: line.prompt_eval_duration.nanos(),
             generation: line.eval_duration.nanos(),
             ..ServerTimings::default()

@@ -21,6 +21,7 @@ pub(super) struct OpenAiChat {
     created: u64,
     /// Choices have a `text`, as the legacy `/completions` has them.
     is_legacy: bool,
+    told_usage: bool,
 }
 
 /// A chunk of a stream, or a whole answer: the same but for `delta`.
@@ -35,6 +36,8 @@ struct Chunk<'a> {
     #[serde(borrow)]
     choices: Choices<'a>,
     usage: Maybe<Tokens>,
+    /// Of Groq, which tells usage and what broke a stream in there.
+    x_groq: Maybe<Groq>,
     /// Of vLLM.
     metrics: Maybe<Metrics>,
     /// Of llama.cpp.
@@ -65,12 +68,44 @@ struct Choice<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Delta {
-    content: Filled,
+    content: Content,
     refusal: Filled,
     tool_calls: Filled,
     function_call: Filled,
     reasoning_content: Filled,
     reasoning: Filled,
+    reasoning_details: Details,
+}
+
+/// A text; of Mistral also a list of parts, some of which may be thinking.
+#[derive(Default)]
+struct Content(Produced);
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Part<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    text: Filled,
+    thinking: Filled,
+}
+
+/// Reasoning in parts, of OpenRouter and MiniMax: whether one has text. Signatures and what is encrypted are none.
+#[derive(Default)]
+struct Details(bool);
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Detail {
+    text: Filled,
+    summary: Filled,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Groq {
+    usage: Maybe<Tokens>,
+    error: Fault,
 }
 
 #[derive(Default, Deserialize)]
@@ -80,12 +115,22 @@ struct Tokens {
     completion_tokens: Number,
     prompt_tokens_details: Maybe<PromptDetails>,
     completion_tokens_details: Maybe<CompletionDetails>,
+    /// Of DeepSeek.
+    prompt_cache_hit_tokens: Number,
+    /// Of Groq, in seconds.
+    queue_time: Number,
+    prompt_time: Number,
+    completion_time: Number,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct PromptDetails {
     cached_tokens: Number,
+    /// Of OpenRouter, LiteLLM and vLLM.
+    cache_write_tokens: Number,
+    cache_creation_tokens: Number,
+    created_cache_tokens: Number,
 }
 
 #[derive(Default, Deserialize)]
@@ -98,6 +143,7 @@ struct CompletionDetails {
 #[serde(default)]
 struct Metrics {
     queue_time_ms: Number,
+    /// From when the request left the queue.
     time_to_first_token_ms: Number,
     generation_time_ms: Number,
 }
@@ -105,6 +151,10 @@ struct Metrics {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Timings {
+    /// Tokens from the cache, tokens read, tokens written. Versions that do not tell the first do not tell the prompt's length.
+    cache_n: Number,
+    prompt_n: Number,
+    predicted_n: Number,
     prompt_ms: Number,
     predicted_ms: Number,
 }
@@ -118,12 +168,10 @@ impl Reader for OpenAiChat {
         let Some(chunk) = read_object::<Chunk<'_>>(event.data) else { return Produced::Nothing };
         reading.note_id(chunk.id.filled());
         reading.note_model(chunk.model.filled());
-        if let Some(error) = &chunk.error.0 {
+        if let Some(error) = chunk.error.0.as_ref().or(chunk.of_groq().and_then(|groq| groq.error.0.as_ref())) {
             reading.note_error(error);
         }
-        if let Some(tokens) = &chunk.usage.0 {
-            reading.usage = tokens.usage();
-        }
+        self.note_usage(&chunk, reading);
         chunk.note_timings(reading);
         self.created = chunk.created.count().unwrap_or(self.created);
         self.is_legacy |= chunk.choices.is_legacy;
@@ -176,17 +224,44 @@ impl Reader for OpenAiChat {
 }
 
 impl OpenAiChat {
+    fn note_usage(&mut self, chunk: &Chunk<'_>, reading: &mut Reading) {
+        if let Some(tokens) = chunk.tokens() {
+            reading.usage = tokens.usage();
+            self.told_usage = true;
+        } else if !self.told_usage
+            && let Some(usage) = chunk.timings.0.as_ref().and_then(Timings::usage)
+        {
+            reading.usage = usage;
+        }
+    }
+
     fn all_finished(&self) -> bool {
         self.finished != 0 && self.begun & !self.finished == 0
     }
 }
 
 impl Chunk<'_> {
+    fn of_groq(&self) -> Option<&Groq> {
+        self.x_groq.0.as_ref()
+    }
+
+    fn tokens(&self) -> Option<&Tokens> {
+        self.usage.0.as_ref().or_else(|| self.of_groq()?.usage.0.as_ref())
+    }
+
     fn note_timings(&self, reading: &mut Reading) {
+        if let Some(tokens) = self.tokens() {
+            reading.note_server(ServerTimings {
+                queue: tokens.queue_time.seconds(),
+                prefill: tokens.prompt_time.seconds(),
+                generation: tokens.completion_time.seconds(),
+                ..ServerTimings::default()
+            });
+        }
         if let Some(metrics) = &self.metrics.0 {
             reading.note_server(ServerTimings {
                 queue: metrics.queue_time_ms.millis(),
-                time_to_first_token: metrics.time_to_first_token_ms.millis(),
+                prefill: metrics.time_to_first_token_ms.millis(),
                 generation: metrics.generation_time_ms.millis(),
                 ..ServerTimings::default()
             });
@@ -207,27 +282,93 @@ impl Tokens {
         let completion = self.completion_tokens_details.0.as_ref();
         Usage {
             input: self.prompt_tokens.count(),
-            cached_input: prompt.and_then(|details| details.cached_tokens.count()),
-            cache_write: None,
+            cached_input: prompt
+                .and_then(|details| details.cached_tokens.count())
+                .or_else(|| self.prompt_cache_hit_tokens.count()),
+            cache_write: prompt.and_then(PromptDetails::cache_write),
             output: self.completion_tokens.count(),
             reasoning: completion.and_then(|details| details.reasoning_tokens.count()),
         }
     }
 }
 
-impl Choice<'_> {
+impl PromptDetails {
+    fn cache_write(&self) -> Option<u64> {
+        let told = [self.cache_write_tokens, self.cache_creation_tokens, self.created_cache_tokens];
+        told.into_iter().find_map(Number::count)
+    }
+}
+
+impl Timings {
+    fn usage(&self) -> Option<Usage> {
+        let cached = self.cache_n.count()?;
+        Some(Usage {
+            input: Some(self.prompt_n.count()?.saturating_add(cached)),
+            cached_input: Some(cached),
+            output: Some(self.predicted_n.count()?),
+            ..Usage::default()
+        })
+    }
+}
+
+impl Delta {
     fn produced(&self) -> Produced {
-        let delta = self.delta.0.as_ref();
-        let answers = |delta: &Delta| delta.content.0 || delta.tool_calls.0 || delta.refusal.0 || delta.function_call.0;
-        if self.text.0 || delta.is_some_and(answers) {
+        let answers = self.tool_calls.0 || self.refusal.0 || self.function_call.0;
+        let reasons = self.reasoning_content.0 || self.reasoning.0 || self.reasoning_details.0;
+        if answers {
             Produced::Answer
-        } else if delta.is_some_and(|delta| delta.reasoning_content.0 || delta.reasoning.0) {
-            Produced::Reasoning
         } else {
-            Produced::Nothing
+            self.content.0.max(if reasons { Produced::Reasoning } else { Produced::Nothing })
         }
     }
 }
+
+impl Part<'_> {
+    fn produced(&self) -> Produced {
+        match self.kind.filled() {
+            Some("thinking") if self.thinking.0 => Produced::Reasoning,
+            Some("text") if !self.text.0 => Produced::Nothing,
+            Some("thinking") => Produced::Nothing,
+            _ => Produced::Answer,
+        }
+    }
+}
+
+impl Choice<'_> {
+    fn produced(&self) -> Produced {
+        if self.text.0 { Produced::Answer } else { self.delta.0.as_ref().map(Delta::produced).unwrap_or_default() }
+    }
+}
+
+impl<'de> Loose<'de> for Content {
+    fn text(text: &str) -> Self {
+        Self(if text.is_empty() { Produced::Nothing } else { Produced::Answer })
+    }
+
+    fn number(_: f64) -> Self {
+        Self(Produced::Answer)
+    }
+
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        let mut produced = Produced::Nothing;
+        while let Some(item) = items.next_element::<Maybe<Part<'_>>>()? {
+            produced = produced.max(item.0.as_ref().map(Part::produced).unwrap_or_default());
+        }
+        Ok(Self(produced))
+    }
+}
+
+impl<'de> Loose<'de> for Details {
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        let mut has_text = false;
+        while let Some(item) = items.next_element::<Maybe<Detail>>()? {
+            has_text |= item.0.is_some_and(|detail| detail.text.0 || detail.summary.0);
+        }
+        Ok(Self(has_text))
+    }
+}
+
+loose!(Content, Details);
 
 impl<'de: 'a, 'a> Loose<'de> for Choices<'a> {
     fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {

@@ -169,7 +169,8 @@ impl Wire<'_> {
         if self.partial_image_b64.0 {
             return Produced::Answer;
         }
-        if !self.delta.0 || !kind.ends_with(".delta") {
+        // What a shell printed is the tool's, not the model's.
+        if !self.delta.0 || !kind.ends_with(".delta") || kind == "response.shell_call_output_content.delta" {
             return Produced::Nothing;
         }
         if kind.starts_with("response.reasoning") { Produced::Reasoning } else { Produced::Answer }

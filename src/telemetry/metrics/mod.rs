@@ -185,7 +185,7 @@ impl Metrics {
             variant: record.served_by.as_ref().map_or(NONE, |served_by| &served_by.variant),
             model,
             operation: record.llm.as_ref().map_or(NONE, operation),
-            provider: record.llm.as_ref().map_or(NONE, |llm| semconv::provider_name(llm.dialect)),
+            provider: record.llm.as_ref().map_or(NONE, |llm| llm.dialect.provider_name()),
         };
         // Only models that are labels have bundles, so nearly every request is through after one lookup.
         if let Some(bundle) = self.bundles.find(&labels) {

@@ -240,7 +240,7 @@ fn data_streams_are_read_under_any_label() {
     assert_eq!((text.token_frames, text.normal_end), (1, true));
 }
 
-/// vLLM's and llama.cpp's last chunks, and Ollama's last line.
+/// vLLM's, llama.cpp's and Groq's last chunks, and Ollama's last line.
 #[test]
 fn backends_may_tell_their_own_times() {
     let vectors = [
@@ -249,7 +249,7 @@ fn backends_may_tell_their_own_times() {
             "{\"choices\":[],\"metrics\":{\"time_to_first_token_ms\":12.5,\"queue_time_ms\":2,\"generation_time_ms\":-1}}\n",
             ServerTimings {
                 queue: Some(ms(2)),
-                time_to_first_token: Some(Duration::from_micros(12_500)),
+                prefill: Some(Duration::from_micros(12_500)),
                 ..ServerTimings::default()
             },
         ),
@@ -259,8 +259,13 @@ fn backends_may_tell_their_own_times() {
             ServerTimings { prefill: Some(ms(30)), ..ServerTimings::default() },
         ),
         (
+            Dialect::OpenAiChat,
+            "{\"choices\":[],\"x_groq\":{\"usage\":{\"queue_time\":0.001,\"prompt_time\":0.02,\"completion_time\":1e99}}}\n",
+            ServerTimings { queue: Some(ms(1)), prefill: Some(ms(20)), ..ServerTimings::default() },
+        ),
+        (
             Dialect::Ollama,
-            "{\"model\":\"l\",\"done\":true,\"prompt_eval_duration\":5000000,\"eval_duration\":70000000}\n",
+            "{\"model\":\"l\",\"done\":true,\"load_duration\":-1,\"prompt_eval_duration\":5000000,\"eval_duration\":70000000}\n",
             ServerTimings { prefill: Some(ms(5)), generation: Some(ms(70)), ..ServerTimings::default() },
         ),
     ];
