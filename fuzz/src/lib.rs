@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use streamgauge::llm::ask::{UsageFilter, with_usage};
 use streamgauge::llm::count::count_prompt;
 use streamgauge::llm::lines::LineScanner;
@@ -181,7 +181,10 @@ pub fn json(data: &[u8]) {
     chat.feed(&event, Duration::ZERO);
     let reading = chat.reading();
     let Value::Object(chunk) = &value else { return };
-    assert_eq!(reading.error.is_some(), chunk.get("error").is_some_and(is_fault), "error of {value}");
+    // Groq tells errors, and usage, in an object of its own.
+    let groq = chunk.get("x_groq").and_then(Value::as_object);
+    let fault = |object: &Map<String, Value>| object.get("error").is_some_and(is_fault);
+    assert_eq!(reading.error.is_some(), fault(chunk) || groq.is_some_and(fault), "error of {value}");
     let tokens = chunk.get("choices").and_then(Value::as_array).into_iter().flatten().any(has_token);
     assert_eq!(reading.token_frames > 0, tokens, "token of {value}");
     let prompt = chunk.get("usage").and_then(|usage| usage.get("prompt_tokens")).and_then(Value::as_u64);
@@ -280,8 +283,25 @@ fn is_fault(value: &Value) -> bool {
 }
 
 fn has_token(choice: &Value) -> bool {
-    let in_delta = ["content", "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning"];
+    let in_delta = ["refusal", "tool_calls", "function_call", "reasoning_content", "reasoning"];
     let delta = choice.get("delta").filter(|delta| delta.is_object());
     let told = |key: &str| delta.and_then(|delta| delta.get(key)).is_some_and(is_filled);
-    choice.is_object() && (choice.get("text").is_some_and(is_filled) || in_delta.into_iter().any(told))
+    let content = delta.and_then(|delta| delta.get("content")).is_some_and(is_content);
+    let details = delta.and_then(|delta| delta.get("reasoning_details")).and_then(Value::as_array);
+    let shows = |detail: &Value| ["text", "summary"].iter().any(|key| detail.get(key).is_some_and(is_filled));
+    let content = content || details.is_some_and(|details| details.iter().any(shows));
+    choice.is_object() && (content || choice.get("text").is_some_and(is_filled) || in_delta.into_iter().any(told))
+}
+
+/// Content is text, or a list of parts as Mistral has them.
+fn is_content(content: &Value) -> bool {
+    let is_part = |part: &Value| match part.get("type").and_then(Value::as_str) {
+        Some(kind @ ("text" | "thinking")) => part.get(kind).is_some_and(is_filled),
+        _ => part.is_object(),
+    };
+    match content {
+        Value::Array(parts) => parts.iter().any(is_part),
+        Value::String(_) | Value::Number(_) => is_filled(content),
+        _ => false,
+    }
 }

@@ -132,6 +132,8 @@ impl Framing {
 pub(super) enum Produced {
     #[default]
     Nothing,
+    /// The event is of a kind that the dialect does not have: nobody can say what it means to a client.
+    Unknown,
     Reasoning,
     Answer,
 }

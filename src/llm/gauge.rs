@@ -44,6 +44,8 @@ pub enum StreamEnd {
 pub struct Progress {
     /// A token frame ended in this chunk.
     pub token: bool,
+    /// An event ended in this chunk that the dialect does not have.
+    pub unknown: bool,
 }
 
 /// Reads one answer. Feed it each chunk as it passes; it borrows the bytes and keeps none but the tail of an
@@ -320,7 +322,8 @@ impl Meter {
                 _ => counter.event(event),
             }
         }
-        if produced > Produced::Nothing {
+        self.progress.unknown |= produced == Produced::Unknown;
+        if produced > Produced::Unknown {
             self.reading.note_token(produced == Produced::Answer, now, self.slow_gap);
             self.progress.token = true;
         }

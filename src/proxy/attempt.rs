@@ -225,7 +225,8 @@ impl<'a> Trial<'a> {
             bytes += chunk.len();
             let progress = opened.tap.feed(&chunk, clock.now());
             opened.held.chunks.extend(opened.tap.let_through(chunk));
-            if progress.token {
+            // What we do not know a user may be looking at already, were it passed on.
+            if progress.token || progress.unknown {
                 return Ok(());
             }
             if opened.tap.told_error() {

@@ -74,6 +74,27 @@ async fn whatever_fails_before_the_first_token_is_replaced() {
 }
 
 #[tokio::test]
+async fn an_event_that_nobody_knows_is_passed_on_at_once() {
+    let cases = [
+        ("/v1/chat/completions", CHAT, "data: {\"object\":\"search.results\",\"results\":[1]}\n\n"),
+        ("/v1/messages", CHAT, "event: citation\ndata: {\"type\":\"citation\"}\n\n"),
+        ("/v1/responses", CHAT, "data: {\"type\":\"response.canvas.drawn\"}\n\n"),
+        ("/v1beta/models/m:streamGenerateContent?alt=sse", CHAT, "data: {\"picture\":1}\n\n"),
+    ];
+    for (path, body, event) in cases {
+        let first = Backend::start("first", vec![Act::Silent(vec![event.into()])]).await;
+        let second = Backend::start("second", vec![Act::Stream]).await;
+        let proxy = between(&first, &second, "timeouts = { first_token = \"500ms\" }").await;
+        let mut client = proxy.client().await;
+        client.post(path, body, "x-request-id: one\r\n").await;
+        client.until(event.trim_end()).await;
+        let record = proxy.record("one").await;
+        assert_eq!(record["error_type"], "first_token_timeout", "{path}: what came was no token: {record}");
+        assert_eq!((errors(&record).len(), second.log.count()), (1, 0), "{path}: and nobody else is asked: {record}");
+    }
+}
+
+#[tokio::test]
 async fn answers_in_one_piece_are_replaced_too() {
     for act in [Act::Status(500, ""), Act::Reset, Act::HalfHead] {
         let told = format!("{act:?}");

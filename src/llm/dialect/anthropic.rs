@@ -95,7 +95,7 @@ impl Reader for Anthropic {
             if event.name == b"error" {
                 reading.note_error(&String::from_utf8_lossy(event.data));
             }
-            return Produced::Nothing;
+            return Produced::Unknown;
         };
         let name = std::str::from_utf8(event.name).unwrap_or_default();
         match wire.kind.filled().unwrap_or(name) {
@@ -119,7 +119,8 @@ impl Reader for Anthropic {
             }
             "message_stop" => reading.normal_end = true,
             "error" => reading.note_error(wire.error.0.as_deref().unwrap_or("error")),
-            _ => {}
+            "ping" => {}
+            _ => return Produced::Unknown,
         }
         Produced::Nothing
     }
@@ -198,7 +199,8 @@ impl Delta<'_> {
             Some("text_delta") if self.text.0 => Produced::Answer,
             Some("input_json_delta") if self.partial_json.0 => Produced::Answer,
             Some("thinking_delta") if self.thinking.0 => Produced::Reasoning,
-            _ => Produced::Nothing,
+            Some("text_delta" | "input_json_delta" | "thinking_delta" | "signature_delta") => Produced::Nothing,
+            _ => Produced::Unknown,
         }
     }
 }

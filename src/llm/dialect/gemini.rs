@@ -38,6 +38,8 @@ struct Piece<'a> {
 /// All candidates of one piece, folded while they are read.
 #[derive(Default)]
 struct Candidates<'a> {
+    /// There is a list of them, if an empty one.
+    are_there: bool,
     produced: Produced,
     begun: u128,
     finish_reasons: Vec<(u128, Word<'a>)>,
@@ -91,7 +93,7 @@ struct Tokens {
 
 impl Reader for Gemini {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
-        let Some(piece) = read_object::<Piece<'_>>(event.data) else { return Produced::Nothing };
+        let Some(piece) = read_object::<Piece<'_>>(event.data) else { return Produced::Unknown };
         reading.note_id(piece.response_id.filled());
         reading.note_model(piece.model_version.filled());
         if let Some(error) = &piece.error.0 {
@@ -113,7 +115,11 @@ impl Reader for Gemini {
             reading.note_finish_reason(blocked);
         }
         reading.normal_end = !reading.finish_reasons.is_empty() && self.begun & !self.finished == 0;
-        piece.candidates.produced
+        let is_known = piece.candidates.are_there
+            || piece.usage_metadata.0.is_some()
+            || piece.prompt_feedback.0.is_some()
+            || piece.error.0.is_some();
+        if is_known { piece.candidates.produced } else { Produced::Unknown }
     }
 
     fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool {
@@ -180,7 +186,7 @@ impl<'de> Loose<'de> for Parts {
 
 impl<'de: 'a, 'a> Loose<'de> for Candidates<'a> {
     fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
-        let mut candidates = Self::default();
+        let mut candidates = Self { are_there: true, ..Self::default() };
         while let Some(item) = items.next_element::<Maybe<Candidate<'a>>>()? {
             let Some(candidate) = item.0 else { continue };
             let bit = 1 << candidate.index.count().unwrap_or_default().min(127);

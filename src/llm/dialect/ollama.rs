@@ -45,7 +45,7 @@ struct Message {
 
 impl Reader for Ollama {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
-        let Some(line) = read_object::<Line<'_>>(event.data) else { return Produced::Nothing };
+        let Some(line) = read_object::<Line<'_>>(event.data) else { return Produced::Unknown };
         reading.note_model(line.model.filled());
         if let Some(error) = &line.error.0 {
             reading.note_error(error);
@@ -90,8 +90,10 @@ impl Line<'_> {
             Produced::Answer
         } else if self.thinking.0 || message.is_some_and(|message| message.thinking.0) {
             Produced::Reasoning
-        } else {
+        } else if message.is_some() || self.done.0.is_some() || self.error.0.is_some() {
             Produced::Nothing
+        } else {
+            Produced::Unknown
         }
     }
 }

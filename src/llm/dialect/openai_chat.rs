@@ -48,6 +48,8 @@ struct Chunk<'a> {
 /// All choices of one chunk, folded while they are read.
 #[derive(Default)]
 struct Choices<'a> {
+    /// There is a list of them, if an empty one.
+    are_there: bool,
     produced: Produced,
     is_legacy: bool,
     begun: u128,
@@ -165,7 +167,7 @@ impl Reader for OpenAiChat {
             reading.normal_end = self.all_finished();
             return Produced::Nothing;
         }
-        let Some(chunk) = read_object::<Chunk<'_>>(event.data) else { return Produced::Nothing };
+        let Some(chunk) = read_object::<Chunk<'_>>(event.data) else { return Produced::Unknown };
         reading.note_id(chunk.id.filled());
         reading.note_model(chunk.model.filled());
         if let Some(error) = chunk.error.0.as_ref().or(chunk.of_groq().and_then(|groq| groq.error.0.as_ref())) {
@@ -183,7 +185,8 @@ impl Reader for OpenAiChat {
                 reading.note_finish_reason(reason.filled());
             }
         }
-        chunk.choices.produced
+        let is_known = chunk.choices.are_there || chunk.usage.0.is_some() || chunk.error.0.is_some();
+        if is_known { chunk.choices.produced } else { Produced::Unknown }
     }
 
     fn end(&mut self, reading: &mut Reading) {
@@ -372,7 +375,7 @@ loose!(Content, Details);
 
 impl<'de: 'a, 'a> Loose<'de> for Choices<'a> {
     fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
-        let mut choices = Self::default();
+        let mut choices = Self { are_there: true, ..Self::default() };
         while let Some(item) = items.next_element::<Maybe<Choice<'a>>>()? {
             let Some(choice) = item.0 else { continue };
             let bit = 1 << choice.index.count().unwrap_or_default().min(127);

@@ -89,7 +89,7 @@ impl Reader for OpenAiResponses {
             if event.name == b"error" {
                 reading.note_error(&String::from_utf8_lossy(event.data));
             }
-            return Produced::Nothing;
+            return Produced::Unknown;
         };
         self.sequence = wire.sequence_number.count().unwrap_or(self.sequence);
         let name = std::str::from_utf8(event.name).unwrap_or_default();
@@ -164,10 +164,35 @@ impl OpenAiResponses {
     }
 }
 
+/// Whether events of this kind can be told: items and parts that begin and end, deltas, and how far a tool is.
+fn is_known(kind: &str) -> bool {
+    let Some((_, last)) = kind.strip_prefix("response.").map(|rest| rest.rsplit_once('.').unwrap_or(("", rest))) else {
+        return kind == "keepalive" || kind == "ping";
+    };
+    matches!(
+        last,
+        "created"
+            | "queued"
+            | "in_progress"
+            | "added"
+            | "delta"
+            | "done"
+            | "searching"
+            | "generating"
+            | "interpreting"
+            | "completed"
+            | "failed"
+            | "partial_image"
+    )
+}
+
 impl Wire<'_> {
     fn produced(&self, kind: &str) -> Produced {
         if self.partial_image_b64.0 {
             return Produced::Answer;
+        }
+        if !is_known(kind) {
+            return Produced::Unknown;
         }
         // What a shell printed is the tool's, not the model's.
         if !self.delta.0 || !kind.ends_with(".delta") || kind == "response.shell_call_output_content.delta" {

@@ -113,10 +113,11 @@ impl Reader for PlainEvents {
         }
         self.note_usage(event.data, reading);
         // Whitespace is text: a model may well produce a lone space.
-        if event.data.is_empty() || is_ping(event.name) || !self.has_text(event.data) {
+        if event.data.is_empty() || is_ping(event.name) {
             return Produced::Nothing;
         }
-        Produced::Answer
+        // An event of the app's own: the user may be looking at it already.
+        if self.has_text(event.data) { Produced::Answer } else { Produced::Unknown }
     }
 
     fn document(&mut self, json: &[u8], reading: &mut Reading) {

@@ -40,7 +40,7 @@ impl Reader for VercelData {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
         let Some((code, json)) = coded(event.data) else {
             self.document(event.data, reading);
-            return Produced::Nothing;
+            return Produced::Unknown;
         };
         match code {
             b'0' if is_filled(json) => return Produced::Answer,
@@ -56,7 +56,9 @@ impl Reader for VercelData {
                 let told = std::str::from_utf8(json).ok().and_then(read_value::<Fault>).and_then(|fault| fault.0);
                 reading.note_error(told.as_deref().unwrap_or("error"));
             }
-            _ => {}
+            b'0' | b'g' | b'9' | b'i' | b'j' => {}
+            // An app's own data, sources, results of tools: the user may be looking at them already.
+            _ => return Produced::Unknown,
         }
         Produced::Nothing
     }

@@ -92,7 +92,7 @@ impl Reader for VercelUi {
             reading.normal_end = self.finished;
             return Produced::Nothing;
         }
-        let Some(wire) = read_object::<Wire<'_>>(event.data) else { return Produced::Nothing };
+        let Some(wire) = read_object::<Wire<'_>>(event.data) else { return Produced::Unknown };
         if let Some(metadata) = &wire.message_metadata.0 {
             note_metadata(metadata, reading);
         }
@@ -167,7 +167,14 @@ impl VercelUi {
             }
             "tool-input-available" if !self.streams_tool_input => Produced::Answer,
             "file" => Produced::Answer,
-            _ => Produced::Nothing,
+            "start" | "start-step" | "finish-step" | "finish" | "message-metadata" | "error" | "abort" => {
+                Produced::Nothing
+            }
+            "text-start" | "text-delta" | "text-end" => Produced::Nothing,
+            "reasoning-start" | "reasoning-delta" | "reasoning-end" => Produced::Nothing,
+            "tool-input-start" | "tool-input-delta" | "tool-input-available" => Produced::Nothing,
+            // An app's own data, sources, tool outputs: the user may be looking at them already.
+            _ => Produced::Unknown,
         }
     }
 
