@@ -71,6 +71,8 @@ pub(super) struct Failed {
     /// A kept connection was closed under the request, before any byte of an answer: the upstream never saw it.
     pub(super) raced: bool,
     pub(super) error: ErrorType,
+    /// The answer was a stream of events, as far as it came.
+    pub(super) streamed: bool,
     /// What the upstream said, where it said anything: it is passed on when nobody else can answer.
     pub(super) answer: Option<Box<Opened>>,
     pub(super) upstream: Arc<str>,
@@ -141,7 +143,7 @@ impl<'a> Trial<'a> {
                 if !fault.raced && fault.error != ErrorType::TotalTimeout {
                     self.step.ticket.tell(sign);
                 }
-                Err(self.failed(fault, None))
+                Err(self.failed(fault, false, None))
             }
         }
     }
@@ -186,7 +188,8 @@ impl<'a> Trial<'a> {
                 }
                 // What broke off cannot be passed on as an answer.
                 let speaks = matches!(error, ErrorType::UpstreamStatus | ErrorType::ErrorEvent);
-                Err(self.failed(Fault { stage: Stage::Sent, raced: false, error }, speaks.then_some(opened)))
+                let streamed = opened.tap.streams();
+                Err(self.failed(Fault { stage: Stage::Sent, raced: false, error }, streamed, speaks.then_some(opened)))
             }
         }
     }
@@ -262,12 +265,13 @@ impl<'a> Trial<'a> {
         })
     }
 
-    fn failed(self, fault: Fault, answer: Option<Box<Opened>>) -> Box<Failed> {
+    fn failed(self, fault: Fault, streamed: bool, answer: Option<Box<Opened>>) -> Box<Failed> {
         self.log.failed(fault.error);
         Box::new(Failed {
             stage: fault.stage,
             raced: fault.raced,
             error: fault.error,
+            streamed,
             answer,
             upstream: Arc::clone(&self.step.target.upstream.name),
             endpoint: Arc::clone(&self.step.ticket.member.endpoint),

@@ -56,9 +56,10 @@ impl Asked<'_> {
         facts.is_llm() && !facts.answers_whole() || accept.starts_with(b"text/event-stream")
     }
 
-    fn nature(&self) -> Nature {
+    /// `streams`: the answer to it is a stream of events, as only an LLM's is.
+    fn nature(&self, streams: bool) -> Nature {
         let replayable = !matches!(self.admitted.body, RequestBody::Streamed { .. });
-        Nature { llm: self.is_llm(), replayable }
+        Nature { llm: self.is_llm() || streams, replayable }
     }
 }
 
@@ -183,8 +184,9 @@ impl<'a> Opening<'a> {
     /// What comes after a failed attempt; `None`: nothing may.
     fn after(&mut self, failed: Failed) -> Option<Step<'a>> {
         let (stage, raced, error) = (failed.stage, failed.raced, failed.error);
+        let nature = self.asked.nature(failed.streamed);
         self.keep(failed);
-        if raced && !self.raced && self.asked.nature().replayable {
+        if raced && !self.raced && nature.replayable {
             self.raced = true;
             return self.on_a_fresh_connection();
         }
@@ -196,7 +198,7 @@ impl<'a> Opening<'a> {
         if rule == Failover::Never && stage == Stage::Unsent {
             return self.elsewhere_at_the_same();
         }
-        let may = failover::may_replace(rule, self.asked.nature(), stage);
+        let may = failover::may_replace(rule, nature, stage);
         // What never went out costs the upstreams nothing: only what was sent is sent again within the budget.
         let may = may && (stage == Stage::Unsent || self.take_leave());
         may.then(|| self.next(Cause::Failover)).flatten()
@@ -238,14 +240,15 @@ impl<'a> Opening<'a> {
     /// Whether an answer is held back until its first token: another could still take its place.
     fn holds(&self) -> bool {
         let hedges = self.asked.routed.route.hedge_after.is_some() && !self.asked.admitted.facts.answers_whole();
-        self.may_send_again()
+        // What is held is a stream in any case.
+        failover::may_replace(self.asked.routed.route.failover, self.asked.nature(true), Stage::Sent)
             && (hedges || self.plan.next(|choice| self.room(choice)).is_some())
             && (self.again.is_some() || self.load.has_budget(self.asked.routed.route.retries.budget))
     }
 
     /// Whether this request may go out a second time at all.
     fn may_send_again(&self) -> bool {
-        failover::may_replace(self.asked.routed.route.failover, self.asked.nature(), Stage::Sent)
+        failover::may_replace(self.asked.routed.route.failover, self.asked.nature(false), Stage::Sent)
     }
 
     fn take_leave(&mut self) -> bool {

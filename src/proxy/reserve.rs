@@ -153,6 +153,8 @@ pub(super) struct Reservation {
     usage: Usage,
     /// What `usage` cost.
     cost: Option<Cost>,
+    /// What attempts cost that were outrun.
+    outrun: Cost,
     price: Option<Price>,
     outcome: Outcome,
 }
@@ -168,6 +170,7 @@ impl Reservation {
             generated: 0,
             usage: Usage::default(),
             cost: None,
+            outrun: Cost::ZERO,
             price: ask.price,
             outcome: Outcome::InternalError,
         }
@@ -190,6 +193,12 @@ impl Reservation {
     pub(super) fn read(&mut self, usage: Usage, cost: Option<Cost>) {
         self.usage = usage;
         self.cost = cost;
+    }
+
+    /// Attempts that were outrun cost so much. The caller's budget pays it, as the bill will have it; of its tokens a minute
+    /// they take nothing: that was asked twice was not its wish.
+    pub(super) fn outrun(&mut self, cost: Cost) {
+        self.outrun = cost;
     }
 
     pub(super) fn ended(&mut self, outcome: Outcome) {
@@ -219,7 +228,7 @@ impl Reservation {
             None if tokens > 0 => self.price_of(self.prompt, self.generated),
             None => 0,
         };
-        Used { tokens, cost }
+        Used { tokens, cost: cost.saturating_add(self.outrun.nano_dollars()) }
     }
 
     fn price_of(&self, input: u64, output: u64) -> u64 {

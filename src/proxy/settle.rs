@@ -13,7 +13,8 @@ use super::shadow;
 use super::state::{Generation, Shared};
 use super::tries::Tries;
 use crate::llm::content;
-use crate::llm::{Dialect, Reading, RequestFacts};
+use crate::llm::price::Cost;
+use crate::llm::{Dialect, Reading, RequestFacts, Usage};
 use crate::policy::shadow::Side;
 use crate::telemetry::ids;
 use crate::telemetry::live::LiveStream;
@@ -317,6 +318,23 @@ impl Flight<'_> {
     }
 }
 
+impl Flight<'_> {
+    /// An attempt that was outrun was broken off before its first token: its upstream has read the prompt for nothing, and
+    /// bills it. How many tokens that is can only be estimated: as many as the winner's.
+    fn charge_outrun(&mut self, record: &mut Record) {
+        let outrun = record.attempts.iter().filter(|attempt| attempt.error == Some(ErrorType::HedgeLost)).count();
+        let Some(llm) = record.llm.as_mut().filter(|_| outrun > 0) else { return };
+        let prompt = Usage { input: llm.reading.usage.input, ..Usage::default() };
+        let models = [llm.reading.response_model.as_deref(), llm.request.model.as_deref()];
+        let Some(one) = self.generation.settings.prices.cost(models, &prompt) else { return };
+        let cost: Cost = std::iter::repeat_n(one, outrun).sum();
+        llm.cost = Some(llm.cost.unwrap_or_default() + cost);
+        if let Some(reservation) = &mut self.reservation {
+            reservation.outrun(cost);
+        }
+    }
+}
+
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         let Some(mut record) = self.record.take() else { return };
@@ -329,6 +347,7 @@ impl Drop for Flight<'_> {
         let tries = self.tries.take();
         self.testify(&tries);
         record.attempts.extend(tries);
+        self.charge_outrun(&mut record);
         let now = self.clock.now();
         record.phases = self.stopwatch.read(now);
         record.duration = record.phases.total();

@@ -95,6 +95,25 @@ async fn an_event_that_nobody_knows_is_passed_on_at_once() {
 }
 
 #[tokio::test]
+async fn an_answer_that_streams_events_makes_any_request_one_that_can_be_replaced() {
+    let lost = [Act::Silent(vec![]), Act::Dies(vec![": ping\n\n".into()]), Act::Pieces(vec![ERROR_EVENT.into()])];
+    for act in lost {
+        let told = format!("{act:?}");
+        let first = Backend::start("first", vec![act]).await;
+        let second = Backend::start("second", vec![Act::Stream]).await;
+        let proxy = between(&first, &second, "timeouts = { first_token = \"300ms\" }").await;
+        let answer = proxy.client().await.get("/stream", "accept: text/event-stream\r\n").await;
+        assert!(answer.whole && answer.text().contains("second"), "{told}: {}", answer.text());
+    }
+    // What had not begun to stream may have acted: it is asked once.
+    let first = Backend::start("first", vec![Act::Reset]).await;
+    let second = Backend::start("second", vec![Act::Stream]).await;
+    let proxy = between(&first, &second, "").await;
+    assert_eq!(proxy.client().await.get("/stream", "").await.status, 502);
+    assert_eq!(second.log.count(), 0);
+}
+
+#[tokio::test]
 async fn answers_in_one_piece_are_replaced_too() {
     for act in [Act::Status(500, ""), Act::Reset, Act::HalfHead] {
         let told = format!("{act:?}");

@@ -61,6 +61,35 @@ async fn a_silent_first_loses_against_the_second() {
 }
 
 #[tokio::test]
+async fn both_are_paid_for() {
+    let usage =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":50,\"completion_tokens\":3,\"total_tokens\":53}}\n\n";
+    let end = STOP.replace("data: [DONE]\n\n", "");
+    let answer = vec![token("second"), end, usage.to_owned(), "data: [DONE]\n\n".to_owned()];
+    let first = Backend::start("first", vec![Act::Mute]).await;
+    let second = Backend::start("second", vec![Act::Pieces(answer)]).await;
+    let more = "limits = [\"budget\"]\n[[limit]]\nname = \"budget\"\nkey = \"global\"\ncost_per_day = 1.0\ntokens_per_minute = 10000\n\
+                [[price]]\nmodel = \"*\"\ninput = 1.0\noutput = 10.0";
+    let proxy = hedged(&first, &second, more).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", CHAT, "x-request-id: one\r\n").await;
+    client.answer().await;
+    let record = proxy.record("one").await;
+    // Two prompts of 50 tokens, and three tokens of one answer.
+    assert_eq!(record["cost_usd"].as_f64().unwrap(), 130e-6, "{record}");
+    assert_eq!(record["limit"]["used"], 53, "that it was asked twice is not the caller's doing: {record}");
+    let (_, metrics) = proxy.admin_get("/metrics").await;
+    for (upstream, kind, tokens) in [("first", "input", 50), ("second", "input", 50), ("second", "output", 3)] {
+        let series = format!(
+            "streamgauge_tokens_total{{route=\"all\",upstream=\"{upstream}\",model=\"m\",type=\"{kind}\"}} {tokens}\n"
+        );
+        assert!(metrics.contains(&series), "{series} in {metrics}");
+    }
+    let (_, limits) = proxy.admin_get("/api/limits").await;
+    assert!(limits.contains("0.00013"), "the budget pays for both: {limits}");
+}
+
+#[tokio::test]
 async fn a_first_that_comes_around_wins() {
     let gate = Arc::new(Semaphore::new(0));
     let first = Backend::start("first", vec![Act::Gated(Arc::clone(&gate))]).await;

@@ -191,6 +191,11 @@ impl Bundle {
         Some(handle!(slot, of.tokens, [&self.route, &self.upstream, &self.model, kind.as_str()]))
     }
 
+    /// Tokens at another upstream that was asked for the same requests.
+    pub(super) fn tokens_at(&self, of: &Families, upstream: &str, kind: TokenType) -> Arc<Counter> {
+        of.tokens.get([&self.route, upstream, &self.model, kind.as_str()])
+    }
+
     pub(super) fn usage(&self, of: &Families, source: UsageSource) -> Option<&Counter> {
         let slot = self.usage.get(source as usize)?;
         Some(handle!(slot, of.usage, [&self.route, &self.upstream, source.as_str()]))

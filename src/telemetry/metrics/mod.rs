@@ -25,7 +25,7 @@ use self::models::Models;
 use self::series::{AnyFamily as _, Gauge};
 use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
-use super::record::{Cause, LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
+use super::record::{Cause, ErrorType, LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
 use super::semconv;
 
 /// The value of a label that does not apply.
@@ -108,7 +108,7 @@ impl Metrics {
             self.observe_limit(limit, &known);
         }
         if let Some(llm) = &record.llm {
-            self.observe_llm(record, llm, &bundle);
+            self.observe_llm(record, llm, &known, &bundle);
         }
         if let Some(websocket) = &record.websocket {
             let route = known.route(record.route.as_deref().unwrap_or(NONE));
@@ -254,7 +254,7 @@ impl Metrics {
         }
     }
 
-    fn observe_llm(&self, record: &Record, llm: &LlmInfo, bundle: &Bundle) {
+    fn observe_llm(&self, record: &Record, llm: &LlmInfo, known: &Known, bundle: &Bundle) {
         let (of, reading) = (&self.families, &llm.reading);
         let exemplar = record.trace.sampled.then(|| (record.trace.trace_id, record.started + record.duration));
         let time = |histogram: &series::Histogram, time: Option<Duration>| {
@@ -286,14 +286,21 @@ impl Metrics {
         if !reading.slow_gaps.is_empty() {
             bundle.slow_gaps(of).add(reading.slow_gaps.len() as u64);
         }
-        self.observe_usage(llm, bundle);
+        self.observe_usage(record, llm, known, bundle);
         if let Some(cost) = llm.cost {
             let team = self.team(record);
             bundle.cost(of, team).add(cost);
         }
     }
 
-    fn observe_usage(&self, llm: &LlmInfo, bundle: &Bundle) {
+    /// Who was outrun has read the prompt too: about as many tokens as the winner.
+    fn observe_outrun(&self, record: &Record, bundle: &Bundle, known: &Known, prompt: u64) {
+        for attempt in record.attempts.iter().filter(|attempt| attempt.error == Some(ErrorType::HedgeLost)) {
+            bundle.tokens_at(&self.families, known.upstream(&attempt.upstream), TokenType::Input).add(prompt);
+        }
+    }
+
+    fn observe_usage(&self, record: &Record, llm: &LlmInfo, known: &Known, bundle: &Bundle) {
         let (of, usage) = (&self.families, &llm.reading.usage);
         if let Some(counter) = bundle.usage(of, llm.reading.usage_source) {
             counter.add(1);
@@ -306,6 +313,9 @@ impl Metrics {
             (TokenType::Reasoning, usage.reasoning),
         ] {
             let Some(count) = count.map(|count| count.min(TOKENS_MAX)) else { continue };
+            if kind == TokenType::Input {
+                self.observe_outrun(record, bundle, known, count);
+            }
             if let Some(counter) = bundle.tokens(of, kind) {
                 counter.add(count);
             }
