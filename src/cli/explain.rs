@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::explain_limits;
+use super::{explain_cohort, explain_limits};
 use crate::config;
-use crate::config::canary::Sticky;
 use crate::config::settings::{Endpoint, EndpointAddress, Route, Settings, Target};
 use crate::llm::RequestFacts;
 use crate::policy::routing::{self, Mismatch, RequestHead};
@@ -82,7 +81,7 @@ fn tell(settings: &Settings, options: &ExplainOptions) -> String {
                 let _ = writeln!(out, "\nroute \"{}\" does not match: {}", route.name, words(&why, &head));
             }
             None => {
-                describe(&mut out, route, &options.path);
+                describe(&mut out, settings, route, &options.path, &header);
                 explain_limits::tell(&mut out, settings, route, &facts, options.body.as_deref());
                 return out;
             }
@@ -118,15 +117,13 @@ fn words(why: &Mismatch<'_>, head: &RequestHead<'_>) -> String {
     }
 }
 
-fn cohort(sticky: Sticky) -> &'static str {
-    match sticky {
-        Sticky::User => "a user (else an address) stays with its target",
-        Sticky::Address => "an address stays with its target",
-        Sticky::None => "each request by chance",
-    }
-}
-
-fn describe(out: &mut String, route: &Route, path: &str) {
+fn describe<'h>(
+    out: &mut String,
+    settings: &Settings,
+    route: &Route,
+    path: &str,
+    header: &dyn Fn(&str) -> Option<&'h str>,
+) {
     let _ = writeln!(out, "\nroute \"{}\" matches (path \"{}\")", route.name, route.path.0.source);
     let total: u64 = route.targets.iter().map(|target| u64::from(target.weight)).sum();
     for target in &route.targets {
@@ -134,7 +131,7 @@ fn describe(out: &mut String, route: &Route, path: &str) {
         let _ =
             writeln!(out, "  target    \"{}\", {share:.1} % of requests: {}", target.name, place(route, target, path));
     }
-    let _ = writeln!(out, "  cohort    {}", cohort(route.sticky));
+    explain_cohort::tell(out, settings, route, header, time);
     for (at, target) in route.fallback.iter().enumerate() {
         let _ = writeln!(out, "  fallback  {}. \"{}\": {}", at + 1, target.name, place(route, target, path));
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod canary;
 mod explain;
+mod explain_cohort;
 mod explain_limits;
 mod healthcheck;
 mod key;

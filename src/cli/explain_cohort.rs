@@ -1,0 +1,107 @@
+//! The part of `streamgauge explain` about cohorts: who stays where, and from which of a canary's steps on a caller is on it.
+
+use std::fmt::Write as _;
+
+use crate::config::canary::{Canary, Sticky};
+use crate::config::identity::USER_HEADER;
+use crate::config::settings::{Route, Settings};
+use crate::policy::cohort;
+use crate::policy::identity::Identity;
+use crate::policy::routing;
+
+/// Tells who stays with whom, and where the caller is that `header` names.
+pub(super) fn tell<'h>(
+    out: &mut String,
+    settings: &Settings,
+    route: &Route,
+    header: &dyn Fn(&str) -> Option<&'h str>,
+    time: impl Fn(std::time::Duration) -> String,
+) {
+    let _ = writeln!(out, "  cohort    {}", words(route.sticky));
+    let user_header = settings.identity.as_ref().map_or(USER_HEADER, |rules| &rules.user_header);
+    let user = header(user_header).filter(|_| route.sticky == Sticky::User);
+    if let Some(canary) = &route.canary {
+        let steps: Vec<String> = canary.steps.iter().map(u8::to_string).collect();
+        let _ = writeln!(
+            out,
+            "  canary    \"{}\" gets {} % step by step, and not its weight: each for at least {} and {} requests; \
+             `streamgauge canary` tells where it stands",
+            canary.target,
+            steps.join(", "),
+            time(canary.step_time),
+            canary.min_requests
+        );
+        if let Some(user) = user {
+            let _ = writeln!(out, "            user \"{user}\" {}", joins(route, canary, user));
+        }
+    } else if let Some(target) = user.and_then(|user| routing::target(route, None, unit(user))) {
+        let _ = writeln!(out, "            user \"{}\" stays with \"{}\"", user.unwrap_or_default(), target.name);
+    }
+}
+
+fn words(sticky: Sticky) -> &'static str {
+    match sticky {
+        Sticky::User => "a user (else an address) stays with its target",
+        Sticky::Address => "an address stays with its target",
+        Sticky::None => "each request by chance",
+    }
+}
+
+/// Nobody leaves a canary as its share grows, so the first step that has the user tells all.
+fn joins(route: &Route, canary: &Canary, user: &str) -> String {
+    let target = |share: u8| routing::target(route, Some(share), unit(user)).map(|target| &target.name);
+    let before = target(0).map_or("none", |name| name);
+    match canary.steps.iter().find(|share| target(**share) == Some(&canary.target)) {
+        Some(share) => format!("is on it from {share} % on, and before that with \"{before}\""),
+        None => format!("is on none of its steps, and stays with \"{before}\""),
+    }
+}
+
+fn unit(user: &str) -> cohort::Unit {
+    let identity = Identity { user: Some(user.into()), ..Identity::default() };
+    cohort::unit(Sticky::User, &identity, None, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(route: &str, user: Option<&'static str>) -> String {
+        let text = format!(
+            "[[upstream]]\nname = \"a\"\nurl = \"http://a\"\n[[upstream]]\nname = \"b\"\nurl = \"http://b\"\n\
+             [[route]]\nname = \"chat\"\ntargets = [{{ upstream = \"a\" }}, {{ upstream = \"b\" }}]\n{route}\n"
+        );
+        let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+        let settings = crate::config::parse(&text, "test.toml", &|_| None, &no_file).unwrap();
+        let mut out = String::new();
+        let header = |name: &str| user.filter(|_| name == "x-user-id");
+        tell(&mut out, &settings, &settings.routes[0], &header, |time| format!("{time:?}"));
+        out
+    }
+
+    #[test]
+    fn a_user_is_told_where_it_is_and_when_that_changes() {
+        let canary = "canary = { target = \"b\", steps = [1, 50, 100] }";
+        assert_eq!(
+            told(canary, Some("alice")),
+            "  cohort    a user (else an address) stays with its target\n  canary    \"b\" gets 1, 50, 100 % step by step, \
+             and not its weight: each for at least 600s and 200 requests; `streamgauge canary` tells where it stands\n            \
+             user \"alice\" is on it from 100 % on, and before that with \"a\"\n"
+        );
+        let on_half = (0..100).filter(|at| {
+            let user: &'static str = Box::leak(format!("user-{at}").into_boxed_str());
+            told(canary, Some(user)).contains("from 50 % on") || told(canary, Some(user)).contains("from 1 % on")
+        });
+        assert!((30..=70).contains(&on_half.count()), "about half");
+        let few = told("canary = { target = \"b\", steps = [1] }", Some("alice"));
+        assert!(few.ends_with("user \"alice\" is on none of its steps, and stays with \"a\"\n"), "{few}");
+    }
+
+    #[test]
+    fn without_a_canary_weights_decide() {
+        let line = told("", Some("alice"));
+        assert!(line.contains("user \"alice\" stays with \"a\"") || line.contains("stays with \"b\""), "{line}");
+        assert_eq!(told("sticky = \"none\"", Some("alice")), "  cohort    each request by chance\n");
+        assert_eq!(told("", None).lines().count(), 1);
+    }
+}
