@@ -155,6 +155,8 @@ families! {
     config_reloads: Counter = "streamgauge_config_reloads_total" ["result"];
     /// Number of the configuration that is served; the first is 1.
     config_generation: Gauge = "streamgauge_config_generation" [];
+    /// Whether the last reload was taken over, as 1; 0 while a rejected file waits to be mended.
+    config_last_ok: Gauge = "streamgauge_config_last_reload_successful" [];
     /// When a configuration was last taken over, in seconds since 1970.
     config_last_success: Gauge = "streamgauge_config_last_success_timestamp_seconds" [];
     /// Telemetry that was lost because its destination was slow or gone: spans in `traces`, lines in `access_log` and `log`.

@@ -75,6 +75,7 @@ impl Metrics {
             .get([env!("CARGO_PKG_VERSION"), option_env!("STREAMGAUGE_COMMIT").unwrap_or("unknown")])
             .set(1);
         families.config_last_success.get([]).set(unix_seconds());
+        families.config_last_ok.get([]).set(1);
         for result in ["ok", "rejected"] {
             families.config_reloads.get([result]);
         }

@@ -6,6 +6,7 @@ impl Metrics {
     /// A reload was taken over, or rejected.
     pub fn reload_result(&self, ok: bool) {
         self.families.config_reloads.get([if ok { "ok" } else { "rejected" }]).add(1);
+        self.families.config_last_ok.get([]).set(i64::from(ok));
         if ok {
             self.families.config_last_success.get([]).set(unix_seconds());
         }
@@ -19,6 +20,9 @@ impl Metrics {
     /// Whether an endpoint takes requests. Both names come from the configuration.
     pub fn upstream_up(&self, upstream: &str, endpoint: &str, up: bool) {
         self.families.upstream_up.get([upstream, endpoint]).set(i64::from(up));
+        // There from the start: a rate needs a zero before the first one.
+        self.families.upstream_ejections.get([upstream, endpoint]);
+        self.families.buffered.get([upstream]);
     }
 
     /// A decision about a route's canary.
@@ -36,6 +40,7 @@ impl Metrics {
         self.families.canary_evidence.retain(&|_, _| false);
         for (route, variant, share) in shares {
             self.families.canary_weight.get([route, variant]).set(share);
+            self.families.canary_decisions.get([route, "roll_back"]);
         }
         for (route, fact, value) in evidence {
             self.families.canary_evidence.get([route, fact]).set(value);

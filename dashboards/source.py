@@ -1,0 +1,385 @@
+#!/usr/bin/env python3
+"""Grafana's dashboards, a panel an entry. Change them here, then write the JSON anew:
+
+    dashboards/source.py            writes dashboards/grafana/*.json
+    dashboards/source.py --check    fails if those files are not what this would write
+
+Rows stand in the order in which an operator asks: is it up, is it slow, who is slow, since when, for whom, what does it cost.
+"""
+
+import pathlib
+import sys
+
+from grafana import drill, heat, line, mean, of, over_range, quantile, quantiles, rate, row, stat, states, table, text, total, write
+
+OVERVIEW, LATENCY, BACKENDS, CANARY, LIMITS, PROXY = (
+    f"streamgauge-{name}" for name in ("overview", "latency", "backends", "canary", "limits", "proxy")
+)
+
+TTFT = "gen_ai_server_time_to_first_token_seconds"
+TPOT = "gen_ai_server_time_per_output_token_seconds"
+DURATION = "gen_ai_server_request_duration_seconds"
+USAGE = "gen_ai_client_token_usage"
+REQUESTS = "streamgauge_requests_total"
+PHASE = "streamgauge_phase_seconds"
+GAP = "streamgauge_token_gap_seconds"
+ATTEMPTS = "streamgauge_attempts_total"
+COST = "streamgauge_cost_usd_total"
+TOKENS = "streamgauge_tokens_total"
+DECISIONS = "streamgauge_limit_decisions_total"
+
+# Span attributes that hold the same times: a point on a line leads to the traces that were as slow.
+TTFT_SPAN, TPOT_SPAN, GAP_SPAN = (f"streamgauge.{name}" for name in ("time_to_first_token", "time_per_output_token", "max_gap"))
+
+# The same as in the SLO's rules: what callers got wrong or broke off, and what limits refused, is not held against the
+# service; what we refuse for lack of our own is.
+REFUSED_IN_NEED = 'outcome="rejected",status=~"5.."'
+BAD = ['outcome!~"completed|client_cancelled|rejected"', REFUSED_IN_NEED]
+SERVED = ['outcome!~"client_cancelled|rejected",status!~"4[013-9].|42[0-8]"', REFUSED_IN_NEED]
+NOT_OURS = 'outcome!~"rejected|client_cancelled"'
+FAILED = 'result!~"ok|hedge_lost|client_gone"'
+
+
+def share(part, whole):
+    """A part of a whole, and nothing of it where the part has no series yet."""
+    return f"(({part}) or 0 * ({whole})) / ({whole})"
+
+
+def overview():
+    good = f"1 - {share(over_range(REQUESTS, where=BAD), over_range(REQUESTS, where=SERVED))}"
+    return [
+        row(
+            "Is it up?",
+            stat("Proxies up", "none", "Instances that answer scrapes. Fewer than you run: see the runbook TargetAbsent.",
+                 f"sum({of('up')})", limits=[1], falling=True),
+            drill(BACKENDS, "Backends and failover", stat("Endpoints down", "none",
+                  "Endpoints of upstreams that are taken out now. Above 0: open Backends and failover, and see which and since when.",
+                  f"count({of('streamgauge_upstream_up')}) - sum({of('streamgauge_upstream_up')})", limits=[1])),
+            stat("Answered well", "percentunit", "Requests of the time shown that got their whole answer. What callers got wrong, broke off, or were "
+                 "refused by limits does not count. Low: look below for how requests end, then for the upstream.",
+                 good, limits=[0.99, 0.995], falling=True, decimals=2),
+            stat("In flight", "none", "Requests that are being served now. Growing without more requests: answers take longer, or hang.",
+                 f"sum({of('streamgauge_streams_in_flight')})"),
+            table("Alerts", "none", "Alerts that are pending or firing. Each names its runbook; start with the upstream or route in its labels.",
+                  'ALERTS{alertname=~"Streamgauge.+"}'),
+            height=6,
+        ),
+        row(
+            None,
+            line("How requests end", "reqps", "All requests by outcome. truncated, stalled, error_in_stream, timeout and upstream_error are the backend's "
+                 "doing; rejected is ours, client_cancelled the caller's.", {"{{outcome}}": rate(REQUESTS, "outcome")}, stack="normal"),
+            line("Errors by status", "reqps", "Requests that were not answered with success. 429 and 401 are mostly the callers' own; 5xx: who, is below.",
+                 {"{{status}}": rate(REQUESTS, "status", 'status!~"2..|1..|3.."')}, stack="normal"),
+        ),
+        row(
+            "Is it slow?",
+            drill(LATENCY, "Latency and streams", line("Time to first token", "s", "As users see it, failed attempts included. High: the panel of phases "
+                  "tells where the time goes, the next row with whom. A point leads to traces as slow.", quantiles(TTFT), limits=[2.5], traces=TTFT_SPAN)),
+            line("Time per output token", "s", "How fast answers flow after the first token. High: the model decodes slowly; more load or a larger batch.",
+                 quantiles(TPOT), traces=TPOT_SPAN),
+            line("Where the time goes", "percentunit", "Share of all requests' time by phase. upstream_wait and preamble: queue and prefill of the backend; "
+                 "generation: decoding; client_blocked: callers that do not read; admit and proxy: us; failed_attempts: failover.",
+                 {"{{phase}}": rate(PHASE + "_sum", "phase")}, stack="percent"),
+        ),
+        row(
+            "Who is slow?",
+            line("First token by upstream, p95", "s", "One line stands out: that upstream. All of them: something they share, or the load.",
+                 {"{{upstream}}": quantile(0.95, TTFT, "upstream")}, traces=TTFT_SPAN),
+            line("First token by model, p95", "s", "One model is slow at every upstream: the model, or longer prompts (Limits, users and cost).",
+                 {"{{gen_ai_request_model}}": quantile(0.95, TTFT, "gen_ai_request_model")}, traces=TTFT_SPAN),
+            drill(BACKENDS, "Backends and failover", line("Failed attempts by upstream", "reqps", "Attempts that gave no usable answer, those that failover "
+                  "repaired included: users may have noticed nothing yet.", {"{{upstream}}: {{result}}": rate(ATTEMPTS, "upstream, result", FAILED)})),
+        ),
+        row(
+            "Since when?",
+            heat("First tokens over time", "s", "How many first tokens came how late, over time. A second band above the first: some backend or model is slow.", TTFT),
+            line("Configuration and version", "none", "The number of the configuration each instance serves. A step that fits the moment it went bad: look at "
+                 "that change first. Instances apart: one did not reload.", {"{{instance}}": of("streamgauge_config_generation")}),
+        ),
+        row(
+            "For whom?",
+            line("Failures by route", "percentunit", "Share of a route's requests that ended badly, callers' own mistakes aside.",
+                 {"{{route}}": share(rate(REQUESTS, "route", BAD), rate(REQUESTS, "route", SERVED))}, limits=[0.005]),
+            line("Failures by model", "percentunit", "The same by model: one that stands out fails wherever it is served.",
+                 {"{{model}}": share(rate(REQUESTS, "model", BAD), rate(REQUESTS, "model", SERVED))}, limits=[0.005]),
+            line("Requests by route", "reqps", "Who asks how much. A jump explains latency at the backends; a fall to nothing means callers cannot reach us.",
+                 {"{{route}}": rate(REQUESTS, "route")}, stack="normal"),
+        ),
+        row(
+            "What does it cost?",
+            drill(LIMITS, "Limits, users and cost", line("Dollars an hour by model", "currencyUSD", "What tokens cost, for models with a price. A jump: see by "
+                  "whom on Limits, users and cost.", {"{{model}}": f"3600 * {rate(COST, 'model')}"}, stack="normal")),
+            line("Tokens a second", "short", "Tokens by type; input includes what was read from a cache, output includes reasoning.",
+                 {"{{type}}": rate(TOKENS, "type")}),
+            stat("Spent in the time shown", "currencyUSD", "Dollars, by the prices in the configuration. 0 with traffic: no [[price]] matches the model.",
+                 f"sum({over_range(COST)})", decimals=4),
+        ),
+    ]
+
+
+def latency():
+    by_upstream = ("upstream", "{{upstream}}")
+    return [
+        row(
+            "First token",
+            line("Time to first token", "s", "As users see it, failed attempts included. Above the dashed line for long, the SLO burns.",
+                 quantiles(TTFT), limits=[2.5], traces=TTFT_SPAN),
+            line("By upstream, p95", "s", "Which upstream is slow to begin.", {by_upstream[1]: quantile(0.95, TTFT, by_upstream[0])}, traces=TTFT_SPAN),
+            heat("Spread", "s", "Two bands are two kinds of requests or backends; one that moves up is a queue that grows.", TTFT),
+        ),
+        row(
+            None,
+            line("First byte, token and answer, p95", "s", "First byte early and first token late: the backend answers, then thinks or queues. First answer later "
+                 "than first token: reasoning.", {
+                     "first byte": quantile(0.95, "streamgauge_first_byte_seconds"),
+                     "first token": quantile(0.95, TTFT),
+                     "first answer": quantile(0.95, "streamgauge_first_answer_seconds"),
+                 }, traces=TTFT_SPAN),
+            line("By route, p95", "s", "Which route's users wait.", {"{{route}}": quantile(0.95, TTFT, "route")}, traces=TTFT_SPAN),
+            line("By model, p95", "s", "Which model is slow to begin.", {"{{gen_ai_request_model}}": quantile(0.95, TTFT, "gen_ai_request_model")}, traces=TTFT_SPAN),
+        ),
+        row(
+            "Pace",
+            line("Time per output token", "s", "After the first token, per request. Readers notice above about 0.1 s.", quantiles(TPOT), traces=TPOT_SPAN),
+            line("By upstream, p95", "s", "One upstream slower than its peers: its load, its batch size, its hardware.",
+                 {"{{upstream}}": quantile(0.95, TPOT, "upstream")}, traces=TPOT_SPAN),
+            line("By model, p95", "s", "Larger models are slower; compare with last week, not with each other.",
+                 {"{{gen_ai_request_model}}": quantile(0.95, TPOT, "gen_ai_request_model")}, traces=TPOT_SPAN),
+        ),
+        row(
+            "Gaps and stalls",
+            line("Gaps between tokens, p99", "s", "The pauses that users see inside answers. High with a good time per token: the backend works in bursts.",
+                 {"{{upstream}}": quantile(0.99, GAP, "upstream")}, traces=GAP_SPAN),
+            line("Slow gaps", "ops", "Gaps longer than telemetry.slow_gap. The backend paused inside streams: preemption, swapping, an overloaded GPU.",
+                 {"{{route}} {{upstream}}": rate("streamgauge_slow_gaps_total", "route, upstream")}),
+            line("Streams held back", "ops", "Streams that something collected before it let them go. Any: runbook BufferingUpstream names the usual culprits.",
+                 {"{{upstream}}": rate("streamgauge_buffered_streams_total", "upstream")}),
+        ),
+        row(
+            "Where the time goes",
+            line("By phase, mean", "s", "Seconds a request spends in each phase on average: the tallest part is the first to look at.",
+                 {"{{phase}}": f"{rate(PHASE + '_sum', 'phase')} / scalar({rate(PHASE + '_count', where=admit())})"}, stack="normal"),
+            line("Queue and prefill, p95", "s", "From the request's last byte to the answer's head. High: the backend queues; add replicas or limit callers.",
+                 {"{{upstream}}": quantile(0.95, PHASE, "upstream", 'phase="upstream_wait"')}),
+            line("Waiting for the caller, p95", "s", "Time in which callers took no bytes. High: slow clients or a proxy before us; the backend is not to blame.",
+                 {"{{route}}": quantile(0.95, PHASE, "route", 'phase="client_blocked"')}),
+        ),
+        row(
+            "Whole answers",
+            line("Duration", "s", "From the request's head to the answer's end. Long answers are long: judge by first token and pace before this.", quantiles(DURATION)),
+            line("Duration of failures, p95", "s", "How long callers waited for a failure, by what failed. Near a timeout of the route: lower it, or let it hedge.",
+                 {"{{error_type}}": quantile(0.95, DURATION, "error_type", 'error_type!=""')}),
+            line("Output tokens a request", "short", "Answers that grow make durations grow.", quantiles(USAGE, where='gen_ai_token_type="output"')),
+        ),
+        row(
+            "How streams end",
+            line("Without their normal end", "reqps", "Broken off, stalled, ended by an error or a time limit, by upstream. Find one in the log by its outcome.",
+                 {"{{upstream}}: {{outcome}}": rate(REQUESTS, "upstream, outcome", 'outcome=~"truncated|stalled|error_in_stream|timeout"')}),
+            line("Left by their callers", "percentunit", "Share of requests that callers broke off. It rises when answers come too late for people.",
+                 {"{{route}}": share(rate(REQUESTS, "route", 'outcome="client_cancelled"'), rate(REQUESTS, "route"))}),
+        ),
+        row(
+            "WebSockets",
+            line("Messages", "ops", "Messages passed; in is from callers.", {"{{route}} {{direction}}": rate("streamgauge_websocket_messages_total", "route, direction")}),
+            line("Open", "none", "WebSockets that are open. A sawtooth is a restart or a deployment; a fall to 0 is a lost backend.",
+                 {"{{instance}}": total("streamgauge_websockets_in_flight", "instance")}),
+        ),
+    ]
+
+
+def admit():
+    """A phase that every request enters: its count is the number of requests."""
+    return 'phase="admit"'
+
+
+def backends():
+    failed = rate(ATTEMPTS, "upstream", FAILED)
+    return [
+        row(
+            "Are they up?",
+            states("Endpoints", "Which endpoints take requests. Down: it failed five times in a row, half of its requests, or its health check.",
+                   f"min by (upstream, endpoint) ({of('streamgauge_upstream_up')})", "{{upstream}} {{endpoint}}", {0: ("down", "red"), 1: ("up", "green")}),
+            line("Taken out", "ops", "How often an endpoint is taken out for failing. Again and again: it comes back and fails again; look at its own log.",
+                 {"{{upstream}} {{endpoint}}": rate("streamgauge_upstream_ejections_total", "upstream, endpoint")}),
+        ),
+        row(
+            "Do they answer?",
+            line("Failed attempts", "percentunit", "Share of attempts at an upstream that gave no usable answer. Failover may hide it from users, at a price.",
+                 {"{{upstream}}": share(failed, rate(ATTEMPTS, "upstream"))}, limits=[0.05]),
+            line("What was wrong", "reqps", "connect_*: not there; upstream_status: 429 or 5xx; first_token_timeout: too slow; upstream_body_reset, missing_end: it "
+                 "broke off.", {"{{upstream}}: {{result}}": rate(ATTEMPTS, "upstream, result", FAILED)}, stack="normal"),
+            line("Attempts", "reqps", "Who is asked how often: the split of the load, failover and hedges included.", {"{{upstream}}": rate(ATTEMPTS, "upstream")}, stack="normal"),
+        ),
+        row(
+            "What is repaired?",
+            line("Failovers", "reqps", "Attempts that another upstream or endpoint replaced. The first name is the guilty one.",
+                 {"{{from}} → {{to}}: {{reason}}": rate("streamgauge_failovers_total", "from, to, reason")}, stack="normal"),
+            line("Time lost to failed attempts, p95", "s", "What failover costs those whose request needed it. Near a timeout: lower timeouts.first_token or hedge.",
+                 {"{{route}}": quantile(0.95, PHASE, "route", 'phase="failed_attempts"')}),
+            line("Hedges", "reqps", "Requests asked a second time while the first was silent. Mostly won: the first choice is slow; mostly lost: hedge_after is too short.",
+                 {"{{route}}: {{result}}": rate("streamgauge_hedges_total", "route, result")}),
+        ),
+        row(
+            "Who is slow?",
+            line("Connecting, p95", "s", "Getting a connection. Above a few ms in one data centre: a full backlog, DNS, or the network.",
+                 {"{{upstream}}": quantile(0.95, PHASE, "upstream", 'phase="connect"')}),
+            line("First token, p95", "s", "As users see it, by who answered in the end.", {"{{upstream}}": quantile(0.95, TTFT, "upstream")}, traces=TTFT_SPAN),
+            line("Generating, p95", "s", "From the first token on, waiting for the backend.", {"{{upstream}}": quantile(0.95, PHASE, "upstream", 'phase="generation"')}),
+        ),
+        row(
+            "What reaches users?",
+            line("Answers by upstream and outcome", "reqps", "Where answers came from, and how they ended.",
+                 {"{{upstream}}: {{outcome}}": rate(REQUESTS, "upstream, outcome", NOT_OURS)}, stack="normal"),
+            line("Routes without an answer", "reqps", "Failures of routes where all upstreams were asked in vain. Any for long: runbook NoBackend.",
+                 {"{{route}}": rate(REQUESTS, "route", 'outcome=~"upstream_error|timeout",status=~"5.."')}),
+        ),
+    ]
+
+
+def canary():
+    return [
+        row(
+            "Where does it stand?",
+            line("Share", "percentunit", "Each variant's share of the requests. A fall to 0: rolled back; `streamgauge canary` tells why.",
+                 {"{{route}}: {{variant}}": f"max by (route, variant) ({of('streamgauge_canary_weight')})"}, max=1),
+            line("Evidence of harm", "none", "E-values by fact, on a log scale: 1 is nothing, 10 holds the next step, 526 (at alpha = 0.01) rolls back.",
+                 {"{{route}}: {{fact}}": f"max by (route, fact) ({of('streamgauge_canary_evidence')})"}, log=True, limits=[10, 526]),
+            table("Decisions", "none", "Decisions since the start of each instance, of the judge and of operators. The log has each with its reason.",
+                  total("streamgauge_canary_decisions_total", "route, decision")),
+        ),
+        row(
+            "Is it worse?",
+            line("Failures by variant", "percentunit", "Share of requests that ended badly. What failover repaired is not in here, but is in the evidence.",
+                 {"{{variant}}": share(rate(REQUESTS, "variant", BAD), rate(REQUESTS, "variant", SERVED))}),
+            line("First token by variant, p95", "s", "The canary's line above the others': late first tokens.", {"{{variant}}": quantile(0.95, TTFT, "variant")}, traces=TTFT_SPAN),
+            line("Requests by variant", "reqps", "How much each comparison rests on.", {"{{variant}}": rate(REQUESTS, "variant")}, stack="normal"),
+        ),
+        row(
+            None,
+            line("Time per output token by variant, p95", "s", "Pace after the first token.", {"{{variant}}": quantile(0.95, TPOT, "variant")}, traces=TPOT_SPAN),
+            line("Gaps by variant, p99", "s", "Pauses inside answers.", {"{{variant}}": quantile(0.99, GAP, "variant")}, traces=GAP_SPAN),
+            line("First answer by variant, p95", "s", "After reasoning, where there is any.",
+                 {"{{variant}}": quantile(0.95, "streamgauge_first_answer_seconds", "variant")}, traces=TTFT_SPAN),
+            line("Output tokens by variant, p50", "short", "Answers of another length are a change in what users get.",
+                 {"{{variant}}": quantile(0.5, USAGE, "variant", 'gen_ai_token_type="output"')}),
+        ),
+    ]
+
+
+def limits():
+    refused = rate(DECISIONS, "limit", 'decision!="admitted"')
+    return [
+        row(
+            "Are callers refused?",
+            line("Refused", "percentunit", "Share of decisions that refused, by limit. One user over a limit is the limit's purpose; a tenth of all is not.",
+                 {"{{limit}}": share(refused, rate(DECISIONS, "limit"))}, limits=[0.1]),
+            line("Refused by cap", "reqps", "Which cap of the limit refused: tokens, requests, concurrent, too_large, cost_per_day, cost_per_month, store.",
+                 {"{{limit}}: {{decision}}": rate(DECISIONS, "limit, decision", 'decision!="admitted"')}, stack="normal"),
+            line("Fullest holder", "percentunit", "The share in use of each limit's fullest holder; above 1 it is in debt. /api/limits names the holders.",
+                 {"{{limit}}": f"max by (limit) ({of('streamgauge_limit_utilization')})"}, limits=[1]),
+            states("Where limits are kept", "local or reject: the shared store is away. Runbook LimiterWithoutStore.",
+                   f"max by (mode) ({of('streamgauge_limiter_mode')})", "{{mode}}", {0: ("", "transparent"), 1: ("in use", "blue")}),
+        ),
+        row(
+            "Tokens of limits",
+            line("Held and used", "short", "Tokens a second: held before answers, debited of that, released, and used in all.",
+                 {"{{limit}}: {{kind}}": rate("streamgauge_limit_tokens_total", "limit, kind")}),
+            line("Held now", "short", "Tokens that requests in flight hold. Above 0 with nothing in flight would be a leak.",
+                 {"{{limit}}": " - ".join(total("streamgauge_limit_tokens_total", "limit", f'kind="{kind}"') for kind in ("held", "debited", "released"))}),
+            line("Held in vain", "percentunit", "Share of held tokens that were given back. High: clients ask for far more max_tokens than they use; set output_cap.",
+                 {"{{limit}}": f"{rate('streamgauge_limit_tokens_total', 'limit', RELEASED)} / {rate('streamgauge_limit_tokens_total', 'limit', HELD)}"}),
+        ),
+        row(
+            "For whom?",
+            text("Users", "Where to look for single users.", "Users are never labels of metrics: they would be without bound.\n\n"
+                 "- who holds how much of a limit: `GET /api/limits?user=alice` on the admin address\n"
+                 "- what runs now, and the last 1,000: `GET /api/streams`\n- traces: `{ span.user.id = \"alice\" }`\n- log lines: `user.id`"),
+            line("Requests by model", "reqps", "What is asked for.", {"{{model}}": rate(REQUESTS, "model")}, stack="normal"),
+            line("Dollars an hour by team", "currencyUSD", "Teams come from keys and tokens; none: not known.", {"{{team}}": f"3600 * {rate(COST, 'team')}"}, stack="normal"),
+        ),
+        row(
+            "What does it cost?",
+            line("Dollars an hour by model", "currencyUSD", "By the prices in the configuration.", {"{{model}}": f"3600 * {rate(COST, 'model')}"}, stack="normal"),
+            line("Dollars an hour by route", "currencyUSD", "Which product spends it.", {"{{route}}": f"3600 * {rate(COST, 'route')}"}, stack="normal"),
+            table("Spent in the time shown", "currencyUSD", "By team and model, dearest first.", f"sort_desc({over_range(COST, 'team, model')})"),
+            stat("Dollars per million output tokens", "currencyUSD", "What an output token costs in all, its prompt included. It rises with longer prompts.",
+                 f"1e6 * {over_range(COST)} / {over_range(TOKENS, where=OUTPUT)}"),
+        ),
+        row(
+            "Tokens",
+            line("By type", "short", "Tokens a second; input includes cached_input, output includes reasoning.", {"{{type}}": rate(TOKENS, "type")}),
+            line("Input tokens a request", "short", "Prompts that grow make first tokens late and dear.", quantiles(USAGE, where='gen_ai_token_type="input"')),
+            line("By upstream", "short", "Input and output tokens a second.", {"{{upstream}}": rate(TOKENS, "upstream", 'type=~"input|output"')}, stack="normal"),
+            line("Who counted them", "percentunit", "reported: the upstream; counted and estimated: we did; missing: nobody, as of failed requests. Runbook UsageMissing.",
+                 {"{{upstream}}: {{source}}": rate("streamgauge_usage_total", "upstream, source")}, stack="percent"),
+        ),
+    ]
+
+
+HELD, RELEASED, OUTPUT = 'kind="held"', 'kind="released"', 'type="output"'
+
+
+def proxy():
+    overhead = "streamgauge_overhead_seconds"
+    return [
+        row(
+            "Is it well?",
+            table("Builds", "none", "Which version each instance runs.", f"max by (instance, version, commit) ({of('streamgauge_build_info')})"),
+            stat("Up since", "dateTimeFromNow", "The youngest instance's start. Just now, and nobody deployed: it crashed; see its log.",
+                 f"1000 * max({of('process_start_time_seconds')})"),
+            stat("Last reload", "none", "1: taken over by all. 0: an instance rejected its file and serves the last good one; runbook ReloadFailed.",
+                 f"min({of('streamgauge_config_last_reload_successful')})", limits=[1], falling=True),
+            stat("Configuration taken over", "dateTimeFromNow", "When the youngest configuration was taken over.",
+                 f"1000 * max({of('streamgauge_config_last_success_timestamp_seconds')})"),
+            height=5,
+        ),
+        row(
+            "Is it slow?",
+            line("Overhead", "s", "What the proxy itself takes of a request: admission and its work on the stream. Above 10 ms: large bodies, or no CPU left.",
+                 quantiles(overhead), limits=[0.01]),
+            line("Overhead by route, p99", "s", "A route with large JSON bodies takes longer to admit.", {"{{route}}": quantile(0.99, overhead, "route")}),
+            line("Own phases, mean", "s", "receive: callers' uploads; admit: reading, routing, limits; proxy: passing on.",
+                 {"{{phase}}": mean(PHASE, "phase", 'phase=~"receive|admit|proxy"')}),
+        ),
+        row(
+            "What does it use?",
+            line("CPU", "none", "Cores in use. At the number it may use: overhead grows; give it more, or more instances.", {"{{instance}}": rate("process_cpu_seconds_total", "instance")}),
+            line("Memory", "bytes", "Resident memory. It follows the streams in flight; growing without them would be a leak.",
+                 {"{{instance}}": total("process_resident_memory_bytes", "instance"), "{{instance}} address space": total("process_virtual_memory_bytes", "instance")}),
+            line("Open files", "percentunit", "Share of the files that the process may open; each stream needs two. Near 1: raise the limit (LimitNOFILE).",
+                 {"{{instance}}": f"{total('process_open_fds', 'instance')} / {total('process_max_fds', 'instance')}"}, limits=[0.8]),
+            line("Threads", "none", "Constant after the start.", {"{{instance}}": total("process_threads", "instance")}),
+        ),
+        row(
+            "How much does it serve?",
+            line("In flight", "none", "Requests being served, by route. Up to server.max_streams.", {"{{route}}": total("streamgauge_streams_in_flight", "route")}, stack="normal"),
+            line("Refused by us", "reqps", "429: limits; 401 and 403: identity; 404: no route; 503: overloaded or draining.",
+                 {"{{status}}": rate(REQUESTS, "status", 'outcome="rejected"')}, stack="normal"),
+            line("Own failures", "reqps", "internal_error should never be there: report it with a request id from the log.",
+                 {"{{route}}": share(rate(REQUESTS, "route", 'outcome="internal_error"'), rate(REQUESTS, "route"))}),
+        ),
+        row(
+            "Is it configured and seen?",
+            line("Reloads", "ops", "rejected: a bad file; the last good one stays.", {"{{instance}} {{result}}": rate("streamgauge_config_reloads_total", "instance, result")}),
+            line("Configuration", "none", "Its number by instance; they need not be equal, but should step together.", {"{{instance}}": of("streamgauge_config_generation")}),
+            line("Telemetry dropped", "ops", "Spans or log lines lost because their destination was slow or gone. Requests are not slowed by it.",
+                 {"{{instance}} {{signal}}": rate("streamgauge_telemetry_dropped_total", "instance, signal")}),
+            line("Scrapes", "s", "How long /metrics takes; with the number of series it grows.", {"{{instance}}": of("scrape_duration_seconds"), "{{instance}} samples": of("scrape_samples_scraped")}),
+        ),
+    ]
+
+
+BOARDS = [
+    (OVERVIEW, "Streamgauge · Overview", "Is it up, is it slow, who is slow, since when, for whom, what does it cost.", overview()),
+    (LATENCY, "Streamgauge · Latency and streams", "First tokens, pace, gaps, and where the time of requests goes.", latency()),
+    (BACKENDS, "Streamgauge · Backends and failover", "How upstreams fare, and what is repaired behind users' backs.", backends()),
+    (CANARY, "Streamgauge · Canary and shadow", "New versions beside old ones.", canary()),
+    (LIMITS, "Streamgauge · Limits, users and cost", "Who uses how much, who is refused, and what it costs.", limits()),
+    (PROXY, "Streamgauge · The proxy itself", "What Streamgauge takes, and whether it is well.", proxy()),
+]
+
+if __name__ == "__main__":
+    checking = sys.argv[1:] == ["--check"]
+    stale = write(BOARDS, pathlib.Path(__file__).resolve().parent / "grafana", checking)
+    if stale:
+        sys.exit(f"not what dashboards/source.py makes: {', '.join(stale)}. Run dashboards/source.py and commit; delete what it does not make.")
