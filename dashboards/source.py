@@ -336,7 +336,7 @@ def proxy():
         row(
             "Is it slow?",
             line("Overhead", "s", "What the proxy itself takes of a request: admission and its work on the stream. Above 10 ms: large bodies, or no CPU left.",
-                 quantiles(overhead), limits=[0.01]),
+                 quantiles(overhead), limits=[0.05]),
             line("Overhead by route, p99", "s", "A route with large JSON bodies takes longer to admit.", {"{{route}}": quantile(0.99, overhead, "route")}),
             line("Own phases, mean", "s", "receive: callers' uploads; admit: reading, routing, limits; proxy: passing on.",
                  {"{{phase}}": mean(PHASE, "phase", 'phase=~"receive|admit|proxy"')}),
