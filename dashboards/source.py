@@ -294,7 +294,7 @@ def limits():
             text("Users", "Where to look for single users.", "Users are never labels of metrics: they would be without bound.\n\n"
                  "- who holds how much of a limit: `GET /api/limits?user=alice` on the admin address\n"
                  "- what runs now, and the last 1,000: `GET /api/streams`\n- traces: `{ span.user.id = \"alice\" }`\n- log lines: `user.id`"),
-            line("Requests by model", "reqps", "What is asked for.", {"{{model}}": rate(REQUESTS, "model")}, stack="normal"),
+            line("Requests by model", "reqps", "What is asked for, and how that shifts; none: requests that name no model.", {"{{model}}": rate(REQUESTS, "model")}, stack="normal"),
             line("Dollars an hour by team", "currencyUSD", "Teams come from keys and tokens; none: not known.", {"{{team}}": f"3600 * {rate(COST, 'team')}"}, stack="normal"),
         ),
         row(
