@@ -234,7 +234,7 @@ def _annotations():
         {"builtIn": 1, "datasource": {"type": "grafana", "uid": "-- Grafana --"}, "enable": True, "hide": True, "iconColor": "rgba(0, 211, 255, 1)", "name": "Annotations & Alerts", "type": "dashboard"},
         one("Alerts", "red", 'ALERTS{alertname=~"Streamgauge.+",alertstate="firing",job=~"$job|"}', "{{alertname}}", {"tagKeys": "severity,route,upstream,limit"}),
         one("Configuration taken over", "blue", reloaded, "Configuration taken over", {"useValueForTime": "on", "tagKeys": "instance"}),
-        one("Canary decisions", "purple", f"sum by (route, decision) (increase({of('streamgauge_canary_decisions_total')}[$__interval])) > 0", "Canary: {{decision}}", {"tagKeys": "route"}),
+        one("Canary decisions", "purple", f"sum by (route, decision) (increase({of('streamgauge_canary_decisions_total')}[$__rate_interval])) > 0", "Canary: {{decision}}", {"tagKeys": "route"}),
     ]
 
 

@@ -17,6 +17,11 @@ start_backend() { # NAME KNOBS
 start_backend today "tokens=6&gap_ms=2&ttft_ms=5"; today=$backend_url
 start_backend slow "tokens=6&gap_ms=2&ttft_ms=400"; slow=$backend_url
 start_backend bad "status=500"; bad=$backend_url
+start_backend busy "status=429"; busy=$backend_url
+start_backend worse "tokens=6&gap_ms=2&ttft_ms=5&fail_percent=70"; worse=$backend_url
+python3 tests/dashboards/held_back.py >"$work/held.log" 2>&1 &
+started_pids+=("$!")
+held=$(wait_for_line "the backend held" "$!" "$work/held.log" 'listens at (http:[^ ]*[0-9])\.')
 start_fastapi "$work/app.log"
 # Nobody listens there.
 closed=http://127.0.0.1:$(free_port)
@@ -45,7 +50,7 @@ redis = "redis://127.0.0.1:$redis_port"
 name = "tight"
 key = "global"
 tokens_per_minute = 100_000
-requests_per_minute = 4
+requests_per_minute = 10
 
 [[price]]
 model = "demo*"
@@ -63,6 +68,7 @@ url = "$today"
 [[upstream]]
 name = "half"
 urls = ["$closed", "$today"]
+health = { path = "/health", interval = "1s" }
 
 [[upstream]]
 name = "slow"
@@ -71,6 +77,18 @@ url = "$slow"
 [[upstream]]
 name = "bad"
 url = "$bad"
+
+[[upstream]]
+name = "busy"
+url = "$busy"
+
+[[upstream]]
+name = "worse"
+url = "$worse"
+
+[[upstream]]
+name = "held"
+url = "$held"
 
 [[upstream]]
 name = "app"
@@ -86,7 +104,8 @@ failover = "never"
 [[route]]
 name = "failover"
 path = "/failover/*"
-targets = [{ upstream = "half", path = "/" }]
+targets = [{ upstream = "half", path = "/" }, { upstream = "busy", path = "/" }]
+fallback = [{ upstream = "today", path = "/" }]
 sticky = "none"
 
 [[route]]
@@ -100,6 +119,11 @@ hedge_after = "50ms"
 name = "down"
 path = "/down/*"
 targets = [{ upstream = "bad", path = "/" }]
+
+[[route]]
+name = "held"
+path = "/held/*"
+targets = [{ upstream = "held", path = "/" }]
 
 [[route]]
 name = "limited"
@@ -117,9 +141,9 @@ canary = { target = "next", steps = [30, 40, 50, 60, 70, 80, 90, 100], step_time
 [[route]]
 name = "rollback"
 path = "/rollback/*"
-targets = [{ upstream = "today", path = "/" }, { upstream = "bad", path = "/" }]
+targets = [{ upstream = "today", path = "/" }, { upstream = "worse", path = "/" }]
 sticky = "none"
-canary = { target = "bad", steps = [50, 100], step_time = "1s", min_requests = 20 }
+canary = { target = "worse", steps = [50, 100], step_time = "1s", min_requests = 20 }
 
 [[route]]
 name = "app"

@@ -121,7 +121,7 @@ def rule_queries():
                     yield rule["record"], rule["expr"]
                     yield rule["record"], rule["record"]
                     continue
-                for selector in re.findall(r"(?:streamgauge|gen_ai|up)[\w:]*(?:\{[^}]*\})?(?:\[\w+\])?", rule["expr"]):
+                for selector in re.findall(r"\b(?:streamgauge[_:]\w+|gen_ai_\w+|up\b)(?::\w+)*(?:\{[^}]*\})?(?:\[\w+\])?", rule["expr"]):
                     yield rule["alert"], f"rate({selector})" if selector.endswith("]") else selector
 
 
