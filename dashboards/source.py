@@ -263,6 +263,19 @@ def canary():
             line("Output tokens by variant, p50", "short", "Answers of another length are a change in what users get.",
                  {"{{variant}}": quantile(0.5, USAGE, "variant", 'gen_ai_token_type="output"')}),
         ),
+        row(
+            "Shadow: copies of requests that no user waits for",
+            line("Copies", "reqps", "same, differs: compared; failed: the copy alone failed; skipped: not sent, for its own bounds. Users never notice.",
+                 {"{{route}}: {{result}}": rate("streamgauge_shadow_total", "route, result")}, stack="normal"),
+            line("Differences", "reqps", "In what the copies' answers differ. status: the new one refuses or fails; length: it says more or less.",
+                 {"{{route}}: {{fact}}": rate("streamgauge_shadow_differences_total", "route, fact")}),
+            line("First token, p95", "s", "Of the same requests. shadow above primary: the new one would make users wait that much longer.",
+                 {"{{route}}: {{side}}": quantile(0.95, "streamgauge_shadow_first_token_seconds", "route, side")}, limits=[2.5]),
+            line("Output tokens", "short", "Tokens a second of the same requests: the same lengths give the same lines.",
+                 {"{{route}}: {{side}}": rate("streamgauge_shadow_output_tokens_total", "route, side")}),
+            line("Dollars an hour", "currencyUSD", "What copies cost on top. Too much: a smaller percent or tokens_per_minute of the shadow.",
+                 {"{{route}}": f"3600 * {rate('streamgauge_shadow_cost_usd_total', 'route')}"}),
+        ),
     ]
 
 

@@ -59,6 +59,7 @@ class Run:
             chat("tokens=5000&pad=4096&gap_ms=0", read=False),
             *(pool.submit(self.ask, "/held") for _ in range(3)),
             *(pool.submit(self.ask, "/failover") for _ in range(20)),
+            *(pool.submit(self.ask, "/copied") for _ in range(2)),
             *(pool.submit(self.ask, "/hedge") for _ in range(2)),
             *(pool.submit(self.ask, "/down") for _ in range(3)),
             *(pool.submit(self.ask, "/limited", max_tokens=50) for _ in range(6)),

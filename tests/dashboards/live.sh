@@ -121,6 +121,12 @@ path = "/down/*"
 targets = [{ upstream = "bad", path = "/" }]
 
 [[route]]
+name = "copied"
+path = "/copied/*"
+targets = [{ upstream = "today", path = "/" }]
+shadow = { upstream = "slow", percent = 100, path = "/" }
+
+[[route]]
 name = "held"
 path = "/held/*"
 targets = [{ upstream = "held", path = "/" }]
