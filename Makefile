@@ -1,6 +1,6 @@
 # Run `make` for the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary simulate-canary test fuzz bench image fmt lint deny
+.PHONY: help demo demo-canary simulate-canary test dashboards fuzz bench image fmt lint deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ simulate-canary: ## how often the canary judge errs, over 100,000 simulated roll
 
 test: ## everything that must pass; installs what is missing
 	@scripts/test
+
+dashboards: ## Grafana's dashboards and the SLO's rules, written anew from their sources
+	@dashboards/source.py && dashboards/slo.py
 
 fuzz: ## the gauge against mutated streams, guided by coverage where cargo-fuzz and a nightly toolchain are there
 	@scripts/fuzz

@@ -116,7 +116,7 @@ def line(title, unit, description, queries, stack=None, log=False, limits=(), tr
         custom["thresholdsStyle"] = {"mode": "dashed"}
         more["thresholds"] = _thresholds(limits)
     if traces:
-        more["links"] = [_slower_traces(traces)]
+        more["links"] = [_slower_traces(traces, re.findall(r"\{\{(\w+)\}\}", next(iter(queries))))]
     options = {"legend": _LEGEND, "tooltip": {"mode": "multi", "sort": "desc"}}
     return _panel("timeseries", title, unit, description, queries, exemplars=bool(traces), options=options, custom=custom, **more)
 
@@ -164,11 +164,20 @@ def _thresholds(limits, falling=False):
     return {"mode": "absolute", "steps": [{"color": colour, "value": value} for colour, value in zip(colours, [None, *limits])]}
 
 
-def _slower_traces(attribute):
-    """A link from a point of a line to the traces in which `attribute` was at least as long; of one upstream, route or
-    variant where the line is."""
-    query = "{ span.%s >= ${__value.numeric} }" % attribute
-    pane = {"a": {"datasource": "${traces}", "queries": [{"refId": "A", "datasource": {"type": "tempo", "uid": "${traces}"}, "queryType": "traceql", "query": query}], "range": {"from": "${__from}", "to": "${__to}"}}}
+# Labels of lines, and the span attributes that hold the same.
+_SPANS = {"route": "streamgauge.route", "upstream": "streamgauge.upstream", "variant": "streamgauge.variant", "gen_ai_request_model": "gen_ai.request.model"}
+
+
+def _slower_traces(attribute, labels):
+    """A link from a point of a line to the traces in which `attribute` was at least as long, with the line's own `labels`."""
+    # Several braces: the attributes need not be on one span.
+    query = "".join(
+        ["{ span.%s >= ${__value.numeric} }" % attribute]
+        + [' && { span.%s = "${__field.labels.%s}" }' % (_SPANS[label], label) for label in labels]
+    )
+    tempo = {"type": "tempo", "uid": "${traces}"}
+    asked = {"refId": "A", "datasource": tempo, "queryType": "traceql", "query": query}
+    pane = {"a": {"datasource": "${traces}", "queries": [asked], "range": {"from": "${__from}", "to": "${__to}"}}}
     # Grafana fills in what stands in ${}; everything else must be encoded.
     panes = urllib.parse.quote(json.dumps(pane), safe="${}_.:")
     return {"title": "Traces at least as slow as this", "url": f"/explore?schemaVersion=1&panes={panes}", "targetBlank": True}

@@ -172,6 +172,7 @@ impl Reloader {
                     "the configuration says what is in effect already"
                 );
                 status.last_error.clear();
+                metrics.reload_unchanged();
             }
             Reload::NoFile => {}
             Reload::Failed { problems } => {

@@ -90,6 +90,15 @@ class Run:
             time.sleep(0.1)
         raise SystemExit(f"waited in vain for {what}: {text} is {self.query(text)}")
 
+    def until(self, text, act):
+        """Acts until a query finds something."""
+        deadline = time.monotonic() + 30
+        while not self.query(text):
+            if time.monotonic() > deadline:
+                raise SystemExit(f"waited in vain for {text}")
+            act()
+            time.sleep(0.05)
+
     def scraped(self):
         """Until what has happened so far is in Prometheus: a whole scrape later than now."""
         now = time.time()
@@ -105,6 +114,11 @@ class Run:
             refused.close()  # That it is told as rejected is what is waited for.
         self.wait("the reload", f'sum(streamgauge_config_reloads_total{{result="{result}"}})', lambda value: value > before)
 
+    def mend(self, text):
+        """Writes the file back that is in effect; the watch sees it."""
+        self.config.write_text(text)
+        self.wait("the mended configuration", "streamgauge_config_last_reload_successful")
+
 
 def main(arguments):
     run = Run(*arguments)
@@ -116,14 +130,13 @@ def main(arguments):
             run.scraped()
             if number == 0:
                 run.configure('slow_gap = "200ms"', 'slow_gap = "210ms"', "ok")
-        run.wait("the canary's step", 'max(streamgauge_canary_decisions_total{route="steps",decision="step"})')
-        run.wait("the canary's end", 'max(streamgauge_canary_decisions_total{route="rollback",decision="roll_back"})')
+        for decided in ('route="steps",decision="step"', 'route="rollback",decision="roll_back"'):
+            run.until(f"sum(streamgauge_canary_decisions_total{{{decided}}}) > 0", lambda: run.canaries(pool))
         os.kill(run.redis, signal.SIGTERM)
-        deadline = time.monotonic() + 20
-        while not run.query('streamgauge_limiter_mode{mode="local"} == 1'):
-            run.ask("/limited")
-            if time.monotonic() > deadline:
-                raise SystemExit("the limiter did not notice that its store is gone")
+        run.until('streamgauge_limiter_mode{mode="local"} == 1', lambda: run.ask("/limited"))
+        good = run.config.read_text()
+        run.configure("[telemetry]", "[telemetri]", "rejected")
+        run.mend(good)
         run.configure("[telemetry]", "[telemetri]", "rejected")
         run.scraped()
     print(f"{run.users} requests in {ROUNDS} rounds")

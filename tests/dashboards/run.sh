@@ -11,6 +11,7 @@ python=$venv/bin/python
 dashboards/source.py --check
 dashboards/slo.py --check
 "$python" tests/dashboards/lint.py
+"$python" tests/dashboards/schema.py
 promtool check rules --lint-fatal dashboards/prometheus/slo.yml dashboards/prometheus/alerts.yml >/dev/null
 promtool test rules dashboards/prometheus/tests/*.yml >/dev/null
 promtool check config dashboards/prometheus/prometheus.yml >/dev/null

@@ -12,6 +12,11 @@ impl Metrics {
         }
     }
 
+    /// The file says what is served already: if one was rejected before, it has been mended.
+    pub fn reload_unchanged(&self) {
+        self.families.config_last_ok.get([]).set(1);
+    }
+
     /// The number of the configuration that is served now.
     pub fn generation(&self, number: u64) {
         self.families.config_generation.get([]).set(i64::try_from(number).unwrap_or(i64::MAX));

@@ -181,7 +181,12 @@ fn the_state_of_the_process_shows() {
     assert_eq!(samples["streamgauge_config_generation"], 7.0);
     assert_eq!(samples["streamgauge_config_reloads_total{result=\"ok\"}"], 1.0);
     assert_eq!(samples["streamgauge_config_reloads_total{result=\"rejected\"}"], 1.0);
+    assert_eq!(samples["streamgauge_config_last_reload_successful"], 0.0);
+    metrics.reload_unchanged();
+    assert_eq!(scrape(&metrics)["streamgauge_config_last_reload_successful"], 1.0);
     assert!(samples["streamgauge_config_last_success_timestamp_seconds"] > 1.7e9);
+    assert_eq!(samples["streamgauge_upstream_ejections_total{upstream=\"fastapi\",endpoint=\"127.0.0.1:8001\"}"], 0.0);
+    assert_eq!(samples["streamgauge_buffered_streams_total{upstream=\"fastapi\"}"], 0.0);
     assert_eq!(samples["streamgauge_upstream_up{upstream=\"fastapi\",endpoint=\"127.0.0.1:8001\"}"], 0.0);
     assert!(!samples.keys().any(|series| series.contains("127.0.0.1:8000")));
     assert_eq!(samples["streamgauge_telemetry_dropped_total{signal=\"traces\"}"], 5.0);
