@@ -1,4 +1,5 @@
-"""Does to a proxy everything that a dashboard shows. What is waited for is seen in Prometheus, so that rates have two samples.
+"""Does to a proxy everything that a dashboard shows, and then asks every query, while a stream and a WebSocket are still open.
+What is waited for is seen in Prometheus, so that rates have two samples.
 
 Usage: drive.py PROXY_URL ADMIN_URL PROMETHEUS_URL CONFIG REDIS_PID
 """
@@ -14,6 +15,7 @@ import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import queries
 from websockets.sync.client import connect
 
 ROUNDS = 4
@@ -25,20 +27,24 @@ class Run:
         self.admin, self.prometheus, self.config, self.redis = admin, prometheus, pathlib.Path(config), int(redis)
         self.users = 0
 
-    def ask(self, path, knobs="", model="demo-1", read=True, **body):
-        """Streams one answer, each as another user; without `read` it leaves after the head."""
+    def begin(self, path, knobs="", model="demo-1", **body):
+        """Asks for a stream, each time as another user: the connection on which its answer comes."""
         self.users += 1
         connection = http.client.HTTPConnection(self.proxy.hostname, self.proxy.port, timeout=30)
         body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "how high is the water?"}], **body}
         headers = {"content-type": "application/json", "x-user-id": f"user-{self.users}"}
+        connection.request("POST", f"{path}/v1/chat/completions?{knobs}", json.dumps(body), headers)
+        return connection
+
+    def ask(self, *arguments, read=True, **more):
+        """Streams one answer; without `read` it leaves after the head."""
+        connection = self.begin(*arguments, **more)
         try:
-            connection.request("POST", f"{path}/v1/chat/completions?{knobs}", json.dumps(body), headers)
             answer = connection.getresponse()
             if read:
                 answer.read()
-            return answer.status
         except (http.client.HTTPException, OSError):
-            return None  # Some answers break off; that is the point.
+            pass  # Some answers break off; that is the point.
         finally:
             connection.close()
 
@@ -123,7 +129,9 @@ class Run:
 def main(arguments):
     run = Run(*arguments)
     run.scraped()
-    with ThreadPoolExecutor(32) as pool:
+    open_stream = run.begin("/limited", "tokens=10000&gap_ms=50", max_tokens=5000)
+    open_stream.getresponse()
+    with ThreadPoolExecutor(32) as pool, connect(f"ws://{run.proxy.netloc}/ws/chat"):
         for number in range(ROUNDS):
             run.mix(pool)
             run.canaries(pool)
@@ -139,7 +147,9 @@ def main(arguments):
         run.mend(good)
         run.configure("[telemetry]", "[telemetri]", "rejected")
         run.scraped()
-    print(f"{run.users} requests in {ROUNDS} rounds")
+        print(f"{run.users} requests in {ROUNDS} rounds", flush=True)
+        queries.main(run.prometheus)
+    open_stream.close()
 
 
 main(sys.argv[1:])

@@ -173,4 +173,3 @@ started_pids+=("$!")
 prometheus=http://$(wait_for_line Prometheus "$!" "$work/prometheus.log" 'msg="?Listening on"?.* address="?(127[^ "]*)')
 
 $venv/bin/python tests/dashboards/drive.py "$proxy_url" "$admin_url" "$prometheus" "$work/streamgauge.toml" "$redis_pid"
-$venv/bin/python tests/dashboards/queries.py "$prometheus"
