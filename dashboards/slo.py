@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What is promised to users, and the Prometheus rules that tell when the promise is being broken. Change the objectives
-here, then write the rules anew:
+here, then write the rules anew (and the dashboards, which show them):
 
     dashboards/slo.py            writes dashboards/prometheus/slo.yml
     dashboards/slo.py --check    fails if that file is not what this would write
@@ -8,6 +8,8 @@ here, then write the rules anew:
 
 import pathlib
 import sys
+
+from names import BAD, REQUESTS, SERVED, TTFT
 
 # Share of requests that must end well, by route.
 ANSWERED = 0.995
@@ -31,19 +33,19 @@ HEADER = """\
 # refused burn nothing. 429 of an upstream and 5xx of our own do.
 """
 
-REFUSED_IN_NEED = '{outcome="rejected",status=~"5.."}'
+# What is counted, by the names of the rules that count it.
 COUNTS = {
-    "requests": ("streamgauge_requests_total", ['{outcome!~"client_cancelled|rejected",status!~"4[013-9].|42[0-8]"}', REFUSED_IN_NEED]),
-    "requests_bad": ("streamgauge_requests_total", ['{outcome!~"completed|client_cancelled|rejected"}', REFUSED_IN_NEED]),
-    "first_tokens": ("gen_ai_server_time_to_first_token_seconds_count", [""]),
-    "first_tokens_in_time": ("gen_ai_server_time_to_first_token_seconds_bucket", [f'{{le="{FIRST_TOKEN}"}}']),
+    "requests": (REQUESTS, SERVED),
+    "requests_bad": (REQUESTS, BAD),
+    "first_tokens": (f"{TTFT}_count", [""]),
+    "first_tokens_in_time": (f"{TTFT}_bucket", [f'le="{FIRST_TOKEN}"']),
 }
 
 
 def recorded(window):
     """The rules for one window: how many requests a second there were by route, and how many of them were bad."""
     for name, (metric, alternatives) in COUNTS.items():
-        expression = " or ".join(f"rate({metric}{where}[{window}])" for where in alternatives)
+        expression = " or ".join(f"rate({metric}{f'{{{where}}}' if where else ''}[{window}])" for where in alternatives)
         yield f"      - record: streamgauge:slo_{name}:rate{window}\n        expr: sum by (job, route) ({expression})\n"
 
 

@@ -11,38 +11,18 @@ import pathlib
 import sys
 
 from grafana import drill, heat, line, mean, of, over_range, quantile, quantiles, rate, row, stat, states, table, text, total, write
+from names import (
+    ATTEMPTS, BAD, COST, DECISIONS, DURATION, EVERY, FAILED, GAP, GAP_SPAN, HELD, NOT_OURS, OUTPUT, PHASE, RELEASED, REQUESTS, SERVED, TOKENS,
+    TPOT, TPOT_SPAN, TTFT, TTFT_SPAN, USAGE, share,
+)
+from slo import ANSWERED, FIRST_TOKEN
+
+# Where the objectives are drawn.
+LATE, FAILING = [float(FIRST_TOKEN)], [round(1 - ANSWERED, 6)]
 
 OVERVIEW, LATENCY, BACKENDS, CANARY, LIMITS, PROXY = (
     f"streamgauge-{name}" for name in ("overview", "latency", "backends", "canary", "limits", "proxy")
 )
-
-TTFT = "gen_ai_server_time_to_first_token_seconds"
-TPOT = "gen_ai_server_time_per_output_token_seconds"
-DURATION = "gen_ai_server_request_duration_seconds"
-USAGE = "gen_ai_client_token_usage"
-REQUESTS = "streamgauge_requests_total"
-PHASE = "streamgauge_phase_seconds"
-GAP = "streamgauge_token_gap_seconds"
-ATTEMPTS = "streamgauge_attempts_total"
-COST = "streamgauge_cost_usd_total"
-TOKENS = "streamgauge_tokens_total"
-DECISIONS = "streamgauge_limit_decisions_total"
-
-# Span attributes that hold the same times: a point on a line leads to the traces that were as slow.
-TTFT_SPAN, TPOT_SPAN, GAP_SPAN = (f"streamgauge.{name}" for name in ("time_to_first_token", "time_per_output_token", "max_gap"))
-
-# The same as in the SLO's rules: what callers got wrong or broke off, and what limits refused, is not held against the
-# service; what we refuse for lack of our own is.
-REFUSED_IN_NEED = 'outcome="rejected",status=~"5.."'
-BAD = ['outcome!~"completed|client_cancelled|rejected"', REFUSED_IN_NEED]
-SERVED = ['outcome!~"client_cancelled|rejected",status!~"4[013-9].|42[0-8]"', REFUSED_IN_NEED]
-NOT_OURS = 'outcome!~"rejected|client_cancelled"'
-FAILED = 'result!~"ok|hedge_lost|client_gone"'
-
-
-def share(part, whole):
-    """A part of a whole, and nothing of it where the part has no series yet."""
-    return f"(({part}) or 0 * ({whole})) / ({whole})"
 
 
 def overview():
@@ -57,7 +37,7 @@ def overview():
                   f"count({of('streamgauge_upstream_up')}) - sum({of('streamgauge_upstream_up')})", limits=[1])),
             stat("Answered well", "percentunit", "Requests of the time shown that got their whole answer. What callers got wrong, broke off, or were "
                  "refused by limits does not count. Low: look below for how requests end, then for the upstream.",
-                 good, limits=[0.99, 0.995], falling=True, decimals=2),
+                 good, limits=[0.99, ANSWERED], falling=True, decimals=2),
             stat("In flight", "none", "Requests that are being served now. Growing without more requests: answers take longer, or hang.",
                  f"sum({of('streamgauge_streams_in_flight')})"),
             table("Alerts", "none", "Alerts that are pending or firing. Each names its runbook; start with the upstream or route in its labels.",
@@ -74,7 +54,7 @@ def overview():
         row(
             "Is it slow?",
             drill(LATENCY, "Latency and streams", line("Time to first token", "s", "As users see it, failed attempts included. High: the panel of phases "
-                  "tells where the time goes, the next row with whom. A point leads to traces as slow.", quantiles(TTFT), limits=[2.5], traces=TTFT_SPAN)),
+                  "tells where the time goes, the next row with whom. A point leads to traces as slow.", quantiles(TTFT), limits=LATE, traces=TTFT_SPAN)),
             line("Time per output token", "s", "How fast answers flow after the first token. High: the model decodes slowly; more load or a larger batch.",
                  quantiles(TPOT), traces=TPOT_SPAN),
             line("Where the time goes", "percentunit", "Share of all requests' time by phase. upstream_wait and preamble: queue and prefill of the backend; "
@@ -99,9 +79,9 @@ def overview():
         row(
             "For whom?",
             line("Failures by route", "percentunit", "Share of a route's requests that ended badly, callers' own mistakes aside.",
-                 {"{{route}}": share(rate(REQUESTS, "route", BAD), rate(REQUESTS, "route", SERVED))}, limits=[0.005]),
+                 {"{{route}}": share(rate(REQUESTS, "route", BAD), rate(REQUESTS, "route", SERVED))}, limits=FAILING),
             line("Failures by model", "percentunit", "The same by model: one that stands out fails wherever it is served.",
-                 {"{{model}}": share(rate(REQUESTS, "model", BAD), rate(REQUESTS, "model", SERVED))}, limits=[0.005]),
+                 {"{{model}}": share(rate(REQUESTS, "model", BAD), rate(REQUESTS, "model", SERVED))}, limits=FAILING),
             line("Requests by route", "reqps", "Who asks how much. A jump explains latency at the backends; a fall to nothing means callers cannot reach us.",
                  {"{{route}}": rate(REQUESTS, "route")}, stack="normal"),
         ),
@@ -123,7 +103,7 @@ def latency():
         row(
             "First token",
             line("Time to first token", "s", "As users see it, failed attempts included. Above the dashed line for long, the SLO burns.",
-                 quantiles(TTFT), limits=[2.5], traces=TTFT_SPAN),
+                 quantiles(TTFT), limits=LATE, traces=TTFT_SPAN),
             line("By upstream, p95", "s", "Which upstream is slow to begin.", {by_upstream[1]: quantile(0.95, TTFT, by_upstream[0])}, traces=TTFT_SPAN),
             heat("Spread", "s", "Two bands are two kinds of requests or backends; one that moves up is a queue that grows.", TTFT),
         ),
@@ -158,7 +138,7 @@ def latency():
         row(
             "Where the time goes",
             line("By phase, mean", "s", "Seconds a request spends in each phase on average: the tallest part is the first to look at.",
-                 {"{{phase}}": f"{rate(PHASE + '_sum', 'phase')} / scalar({rate(PHASE + '_count', where=admit())})"}, stack="normal"),
+                 {"{{phase}}": f"{rate(PHASE + '_sum', 'phase')} / scalar({rate(PHASE + '_count', where=EVERY)})"}, stack="normal"),
             line("Queue and prefill, p95", "s", "From the request's last byte to the answer's head. High: the backend queues; add replicas or limit callers.",
                  {"{{upstream}}": quantile(0.95, PHASE, "upstream", 'phase="upstream_wait"')}),
             line("Waiting for the caller, p95", "s", "Time in which callers took no bytes. High: slow clients or a proxy before us; the backend is not to blame.",
@@ -185,11 +165,6 @@ def latency():
                  {"{{instance}}": total("streamgauge_websockets_in_flight", "instance")}),
         ),
     ]
-
-
-def admit():
-    """A phase that every request enters: its count is the number of requests."""
-    return 'phase="admit"'
 
 
 def backends():
@@ -270,7 +245,7 @@ def canary():
             line("Differences", "reqps", "In what the copies' answers differ. status: the new one refuses or fails; length: it says more or less.",
                  {"{{route}}: {{fact}}": rate("streamgauge_shadow_differences_total", "route, fact")}),
             line("First token, p95", "s", "Of the same requests. shadow above primary: the new one would make users wait that much longer.",
-                 {"{{route}}: {{side}}": quantile(0.95, "streamgauge_shadow_first_token_seconds", "route, side")}, limits=[2.5]),
+                 {"{{route}}: {{side}}": quantile(0.95, "streamgauge_shadow_first_token_seconds", "route, side")}, limits=LATE),
             line("Output tokens", "short", "Tokens a second of the same requests: the same lengths give the same lines.",
                  {"{{route}}: {{side}}": rate("streamgauge_shadow_output_tokens_total", "route, side")}),
             line("Dollars an hour", "currencyUSD", "What copies cost on top. Too much: a smaller percent or tokens_per_minute of the shadow.",
@@ -327,9 +302,6 @@ def limits():
                  {"{{upstream}}: {{source}}": rate("streamgauge_usage_total", "upstream, source")}, stack="percent"),
         ),
     ]
-
-
-HELD, RELEASED, OUTPUT = 'kind="held"', 'kind="released"', 'type="output"'
 
 
 def proxy():
