@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import sys
+import urllib.parse
 
 import yaml
 
@@ -20,6 +21,9 @@ FOREIGN = {
 PROCESS = ("cpu_seconds_total", "resident_memory_bytes", "virtual_memory_bytes", "threads", "open_fds", "max_fds", "start_time_seconds")
 # Labels that every scraped series has.
 TARGET = ["job", "instance"]
+# Labels that a variable chooses values of.
+CHOSEN = {"job": "job", "instance": "instance", "route": "route", "model": "model", "gen_ai_request_model": "model"}
+
 problems = []
 
 
@@ -68,6 +72,21 @@ def check_query(where, query, metrics, recorded):
     return used
 
 
+def check_asked(where, target, metrics):
+    """A query of a panel or an annotation: of the source, the time and the series that are chosen at the top."""
+    query = target["expr"]
+    if target["datasource"]["uid"] != "${datasource}":
+        complain(where, f"asks {target['datasource']}, not ${{datasource}}")
+    if re.search(r"\[\d", re.sub(r'"[^"]*"', '""', query)):
+        complain(where, f"a fixed range: {query}")
+    for name, matchers in SELECTOR.findall(query):
+        # Of alerts only those of the job are told apart: some have neither an instance nor a route.
+        for label in [] if name == "ALERTS" else TARGET + metrics.get(name, []):
+            if label in CHOSEN and f'{label}=~"${CHOSEN[label]}"' not in matchers:
+                complain(where, f"{name} is not filtered by ${CHOSEN[label]}")
+    return check_query(where, query, metrics, {})
+
+
 def check_panel(where, panel, ids, metrics):
     if panel["id"] in ids:
         complain(where, f"id {panel['id']} is taken")
@@ -83,25 +102,29 @@ def check_panel(where, panel, ids, metrics):
     if not panel["fieldConfig"]["defaults"].get("unit"):
         complain(where, "no unit")
     used = set()
+    if panel["datasource"]["uid"] != "${datasource}":
+        complain(where, f"asks {panel['datasource']}, not ${{datasource}}")
     for target in panel["targets"]:
-        for thing in (panel, target):
-            if thing["datasource"]["uid"] != "${datasource}":
-                complain(where, f"asks {thing['datasource']}, not ${{datasource}}")
-        query = target["expr"]
-        used |= check_query(where, query, metrics, {})
-        if re.search(r"\[\d", re.sub(r'"[^"]*"', '""', query)):
-            complain(where, f"a fixed range: {query}")
-        for name in set(re.findall(r"[a-zA-Z_:][a-zA-Z0-9_:]*(?=\{)", query)) - {"ALERTS"}:
-            for matchers in re.findall(re.escape(name) + r"\{([^}]*)\}", query):
-                for variable in ["job", "instance"] + [v for v in ("route",) if v in metrics.get(name, [])]:
-                    if f'{variable}=~"${variable}"' not in matchers:
-                        complain(where, f"{name} is not filtered by ${variable}")
+        used |= check_asked(where, target, metrics)
     if panel["type"] == "timeseries" and panel["fieldConfig"]["defaults"].get("links") and not panel["targets"][0]["exemplar"]:
         complain(where, "links to traces, and shows no exemplars")
+    for link in panel["fieldConfig"]["defaults"].get("links", []):
+        check_trace_link(where, link["url"], panel["targets"][-1]["expr"])
     latency = re.search(r"time_to_first_token|time_per_output_token|token_gap", json.dumps(panel["targets"]))
     if latency and panel["type"] == "timeseries" and not panel["targets"][0]["exemplar"]:
         complain(where, "a latency without exemplars")
     return used
+
+
+def check_trace_link(where, url, query):
+    """Decodes as Grafana does, and asks for labels that the panel's lines have."""
+    pane = json.loads(urllib.parse.unquote(url.partition("&panes=")[2]))["a"]
+    asked = pane["queries"][0]
+    if asked["queryType"] != "traceql" or not re.match(r"\{ span\.[\w.]+ >= \$\{__value\.numeric\} \}", asked["query"]):
+        complain(where, f"asks for no slower traces: {asked['query']}")
+    for label in re.findall(r"__field\.labels\.(\w+)", asked["query"]):
+        if label not in " ".join(GROUPING.findall(query)):
+            complain(where, f"links to traces of a {label}, which its lines have not")
 
 
 def check_layout(where, panels):
@@ -142,7 +165,7 @@ def check_board(path, uids, metrics):
         complain(where, "its links lose variables or time")
     for annotation in board["annotations"]["list"]:
         if "expr" in annotation:
-            check_query(f"{where}: annotation {annotation['name']}", annotation["expr"], metrics, {})
+            check_asked(f"{where}: annotation {annotation['name']}", annotation, metrics)
     return used
 
 
