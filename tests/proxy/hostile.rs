@@ -94,17 +94,7 @@ async fn heads_that_are_too_large_or_slow_are_ended() {
 
 #[tokio::test]
 async fn underscored_headers_do_not_pass() {
-    let (tell, mut seen) = tokio::sync::mpsc::channel(4);
-    let upstream = Upstream::start(move |mut conn| {
-        let tell = tell.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                tell.send(request).await.unwrap();
-                conn.write(OK).await;
-            }
-        }
-    })
-    .await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let answer = proxy.client().await.get("/", "x_user_id: root\r\nx_forwarded_for: 1.2.3.4\r\n").await;
     assert_eq!(answer.status, 200);
@@ -114,12 +104,7 @@ async fn underscored_headers_do_not_pass() {
 
 #[tokio::test]
 async fn over_the_caps_there_is_503_and_nobody_else_suffers() {
-    let (hand, mut conns) = tokio::sync::mpsc::channel(4);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let text = format!("[server]\nmax_streams = 1\nmax_connections = 3\n{}", config(upstream.address, ROUTE));
     let proxy = Proxy::start(&text).await;
     let mut first = proxy.client().await;
