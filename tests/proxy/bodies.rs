@@ -111,6 +111,44 @@ async fn a_large_upload_arrives_whole_in_both_framings() {
 }
 
 #[tokio::test]
+async fn all_bodies_together_are_bounded_and_room_is_given_back() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let bounds = "[server]\nmax_body = \"4KiB\"\nmax_buffered = \"6KiB\"\n";
+    let proxy = Proxy::start(&format!("{bounds}{}", config(upstream.address, ROUTE))).await;
+    const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+    let chat = |bytes: usize| format!("{{\"model\":\"m\",\"messages\":[],\"x\":\"{}\"}}", "x".repeat(bytes));
+    let path = "/v1/chat/completions";
+    let mut first = proxy.client().await;
+    first.post(path, &chat(4_000), "x-request-id: first\r\n").await;
+    let mut conn = soon("the first request", conns.recv()).await.unwrap();
+    conn.request().await.unwrap();
+
+    // The first body is kept while its answer is awaited.
+    let mut other = proxy.client().await;
+    other.post(path, &chat(3_000), "").await;
+    let refused = other.answer().await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    let error: serde_json::Value = serde_json::from_str(&refused.text()).unwrap();
+    assert!(error["error"]["message"].as_str().unwrap().contains("max_buffered"), "{error}");
+    let mut small = proxy.client().await;
+    small.post(path, &chat(1_000), "").await;
+    let mut beside = soon("a small one", conns.recv()).await.unwrap();
+    beside.request().await.unwrap();
+    beside.write(LAST).await;
+    assert_eq!(small.answer().await.status, 200, "what fits is served");
+
+    conn.write(LAST).await;
+    assert_eq!(first.answer().await.status, 200);
+    proxy.record("first").await;
+    let mut again = proxy.client().await;
+    again.post(path, &chat(3_000), "").await;
+    let mut conn = soon("the body that was refused before", conns.recv()).await.unwrap();
+    conn.request().await.unwrap();
+    conn.write(LAST).await;
+    assert_eq!(again.answer().await.status, 200);
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_413_before_anything_is_sent() {
     let (upstream, _seen) = Upstream::recording(OK).await;
     let bounds = format!("[server]\nmax_body = \"1KiB\"\nmax_upload = \"2KiB\"\n{}", config(upstream.address, ROUTE));

@@ -287,3 +287,16 @@ async fn no_secret_shows_anywhere() {
         assert!(!shown.contains(secret), "{secret} shows");
     }
 }
+
+#[tokio::test]
+async fn a_front_end_that_nobody_listed_is_named() {
+    let upstream = Upstream::fixed(OK).await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    for user in ["alice", "bob", "carol"] {
+        proxy.client().await.get("/", &format!("x-user-id: {user}\r\n")).await;
+    }
+    let line = proxy.line("the hint", |line| line["event"] == "identity.users_ignored").await;
+    assert_eq!(line["peer"], "127.0.0.1");
+    let (_, streams) = proxy.admin_get("/api/streams").await;
+    assert!(streams.contains("\"kind\":\"ignored_users\"") && streams.contains("trusted_proxies"), "{streams}");
+}

@@ -153,6 +153,14 @@ async fn bad_tokens_are_told_what_is_wrong_and_good_ones_pass_on() {
     assert_eq!(call(&proxy, &token, "old").await.status, 401);
 }
 
+/// How many fetches of keys ended so.
+async fn fetches(proxy: &Proxy, result: &str) -> f64 {
+    let (_, metrics) = proxy.admin_get("/metrics").await;
+    let series = format!("streamgauge_identity_key_fetches_total{{result=\"{result}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+    value.unwrap_or_else(|| panic!("no {series}in {metrics}")).parse().unwrap()
+}
+
 #[tokio::test]
 async fn keys_behind_a_url_rotate_and_outlive_their_endpoint() {
     let (upstream, _seen) = Upstream::recording(OK).await;
@@ -167,6 +175,10 @@ async fn keys_behind_a_url_rotate_and_outlive_their_endpoint() {
     let proxy = Proxy::start(&text).await;
     assert_eq!(call(&proxy, &first.sign(&good()), "first").await.status, 200, "fetched before the first request");
     let asked = keys.connections();
+    assert_eq!(fetches(&proxy, "failed").await, 0.0);
+    let (_, shown) = proxy.admin_get("/api/config").await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert!(shown["identity_keys_age_s"].as_u64().is_some_and(|age| age < 60), "{shown}");
 
     *answer.lock().unwrap() = http(&published(&[&second, &Issuer::ec("third")]));
     let early = call(&proxy, &second.sign(&good()), "early").await;
@@ -198,6 +210,9 @@ async fn an_endpoint_that_fails_blocks_nobody() {
     let line = silence.line("the failure", |line| line["event"] == "identity.keys_failed").await;
     assert!(line["reason"].as_str().unwrap().contains("did not answer"), "{line}");
     assert_eq!(call(&silence, &issuer.sign(&good()), "none").await.status, 503);
+    assert!(fetches(&silence, "failed").await >= 1.0);
+    let (_, shown) = silence.admin_get("/api/config").await;
+    assert!(shown.contains("\"identity_keys_age_s\":null"), "{shown}");
 
     for (bytes, reason) in [
         ("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned(), "status 500"),
