@@ -1,6 +1,6 @@
 # Run `make` for the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary simulate-canary test fuzz bench image fmt lint deny
+.PHONY: help demo demo-canary simulate-canary test fuzz soak bench image fmt lint deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ test: ## everything that must pass; installs what is missing
 
 fuzz: ## the gauge against mutated streams, guided by coverage where cargo-fuzz and a nightly toolchain are there
 	@scripts/fuzz
+
+soak: ## half an hour of churn (or SOAK_S seconds), after which the process is as large as before
+	@STREAMGAUGE_SOAK_S=$${SOAK_S:-1800} cargo test --release --test proxy soak:: -- --nocapture
 
 bench: ## Streamgauge beside nginx, HAProxy and no proxy
 	@bench/run
