@@ -1,6 +1,6 @@
 # Run `make` for the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary simulate-canary test dashboards fuzz bench image fmt lint deny
+.PHONY: help demo demo-canary simulate-canary test dashboards fuzz soak bench image fmt lint deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ dashboards: ## Grafana's dashboards and the SLO's rules, written anew from their
 
 fuzz: ## the gauge against mutated streams, guided by coverage where cargo-fuzz and a nightly toolchain are there
 	@scripts/fuzz
+
+soak: ## half an hour of churn (or SOAK_S seconds), after which the process is as large as before
+	@STREAMGAUGE_SOAK_S=$${SOAK_S:-1800} cargo test --release --test proxy soak:: -- --nocapture
 
 bench: ## Streamgauge beside nginx, HAProxy and no proxy
 	@bench/run

@@ -163,6 +163,7 @@ impl Api {
                 "installed_unix_s": status.installed.and_then(unix_s),
                 "last_error": if status.last_error.is_empty() { Value::Null } else { json!(status.last_error.join("\n")) },
                 "needs_restart": status.needs_restart,
+                "identity_keys_age_s": generation.keys_age().map(|age| age.as_secs()),
                 "settings": config_view::settings(&generation.settings),
             }),
         )

@@ -38,6 +38,7 @@ fn server(server: &Server) -> Value {
         "admin_token": masked(server.admin_token.as_ref()),
         "max_body": server.max_body,
         "max_upload": server.max_upload,
+        "max_buffered": server.max_buffered,
         "max_connections": server.max_connections,
         "max_streams": server.max_streams,
         "header_timeout": duration(server.header_timeout),

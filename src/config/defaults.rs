@@ -12,6 +12,8 @@ pub const ADMIN_TOKEN_ENV: &str = "STREAMGAUGE_ADMIN_TOKEN";
 pub const MAX_BODY: u64 = 32 << 20;
 /// Bytes.
 pub const MAX_UPLOAD: u64 = 1 << 30;
+/// Bytes.
+pub const MAX_BUFFERED: u64 = 1 << 30;
 pub const MAX_CONNECTIONS: u32 = 10_000;
 pub const MAX_STREAMS: u32 = 10_000;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -67,6 +67,9 @@ pub struct ServerTable {
     /// Largest streamed request body.
     #[schemars(extend("default" = "1GiB"))]
     pub max_upload: Option<At<SizeText>>,
+    /// All buffered request bodies together.
+    #[schemars(extend("default" = "1GiB"))]
+    pub max_buffered: Option<At<SizeText>>,
     /// Client connections at one time.
     #[schemars(extend("default" = 10_000))]
     pub max_connections: Option<At<u32>>,

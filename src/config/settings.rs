@@ -45,6 +45,8 @@ pub struct Server {
     pub max_body: u64,
     /// Largest streamed request body, in bytes.
     pub max_upload: u64,
+    /// All buffered request bodies together, in bytes; room for one at least.
+    pub max_buffered: u64,
     pub max_connections: usize,
     pub max_streams: usize,
     /// Total time for a request head.

@@ -13,6 +13,9 @@ mod recognise;
 mod vercel_data;
 mod vercel_ui;
 
+use serde::Deserialize;
+
+use super::json::{Fault, read_object};
 use super::sse::Event;
 use super::{PlainRules, Reading};
 
@@ -153,6 +156,18 @@ pub(super) trait Reader: Send + Sync {
 
     /// Writes the events that end the stream here as one whose tokens are used up. False where it cannot be ended so.
     fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool;
+}
+
+/// Notes the error of a JSON document that has one under `error`.
+fn note_failure(json: &[u8], reading: &mut Reading) {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Failed {
+        error: Fault,
+    }
+    if let Some(error) = read_object::<Failed>(json).and_then(|failed| failed.error.0) {
+        reading.note_error(&error);
+    }
 }
 
 #[cfg(test)]

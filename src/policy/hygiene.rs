@@ -70,6 +70,16 @@ pub fn check<'a>(head: &Head<'_>, headers: impl Iterator<Item = (&'a [u8], &'a [
     Ok(passed)
 }
 
+/// The Content-Length headers of a head as it came over HTTP/1, for those who see a head of which they were dropped.
+pub fn lengths(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let fields = head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = line.split_at_checked(colon)?;
+        Some((name, value.get(1..)?.trim_ascii()))
+    });
+    fields.filter(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))
+}
+
 /// The headers of which there may be one, and that change where a message ends.
 #[derive(Default)]
 struct Seen<'a> {

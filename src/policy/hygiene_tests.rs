@@ -31,6 +31,14 @@ fn ordinary_requests_pass() {
 }
 
 #[test]
+fn lengths_are_found_in_a_head_as_it_came() {
+    let head = b"POST /a:content-length HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 5\r\nX: content-length: 7\r\nContent-Length:6 \r\n\r\n";
+    let found: Vec<_> = lengths(head).map(|(_, value)| value).collect();
+    assert_eq!(found, [b"5", b"6"]);
+    assert_eq!(lengths(b"").count() + lengths(b"GET / HTTP/1.1").count(), 0);
+}
+
+#[test]
 fn two_lengths_are_refused() {
     use Version::*;
     refused(Http11, &[HOST, ("content-length", "5"), ("Content-Length", "5")], 400, "more than one Content-Length");

@@ -6,8 +6,10 @@ use std::time::Duration;
 use pingora::ErrorType as PingoraError;
 use pingora::apps::{HttpPersistentSettings, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
+use tokio::time::Instant;
 
 use super::clock::Clock;
+use super::door::FIRST_HEAD_DUE;
 use super::drain::DrainStage;
 use super::exchange::{self, Ending};
 use super::reject::{self, Rejection};
@@ -63,8 +65,7 @@ enum Head {
 
 async fn read_head(shared: &Shared, session: &mut ServerSession, reused: bool) -> Head {
     let header_timeout = shared.generation.load().settings.server.header_timeout;
-    let idle = if reused { Duration::from_secs(KEEPALIVE_S) } else { Duration::ZERO };
-    let read = tokio::time::timeout(idle + header_timeout, session.read_request());
+    let read = tokio::time::timeout_at(head_due(header_timeout, reused), session.read_request());
     let read = tokio::select! {
         biased;
         read = read => read,
@@ -75,6 +76,14 @@ async fn read_head(shared: &Shared, session: &mut ServerSession, reused: bool) -
         Ok(Err(error)) if *error.etype() == PingoraError::InvalidHTTPHeader => Head::Malformed,
         Ok(Ok(false) | Err(_)) | Err(_) => Head::None,
     }
+}
+
+/// When the head must be complete. The time of a first head runs from the connection's first byte on, or from its beginning
+/// where that was waited for.
+fn head_due(patience: Duration, reused: bool) -> Instant {
+    let idle = if reused { Duration::from_secs(KEEPALIVE_S) } else { Duration::ZERO };
+    let from_now = Instant::now() + idle + patience;
+    if reused { from_now } else { FIRST_HEAD_DUE.try_with(|due| *due).unwrap_or(from_now) }
 }
 
 /// What could not be parsed still gets an answer and a record.

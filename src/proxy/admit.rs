@@ -9,6 +9,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::exchange::Stop;
 use super::reject::Rejection;
+use super::room::Room;
 use super::settle::Flight;
 use crate::config::settings::Server;
 use crate::llm::RequestFacts;
@@ -17,6 +18,8 @@ use crate::telemetry::record::{ErrorType, Phase};
 /// A request whose body is in hand, or will be streamed.
 pub(super) struct Admitted {
     pub(super) body: RequestBody,
+    /// What the body takes of what all may, for as long as anybody has it.
+    pub(super) room: Arc<Room>,
     pub(super) facts: Arc<RequestFacts>,
 }
 
@@ -37,6 +40,7 @@ pub(super) async fn admit(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     bounds: &Server,
+    mut room: Room,
 ) -> Result<Admitted, Stop> {
     let body = if session.is_body_done() {
         RequestBody::None
@@ -44,7 +48,7 @@ pub(super) async fn admit(
         let length = content_length(session.req_header());
         if is_plain_json(session.req_header()) {
             flight.enter(Phase::Receive);
-            RequestBody::Buffered(read_whole(session, flight, length, bounds).await?)
+            RequestBody::Buffered(read_whole(session, flight, length, (bounds, &mut room)).await?)
         } else {
             within(length, bounds.max_upload, "max_upload")?;
             RequestBody::Streamed { length }
@@ -56,14 +60,14 @@ pub(super) async fn admit(
         RequestBody::None | RequestBody::Streamed { .. } => None,
     };
     let facts = RequestFacts::read(session.req_header().uri.path(), json);
-    Ok(Admitted { body, facts: Arc::new(facts) })
+    Ok(Admitted { body, room: Arc::new(room), facts: Arc::new(facts) })
 }
 
 async fn read_whole(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     length: Option<u64>,
-    bounds: &Server,
+    (bounds, room): (&Server, &mut Room),
 ) -> Result<Bytes, Stop> {
     within(length, bounds.max_body, "max_body")?;
     answer_expectation(session).await?;
@@ -71,6 +75,11 @@ async fn read_whole(
     let mut joined = BytesMut::new();
     while let Some(chunk) = read_chunk(session, bounds.body_timeout).await? {
         flight.bytes(chunk.len() as u64, 0);
+        if !room.grow(chunk.len() as u64, bounds.max_buffered) {
+            let message = "Too many request bodies are held at once. Try again in a second, or have \
+                `server.max_buffered` raised.";
+            return Err(Rejection::overloaded(ErrorType::Overloaded, message).into());
+        }
         if whole.is_empty() && joined.is_empty() {
             // Most bodies come in one piece: no copy.
             whole = chunk;

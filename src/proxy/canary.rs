@@ -143,35 +143,29 @@ impl Shared {
         let evidence = finding.map(|finding| finding.evidence);
         let needed = finding.map(|finding| finding.needed);
         let message = format!("canary `{variant}` of route `{route}` {decision}");
+        // The level of an event is fixed where it is written.
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    event = "canary.decision",
+                    route,
+                    variant,
+                    decision = kind,
+                    by,
+                    from_percent = from,
+                    to_percent = to,
+                    fact,
+                    evidence,
+                    needed,
+                    "{message}"
+                )
+            };
+        }
         // A rollback that nobody reads of is half a rollback.
         if decision.kind == Kind::RollBack {
-            tracing::error!(
-                event = "canary.decision",
-                route,
-                variant,
-                decision = kind,
-                by,
-                from_percent = from,
-                to_percent = to,
-                fact,
-                evidence,
-                needed,
-                "{message}"
-            );
+            tell!(error);
         } else {
-            tracing::info!(
-                event = "canary.decision",
-                route,
-                variant,
-                decision = kind,
-                by,
-                from_percent = from,
-                to_percent = to,
-                fact,
-                evidence,
-                needed,
-                "{message}"
-            );
+            tell!(info);
         }
         self.canary_decided.notify_one();
     }

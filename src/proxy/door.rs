@@ -9,6 +9,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
 use super::accept;
 use super::state::Shared;
@@ -33,6 +34,11 @@ const H2_IDLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120)
 
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n\
     content-length: 51\r\nconnection: close\r\n\r\n{\"detail\":\"too many connections, try again later\"}\n";
+
+tokio::task_local! {
+    /// When the first head of the connection that this task serves must be complete.
+    pub(super) static FIRST_HEAD_DUE: Instant;
+}
 
 /// The entrance for connections of one listener.
 pub struct Door {
@@ -78,13 +84,14 @@ impl Door {
             self.http1_or_alpn.process_new(stream, shutdown).await;
             return;
         }
-        let hall = match tokio::time::timeout(patience, speaks_h2(&mut stream)).await {
+        let due = Instant::now() + patience;
+        let hall = match tokio::time::timeout_at(due, speaks_h2(&mut stream)).await {
             Ok(Some(true)) => &self.h2_prior_knowledge,
             Ok(Some(false)) => &self.http1_or_alpn,
             // Gone, or silent for too long.
             Ok(None) | Err(_) => return,
         };
-        hall.process_new(stream, shutdown).await;
+        FIRST_HEAD_DUE.scope(due, hall.process_new(stream, shutdown)).await;
     }
 }
 

@@ -120,7 +120,7 @@ async fn walk(
 
 async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut Flight<'_>) -> Result<Ending, Stop> {
     let server = &visit.generation.settings.server;
-    look_over(session.req_header_mut())?;
+    look_over(session)?;
     if let Decision::Preflight(headers) = &visit.cors {
         return Ok(cors::answer_preflight(session, flight, headers, &visit.caller.request_id).await);
     }
@@ -134,7 +134,7 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     identity::establish(visit.shared, visit.generation, session.req_header_mut(), &mut visit.caller)?;
     flight.known(visit.caller.client());
     let visit = &*visit;
-    let admitted = admit::admit(session, flight, server).await?;
+    let admitted = admit::admit(session, flight, server, visit.shared.held.room()).await?;
     flight.asks(&admitted.facts);
     if visit.settings().telemetry.capture_content {
         flight.prompt(&admitted);
@@ -196,7 +196,12 @@ async fn forward(
 }
 
 /// The rules that every head must keep before anything believes it; names that backends could misread go.
-fn look_over(head: &mut RequestHeader) -> Result<(), Rejection> {
+fn look_over(session: &mut ServerSession) -> Result<(), Rejection> {
+    // pingora drops a Content-Length beside a Transfer-Encoding before anybody sees it.
+    let chunked = session.req_header().headers.contains_key("transfer-encoding");
+    let came = session.as_http1().filter(|_| chunked).map(|session| session.get_headers_raw_bytes());
+    let dropped = came.as_deref().map(hygiene::lengths).into_iter().flatten();
+    let head = session.req_header_mut();
     let looked_at = hygiene::Head {
         method: head.method.as_str(),
         target: head.raw_path(),
@@ -207,7 +212,7 @@ fn look_over(head: &mut RequestHeader) -> Result<(), Rejection> {
         },
     };
     let fields = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let passed = hygiene::check(&looked_at, fields)
+    let passed = hygiene::check(&looked_at, fields.chain(dropped))
         .map_err(|refusal| Rejection::refused(refusal.status, ErrorType::BadRequest, refusal.message))?;
     for name in &passed.dropped {
         head.remove_header(name.as_str());

@@ -22,6 +22,9 @@ pub(super) fn establish(
     head: &mut RequestHeader,
     caller: &mut Caller,
 ) -> Result<(), Rejection> {
+    if !caller.trusted {
+        note_ignored_user(shared, generation, head, caller);
+    }
     let Some(rules) = &generation.settings.identity else {
         let found = by_header_alone(head, caller.trusted);
         (caller.identity, caller.source) = (found.identity, found.source);
@@ -43,6 +46,14 @@ pub(super) fn establish(
     }
     (caller.identity, caller.source) = (found.identity, found.source);
     Ok(())
+}
+
+/// Tells of a user whom somebody named and nobody believes.
+fn note_ignored_user(shared: &Shared, generation: &Generation, head: &RequestHeader, caller: &Caller) {
+    let header = generation.settings.identity.as_ref().map_or(USER_HEADER, |rules| rules.user_header.as_str());
+    if let (Some(user), Some(peer)) = (head.headers.get(header), caller.peer) {
+        shared.telemetry.live().strangers().named(peer.ip(), user.as_bytes(), SystemTime::now());
+    }
 }
 
 /// Without `[identity]`, a trusted proxy's word is all there is.

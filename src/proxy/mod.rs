@@ -43,6 +43,7 @@ mod reject;
 mod relay;
 mod remote_keys;
 mod reserve;
+mod room;
 mod route;
 mod send;
 mod settle;

@@ -16,6 +16,7 @@ use super::state::Shared;
 use crate::config::Settings;
 use crate::config::identity::{JwtKeys, KeySet};
 use crate::config::settings::{Endpoint, EndpointAddress};
+use crate::telemetry::Metrics;
 
 /// How long a set counts as fresh.
 const REFRESH: Duration = Duration::from_secs(600);
@@ -44,6 +45,8 @@ pub struct RemoteKeys {
 
 struct Schedule {
     next: Instant,
+    /// When the current set was last found to be good.
+    fetched: Option<Instant>,
     /// When an unknown key last made us fetch.
     asked: Option<Instant>,
 }
@@ -59,13 +62,19 @@ impl RemoteKeys {
     }
 
     fn new(url: Endpoint) -> Self {
-        let schedule = Mutex::new(Schedule { next: Instant::now(), asked: None });
+        let schedule = Mutex::new(Schedule { next: Instant::now(), fetched: None, asked: None });
         Self { url, current: ArcSwapOption::empty(), schedule }
     }
 
     /// The last good set; `None` before there was one.
     pub(super) fn current(&self) -> Option<Arc<KeySet>> {
         self.current.load_full()
+    }
+
+    /// How long ago the last good set was fetched; `None` before there was one.
+    pub fn age(&self) -> Option<Duration> {
+        let schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        schedule.fetched.map(|fetched| fetched.elapsed())
     }
 
     /// Somebody needs newer keys. Returns whether they will be fetched at once.
@@ -85,11 +94,13 @@ impl RemoteKeys {
     }
 
     /// Fetches the keys, and takes them over where they are good.
-    async fn fetch(&self, connector: &Connector) {
+    async fn fetch(&self, connector: &Connector, metrics: &Metrics) {
         let fetched = match tokio::time::timeout(PATIENCE, download(connector, &self.url)).await {
             Ok(answer) => answer.and_then(|body| KeySet::parse(&body)),
             Err(_) => Err(format!("did not answer within {PATIENCE:?}")),
         };
+        let is_good = fetched.is_ok();
+        metrics.keys_fetched(is_good);
         let next = match fetched {
             Ok(keys) => {
                 self.take_over(keys);
@@ -102,7 +113,10 @@ impl RemoteKeys {
                 RETRY
             }
         };
-        self.schedule.lock().unwrap_or_else(PoisonError::into_inner).next = Instant::now() + next;
+        let mut schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        schedule.next = now + next;
+        schedule.fetched = if is_good { Some(now) } else { schedule.fetched };
     }
 
     fn take_over(&self, keys: KeySet) {
@@ -123,7 +137,7 @@ impl Shared {
     pub async fn fetch_keys(&self) {
         let remote = self.generation.load().remote_keys.clone();
         if let Some(remote) = remote {
-            remote.fetch(&self.connector).await;
+            remote.fetch(&self.connector, self.telemetry.metrics()).await;
         }
     }
 
@@ -133,7 +147,9 @@ impl Shared {
             // Each time anew: a reload may have brought another address.
             let remote = self.generation.load().remote_keys.clone();
             match &remote {
-                Some(remote) if remote.due_in().is_zero() => remote.fetch(&self.connector).await,
+                Some(remote) if remote.due_in().is_zero() => {
+                    remote.fetch(&self.connector, self.telemetry.metrics()).await
+                }
                 Some(remote) => {
                     tokio::select! {
                         () = self.keys_wanted.notified() => {}

@@ -120,7 +120,11 @@ pub(super) fn cast(
             limits: routed.limits,
             assigned: None,
         },
-        admitted: Admitted { body: admitted.body.clone(), facts: Arc::clone(&admitted.facts) },
+        admitted: Admitted {
+            body: admitted.body.clone(),
+            room: Arc::clone(&admitted.room),
+            facts: Arc::clone(&admitted.facts),
+        },
         place,
     };
     drop(tokio::spawn(copy.run(client)));

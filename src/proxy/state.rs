@@ -41,6 +41,8 @@ pub struct Shared {
     pub(super) connector: Connector,
     pub(super) connections: super::gate::Gate,
     pub(super) streams: super::gate::Gate,
+    /// What request bodies take.
+    pub(super) held: super::room::Held,
     /// Wakes who fetches the keys of tokens.
     pub(super) keys_wanted: Notify,
     /// The number of the generation.
@@ -83,6 +85,7 @@ impl Shared {
             connector: Connector::new(Some(options)),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),
+            held: super::room::Held::default(),
             keys_wanted: Notify::new(),
             installed: watch::Sender::new(1),
             around,
@@ -137,6 +140,11 @@ impl Shared {
 }
 
 impl Generation {
+    /// How long ago the keys of tokens were fetched, where they are at a URL and ever were.
+    pub fn keys_age(&self) -> Option<Duration> {
+        self.remote_keys.as_ref()?.age()
+    }
+
     fn build(number: u64, settings: Settings, previous: Option<&Generation>, around: &Around) -> Self {
         let pools = settings
             .upstreams

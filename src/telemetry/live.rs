@@ -9,6 +9,7 @@ use super::access_log;
 use super::hints::Hints;
 use super::json::Json;
 use super::record::Record;
+use super::strangers::Strangers;
 
 /// Ended requests that are kept.
 const RECENT_MAX: usize = 1_000;
@@ -25,6 +26,7 @@ pub struct Live {
     running: Mutex<Running>,
     recent: Mutex<Recent>,
     hints: Hints,
+    strangers: Strangers,
 }
 
 #[derive(Default)]
@@ -85,8 +87,13 @@ impl Live {
         &self.hints
     }
 
+    /// What is to be known of peers.
+    pub fn strangers(&self) -> &Strangers {
+        &self.strangers
+    }
+
     /// `{"live":[…],"recent":[…],"hints":[…]}`: running requests, the oldest first, ended ones, the newest first, and what
-    /// to know of upstreams. The members of requests have the names of the access log.
+    /// to know of upstreams and peers. The members of requests have the names of the access log.
     pub fn json(&self) -> String {
         let streams: Vec<_> = lock(&self.running).streams.values().take(SHOWN_MAX).cloned().collect();
         let records: Vec<_> = lock(&self.recent).records.iter().rev().cloned().collect();
@@ -100,6 +107,7 @@ impl Live {
         recent.end();
         let mut hints = object.array("hints");
         self.hints.render(&mut hints, SystemTime::now());
+        self.strangers.render(&mut hints, SystemTime::now());
         hints.end();
         object.end();
         out

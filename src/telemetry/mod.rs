@@ -39,6 +39,7 @@ pub mod shadow;
 mod span_events;
 #[cfg(feature = "server")]
 pub mod spans;
+pub mod strangers;
 pub mod trace_context;
 
 #[cfg(feature = "server")]

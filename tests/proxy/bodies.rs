@@ -1,31 +1,14 @@
 //! Request bodies: JSON is buffered within its bound, all else streams, and early answers are heard.
 
 use crate::support::{Proxy, Upstream, config, soon};
-use tokio::sync::mpsc;
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// An upstream that tells what it got, and answers "ok".
-async fn recording() -> (Upstream, mpsc::Receiver<crate::support::Seen>) {
-    let (tell, seen) = mpsc::channel(16);
-    let upstream = Upstream::start(move |mut conn| {
-        let tell = tell.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                tell.send(request).await.unwrap();
-                conn.write(OK).await;
-            }
-        }
-    })
-    .await;
-    (upstream, seen)
-}
-
 #[tokio::test]
 async fn json_passes_byte_for_byte_at_any_size() {
-    let (upstream, mut seen) = recording().await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut client = proxy.client().await;
     for size in [0, 1, 1_000, 65_535, 65_537, 300_000, 5_000_000] {
@@ -40,7 +23,7 @@ async fn json_passes_byte_for_byte_at_any_size() {
 
 #[tokio::test]
 async fn chunked_json_is_sent_on_with_its_length() {
-    let (upstream, mut seen) = recording().await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut client = proxy.client().await;
     client
@@ -52,7 +35,7 @@ async fn chunked_json_is_sent_on_with_its_length() {
 
 #[tokio::test]
 async fn a_chunked_body_may_come_byte_by_byte() {
-    let (upstream, mut seen) = recording().await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     for media_type in ["text/plain", "application/json"] {
         let mut client = proxy.client().await;
@@ -70,7 +53,7 @@ async fn a_chunked_body_may_come_byte_by_byte() {
 
 #[tokio::test]
 async fn a_broken_chunk_is_the_clients_mistake() {
-    let (upstream, _seen) = recording().await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut client = proxy.client().await;
     client
@@ -84,12 +67,7 @@ async fn a_broken_chunk_is_the_clients_mistake() {
 
 #[tokio::test]
 async fn uploads_stream_while_they_come() {
-    let (hand, mut conns) = mpsc::channel(1);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut client = proxy.client().await;
     client
@@ -109,7 +87,7 @@ async fn uploads_stream_while_they_come() {
 
 #[tokio::test]
 async fn a_large_upload_arrives_whole_in_both_framings() {
-    let (upstream, mut seen) = recording().await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let body: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
     let mut client = proxy.client().await;
@@ -133,8 +111,46 @@ async fn a_large_upload_arrives_whole_in_both_framings() {
 }
 
 #[tokio::test]
+async fn all_bodies_together_are_bounded_and_room_is_given_back() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let bounds = "[server]\nmax_body = \"4KiB\"\nmax_buffered = \"6KiB\"\n";
+    let proxy = Proxy::start(&format!("{bounds}{}", config(upstream.address, ROUTE))).await;
+    const LAST: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+    let chat = |bytes: usize| format!("{{\"model\":\"m\",\"messages\":[],\"x\":\"{}\"}}", "x".repeat(bytes));
+    let path = "/v1/chat/completions";
+    let mut first = proxy.client().await;
+    first.post(path, &chat(4_000), "x-request-id: first\r\n").await;
+    let mut conn = soon("the first request", conns.recv()).await.unwrap();
+    conn.request().await.unwrap();
+
+    // The first body is kept while its answer is awaited.
+    let mut other = proxy.client().await;
+    other.post(path, &chat(3_000), "").await;
+    let refused = other.answer().await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    let error: serde_json::Value = serde_json::from_str(&refused.text()).unwrap();
+    assert!(error["error"]["message"].as_str().unwrap().contains("max_buffered"), "{error}");
+    let mut small = proxy.client().await;
+    small.post(path, &chat(1_000), "").await;
+    let mut beside = soon("a small one", conns.recv()).await.unwrap();
+    beside.request().await.unwrap();
+    beside.write(LAST).await;
+    assert_eq!(small.answer().await.status, 200, "what fits is served");
+
+    conn.write(LAST).await;
+    assert_eq!(first.answer().await.status, 200);
+    proxy.record("first").await;
+    let mut again = proxy.client().await;
+    again.post(path, &chat(3_000), "").await;
+    let mut conn = soon("the body that was refused before", conns.recv()).await.unwrap();
+    conn.request().await.unwrap();
+    conn.write(LAST).await;
+    assert_eq!(again.answer().await.status, 200);
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_413_before_anything_is_sent() {
-    let (upstream, _seen) = recording().await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let bounds = format!("[server]\nmax_body = \"1KiB\"\nmax_upload = \"2KiB\"\n{}", config(upstream.address, ROUTE));
     let proxy = Proxy::start(&bounds).await;
     let declared = ["application/json\r\ncontent-length: 1025", "image/png\r\ncontent-length: 2049"];
@@ -157,7 +173,7 @@ async fn what_is_too_large_is_413_before_anything_is_sent() {
 
 #[tokio::test]
 async fn an_upload_that_stops_is_408() {
-    let (upstream, _seen) = recording().await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let bounds = format!("[server]\nbody_timeout = \"200ms\"\n{}", config(upstream.address, ROUTE));
     let proxy = Proxy::start(&bounds).await;
     for media_type in ["application/json", "image/png"] {
@@ -173,7 +189,7 @@ async fn an_upload_that_stops_is_408() {
 
 #[tokio::test]
 async fn continue_is_said_when_expected() {
-    let (upstream, mut seen) = recording().await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     for media_type in ["application/json", "text/csv"] {
         let mut client = proxy.client().await;

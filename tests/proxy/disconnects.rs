@@ -2,27 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Conn, Proxy, Upstream, config, soon};
-use tokio::sync::mpsc;
+use crate::support::{Proxy, Upstream, config, soon};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
 
 /// How soon an upstream is to be freed.
 const FREED: Duration = Duration::from_millis(50);
 
-async fn handed() -> (Upstream, mpsc::Receiver<Conn>) {
-    let (hand, conns) = mpsc::channel(16);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
-    (upstream, conns)
-}
-
 /// Leaves `rounds` times in the given way; the median time until the upstream saw it.
 async fn median_release(mid_stream: bool, reset: bool) -> Duration {
-    let (upstream, mut conns) = handed().await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut times = Vec::new();
     for round in 0..9 {
@@ -70,7 +59,7 @@ async fn a_reset_frees_the_upstream_too() {
 
 #[tokio::test]
 async fn a_kept_connection_that_died_is_replaced_without_a_word() {
-    let (upstream, mut conns) = handed().await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut client = proxy.client().await;
     let fake = tokio::spawn(async move {
@@ -98,7 +87,7 @@ async fn a_kept_connection_that_died_is_replaced_without_a_word() {
 
 #[tokio::test]
 async fn a_fresh_connection_that_dies_is_not_asked_twice() {
-    let (upstream, mut conns) = handed().await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut client = proxy.client().await;
     client.post("/once", "{}", "x-request-id: once\r\n").await;

@@ -1,30 +1,14 @@
 //! What goes on and what does not: hosts, forwarding, hop-by-hop headers, identities, statuses without bodies.
 
 use crate::support::{Proxy, Seen, Upstream, config, soon};
-use tokio::sync::mpsc;
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
-
-async fn recording(answer: &'static str) -> (Upstream, mpsc::Receiver<Seen>) {
-    let (tell, seen) = mpsc::channel(16);
-    let upstream = Upstream::start(move |mut conn| {
-        let tell = tell.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                tell.send(request).await.unwrap();
-                conn.write(answer).await;
-            }
-        }
-    })
-    .await;
-    (upstream, seen)
-}
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// What the upstream sees of a GET with these header lines.
 async fn seen_with(server: &str, more: &str) -> Seen {
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&format!("{server}\n{}", config(upstream.address, ROUTE))).await;
     let answer = proxy.client().await.get("/a%2Fb/.c..d?q=%20x&&y", more).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -88,7 +72,7 @@ async fn headers_of_one_connection_stay_there() {
 
 #[tokio::test]
 async fn request_ids_are_kept_or_made_and_always_answered() {
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut client = proxy.client().await;
     let answer = client.get("/", "x-request-id: my-id-1\r\n").await;
@@ -105,7 +89,7 @@ async fn request_ids_are_kept_or_made_and_always_answered() {
 
 #[tokio::test]
 async fn the_upstreams_key_replaces_the_clients_credentials() {
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let text = format!(
         "[[upstream]]\nname = \"fake\"\nurl = \"http://{}\"\napi_key_env = \"FAKE_KEY\"\n{ROUTE}",
         upstream.address
@@ -125,7 +109,7 @@ async fn the_upstreams_key_replaces_the_clients_credentials() {
 #[tokio::test]
 async fn answers_keep_their_headers_but_for_the_connections() {
     let answer = "HTTP/1.1 200 OK\r\nset-cookie: a=1\r\nset-cookie: b=2\r\nconnection: x-hop\r\nx-hop: 1\r\nserver: fake/1\r\ncontent-range: bytes 0-1/9\r\nlocation: http://app.test/x\r\ncontent-length: 2\r\n\r\nok";
-    let (upstream, _seen) = recording(answer).await;
+    let (upstream, _seen) = Upstream::recording(answer).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let answer = proxy.client().await.get("/x", "range: bytes=0-1\r\n").await;
     assert_eq!(answer.all("set-cookie"), ["a=1", "b=2"]);
@@ -145,7 +129,7 @@ async fn answers_without_bodies_leave_the_connection_usable() {
         ("HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n", "HEAD", 200),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "HEAD", 200),
     ] {
-        let (upstream, _seen) = recording(answer).await;
+        let (upstream, _seen) = Upstream::recording(answer).await;
         let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
         let mut client = proxy.client().await;
         for _ in 0..3 {
@@ -162,7 +146,7 @@ async fn answers_without_bodies_leave_the_connection_usable() {
 
 #[tokio::test]
 async fn interim_answers_are_passed_on() {
-    let (upstream, _seen) = recording(
+    let (upstream, _seen) = Upstream::recording(
         "HTTP/1.1 103 Early Hints\r\nlink: </s.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
     )
     .await;
@@ -180,7 +164,7 @@ async fn interim_answers_are_passed_on() {
 
 #[tokio::test]
 async fn no_route_says_which_there_are() {
-    let (upstream, _seen) = recording(OK).await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let route =
         "[[route]]\nname = \"chat\"\npath = \"/api/v1/*\"\nmethods = [\"POST\"]\ntargets = [{ upstream = \"fake\" }]\n";
     let proxy = Proxy::start(&config(upstream.address, route)).await;

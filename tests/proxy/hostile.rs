@@ -1,5 +1,9 @@
 //! Hostile HTTP is refused or normalised, never forwarded ambiguously; slow and many clients are bounded.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::support::{Client, Proxy, Upstream, config, soon};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
@@ -44,21 +48,40 @@ async fn ambiguous_requests_never_reach_an_upstream() {
 }
 
 #[tokio::test]
-async fn a_length_beside_chunks_is_refused_or_sent_on_as_chunks_alone() {
-    let upstream = Upstream::start(|mut conn| async move {
-        while let Some(request) = conn.request().await {
-            assert!(request.header("content-length").is_none() || request.header("transfer-encoding").is_none());
-            conn.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", request.body.len())).await;
-            conn.write(&request.body).await;
-        }
-    })
-    .await;
+async fn a_length_beside_chunks_is_refused() {
+    let upstream = Upstream::fixed(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
-    let mut client = proxy.client().await;
-    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    let answer = client.answer().await;
-    assert!(answer.status == 400 || answer.body.is_empty(), "{answer:?}");
-    client.end().await;
+    const LENGTH: &str = "Content-Length: 6\r\n";
+    const CHUNKED: &str = "transfer-encoding: chunked\r\n";
+    for (first, then) in [(LENGTH, CHUNKED), (CHUNKED, LENGTH)] {
+        let mut client = proxy.client().await;
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nhost: a\r\n{first}{then}\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n"
+            ))
+            .await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 400);
+        assert!(answer.text().contains("contradict each other"), "{}", answer.text());
+        client.end().await;
+    }
+    assert_eq!(upstream.connections(), 0, "neither the request nor what was hidden in it is passed on");
+}
+
+#[tokio::test]
+async fn a_head_has_one_deadline_from_its_first_byte_on() {
+    let upstream = Upstream::fixed(OK).await;
+    let text = format!("[server]\nheader_timeout = \"2s\"\n{}", config(upstream.address, ROUTE));
+    let proxy = Proxy::start(&text).await;
+    let mut slow = proxy.client().await;
+    let begun = Instant::now();
+    slow.send("GET").await;
+    // The first bytes are waited for before the protocol is known; the rest has what they left of the time.
+    tokio::time::sleep_until(begun + Duration::from_millis(1_500)).await;
+    slow.send(" / HTTP/1.1\r\n").await;
+    slow.end().await;
+    let took = begun.elapsed();
+    assert!((1_500..3_200).contains(&took.as_millis()), "{took:?}, and not 1.5 s and then 2 s more");
 }
 
 #[tokio::test]
@@ -79,7 +102,7 @@ async fn heads_that_are_too_large_or_slow_are_ended() {
     // Each byte comes in time, the whole does not.
     let mut dribble = proxy.client().await;
     let ended = async {
-        let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+        let mut every = tokio::time::interval(Duration::from_millis(50));
         loop {
             every.tick().await;
             let sent = tokio::io::AsyncWriteExt::write_all(&mut dribble.stream, b"x").await;
@@ -94,17 +117,7 @@ async fn heads_that_are_too_large_or_slow_are_ended() {
 
 #[tokio::test]
 async fn underscored_headers_do_not_pass() {
-    let (tell, mut seen) = tokio::sync::mpsc::channel(4);
-    let upstream = Upstream::start(move |mut conn| {
-        let tell = tell.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                tell.send(request).await.unwrap();
-                conn.write(OK).await;
-            }
-        }
-    })
-    .await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let answer = proxy.client().await.get("/", "x_user_id: root\r\nx_forwarded_for: 1.2.3.4\r\n").await;
     assert_eq!(answer.status, 200);
@@ -114,12 +127,7 @@ async fn underscored_headers_do_not_pass() {
 
 #[tokio::test]
 async fn over_the_caps_there_is_503_and_nobody_else_suffers() {
-    let (hand, mut conns) = tokio::sync::mpsc::channel(4);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let text = format!("[server]\nmax_streams = 1\nmax_connections = 3\n{}", config(upstream.address, ROUTE));
     let proxy = Proxy::start(&text).await;
     let mut first = proxy.client().await;

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, Proxy, config, soon};
-use crate::tokens::{self, Issuer, recording};
+use crate::support::{Answer, Proxy, Upstream, config, soon};
+use crate::tokens::{self, Issuer};
 use crate::versions::{h2_get, h2_on};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
@@ -36,7 +36,7 @@ fn refused(answer: &Answer, status: u16, words: &str) {
 
 #[tokio::test]
 async fn a_key_says_who_calls_and_stays_here() {
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let (entry, key) = key("alice");
     let text = format!("[identity]\nrequired = true\n{entry}\n{}", config(upstream.address, ROUTE));
     let proxy = Proxy::start(&text).await;
@@ -65,7 +65,7 @@ async fn a_key_says_who_calls_and_stays_here() {
 
 #[tokio::test]
 async fn streams_of_one_http2_connection_are_judged_one_by_one() {
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let (entry, key) = key("alice");
     let text = |keys: &str| format!("[identity]\nrequired = true\n{keys}\n{}", config(upstream.address, ROUTE));
     let proxy = Proxy::start(&text(&entry)).await;
@@ -89,7 +89,7 @@ async fn streams_of_one_http2_connection_are_judged_one_by_one() {
 
 #[tokio::test]
 async fn refusals_are_in_the_clients_dialect_and_reach_browsers() {
-    let (upstream, _seen) = recording(OK).await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let text = format!(
         "[cors]\norigins = [\"https://app.example\"]\n[identity]\nrequired = true\n{}",
         config(upstream.address, ROUTE)
@@ -115,7 +115,7 @@ async fn refusals_are_in_the_clients_dialect_and_reach_browsers() {
 
 #[tokio::test]
 async fn without_cors_rules_the_backend_answers_preflights() {
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&format!("[identity]\nrequired = true\n{}", config(upstream.address, ROUTE))).await;
     let preflight = "OPTIONS /x HTTP/1.1\r\nhost: a\r\norigin: https://a\r\nx-user-id: root\r\naccess-control-request-method: GET\r\n";
     let mut client = proxy.client().await;
@@ -130,7 +130,7 @@ async fn without_cors_rules_the_backend_answers_preflights() {
 
 #[tokio::test]
 async fn an_apps_own_credentials_pass_untouched() {
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let (entry, _) = key("alice");
     for identity in ["".to_owned(), "[identity]\n".to_owned(), format!("[identity]\n{entry}")] {
         let proxy = Proxy::start(&format!("{identity}\n{}", config(upstream.address, ROUTE))).await;
@@ -149,7 +149,7 @@ async fn an_apps_own_credentials_pass_untouched() {
 
 #[tokio::test]
 async fn a_trusted_proxys_user_is_believed_and_a_strangers_is_not() {
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let (entry, key) = key("alice");
     let identity = format!("[identity]\nrequired = true\nuser_header = \"x-remote-user\"\n{entry}\n");
     let trusting = Proxy::start(&format!("{TRUSTING}{identity}{}", config(upstream.address, ROUTE))).await;
@@ -180,7 +180,7 @@ async fn a_trusted_proxys_user_is_believed_and_a_strangers_is_not() {
 
 #[tokio::test]
 async fn a_key_in_the_query_is_refused_and_kept_nowhere() {
-    let (upstream, _seen) = recording(OK).await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let (entry, key) = key("alice");
     let proxy = Proxy::start(&format!("[identity]\n{entry}\n{}", config(upstream.address, ROUTE))).await;
     let answer = proxy.client().await.get(&format!("/x?api_key={key}"), "x-request-id: query\r\n").await;
@@ -193,7 +193,7 @@ async fn a_key_in_the_query_is_refused_and_kept_nowhere() {
 
 #[tokio::test]
 async fn a_revoked_key_is_refused_from_the_next_request_on() {
-    let (upstream, _seen) = recording(OK).await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let ((alices, alice), (bobs, bob)) = (key("alice"), key("bob"));
     let text = |keys: &str| format!("[identity]\nrequired = true\n{keys}\n{}", config(upstream.address, ROUTE));
     let proxy = Proxy::start(&text(&format!("{alices}\n{bobs}"))).await;
@@ -210,7 +210,8 @@ async fn a_revoked_key_is_refused_from_the_next_request_on() {
 
 #[tokio::test]
 async fn websockets_are_asked_before_their_upgrade() {
-    let (upstream, mut seen) = recording("HTTP/1.1 403 Forbidden\r\ncontent-length: 12\r\n\r\nthe backends").await;
+    let (upstream, mut seen) =
+        Upstream::recording("HTTP/1.1 403 Forbidden\r\ncontent-length: 12\r\n\r\nthe backends").await;
     let (entry, key) = key("alice");
     let proxy =
         Proxy::start(&format!("[identity]\nrequired = true\n{entry}\n{}", config(upstream.address, ROUTE))).await;
@@ -231,10 +232,11 @@ async fn websockets_are_asked_before_their_upgrade() {
 async fn no_secret_shows_anywhere() {
     const UPSTREAMS: &str = "sk-upstream-canary-7d1f";
     const JWTS: &str = "jwt-canary-0123456789-0123456789-0123456789";
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let (entry, key) = key("alice");
     let (collector, mut exported) =
-        recording("HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n").await;
+        Upstream::recording("HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n")
+            .await;
     let text = format!(
         "[telemetry]\notlp_endpoint = \"http://{}\"\nsample_ratio = 1.0\n[identity]\nrequired = true\n[identity.jwt]\nsecret_env = \"JWT_SECRET\"\n{entry}\n[[upstream]]\nname = \"fake\"\n\
          url = \"http://{}\"\napi_key_env = \"UPSTREAM_KEY\"\n{ROUTE}",
@@ -284,4 +286,17 @@ async fn no_secret_shows_anywhere() {
     for secret in [&key[3..], UPSTREAMS, JWTS, token.rsplit('.').next().unwrap(), "app-canary"] {
         assert!(!shown.contains(secret), "{secret} shows");
     }
+}
+
+#[tokio::test]
+async fn a_front_end_that_nobody_listed_is_named() {
+    let upstream = Upstream::fixed(OK).await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    for user in ["alice", "bob", "carol"] {
+        proxy.client().await.get("/", &format!("x-user-id: {user}\r\n")).await;
+    }
+    let line = proxy.line("the hint", |line| line["event"] == "identity.users_ignored").await;
+    assert_eq!(line["peer"], "127.0.0.1");
+    let (_, streams) = proxy.admin_get("/api/streams").await;
+    assert!(streams.contains("\"kind\":\"ignored_users\"") && streams.contains("trusted_proxies"), "{streams}");
 }

@@ -218,12 +218,7 @@ async fn aborts_failures_and_refusals_settle_to_the_token() {
 
 #[tokio::test]
 async fn requests_and_streams_are_limited_for_every_kind_of_request() {
-    let (hand, mut conns) = tokio::sync::mpsc::channel(4);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy =
         Proxy::start(&config(upstream.address, &limited("key = \"ip\"\nconcurrent = 1\nrequests_per_minute = 3")))
             .await;
@@ -284,12 +279,7 @@ async fn holders_keep_what_they_took_over_a_reload() {
 
 #[tokio::test]
 async fn a_drain_settles_before_it_ends() {
-    let (hand, mut conns) = tokio::sync::mpsc::channel(4);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let more = format!("[server]\ndrain_timeout = \"300ms\"\n\n{}", limited("tokens_per_minute = 100_000"));
     let mut proxy = Proxy::start(&config(upstream.address, &more)).await;
     let mut client = proxy.client().await;

@@ -11,12 +11,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A proxy whose one stream waits: proxy, client that has read `data: 1`, upstream connection.
 async fn with_live_stream(more: &str) -> (Proxy, crate::support::Client, crate::support::Conn, Upstream) {
-    let (hand, mut conns) = tokio::sync::mpsc::channel(4);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy = Proxy::start(&format!("{more}\n{}", config(upstream.address, &route("old")))).await;
     let mut client = proxy.client().await;
     client.send("GET /stream HTTP/1.1\r\nhost: a\r\nx-request-id: live\r\n\r\n").await;

@@ -17,12 +17,7 @@ fn chat_chunk(delta: &str, finish: &str) -> String {
 async fn each_event_reaches_the_client_before_the_next_is_sent() {
     // The upstream sends an event only when the client has told that it got the one before.
     let (got, mut told) = mpsc::channel::<()>(1);
-    let (hand, mut conns) = mpsc::channel(1);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let server = tokio::spawn(async move {
         let mut conn = conns.recv().await.unwrap();
@@ -171,12 +166,7 @@ async fn no_config_file_is_needed() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order_and_end_no_stream() {
-    let (hand, mut conns) = mpsc::channel(4);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut client = proxy.client().await;
     client.send("GET /first HTTP/1.1\r\nhost: a\r\n\r\n").await;

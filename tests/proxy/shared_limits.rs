@@ -183,12 +183,7 @@ async fn what_a_dead_proxy_holds_ends_with_its_lease() {
 
 #[tokio::test]
 async fn a_drain_tells_redis_before_it_ends() {
-    let (hand, mut conns) = tokio::sync::mpsc::channel(4);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let redis = Redis::start().await;
     let more = shared(&redis, "key = \"global\"\ntokens_per_minute = 1000", PATIENT);
     let mut proxy =

@@ -7,9 +7,8 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
 
-use crate::support::{Answer, Proxy, Seen, Upstream, config, soon};
+use crate::support::{Answer, Proxy, Upstream, config, soon};
 use crate::versions::{authority, install_crypto, server_config};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
@@ -64,22 +63,6 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// An upstream that answers all alike, and what it sees.
-pub async fn recording(answer: &'static str) -> (Upstream, mpsc::Receiver<Seen>) {
-    let (tell, seen) = mpsc::channel(64);
-    let upstream = Upstream::start(move |mut conn| {
-        let tell = tell.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                tell.send(request).await.unwrap();
-                conn.write(answer).await;
-            }
-        }
-    })
-    .await;
-    (upstream, seen)
-}
-
 fn good() -> Value {
     json!({ "sub": "carol", "iss": "https://id", "aud": ["chat"], "exp": now() + 600, "team": "search" })
 }
@@ -116,7 +99,7 @@ const JWT: &str = "issuer = \"https://id\"\naudience = \"chat\"\nteam_claim = \"
 
 #[tokio::test]
 async fn bad_tokens_are_told_what_is_wrong_and_good_ones_pass_on() {
-    let (upstream, mut seen) = recording(OK).await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("jwks.json");
     let issuer = Issuer::rsa();
@@ -170,9 +153,17 @@ async fn bad_tokens_are_told_what_is_wrong_and_good_ones_pass_on() {
     assert_eq!(call(&proxy, &token, "old").await.status, 401);
 }
 
+/// How many fetches of keys ended so.
+async fn fetches(proxy: &Proxy, result: &str) -> f64 {
+    let (_, metrics) = proxy.admin_get("/metrics").await;
+    let series = format!("streamgauge_identity_key_fetches_total{{result=\"{result}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+    value.unwrap_or_else(|| panic!("no {series}in {metrics}")).parse().unwrap()
+}
+
 #[tokio::test]
 async fn keys_behind_a_url_rotate_and_outlive_their_endpoint() {
-    let (upstream, _seen) = recording(OK).await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let (first, second) = (Issuer::ec("first"), Issuer::ec("second"));
     let answer = Arc::new(Mutex::new(http(&first.published())));
     let keys = endpoint(&answer).await;
@@ -184,6 +175,10 @@ async fn keys_behind_a_url_rotate_and_outlive_their_endpoint() {
     let proxy = Proxy::start(&text).await;
     assert_eq!(call(&proxy, &first.sign(&good()), "first").await.status, 200, "fetched before the first request");
     let asked = keys.connections();
+    assert_eq!(fetches(&proxy, "failed").await, 0.0);
+    let (_, shown) = proxy.admin_get("/api/config").await;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert!(shown["identity_keys_age_s"].as_u64().is_some_and(|age| age < 60), "{shown}");
 
     *answer.lock().unwrap() = http(&published(&[&second, &Issuer::ec("third")]));
     let early = call(&proxy, &second.sign(&good()), "early").await;
@@ -202,7 +197,7 @@ async fn keys_behind_a_url_rotate_and_outlive_their_endpoint() {
 
 #[tokio::test]
 async fn an_endpoint_that_fails_blocks_nobody() {
-    let (upstream, _seen) = recording(OK).await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let issuer = Issuer::ec("a");
     let large = format!("{{\"keys\": [], \"x\": \"{}\"}}", "x".repeat(300 << 10));
     let silent = Upstream::start(|mut conn| async move { conn.closed().await }).await;
@@ -215,6 +210,9 @@ async fn an_endpoint_that_fails_blocks_nobody() {
     let line = silence.line("the failure", |line| line["event"] == "identity.keys_failed").await;
     assert!(line["reason"].as_str().unwrap().contains("did not answer"), "{line}");
     assert_eq!(call(&silence, &issuer.sign(&good()), "none").await.status, 503);
+    assert!(fetches(&silence, "failed").await >= 1.0);
+    let (_, shown) = silence.admin_get("/api/config").await;
+    assert!(shown.contains("\"identity_keys_age_s\":null"), "{shown}");
 
     for (bytes, reason) in [
         ("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned(), "status 500"),
@@ -266,7 +264,7 @@ async fn https_endpoint(body: String) -> (std::net::SocketAddr, String) {
 
 #[tokio::test]
 async fn keys_come_over_https_from_those_alone_whom_the_system_trusts() {
-    let (upstream, _seen) = recording(OK).await;
+    let (upstream, _seen) = Upstream::recording(OK).await;
     let issuer = Issuer::ec("a");
     let (keys, ca) = https_endpoint(issuer.published()).await;
     let directory = tempfile::tempdir().unwrap();

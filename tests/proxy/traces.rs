@@ -106,17 +106,7 @@ pub fn attribute(span: &Span, key: &str) -> String {
 }
 
 async fn check_tree(endpoint: String, protocol: &str, spans: &mut mpsc::Receiver<Span>) {
-    let (tell, mut seen) = mpsc::channel(4);
-    let upstream = Upstream::start(move |mut conn| {
-        let tell = tell.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                tell.send(request).await.unwrap();
-                conn.write(chat_answer()).await;
-            }
-        }
-    })
-    .await;
+    let (upstream, mut seen) = Upstream::recording(chat_answer()).await;
     let text = format!(
         "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n[telemetry]\notlp_endpoint = \"{endpoint}\"\notlp_protocol = \"{protocol}\"\nsample_ratio = 1.0\n{}",
         config(upstream.address, ROUTE)
@@ -234,17 +224,7 @@ async fn a_dead_collector_slows_nobody_and_going_down_flushes() {
 
 #[tokio::test]
 async fn a_continued_traces_state_goes_on_and_the_environment_may_choose_the_sampler() {
-    let (tell, mut seen) = mpsc::channel(8);
-    let upstream = Upstream::start(move |mut conn| {
-        let tell = tell.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                tell.send(request).await.unwrap();
-                conn.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-            }
-        }
-    })
-    .await;
+    let (upstream, mut seen) = Upstream::recording("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let text = format!("[server]\ntrusted_proxies = [\"127.0.0.1\"]\n{}", config(upstream.address, ROUTE));
     let sampler = [("OTEL_TRACES_SAMPLER", "parentbased_always_on")];
     let proxy = Proxy::start_with(&text, &sampler).await;

@@ -92,17 +92,7 @@ async fn a_client_that_asks_itself_gets_everything() {
 
 #[tokio::test]
 async fn all_else_of_the_request_stays_as_it_was() {
-    let (hand, mut seen) = mpsc::channel(4);
-    let upstream = Upstream::start(move |mut conn| {
-        let hand = hand.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                hand.send(request).await.unwrap();
-                conn.write("HTTP/1.1 204 No Content\r\n\r\n").await;
-            }
-        }
-    })
-    .await;
+    let (upstream, mut seen) = Upstream::recording("HTTP/1.1 204 No Content\r\n\r\n").await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     ask(&proxy, "streamed", CHAT).await;
     let request = soon("the request", seen.recv()).await.unwrap();
@@ -177,12 +167,7 @@ async fn a_request_that_is_wrong_by_itself_is_refused_and_teaches_nothing() {
 #[tokio::test]
 async fn events_are_not_held_for_the_ones_after_them() {
     let (got, mut told) = mpsc::channel::<()>(1);
-    let (hand, mut conns) = mpsc::channel(1);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let server = tokio::spawn(async move {
         let mut conn = conns.recv().await.unwrap();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::support::{Proxy, Upstream, config, soon};
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
 
@@ -50,17 +49,7 @@ fn request(path: &str) -> http::Request<()> {
 
 #[tokio::test]
 async fn h2c_with_prior_knowledge_shares_the_port() {
-    let (tell, mut seen) = mpsc::channel(8);
-    let upstream = Upstream::start(move |mut conn| {
-        let tell = tell.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                tell.send(request).await.unwrap();
-                conn.write(OK).await;
-            }
-        }
-    })
-    .await;
+    let (upstream, mut seen) = Upstream::recording(OK).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut send = h2_on(TcpStream::connect(proxy.listen).await.unwrap()).await;
     let cookies =
@@ -119,12 +108,7 @@ async fn a_cut_upstream_is_a_reset_over_h2() {
 
 #[tokio::test]
 async fn leaving_an_h2_stream_frees_the_upstream() {
-    let (hand, mut conns) = mpsc::channel(4);
-    let upstream = Upstream::start(move |conn| {
-        let hand = hand.clone();
-        async move { hand.send(conn).await.unwrap() }
-    })
-    .await;
+    let (upstream, mut conns) = Upstream::handed().await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     let mut send = h2_on(TcpStream::connect(proxy.listen).await.unwrap()).await;
     for streaming in [false, true] {

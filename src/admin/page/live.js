@@ -46,7 +46,8 @@ function advise(hints) {
   document.getElementById("hints").replaceChildren(
     ...hints.map((hint) => {
       const line = document.createElement("li");
-      line.textContent = `${hint.upstream}: ${hint.streams} streams were held back: ${hint.hint}.`;
+      const held = hint.upstream && `${hint.upstream}: ${hint.streams} streams were held back`;
+      line.textContent = `${held ?? hint.peer}: ${hint.hint}.`;
       return line;
     }),
   );

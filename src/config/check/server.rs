@@ -20,6 +20,7 @@ impl Checker<'_> {
             admin_token: self.admin_token(file.admin_token_env.as_ref()),
             max_body: self.size("max_body", file.max_body.as_ref(), defaults::MAX_BODY),
             max_upload: self.size("max_upload", file.max_upload.as_ref(), defaults::MAX_UPLOAD),
+            max_buffered: self.max_buffered(file),
             max_connections: self.count("max_connections", file.max_connections.as_ref(), defaults::MAX_CONNECTIONS),
             max_streams: self.count("max_streams", file.max_streams.as_ref(), defaults::MAX_STREAMS),
             header_timeout: self.positive("header_timeout", file.header_timeout.as_ref(), defaults::HEADER_TIMEOUT),
@@ -111,6 +112,16 @@ impl Checker<'_> {
             return None;
         };
         Some(Tls { cert: self.pem(cert, "CERTIFICATE"), key: self.pem(key, "PRIVATE KEY") })
+    }
+
+    /// Where it is not written it grows with `max_body`.
+    fn max_buffered(&mut self, file: &ServerTable) -> u64 {
+        let body = file.max_body.as_ref().map_or(defaults::MAX_BODY, |at| at.value.0);
+        let all = self.size("max_buffered", file.max_buffered.as_ref(), defaults::MAX_BUFFERED.max(body));
+        if let Some(at) = file.max_buffered.as_ref().filter(|_| (1..body).contains(&all)) {
+            self.problem(&at.span, "`max_buffered` is smaller than `max_body`: no body of that size could come in");
+        }
+        all
     }
 
     fn size(&mut self, key: &str, written: Option<&At<SizeText>>, default: u64) -> u64 {

@@ -50,7 +50,7 @@ fn the_minimal_file_is_all_defaults() {
     let server = &settings.server;
     assert_eq!(server.listen, [Listen::Tcp(defaults::LISTEN)]);
     assert_eq!(server.admin, Listen::Tcp(defaults::ADMIN));
-    assert_eq!((server.max_body, server.max_upload), (32 << 20, 1 << 30));
+    assert_eq!((server.max_body, server.max_upload, server.max_buffered), (32 << 20, 1 << 30, 1 << 30));
     assert_eq!((server.max_connections, server.max_streams), (10_000, 10_000));
     assert_eq!(server.drain_timeout, Duration::from_secs(600));
     assert_eq!(server.state_dir, Path::new("/home/test/.local/state/streamgauge"));

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Closing, Produced, Reader};
+use super::{Closing, Produced, Reader, note_failure};
 use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object, read_value};
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
@@ -64,14 +64,7 @@ impl Reader for VercelData {
     }
 
     fn document(&mut self, json: &[u8], reading: &mut Reading) {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Failed {
-            error: Fault,
-        }
-        if let Some(error) = read_object::<Failed>(json).and_then(|failed| failed.error.0) {
-            reading.note_error(&error);
-        }
+        note_failure(json, reading);
     }
 
     fn closing(&self, _: &Reading, closing: &mut Closing) -> bool {

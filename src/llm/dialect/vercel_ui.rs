@@ -6,8 +6,8 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Closing, Produced, Reader};
-use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use super::{Closing, Produced, Reader, note_failure};
+use crate::llm::json::{Filled, Maybe, Number, Word, read_object};
 use crate::llm::reading::TEXT_LIMIT;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
@@ -101,14 +101,7 @@ impl Reader for VercelUi {
     }
 
     fn document(&mut self, json: &[u8], reading: &mut Reading) {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Failed {
-            error: Fault,
-        }
-        if let Some(error) = read_object::<Failed>(json).and_then(|failed| failed.error.0) {
-            reading.note_error(&error);
-        }
+        note_failure(json, reading);
     }
 
     fn end(&mut self, reading: &mut Reading) {

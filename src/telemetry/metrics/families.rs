@@ -153,6 +153,8 @@ families! {
     upstream_ejections: Counter = "streamgauge_upstream_ejections_total" ["upstream", "endpoint"];
     /// Configuration reloads by result: `ok`, or `rejected`, where the last good one stays.
     config_reloads: Counter = "streamgauge_config_reloads_total" ["result"];
+    /// Fetches of the keys of tokens by result: `ok`, or `failed`, where the last good ones stay.
+    key_fetches: Counter = "streamgauge_identity_key_fetches_total" ["result"];
     /// Number of the configuration that is served; the first is 1.
     config_generation: Gauge = "streamgauge_config_generation" [];
     /// Whether the last reload was taken over, as 1; 0 while a rejected file waits to be mended.

@@ -17,6 +17,13 @@ impl Metrics {
         self.families.config_last_ok.get([]).set(1);
     }
 
+    /// The keys of tokens were fetched, or could not be.
+    pub fn keys_fetched(&self, ok: bool) {
+        // Both, so that an alert on the rate of failures finds a zero.
+        let [good, failed] = ["ok", "failed"].map(|result| self.families.key_fetches.get([result]));
+        if ok { good.add(1) } else { failed.add(1) }
+    }
+
     /// The number of the configuration that is served now.
     pub fn generation(&self, number: u64) {
         self.families.config_generation.get([]).set(i64::try_from(number).unwrap_or(i64::MAX));

@@ -1,20 +1,9 @@
 // A browser's EventSource on a page of another origin, through the proxy. Usage: event_source.mjs PROXY_URL
 import assert from "node:assert/strict";
-import http from "node:http";
-import { chromium } from "playwright-core";
+import { withPage } from "./browser.mjs";
 
 const proxy = process.argv[2];
-const page = http.createServer((_, answer) => answer.setHeader("content-type", "text/html").end("<h1>page</h1>"));
-await new Promise((ready) => page.listen(0, "127.0.0.1", ready));
-
-const browser = await chromium.launch({
-  // Without a name Playwright takes its own.
-  executablePath: process.env.CHROMIUM || undefined,
-  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-try {
-  const tab = await browser.newPage();
-  await tab.goto(`http://127.0.0.1:${page.address().port}/`);
+await withPage("<h1>page</h1>", async (tab) => {
   const seen = await tab.evaluate(
     (url) =>
       new Promise((resolve, reject) => {
@@ -37,7 +26,4 @@ try {
   // Twelve tokens at 100 ms: a stream that was collected on the way would arrive within a few.
   assert.ok(seen.spread > 500, `all events came within ${seen.spread} ms`);
   console.log("EventSource: events come one by one, across origins");
-} finally {
-  await browser.close();
-  page.close();
-}
+});

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::soon;
+use super::{soon, values};
 
 /// One client connection.
 pub struct Client {
@@ -34,13 +34,7 @@ pub struct Answer {
 impl Answer {
     /// The values of a header, in order.
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.head
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(':'))
-            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim())
-            .collect()
+        values(&self.head, name)
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

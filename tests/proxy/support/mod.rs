@@ -23,3 +23,13 @@ pub async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
         Err(_) => panic!("waited {WATCHDOG:?} in vain for: {what}"),
     }
 }
+
+/// The values of a header in a head as it came, in order.
+fn values<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
+    head.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+        .collect()
+}

@@ -35,15 +35,20 @@ impl Proxy {
 
     /// As [`Proxy::start`], with environment variables.
     pub async fn start_with(text: &str, environment: &[(&str, &str)]) -> Self {
-        Self::launch(text, &["--listen", "127.0.0.1:0"], environment).await
+        Self::launch(text, &["--listen", "127.0.0.1:0"], environment, true).await
+    }
+
+    /// As [`Proxy::start`], for so many requests that their records would fill our own memory: [`Proxy::record`] finds none.
+    pub async fn start_for_many(text: &str) -> Self {
+        Self::launch(text, &["--listen", "127.0.0.1:0"], &[], false).await
     }
 
     /// As [`Proxy::start`], listening where the configuration says.
     pub async fn start_listening(text: &str) -> Self {
-        Self::launch(text, &[], &[]).await
+        Self::launch(text, &[], &[], true).await
     }
 
-    async fn launch(text: &str, listen: &[&str], environment: &[(&str, &str)]) -> Self {
+    async fn launch(text: &str, listen: &[&str], environment: &[(&str, &str)], records: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("streamgauge.toml");
         std::fs::write(&path, text).unwrap();
@@ -53,8 +58,9 @@ impl Proxy {
         command.env("XDG_STATE_HOME", directory.path()).envs(environment.iter().copied());
         let mut child = command.spawn().unwrap();
         let (sender, mut lines) = watch::channel(Arc::new(Vec::new()));
-        tokio::spawn(collect(child.stdout.take().unwrap(), sender.clone()));
-        tokio::spawn(collect(child.stderr.take().unwrap(), sender));
+        let keeps = move |line: &Value| records || !line["outcome"].is_string();
+        tokio::spawn(collect(child.stdout.take().unwrap(), sender.clone(), keeps));
+        tokio::spawn(collect(child.stderr.take().unwrap(), sender, keeps));
         let started = soon("the proxy's start line", find(&mut lines, |line| line["event"] == "started")).await;
         let address = |key: &str| -> SocketAddr {
             let addresses = started[key].as_str().unwrap();
@@ -119,11 +125,17 @@ impl Proxy {
 }
 
 /// Keeps the lines of one of the process's outputs.
-async fn collect(output: impl AsyncRead + Unpin, lines: watch::Sender<Arc<Vec<Value>>>) {
+async fn collect(
+    output: impl AsyncRead + Unpin,
+    lines: watch::Sender<Arc<Vec<Value>>>,
+    keeps: impl Fn(&Value) -> bool,
+) {
     let mut reader = BufReader::new(output).lines();
     while let Ok(Some(line)) = reader.next_line().await {
         let value: Value = serde_json::from_str(&line).unwrap_or(Value::String(line));
-        lines.send_modify(|lines| Arc::make_mut(lines).push(value));
+        if keeps(&value) {
+            lines.send_modify(|lines| Arc::make_mut(lines).push(value));
+        }
     }
 }
 

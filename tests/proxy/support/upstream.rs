@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::soon;
+use super::{soon, values};
 
 /// A listening fake; ends with its owner.
 pub struct Upstream {
@@ -48,6 +49,34 @@ impl Upstream {
             }
         });
         Self { address, connections, task }
+    }
+
+    /// Hands each connection to the test.
+    pub async fn handed() -> (Self, mpsc::Receiver<Conn>) {
+        let (hand, conns) = mpsc::channel(16);
+        let upstream = Self::start(move |conn| {
+            let hand = hand.clone();
+            async move { hand.send(conn).await.unwrap() }
+        })
+        .await;
+        (upstream, conns)
+    }
+
+    /// Answers as [`Upstream::fixed`], and tells what it got.
+    pub async fn recording(answer: impl Into<Vec<u8>>) -> (Self, mpsc::Receiver<Seen>) {
+        let (tell, seen) = mpsc::channel(64);
+        let answer = Arc::new(answer.into());
+        let upstream = Self::start(move |mut conn| {
+            let (tell, answer) = (tell.clone(), Arc::clone(&answer));
+            async move {
+                while let Some(request) = conn.request().await {
+                    tell.send(request).await.unwrap();
+                    conn.write(&answer[..]).await;
+                }
+            }
+        })
+        .await;
+        (upstream, seen)
     }
 
     /// Answers each request on each connection with the same bytes.
@@ -92,13 +121,7 @@ pub struct Seen {
 impl Seen {
     /// The values of a header, in order.
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.head
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(':'))
-            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim())
-            .collect()
+        values(&self.head, name)
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
