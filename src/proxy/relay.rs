@@ -263,7 +263,7 @@ impl<'a> Relay<'a> {
             flight.first_token(came);
             ticket.answered(came.saturating_sub(self.started), true);
         }
-        flight.progress(tap.frames(), tap.bytes);
+        flight.progress(tap.frames(), tap.bytes, progress.token.then_some(came));
         self.exhausted |= flight.generated(tap.tokens());
         let ready = flight.now();
         flight.enter_at(Phase::ClientBlocked, ready);

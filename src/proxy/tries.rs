@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::clock::Clock;
+use crate::telemetry::live::Follower;
 use crate::telemetry::record::{Attempt, ErrorType, Phase, Stopwatch};
 
 /// The attempts of one request, in the order of their beginning.
@@ -14,6 +15,8 @@ pub(super) struct Tries {
     log: Mutex<Vec<Try>>,
     /// The target that the request was assigned to was down, and another asked in its place.
     passed_over: AtomicBool,
+    /// For those who watch.
+    live: Follower,
 }
 
 struct Try {
@@ -31,12 +34,13 @@ pub(super) struct TryLog {
 }
 
 impl Tries {
-    pub(super) fn new(clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, log: Mutex::default(), passed_over: AtomicBool::new(false) })
+    pub(super) fn new(clock: Clock, live: Follower) -> Arc<Self> {
+        Arc::new(Self { clock, log: Mutex::default(), passed_over: AtomicBool::new(false), live })
     }
 
     pub(super) fn begin(self: &Arc<Self>, attempt: Attempt) -> TryLog {
         let mut log = self.log();
+        self.live.attempt(attempt.started);
         log.push(Try { attempt, waiting: None, preamble: None, over: false });
         TryLog { tries: Arc::clone(self), number: log.len() - 1 }
     }
@@ -107,7 +111,8 @@ impl TryLog {
     /// The connection stands.
     pub(super) fn connected(&self, reused: bool) {
         let now = self.tries.clock.now();
-        self.note(|entry| {
+        self.note(|entry, live| {
+            live.phase(Phase::UpstreamWait, now);
             entry.waiting = Some(now);
             entry.attempt.reused_connection = reused;
         });
@@ -116,7 +121,8 @@ impl TryLog {
     /// The answer's head came.
     pub(super) fn answered(&self, status: u16) {
         let now = self.tries.clock.now();
-        self.note(|entry| {
+        self.note(|entry, live| {
+            live.phase(Phase::Preamble, now);
             entry.preamble = Some(now);
             entry.attempt.status = Some(status);
         });
@@ -124,7 +130,8 @@ impl TryLog {
 
     pub(super) fn failed(&self, error: ErrorType) {
         let now = self.tries.clock.now();
-        self.note(|entry| {
+        self.note(|entry, live| {
+            live.phase(Phase::FailedAttempts, now);
             entry.over = true;
             entry.attempt.ended = now;
             entry.attempt.error = Some(error);
@@ -134,15 +141,15 @@ impl TryLog {
     /// The attempt's answer may be passed on: its end is told by [`Tries::ended`].
     pub(super) fn opened(&self) {
         let now = self.tries.clock.now();
-        self.note(|entry| {
+        self.note(|entry, _| {
             entry.over = true;
             entry.attempt.ended = now;
         });
     }
 
-    fn note(&self, write: impl FnOnce(&mut Try)) {
+    fn note(&self, write: impl FnOnce(&mut Try, &Follower)) {
         if let Some(entry) = self.tries.log().get_mut(self.number) {
-            write(entry);
+            write(entry, &self.tries.live);
         }
     }
 }
@@ -150,7 +157,7 @@ impl TryLog {
 impl Drop for TryLog {
     fn drop(&mut self) {
         let now = self.tries.clock.now();
-        self.note(|entry| {
+        self.note(|entry, _| {
             if !entry.over {
                 entry.attempt.ended = now;
             }
