@@ -47,7 +47,8 @@ timeouts = { stall = "6s" }
 name = "chat"
 path = "/v1/*"
 targets = [{ upstream = "vllm-a" }, { name = "next", upstream = "vllm-next" }]
-canary = { target = "next", steps = [5, 25, 50, 100], step_time = "5m", min_requests = 20 }
+canary = { target = "next", steps = [20, 50, 100], step_time = "5m", min_requests = 20 }
+sticky = "none"
 limits = ["per-user"]
 timeouts = { stall = "6s" }
 [[route]]

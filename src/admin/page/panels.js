@@ -1,6 +1,8 @@
 // What stands beside the streams: first tokens, upstreams, canaries, limits, errors, hints.
 import { copyable, count, el, time, words } from "./format.js";
 
+const ERRORS_SHOWN = 5;
+
 // A panel is built anew only when what it shows has changed, so that nothing is taken from under a pointer or a focus.
 const shown = new Map();
 
@@ -20,7 +22,7 @@ export function panels({ proxy, live }, open) {
   show("upstreams", proxy.upstreams, () => upstreams(proxy.upstreams));
   show("canaries", proxy.canaries, () => (proxy.canaries?.length ? proxy.canaries.flatMap(canary) : null));
   show("limits", proxy.limits, () => (proxy.limits.holders.length ? [limits(proxy.limits)] : null));
-  const errors = [...live.failed, ...live.refused].sort((a, b) => (a.timestamp < b.timestamp ? 1 : -1)).slice(0, 12);
+  const errors = [...live.failed, ...live.refused].sort((a, b) => (a.timestamp < b.timestamp ? 1 : -1)).slice(0, ERRORS_SHOWN);
   show("errors", errors, () => [errors.length ? el("ol", { class: "errors" }, errors.map((one) => error(one, open))) : el("p", { class: "dim" }, "None: nothing failed or was refused lately.")]);
   const notes = [...live.hints, ...(proxy.draining ? [{ draining: true }] : []), ...(proxy.last_error ? [{ config: proxy.last_error }] : [])];
   show("hints", notes, () => (notes.length ? notes.map(hint) : null));

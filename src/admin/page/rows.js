@@ -133,7 +133,7 @@ function fill(row, stream, slow) {
   put(row.state, word);
   put(row.ttft, typeof facts.ttft_s === "number" ? time(facts.ttft_s) : "–");
   put(row.age, time(stream.age / 1e3));
-  put(row.frames, count(facts["gen_ai.usage.output_tokens"] ?? stream.frames));
+  put(row.frames, count(stream.frames));
   const className = `${stream.record ? "ended" : "live"} ${mark}`.trim();
   if (row.line.className !== className) row.line.className = className;
   const label = `${title}, ${detail.join(", ")}: ${word}`;

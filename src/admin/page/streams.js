@@ -90,7 +90,7 @@ export class Streams {
       longest: (a, b) => a.id - b.id,
       quietest: (a, b) => b.here - a.here || a.id - b.id,
     };
-    live.sort(by[order] ?? by.newest);
+    live.sort(by[order] ?? by.longest);
     return [...live, ...[...this.ended.values()].reverse().filter(wanted)];
   }
 }

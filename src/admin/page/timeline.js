@@ -117,6 +117,9 @@ function blocked(box, stream, end) {
 
 function ticks({ pen, x, top, height }, stream, end) {
   pen.fillStyle = colours.tick;
+  // Where they are dense, they would cover everything.
+  const apart = stream.ticks.length > 1 ? (x(stream.ticks.at(-1)) - x(stream.ticks[0])) / stream.ticks.length : 4;
+  pen.globalAlpha = Math.min(1, Math.max(0.3, apart / 4)) || 1;
   let drawn = -Infinity;
   for (const tick of stream.ticks) {
     const at = Math.round(x(tick) * 2) / 2;
@@ -125,6 +128,7 @@ function ticks({ pen, x, top, height }, stream, end) {
     pen.fillRect(at, top, 1, height);
     drawn = at;
   }
+  pen.globalAlpha = 1;
 }
 
 function outcome({ pen, x, top, height }, stream) {

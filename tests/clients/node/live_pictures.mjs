@@ -1,16 +1,19 @@
-// Pictures of the live view for the docs. Usage: live_pictures.mjs PROXY_URL ADMIN_URL DIRECTORY
+// Pictures of the live view for the docs. Usage: live_pictures.mjs PROXY_URL ADMIN_URL DIRECTORY BINARY
+import { execFileSync } from "node:child_process";
+import { writeFile } from "node:fs/promises";
 import { launch, open } from "./live_browser.mjs";
 import { morning } from "./live_traffic.mjs";
 
-const [proxy, admin, directory] = process.argv.slice(2);
+const [proxy, admin, directory, binary] = process.argv.slice(2);
 const stop = morning(proxy);
 const browser = await launch();
 try {
-  const { page, wrong } = await open(browser, { viewport: { width: 1200, height: 860 }, colorScheme: "light" });
+  const { page, wrong } = await open(browser, { viewport: { width: 1200, height: 1000 }, colorScheme: "light" });
   await page.goto(`${admin}/`);
   // Long enough for a whole window of timelines, and for the canary's evidence.
   await page.waitForTimeout(40_000);
   await page.screenshot({ path: `${directory}/live-light.png` });
+  await writeFile(`${directory}/top.txt`, execFileSync(binary, ["top", "--once", "--admin", admin]));
   await page.emulateMedia({ colorScheme: "dark" });
   await page.waitForTimeout(1_000);
   await page.screenshot({ path: `${directory}/live-dark.png` });
