@@ -49,10 +49,10 @@ export const PHASES = {
   admit: "routing, limits",
   failed_attempts: "trying again",
   connect: "connecting",
-  upstream_wait: "waiting for the head",
-  preamble: "waiting for the first token",
+  upstream_wait: "awaiting the head",
+  preamble: "awaiting a token",
   generation: "writing",
-  client_blocked: "the client takes nothing",
+  client_blocked: "client blocks",
   proxy: "in the proxy",
 };
 

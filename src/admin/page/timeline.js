@@ -7,6 +7,9 @@ export const DELAY_MS = 400;
 
 const BAR_TOP = 4;
 
+// Room at the right edge, for how a stream ended.
+const MARK_WIDTH = 11;
+
 let colours = {};
 
 // Reads the colours of the style sheet: after each change of the theme.
@@ -30,7 +33,7 @@ export function draw(canvas, stream, view) {
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
   grid(pen, width, height, view);
-  const x = (at) => width * (1 - (view.now - stream.start - at) / view.span);
+  const x = (at) => (width - MARK_WIDTH) * (1 - (view.now - stream.start - at) / view.span);
   const end = stream.record ? stream.age : view.now - stream.start;
   if (x(end) < 0) return;
   const box = { pen, x, width, top: BAR_TOP, height: height - 2 * BAR_TOP };
@@ -44,7 +47,7 @@ export function draw(canvas, stream, view) {
 function grid(pen, width, height, view) {
   pen.fillStyle = colours.line;
   const step = view.span <= 20_000 ? 5_000 : view.span <= 90_000 ? 10_000 : 60_000;
-  for (let ago = step; ago < view.span; ago += step) pen.fillRect(Math.round(width * (1 - ago / view.span)), 0, 1, height);
+  for (let ago = step; ago < view.span; ago += step) pen.fillRect(Math.round((width - MARK_WIDTH) * (1 - ago / view.span)), 0, 1, height);
 }
 
 function bar({ pen, x, width, top, height }, from, to, colour) {
