@@ -72,7 +72,7 @@ impl<'a> Flight<'a> {
             limit: None,
             canary: None,
         };
-        let (tries, stopwatch) = (Tries::new(clock, live.follower()), Stopwatch::start(Phase::Admit));
+        let (tries, stopwatch) = (Tries::new(clock, Some(live.follower())), Stopwatch::start(Phase::Admit));
         Self {
             shared,
             generation,

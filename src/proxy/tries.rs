@@ -15,8 +15,8 @@ pub(super) struct Tries {
     log: Mutex<Vec<Try>>,
     /// The target that the request was assigned to was down, and another asked in its place.
     passed_over: AtomicBool,
-    /// For those who watch.
-    live: Follower,
+    /// For those who watch; nobody sees a copy for a shadow.
+    live: Option<Follower>,
 }
 
 struct Try {
@@ -34,13 +34,15 @@ pub(super) struct TryLog {
 }
 
 impl Tries {
-    pub(super) fn new(clock: Clock, live: Follower) -> Arc<Self> {
+    pub(super) fn new(clock: Clock, live: Option<Follower>) -> Arc<Self> {
         Arc::new(Self { clock, log: Mutex::default(), passed_over: AtomicBool::new(false), live })
     }
 
     pub(super) fn begin(self: &Arc<Self>, attempt: Attempt) -> TryLog {
         let mut log = self.log();
-        self.live.attempt(attempt.started);
+        if let Some(live) = &self.live {
+            live.attempt(attempt.started);
+        }
         log.push(Try { attempt, waiting: None, preamble: None, over: false });
         TryLog { tries: Arc::clone(self), number: log.len() - 1 }
     }
@@ -111,8 +113,8 @@ impl TryLog {
     /// The connection stands.
     pub(super) fn connected(&self, reused: bool) {
         let now = self.tries.clock.now();
-        self.note(|entry, live| {
-            live.phase(Phase::UpstreamWait, now);
+        self.passes_to(Phase::UpstreamWait, now);
+        self.note(|entry| {
             entry.waiting = Some(now);
             entry.attempt.reused_connection = reused;
         });
@@ -121,8 +123,8 @@ impl TryLog {
     /// The answer's head came.
     pub(super) fn answered(&self, status: u16) {
         let now = self.tries.clock.now();
-        self.note(|entry, live| {
-            live.phase(Phase::Preamble, now);
+        self.passes_to(Phase::Preamble, now);
+        self.note(|entry| {
             entry.preamble = Some(now);
             entry.attempt.status = Some(status);
         });
@@ -130,8 +132,8 @@ impl TryLog {
 
     pub(super) fn failed(&self, error: ErrorType) {
         let now = self.tries.clock.now();
-        self.note(|entry, live| {
-            live.phase(Phase::FailedAttempts, now);
+        self.passes_to(Phase::FailedAttempts, now);
+        self.note(|entry| {
             entry.over = true;
             entry.attempt.ended = now;
             entry.attempt.error = Some(error);
@@ -141,15 +143,23 @@ impl TryLog {
     /// The attempt's answer may be passed on: its end is told by [`Tries::ended`].
     pub(super) fn opened(&self) {
         let now = self.tries.clock.now();
-        self.note(|entry, _| {
+        self.note(|entry| {
             entry.over = true;
             entry.attempt.ended = now;
         });
     }
 
-    fn note(&self, write: impl FnOnce(&mut Try, &Follower)) {
+    fn passes_to(&self, phase: Phase, now: Duration) {
+        // Under the lock: hedged attempts take turns.
+        let _turn = self.tries.log();
+        if let Some(live) = &self.tries.live {
+            live.phase(phase, now);
+        }
+    }
+
+    fn note(&self, write: impl FnOnce(&mut Try)) {
         if let Some(entry) = self.tries.log().get_mut(self.number) {
-            write(entry, &self.tries.live);
+            write(entry);
         }
     }
 }
@@ -157,7 +167,7 @@ impl TryLog {
 impl Drop for TryLog {
     fn drop(&mut self) {
         let now = self.tries.clock.now();
-        self.note(|entry, _| {
+        self.note(|entry| {
             if !entry.over {
                 entry.attempt.ended = now;
             }
