@@ -119,6 +119,8 @@ export function state(stream, slow) {
   }
   const here = stream.here / 1e3;
   const quiet = stream.phase === "generation" ? here > slow.gap : here > slow.first;
+  // Each write takes a moment: that is no blocking yet.
+  if (stream.phase === "client_blocked" && here < 0.3) return [PHASES.generation, ""];
   if (stream.phase === "generation" && here > 1) return [`silent for ${time(here)}`, quiet ? "bad" : ""];
   return [here > 1 ? `${PHASES[stream.phase]}, ${time(here)}` : PHASES[stream.phase], quiet || stream.phase === "client_blocked" ? "bad" : ""];
 }

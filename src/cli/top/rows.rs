@@ -82,7 +82,9 @@ pub(super) fn state(stream: &Stream, slow: Slow) -> (String, Style) {
     }
     let writes = stream.phase == Phase::Generation.as_str();
     let is_slow = stream.here > if writes { slow.gap } else { slow.first_token };
-    let style = match is_slow || stream.phase == Phase::ClientBlocked.as_str() {
+    // Each write takes a moment: that is no blocking yet.
+    let blocks = stream.phase == Phase::ClientBlocked.as_str() && stream.here >= 0.3;
+    let style = match is_slow || blocks {
         true => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
         false => Style::new(),
     };
@@ -91,7 +93,8 @@ pub(super) fn state(stream: &Stream, slow: Slow) -> (String, Style) {
         "generation" => "writing",
         "upstream_wait" => "waits for head",
         "preamble" => "waits for token",
-        "client_blocked" => "client blocks",
+        "client_blocked" if blocks => "client blocks",
+        "client_blocked" => "writing",
         "failed_attempts" => "tries again",
         other => other,
     };

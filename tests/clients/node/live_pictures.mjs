@@ -1,6 +1,5 @@
 // Pictures of the live view for the docs. Usage: live_pictures.mjs PROXY_URL ADMIN_URL DIRECTORY BINARY
 import { execFileSync } from "node:child_process";
-import { writeFile } from "node:fs/promises";
 import { launch, open } from "./live_browser.mjs";
 import { morning } from "./live_traffic.mjs";
 
@@ -13,7 +12,7 @@ try {
   // Long enough for a whole window of timelines, and for the canary's evidence.
   await page.waitForTimeout(40_000);
   await page.screenshot({ path: `${directory}/live-light.png` });
-  await writeFile(`${directory}/top.txt`, execFileSync(binary, ["top", "--once", "--admin", admin]));
+  process.stdout.write(execFileSync(binary, ["top", "--once", "--admin", admin]));
   await page.emulateMedia({ colorScheme: "dark" });
   await page.waitForTimeout(1_000);
   await page.screenshot({ path: `${directory}/live-dark.png` });
