@@ -5,10 +5,11 @@ use pingora::http::ResponseHeader;
 use serde_json::{Value, json};
 
 pub(super) const JSON: &str = "application/json";
+pub(super) const HTML: &str = "text/html; charset=utf-8";
 
 /// Nothing from elsewhere, nothing inline, never in a frame.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+    base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// One answer, whole.
 #[derive(Debug)]
@@ -16,13 +17,13 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content_type: String,
     pub(super) body: Bytes,
-    /// A header that only this answer has.
-    pub(super) extra: Option<(&'static str, &'static str)>,
+    /// Headers that only this answer has.
+    pub(super) extra: Vec<(&'static str, String)>,
 }
 
 impl Answer {
     pub(super) fn new(content_type: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Self { status: 200, content_type: content_type.into(), body: body.into(), extra: None }
+        Self { status: 200, content_type: content_type.into(), body: body.into(), extra: Vec::new() }
     }
 
     pub(super) fn json(status: u16, body: &Value) -> Self {
@@ -34,8 +35,9 @@ impl Answer {
         Self::json(status, &json!({ "error": message }))
     }
 
-    pub(super) fn with(self, name: &'static str, value: &'static str) -> Self {
-        Self { extra: Some((name, value)), ..self }
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.extra.push((name, value.into()));
+        self
     }
 
     /// # Errors
@@ -44,13 +46,22 @@ impl Answer {
         let mut head = ResponseHeader::build(self.status, Some(8))?;
         head.insert_header("content-type", self.content_type.as_str())?;
         head.insert_header("content-length", self.body.len().to_string())?;
-        head.insert_header("cache-control", "no-store")?;
-        head.insert_header("x-content-type-options", "nosniff")?;
-        head.insert_header("referrer-policy", "no-referrer")?;
-        head.insert_header("content-security-policy", CONTENT_SECURITY_POLICY)?;
-        if let Some((name, value)) = self.extra {
-            head.insert_header(name, value)?;
+        guard(&mut head)?;
+        for (name, value) in &self.extra {
+            head.insert_header(*name, value.as_str())?;
         }
         Ok(head)
     }
+}
+
+/// What every answer says about how it may be used.
+///
+/// # Errors
+/// None that could come: the values are our own.
+pub(super) fn guard(head: &mut ResponseHeader) -> pingora::Result<()> {
+    head.insert_header("cache-control", "no-store")?;
+    head.insert_header("x-content-type-options", "nosniff")?;
+    // Not `no-referrer`: with that a browser's form names no Origin, by which it is told from another page's.
+    head.insert_header("referrer-policy", "same-origin")?;
+    head.insert_header("content-security-policy", CONTENT_SECURITY_POLICY)
 }

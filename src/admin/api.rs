@@ -1,7 +1,7 @@
 //! The pages of the admin address.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pingora::http::RequestHeader;
 use serde_json::{Value, json};
@@ -11,7 +11,11 @@ use super::answer::{Answer, JSON};
 use super::canaries;
 use super::config_view;
 use super::control::{Control, Reload, ReloadRequest};
+use super::events::Overview;
 use super::limits;
+use super::login;
+use super::pages::{self, File};
+use super::sessions::Sessions;
 use crate::policy::canary::Command;
 use crate::policy::health::Reason;
 use crate::proxy::Shared;
@@ -23,14 +27,18 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Page {
     Live,
-    LiveScript,
-    LiveStyle,
+    /// A part of the live view, or of the login form.
+    File(&'static File),
+    Login,
+    Logout,
     Metrics,
     /// The process runs.
     Healthy,
     /// It can serve.
     Ready,
     Streams,
+    /// The live view's feed.
+    Events,
     Upstreams,
     Limits,
     Canaries,
@@ -44,29 +52,34 @@ impl Page {
     pub(super) fn find(path: &str) -> Option<Self> {
         Some(match path {
             "/" => Self::Live,
-            "/live.js" => Self::LiveScript,
-            "/live.css" => Self::LiveStyle,
+            "/login" => Self::Login,
+            "/logout" => Self::Logout,
             "/metrics" => Self::Metrics,
             "/healthz" => Self::Healthy,
             "/readyz" => Self::Ready,
             "/api/streams" => Self::Streams,
+            "/api/streams/events" => Self::Events,
             "/api/upstreams" => Self::Upstreams,
             "/api/limits" => Self::Limits,
             "/api/config" => Self::Config,
             "/api/reload" => Self::Reload,
             "/api/canaries" => Self::Canaries,
-            _ => return canaries::command(path).map(Self::Canary),
+            _ => return File::find(path).map(Self::File).or_else(|| canaries::command(path).map(Self::Canary)),
         })
     }
 
-    /// Asked for without a token, from everywhere: monitoring needs it and it tells no secret.
+    /// Asked for without a token, from everywhere: monitoring needs it, or whoever is about to log in, and it tells no secret.
     pub(super) fn is_public(self) -> bool {
-        matches!(self, Self::Metrics | Self::Healthy | Self::Ready)
+        match self {
+            Self::Metrics | Self::Healthy | Self::Ready | Self::Login | Self::Logout => true,
+            Self::File(file) => file.is_public(),
+            _ => false,
+        }
     }
 
     /// It is a POST.
     pub(super) fn changes(self) -> bool {
-        matches!(self, Self::Reload | Self::Canary(_))
+        matches!(self, Self::Reload | Self::Canary(_) | Self::Login | Self::Logout)
     }
 }
 
@@ -74,19 +87,27 @@ impl Page {
 pub(super) struct Api {
     pub(super) shared: Arc<Shared>,
     pub(super) control: Control,
+    pub(super) sessions: Sessions,
+    pub(super) overview: Overview,
 }
 
 impl Api {
-    pub(super) async fn answer(&self, page: Page, head: &RequestHeader) -> Answer {
+    pub(super) async fn answer(&self, page: Page, head: &RequestHeader, body: &[u8]) -> Answer {
         match page {
-            Page::Live => Answer::new("text/html; charset=utf-8", include_str!("page/live.html")),
-            Page::LiveScript => Answer::new("text/javascript; charset=utf-8", include_str!("page/live.js")),
-            Page::LiveStyle => Answer::new("text/css; charset=utf-8", include_str!("page/live.css")),
+            Page::Live => pages::live(self.has_session(head)),
+            Page::File(file) => file.answer(),
+            Page::Login => {
+                let generation = self.shared.generation.load();
+                login::enter(&self.sessions, generation.settings.server.admin_token.as_ref(), head, body)
+            }
+            Page::Logout => login::leave(&self.sessions, head),
+            // Served where it can be written bit by bit.
+            Page::Events => Answer::error(500, "the feed is not an answer in one piece"),
             Page::Metrics => self.metrics(head),
             Page::Healthy => Answer::json(200, &json!({ "status": "ok" })),
             Page::Ready => self.ready(),
             Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
-            Page::Upstreams => self.upstreams(),
+            Page::Upstreams => Answer::json(200, &json!({ "upstreams": self.upstreams_view() })),
             Page::Limits => self.limits(head.uri.query().unwrap_or("")).await,
             Page::Canaries => Answer::json(200, &canaries::list(&self.shared)),
             Page::Canary(command) => canaries::obey(&self.shared, command, head.uri.path()),
@@ -116,9 +137,17 @@ impl Api {
         Answer::json(status, &json!({ "ready": reasons.is_empty(), "reasons": reasons }))
     }
 
-    fn upstreams(&self) -> Answer {
+    /// Whether a cookie of the request names a session that is not over.
+    pub(super) fn has_session(&self, head: &RequestHeader) -> bool {
         let generation = self.shared.generation.load();
-        let upstreams: Vec<Value> = generation
+        let token = generation.settings.server.admin_token.as_ref();
+        token.is_some_and(|token| self.sessions.knows(&login::cookies(head), token, Instant::now()))
+    }
+
+    /// How the endpoints of each upstream fare.
+    pub(super) fn upstreams_view(&self) -> Vec<Value> {
+        let generation = self.shared.generation.load();
+        generation
             .settings
             .upstreams
             .iter()
@@ -142,8 +171,7 @@ impl Api {
                     .collect();
                 json!({ "name": &*upstream.name, "endpoints": endpoints })
             })
-            .collect();
-        Answer::json(200, &json!({ "upstreams": upstreams }))
+            .collect()
     }
 
     async fn limits(&self, query: &str) -> Answer {

@@ -15,7 +15,10 @@ use pingora::server::ShutdownWatch;
 use super::answer::Answer;
 use super::api::{Api, Page};
 use super::control::Control;
+use super::events::{self, Overview};
 use super::gate::{Asked, Denial, Gate};
+use super::login;
+use super::sessions::Sessions;
 use crate::proxy::Shared;
 
 /// Connections at once. A scraper, a few people and their browsers need a handful.
@@ -27,7 +30,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A whole request body must come within this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// No request here has a body that matters; what is sent is read and dropped, up to this many bytes.
+/// Only the login form's body matters; any is read up to this many bytes.
 const BODY_MAX: usize = 64 * 1024;
 
 /// A client that takes no byte of an answer for so long is given up.
@@ -44,37 +47,53 @@ pub struct AdminApp {
 impl AdminApp {
     /// `local`: the address is loopback or a unix socket, so that no token is asked for.
     pub fn new(shared: Arc<Shared>, control: Control, local: bool) -> Self {
-        Self { api: Api { shared, control }, local, connections: AtomicUsize::new(0) }
+        let api = Api { shared, control, sessions: Sessions::default(), overview: Overview::default() };
+        Self { api, local, connections: AtomicUsize::new(0) }
     }
 
-    /// Decides on one request whose head has come, and answers it.
-    async fn answer(&self, session: &mut ServerSession) -> Answer {
-        let head = session.req_header();
-        let page = match Page::find(head.uri.path()) {
-            Some(page) => page,
-            None => return Answer::error(404, "there is no such page. GET / lists what there is"),
+    /// Decides on one request whose head has come, and answers it; `None` when that was written already.
+    async fn answer(&self, session: &mut ServerSession, shutdown: &ShutdownWatch) -> Option<Answer> {
+        let page = match self.admit(session.req_header()) {
+            Ok(page) => page,
+            Err(answer) => return Some(answer),
+        };
+        let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(session)).await {
+            Ok(Some(body)) => body,
+            Ok(None) => {
+                session.set_keepalive(None);
+                return Some(Answer::error(413, "send no body here"));
+            }
+            Err(_) => {
+                session.set_keepalive(None);
+                return Some(Answer::error(408, "the request body did not come in time"));
+            }
+        };
+        if page == Page::Events {
+            let may_look = |session: &ServerSession| self.check(session.req_header(), page).is_ok();
+            return events::serve(&self.api, session, shutdown, may_look).await.err();
+        }
+        Some(self.api.answer(page, session.req_header(), &body).await)
+    }
+
+    /// Which page is asked for, by somebody who may.
+    fn admit(&self, head: &RequestHeader) -> Result<Page, Answer> {
+        let Some(page) = Page::find(head.uri.path()) else {
+            return Err(Answer::error(404, "there is no such page. GET / lists what there is"));
         };
         if let Err(denial) = self.check(head, page) {
+            if page == Page::Live && denial == Denial::NoToken {
+                return Err(login::form(""));
+            }
             let answer = Answer::error(denial.status(), denial.message());
             let asks = matches!(denial, Denial::NoToken | Denial::WrongToken);
-            return if asks { answer.with("www-authenticate", "Bearer") } else { answer };
+            return Err(if asks { answer.with("www-authenticate", "Bearer") } else { answer });
         }
         if !allows(page, &head.method) {
             let (allow, message) =
                 if page.changes() { ("POST", "use POST here") } else { ("GET, HEAD", "use GET here") };
-            return Answer::error(405, message).with("allow", allow);
+            return Err(Answer::error(405, message).with("allow", allow));
         }
-        match tokio::time::timeout(BODY_TIMEOUT, drop_body(session)).await {
-            Ok(true) => self.api.answer(page, session.req_header()).await,
-            Ok(false) => {
-                session.set_keepalive(None);
-                Answer::error(413, "send no body here")
-            }
-            Err(_) => {
-                session.set_keepalive(None);
-                Answer::error(408, "the request body did not come in time")
-            }
-        }
+        Ok(page)
     }
 
     fn check(&self, head: &RequestHeader, page: Page) -> Result<(), Denial> {
@@ -85,6 +104,7 @@ impl AdminApp {
             hosts: &hosts,
             origin: header("origin"),
             authorization: header("authorization"),
+            session: self.api.has_session(head),
             changes: page.changes(),
             public: page.is_public(),
         })
@@ -101,7 +121,7 @@ impl HttpServerApp for AdminApp {
         let _place = Place::take(&self.connections)?;
         session.set_write_timeout(Some(WRITE_TIMEOUT));
         let answer = match tokio::time::timeout(HEAD_TIMEOUT, session.read_request()).await {
-            Ok(Ok(true)) => self.answer(&mut session).await,
+            Ok(Ok(true)) => self.answer(&mut session, shutdown).await?,
             Ok(Err(error)) if *error.etype() == PingoraError::InvalidHTTPHeader => {
                 session.set_keepalive(None);
                 let answer = Answer::error(400, "this is not valid HTTP");
@@ -131,17 +151,17 @@ async fn write(session: &mut ServerSession, answer: &Answer, head_only: bool) ->
     Ok(())
 }
 
-/// Reads the body to its end; false when it is too large or broken.
-async fn drop_body(session: &mut ServerSession) -> bool {
-    let mut seen = 0;
+/// Reads the body to its end; `None` when it is too large or broken.
+async fn read_body(session: &mut ServerSession) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
     loop {
         match session.read_request_body().await {
-            Ok(Some(chunk)) => seen += chunk.len(),
-            Ok(None) => return true,
-            Err(_) => return false,
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Some(body),
+            Err(_) => return None,
         }
-        if seen > BODY_MAX {
-            return false;
+        if body.len() > BODY_MAX {
+            return None;
         }
     }
 }

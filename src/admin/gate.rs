@@ -14,6 +14,8 @@ pub(super) struct Asked<'a> {
     pub(super) hosts: &'a [&'a [u8]],
     pub(super) origin: Option<&'a [u8]>,
     pub(super) authorization: Option<&'a [u8]>,
+    /// A cookie names somebody who has logged in.
+    pub(super) session: bool,
     /// The request changes something.
     pub(super) changes: bool,
     /// Everybody may know the answer.
@@ -73,19 +75,23 @@ impl Gate<'_> {
             [host] => Some(*host),
             _ => return Err(Denial::TwoHosts),
         };
+        if asked.changes && !same_origin(asked.origin, host) {
+            return Err(Denial::ForeignOrigin);
+        }
         if asked.public {
             // Off loopback names are many; on loopback another name is a web page's trick (DNS rebinding).
             let is_foreign = self.local && host.is_some_and(|host| !is_this_machine(host));
             return if is_foreign { Err(Denial::ForeignHost) } else { Ok(()) };
-        }
-        if asked.changes && !same_origin(asked.origin, host) {
-            return Err(Denial::ForeignOrigin);
         }
         if self.local {
             // Browsers always send a Host: what has none is no page.
             return if host.is_none_or(is_this_machine) { Ok(()) } else { Err(Denial::ForeignHost) };
         }
         let token = self.token.ok_or(Denial::TokenNotSet)?;
+        // A browser sends its cookie by itself, but never a change without its Origin.
+        if asked.session && asked.authorization.is_none() {
+            return if asked.changes && asked.origin.is_none() { Err(Denial::ForeignOrigin) } else { Ok(()) };
+        }
         let sent = asked.authorization.and_then(bearer).ok_or(Denial::NoToken)?;
         if equal(sent, token.expose().as_bytes()) { Ok(()) } else { Err(Denial::WrongToken) }
     }
@@ -121,7 +127,7 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
 }
 
 /// Compares in a time that tells nothing but the lengths.
-fn equal(left: &[u8], right: &[u8]) -> bool {
+pub(super) fn equal(left: &[u8], right: &[u8]) -> bool {
     let difference = left.iter().zip(right).fold(0, |found, (a, b)| std::hint::black_box(found | (a ^ b)));
     left.len() == right.len() && difference == 0
 }
@@ -131,7 +137,7 @@ mod tests {
     use super::*;
 
     fn asked<'a>(hosts: &'a [&'a [u8]]) -> Asked<'a> {
-        Asked { hosts, origin: None, authorization: None, changes: false, public: false }
+        Asked { hosts, origin: None, authorization: None, session: false, changes: false, public: false }
     }
 
     const LOCAL: Gate<'static> = Gate { local: true, token: None };
@@ -177,6 +183,13 @@ mod tests {
         }
         assert_eq!(with(Some(b"bearer open-sesame")), Ok(()));
         assert_eq!(gate.check(&Asked { public: true, ..asked(&hosts) }), Ok(()));
+        let session = Asked { session: true, ..asked(&hosts) };
+        assert_eq!(gate.check(&session), Ok(()));
+        let change = |origin| gate.check(&Asked { changes: true, origin, ..session });
+        assert_eq!(change(Some(b"https://gauge.example")), Ok(()));
+        assert_eq!(change(Some(b"https://evil.example")), Err(Denial::ForeignOrigin));
+        assert_eq!(change(None), Err(Denial::ForeignOrigin), "browsers name the page");
+        assert_eq!(gate.check(&Asked { authorization: Some(b"Bearer no"), ..session }), Err(Denial::WrongToken));
         let unset = Gate { local: false, token: None };
         assert_eq!(unset.check(&asked(&hosts)), Err(Denial::TokenNotSet));
     }

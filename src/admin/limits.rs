@@ -45,6 +45,12 @@ pub(super) async fn view(shared: &Shared, query: &str) -> Result<Value, &'static
     }))
 }
 
+/// The fullest holders of this process.
+pub(super) fn tightest(shared: &Shared, most: usize) -> Value {
+    let holders: Vec<Value> = shared.limiter.view(None, most).iter().map(holder_view).collect();
+    json!({ "mode": shared.limiter.mode().as_str(), "holders": holders })
+}
+
 fn holder(query: &str) -> Result<Option<String>, &'static str> {
     let Some((key, value)) = query.split('&').find_map(|pair| pair.split_once('=')) else { return Ok(None) };
     if !["user", "team", "key", "ip", "route"].contains(&key) {

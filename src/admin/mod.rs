@@ -1,6 +1,7 @@
 //! The admin address: health, metrics, streams, the configuration in effect, and reloading.
 //!
-//! `app` speaks HTTP, `gate` decides who may ask, `api` answers, `answer` is what goes out.
+//! `app` speaks HTTP, `gate` decides who may ask, `api` answers, `answer` is what goes out. `pages` has the live view's files,
+//! `events` its feed, `login` and `sessions` let browsers in off loopback.
 
 mod answer;
 mod api;
@@ -8,8 +9,12 @@ mod app;
 mod canaries;
 mod config_view;
 pub mod control;
+mod events;
 mod gate;
 mod limits;
+mod login;
+mod pages;
+mod sessions;
 #[cfg(test)]
 mod tests;
 

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::apps::ServerApp;
 use pingora::protocols::l4::stream::Stream;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
@@ -16,6 +17,7 @@ use super::{AdminApp, Control};
 use crate::config;
 use crate::config::settings::Secret;
 use crate::proxy::Shared;
+use crate::telemetry::live::feed::VIEWERS_MAX;
 
 const CANARY: &str = "canary-5f2a";
 
@@ -24,6 +26,8 @@ struct Admin {
     address: SocketAddr,
     shared: Arc<Shared>,
     reloads: mpsc::Receiver<ReloadRequest>,
+    /// True: the process exits.
+    stop: watch::Sender<bool>,
 }
 
 impl Admin {
@@ -40,14 +44,14 @@ impl Admin {
         let app = Arc::new(AdminApp::new(Arc::clone(&shared), control, local));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (stop, shutdown) = watch::channel(false);
         tokio::spawn(async move {
-            let (_stop, shutdown) = watch::channel(false);
             while let Ok((stream, _)) = listener.accept().await {
                 let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
                 tokio::spawn(async move { app.process_new(Box::new(Stream::from(stream)), &shutdown).await });
             }
         });
-        Self { address, shared, reloads }
+        Self { address, shared, reloads, stop }
     }
 
     /// Sends a whole request and returns status, head and body.
@@ -162,6 +166,120 @@ async fn off_loopback_only_monitoring_needs_no_token() {
         assert_eq!(admin.ask(&asked).await.0, 200, "{path}");
     }
     assert_eq!(admin.ask("POST /api/reload HTTP/1.1\r\nhost: gauge.example\r\n\r\n").await.0, 401);
+}
+
+/// The next events of a feed, each with its name and data.
+async fn events(stream: &mut tokio::io::BufReader<TcpStream>, most: usize) -> Vec<(String, Value)> {
+    let (mut events, mut name) = (Vec::new(), String::new());
+    while events.len() < most {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.unwrap() == 0 {
+            break;
+        }
+        if let Some(word) = line.strip_prefix("event: ") {
+            name = word.trim().to_owned();
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            events.push((std::mem::take(&mut name), serde_json::from_str(data).unwrap()));
+        }
+    }
+    events
+}
+
+impl Admin {
+    /// A feed over HTTP/1.0, which has no chunks, with these headers more.
+    async fn feed(&self, headers: &str) -> tokio::io::BufReader<TcpStream> {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("GET /api/streams/events HTTP/1.0\r\nhost: localhost\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::io::BufReader::new(stream)
+    }
+}
+
+#[tokio::test]
+async fn the_feed_tells_what_runs_and_what_ended() {
+    let admin = Admin::start(true).await;
+    let live = Arc::clone(admin.shared.telemetry.live());
+    let stream = live.enter(&"POST".into(), &"/v1/chat".into());
+    stream.routed(&"chat".into());
+    let mut feed = admin.feed("").await;
+    let told = events(&mut feed, 3).await;
+    assert_eq!(told.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["hello", "overview", "streams"]);
+    assert_eq!(told[1].1["proxy"]["upstreams"][0]["endpoints"][0]["up"], true);
+    assert_eq!(told[2].1["facts"][0]["route"], "chat");
+    stream.progress(1, 10, Some(Duration::from_millis(40)));
+    loop {
+        let (name, data) = events(&mut feed, 1).await.remove(0);
+        if name == "streams" && data["rows"][0]["ticks"][0] == 40 {
+            break;
+        }
+    }
+    drop(stream);
+    loop {
+        let (name, data) = events(&mut feed, 1).await.remove(0);
+        if name == "streams" && data["running"] == 0 {
+            assert_eq!(data["gone"][0], 0);
+            break;
+        }
+    }
+    admin.stop.send_replace(true);
+    let rest = events(&mut feed, 100).await;
+    assert_eq!(rest.last().unwrap().0, "end", "it ends with the process, in order");
+}
+
+#[tokio::test]
+async fn viewers_are_bounded_and_free_their_place() {
+    let admin = Admin::start(true).await;
+    let mut feeds = Vec::new();
+    for _ in 0..VIEWERS_MAX {
+        let mut feed = admin.feed("").await;
+        assert_eq!(events(&mut feed, 1).await[0].0, "hello");
+        feeds.push(feed);
+    }
+    let (status, head, body) = admin.get("/api/streams/events").await;
+    assert_eq!((status, head.contains("retry-after")), (503, true), "{body}");
+    feeds.pop();
+    // It is noticed at once that one went: no write has to fail first.
+    while events(&mut admin.feed("").await, 1).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn off_loopback_a_browser_logs_in_and_out() {
+    let admin = Admin::start(false).await;
+    let post = |path: &str, more: &str, body: &str| {
+        let length = body.len();
+        format!("POST {path} HTTP/1.1\r\nhost: gauge.example\r\n{more}content-length: {length}\r\n\r\n{body}")
+    };
+    let (status, _, page) = admin.get("/").await;
+    assert_eq!((status, page.contains("<form method=\"post\" action=\"/login\">")), (401, true));
+    assert_eq!(admin.get("/login.css").await.0, 200);
+    assert_eq!(admin.get("/live.js").await.0, 401);
+    let ours = "origin: http://gauge.example\r\n";
+    let (status, head, page) = admin.ask(&post("/login", ours, "token=wrong")).await;
+    assert_eq!((status, head.contains("set-cookie"), page.contains("not the admin token")), (401, false, true));
+    let sent = format!("token={CANARY}");
+    assert_eq!(admin.ask(&post("/login", "origin: https://evil.example\r\n", &sent)).await.0, 403);
+    let (status, head, _) = admin.ask(&post("/login", ours, &sent)).await;
+    assert_eq!((status, head.contains("location: /\r\n")), (303, true));
+    let cookie = head.split("set-cookie: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    assert!(cookie.ends_with("; path=/; max-age=43200; httponly; samesite=strict"), "{cookie}");
+    assert!(!cookie.contains(CANARY));
+    let (_, tls, _) = admin.ask(&post("/login", "origin: https://gauge.example\r\n", &sent)).await;
+    assert!(tls.contains("; samesite=strict; secure"), "{tls}");
+    let pair = cookie.split(';').next().unwrap();
+    let with = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: gauge.example\r\ncookie: {pair}\r\n\r\n");
+    let (status, _, page) = admin.ask(&with("/")).await;
+    assert_eq!((status, page.contains("action=\"/logout\"")), (200, true));
+    assert_eq!(admin.ask(&with("/api/config")).await.0, 200);
+    let mut feed = admin.feed(&format!("cookie: {pair}\r\n")).await;
+    assert_eq!(events(&mut feed, 1).await[0].0, "hello");
+    let jar = format!("cookie: {pair}\r\n");
+    assert_eq!(admin.ask(&post("/api/reload", &jar, "")).await.0, 403, "browsers name the page that changes something");
+    let (status, head, _) = admin.ask(&post("/logout", &format!("{ours}{jar}"), "")).await;
+    assert_eq!((status, head.contains("max-age=0")), (303, true));
+    assert_eq!(admin.ask(&with("/api/config")).await.0, 401);
+    assert_eq!(events(&mut feed, 100).await.last().unwrap().0, "end", "the feed ends with the session");
 }
 
 #[tokio::test]

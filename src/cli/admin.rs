@@ -1,15 +1,22 @@
 //! Asks a running proxy at its admin address, with nothing but std.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::config::defaults::ADMIN_TOKEN_ENV;
 
 /// For the connection, and again for each read and write.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 16 << 20;
+
+/// Longest head of a streamed answer, in bytes.
+const HEAD_LINE_MAX: u64 = 16 << 10;
 
 /// What the proxy answered.
 #[derive(Debug)]
@@ -32,12 +39,7 @@ pub(super) struct Question<'a> {
 /// Why nobody could be asked, or who answered instead.
 pub(super) fn ask(admin: &str, question: &Question<'_>) -> Result<Answer, String> {
     let answer = match admin.strip_prefix("unix:") {
-        Some(path) => {
-            let stream = UnixStream::connect(path).map_err(|error| unreachable(admin, &error))?;
-            stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| unreachable(admin, &error))?;
-            stream.set_write_timeout(Some(TIMEOUT)).map_err(|error| unreachable(admin, &error))?;
-            exchange(stream, "localhost", question)
-        }
+        Some(path) => exchange(connect_unix(admin, path)?, "localhost", question),
         None => {
             let authority = authority(admin)?;
             exchange(connect(&authority)?, &authority, question)
@@ -49,6 +51,67 @@ pub(super) fn ask(admin: &str, question: &Question<'_>) -> Result<Answer, String
         (Some(status), Some((_, body))) => Ok(Answer { status, body: body.trim().to_owned() }),
         _ => Err(stranger(&text)),
     }
+}
+
+/// An answer that goes on and on, from its first byte on; a read that gets nothing for [`TIMEOUT`] fails.
+///
+/// # Errors
+/// Why nobody could be asked, or why it was refused.
+pub(super) fn stream(admin: &str, path: &str, token: Option<&str>) -> Result<Box<dyn BufRead + Send>, String> {
+    let (mut stream, host): (Box<dyn Duplex>, String) = match admin.strip_prefix("unix:") {
+        Some(socket) => (Box::new(connect_unix(admin, socket)?), "localhost".to_owned()),
+        None => {
+            let authority = authority(admin)?;
+            (Box::new(connect(&authority)?), authority)
+        }
+    };
+    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    // HTTP/1.0: an answer without chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: {host}\r\n{authorization}\r\n")
+        .map_err(|error| unreachable(admin, &error))?;
+    let mut answer = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let read =
+            (&mut answer).take(HEAD_LINE_MAX).read_line(&mut head).map_err(|error| unreachable(admin, &error))?;
+        if read == 0 || head.len() as u64 > HEAD_LINE_MAX {
+            return Err(stranger(&head));
+        }
+    }
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(Box::new(answer)),
+        Some(status) if head.starts_with("HTTP/1.") => {
+            let mut body = String::new();
+            // What cannot be read says nothing.
+            let _ = answer.take(ANSWER_MAX).read_to_string(&mut body);
+            Err(refusal(&Answer { status: status.parse().unwrap_or(0), body }))
+        }
+        _ => Err(stranger(&head)),
+    }
+}
+
+/// What an answer other than 200 says.
+pub(super) fn refusal(answer: &Answer) -> String {
+    #[derive(Deserialize)]
+    struct Error {
+        error: String,
+    }
+    match serde_json::from_str::<Error>(&answer.body) {
+        Ok(error) if answer.status == 401 => format!("{} (set {ADMIN_TOKEN_ENV})", error.error),
+        Ok(error) => error.error,
+        Err(_) => stranger(&format!("HTTP/1.1 {}", answer.status)),
+    }
+}
+
+trait Duplex: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Duplex for T {}
+
+fn connect_unix(admin: &str, path: &str) -> Result<UnixStream, String> {
+    let stream = UnixStream::connect(path).map_err(|error| unreachable(admin, &error))?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| unreachable(admin, &error))?;
+    stream.set_write_timeout(Some(TIMEOUT)).map_err(|error| unreachable(admin, &error))?;
+    Ok(stream)
 }
 
 /// Somebody else answered.

@@ -105,7 +105,7 @@ pub(super) fn run(options: &Options) -> Result<String, String> {
     let ask = |method: &str, path: &str| -> Result<String, String> {
         let question = Question { method, path, token: token.as_deref() };
         let answer = admin::ask(&options.admin, &question)?;
-        if answer.status == 200 { Ok(answer.body) } else { Err(refusal(&answer)) }
+        if answer.status == 200 { Ok(answer.body) } else { Err(admin::refusal(&answer)) }
     };
     let list: List = read(&ask("GET", "/api/canaries")?)?;
     let views: Vec<&View> =
@@ -138,18 +138,6 @@ fn shown(views: &[&View], route: Option<&str>) -> String {
 
 fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, String> {
     serde_json::from_str(body).map_err(|_| "the proxy is of another version: its answer cannot be read".to_owned())
-}
-
-fn refusal(answer: &admin::Answer) -> String {
-    #[derive(Deserialize)]
-    struct Error {
-        error: String,
-    }
-    match serde_json::from_str::<Error>(&answer.body) {
-        Ok(error) if answer.status == 401 => format!("{} (set {ADMIN_TOKEN_ENV})", error.error),
-        Ok(error) => error.error,
-        Err(_) => admin::stranger(&format!("HTTP/1.1 {}", answer.status)),
-    }
 }
 
 /// Percent-encoded, all but letters, digits and what RFC 3986 calls unreserved.

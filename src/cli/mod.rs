@@ -7,6 +7,7 @@ mod explain_cohort;
 mod explain_limits;
 mod healthcheck;
 mod key;
+mod top;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -61,6 +62,8 @@ enum Command {
         #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
         admin: String,
     },
+    /// Watch live streams in the terminal; where the output is none, print one picture.
+    Top(top::Options),
     /// See how canaries stand, and steer them.
     Canary(canary::Options),
     /// Run a fake LLM backend, to try the proxy with.
@@ -165,6 +168,10 @@ pub fn main() -> ExitCode {
         }),
         Command::Healthcheck { admin } => healthcheck::ask(&admin).map(|()| ExitCode::SUCCESS),
         Command::Canary(options) => canary::run(&options).map(|text| {
+            say(&text);
+            ExitCode::SUCCESS
+        }),
+        Command::Top(options) => top::run(&options).map(|text| {
             say(&text);
             ExitCode::SUCCESS
         }),

@@ -193,11 +193,16 @@ impl<'a> Relay<'a> {
                 sent = read_client(client, &self) => Woke::Client(sent),
                 () = &mut timer => Woke::Timer,
             };
+            let waited = self.first_token_by;
             let end = match woke {
                 Woke::Read(Ok(Some(chunk))) => match self.write(client, flight, tap, ticket, chunk).await {
                     Err(end) => Some(end),
-                    // An upstream that always has something must not keep the timers from being looked at.
-                    Ok(()) if flight.clock.instant(self.last_write) >= timer.deadline() => {
+                    // An upstream that always has something must not keep the timers from being looked at; and from the first
+                    // token on another time counts, which may be up before the one that was set.
+                    Ok(())
+                        if self.first_token_by != waited
+                            || flight.clock.instant(self.last_write) >= timer.deadline() =>
+                    {
                         let end = self.ring(client, flight, tap).await.err();
                         timer.as_mut().reset(self.next_timer(flight));
                         end
@@ -263,7 +268,7 @@ impl<'a> Relay<'a> {
             flight.first_token(came);
             ticket.answered(came.saturating_sub(self.started), true);
         }
-        flight.progress(tap.frames(), tap.bytes);
+        flight.progress(tap.frames(), tap.bytes, progress.token.then_some(came));
         self.exhausted |= flight.generated(tap.tokens());
         let ready = flight.now();
         flight.enter_at(Phase::ClientBlocked, ready);

@@ -72,7 +72,7 @@ impl<'a> Flight<'a> {
             limit: None,
             canary: None,
         };
-        let (tries, stopwatch) = (Tries::new(clock), Stopwatch::start(Phase::Admit));
+        let (tries, stopwatch) = (Tries::new(clock, Some(live.follower())), Stopwatch::start(Phase::Admit));
         Self {
             shared,
             generation,
@@ -94,12 +94,15 @@ impl<'a> Flight<'a> {
 
     /// The time from now on is spent on `phase`.
     pub(super) fn enter(&mut self, phase: Phase) {
-        self.stopwatch.enter(phase, self.clock.now());
+        let now = self.clock.now();
+        self.stopwatch.enter(phase, now);
+        self.live.entered_for_long(&self.stopwatch, now);
     }
 
     /// As [`Flight::enter`], for a caller that has just looked at the clock.
     pub(super) fn enter_at(&mut self, phase: Phase, now: Duration) {
         self.stopwatch.enter(phase, now);
+        self.live.entered(phase, now, &self.stopwatch);
     }
 
     /// What was spent on each phase so far.
@@ -120,11 +123,15 @@ impl<'a> Flight<'a> {
     /// The answer of this attempt is passed on: where the time went is told by it, and what came before it was lost.
     pub(super) fn passes_on(&mut self, number: usize) {
         self.tries.book(number, &mut self.stopwatch);
+        let now = self.clock.now();
+        self.stopwatch.enter(self.stopwatch.current(), now);
+        self.live.entered_for_long(&self.stopwatch, now);
         self.passed_on = Some(number);
     }
 
     pub(super) fn identified(&mut self, request_id: &Arc<str>, trace: TraceIds, client: ClientInfo) {
-        self.live.identified(request_id);
+        self.live.identified(request_id, trace);
+        self.live.known(client.user.as_ref());
         self.note(|record| {
             record.request_id = Arc::clone(request_id);
             record.trace = trace;
@@ -134,6 +141,7 @@ impl<'a> Flight<'a> {
 
     /// Who calls is known better now.
     pub(super) fn known(&mut self, client: ClientInfo) {
+        self.live.known(client.user.as_ref());
         self.note(|record| record.client = client);
     }
 
@@ -263,9 +271,9 @@ impl<'a> Flight<'a> {
         }
     }
 
-    /// How far the answer has come, for those who watch.
-    pub(super) fn progress(&self, frames: u64, bytes: u64) {
-        self.live.progress(frames, bytes);
+    /// How far the answer has come, and when a token came with it, for those who watch.
+    pub(super) fn progress(&self, frames: u64, bytes: u64, token: Option<Duration>) {
+        self.live.progress(frames, bytes, token);
     }
 
     /// The first token has passed.

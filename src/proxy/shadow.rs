@@ -233,7 +233,7 @@ impl Copy {
     /// Asks, and hears the answer to its end.
     async fn hear(&self) -> Heard {
         let (clock, started) = (Clock::start(), SystemTime::now());
-        let tries = Tries::new(clock);
+        let tries = Tries::new(clock, None);
         let (reading, error, began) = match self.ask(clock, &tries).await {
             Some(opened) => self.listen(*opened, clock, &tries).await,
             None => (None, None, Duration::ZERO),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::clock::Clock;
+use crate::telemetry::live::Follower;
 use crate::telemetry::record::{Attempt, ErrorType, Phase, Stopwatch};
 
 /// The attempts of one request, in the order of their beginning.
@@ -14,6 +15,8 @@ pub(super) struct Tries {
     log: Mutex<Vec<Try>>,
     /// The target that the request was assigned to was down, and another asked in its place.
     passed_over: AtomicBool,
+    /// For those who watch; nobody sees a copy for a shadow.
+    live: Option<Follower>,
 }
 
 struct Try {
@@ -31,12 +34,15 @@ pub(super) struct TryLog {
 }
 
 impl Tries {
-    pub(super) fn new(clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, log: Mutex::default(), passed_over: AtomicBool::new(false) })
+    pub(super) fn new(clock: Clock, live: Option<Follower>) -> Arc<Self> {
+        Arc::new(Self { clock, log: Mutex::default(), passed_over: AtomicBool::new(false), live })
     }
 
     pub(super) fn begin(self: &Arc<Self>, attempt: Attempt) -> TryLog {
         let mut log = self.log();
+        if let Some(live) = &self.live {
+            live.attempt(attempt.started);
+        }
         log.push(Try { attempt, waiting: None, preamble: None, over: false });
         TryLog { tries: Arc::clone(self), number: log.len() - 1 }
     }
@@ -107,6 +113,7 @@ impl TryLog {
     /// The connection stands.
     pub(super) fn connected(&self, reused: bool) {
         let now = self.tries.clock.now();
+        self.passes_to(Phase::UpstreamWait, now);
         self.note(|entry| {
             entry.waiting = Some(now);
             entry.attempt.reused_connection = reused;
@@ -116,6 +123,7 @@ impl TryLog {
     /// The answer's head came.
     pub(super) fn answered(&self, status: u16) {
         let now = self.tries.clock.now();
+        self.passes_to(Phase::Preamble, now);
         self.note(|entry| {
             entry.preamble = Some(now);
             entry.attempt.status = Some(status);
@@ -124,6 +132,7 @@ impl TryLog {
 
     pub(super) fn failed(&self, error: ErrorType) {
         let now = self.tries.clock.now();
+        self.passes_to(Phase::FailedAttempts, now);
         self.note(|entry| {
             entry.over = true;
             entry.attempt.ended = now;
@@ -138,6 +147,14 @@ impl TryLog {
             entry.over = true;
             entry.attempt.ended = now;
         });
+    }
+
+    fn passes_to(&self, phase: Phase, now: Duration) {
+        // Under the lock: hedged attempts take turns.
+        let _turn = self.tries.log();
+        if let Some(live) = &self.tries.live {
+            live.phase(phase, now);
+        }
     }
 
     fn note(&self, write: impl FnOnce(&mut Try)) {

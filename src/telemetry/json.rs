@@ -90,6 +90,12 @@ impl<'a> Json<'a> {
         Json { out: self.out, close: ']', first: true }
     }
 
+    /// A member as `write` puts it.
+    pub(crate) fn raw(&mut self, key: &'static str, write: impl FnOnce(&mut String)) {
+        self.key(key);
+        write(self.out);
+    }
+
     /// The next element of an array: an object.
     pub(crate) fn element(&mut self) -> Json<'_> {
         self.separate();

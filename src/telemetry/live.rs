@@ -1,24 +1,45 @@
 //! What is going on: the requests that run, and the last that ended. Bounded, and cheap for those who are watched.
+//!
+//! `stream` follows one running request; `choice` picks those that are shown when there are too many; `feed` tells one viewer
+//! what is new; `first_tokens` keeps the times to the first token of the last minutes.
+
+mod choice;
+pub mod feed;
+pub mod first_tokens;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod ticks;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::access_log;
 use super::hints::Hints;
 use super::json::Json;
-use super::record::Record;
+use super::record::{Outcome, Record};
 use super::strangers::Strangers;
+use first_tokens::FirstTokens;
+use stream::Stream;
+pub use stream::{Follower, LiveStream};
 
 /// Ended requests that are kept.
 const RECENT_MAX: usize = 1_000;
+
+/// Requests that went wrong, and requests that were refused, kept apart so that no flood of the one hides the other.
+const FAILED_MAX: usize = 30;
 
 /// Running requests that are followed; more are served, and only not shown.
 const RUNNING_MAX: usize = 20_000;
 
 /// Running requests that are shown at once, the oldest first: those are the interesting ones.
 const SHOWN_MAX: usize = 1_000;
+
+/// Running requests that are looked up without letting go of the lock: each request that comes or ends needs it.
+const AT_ONCE: usize = 1_024;
 
 /// The live view of all requests.
 #[derive(Default)]
@@ -27,6 +48,9 @@ pub struct Live {
     recent: Mutex<Recent>,
     hints: Hints,
     strangers: Strangers,
+    first_tokens: FirstTokens,
+    viewers: Arc<AtomicUsize>,
+    chosen: Mutex<choice::Chosen>,
 }
 
 #[derive(Default)]
@@ -40,46 +64,40 @@ struct Running {
 struct Recent {
     /// How many ended so far.
     ended: u64,
-    /// The newest last.
+    /// The newest last, as in the two below.
     records: VecDeque<Arc<Record>>,
+    failed: VecDeque<Arc<Record>>,
+    refused: VecDeque<Arc<Record>>,
 }
 
 impl Live {
     /// Shows a request as running until the guard goes.
     pub fn enter(self: &Arc<Self>, method: &Arc<str>, path: &Arc<str>) -> LiveStream {
-        let stream = Arc::new(Stream {
-            started: SystemTime::now(),
-            clock: Instant::now(),
-            method: Arc::clone(method),
-            path: Arc::clone(path),
-            request_id: OnceLock::new(),
-            route: OnceLock::new(),
-            model: OnceLock::new(),
-            served_by: OnceLock::new(),
-            status: AtomicU16::new(0),
-            first_token_us: AtomicU64::new(u64::MAX),
-            frames: AtomicU64::new(0),
-            bytes_out: AtomicU64::new(0),
-        });
         let mut running = lock(&self.running);
         let number = running.next;
         running.next += 1;
+        let stream = Arc::new(Stream::new(number, method, path, Arc::clone(&self.viewers)));
         if running.streams.len() < RUNNING_MAX {
             running.streams.insert(number, Arc::clone(&stream));
         }
         drop(running);
-        LiveStream { stream, number, live: Arc::clone(self) }
+        LiveStream::new(stream, Arc::clone(self))
     }
 
     /// Keeps an ended request.
     pub fn ended(&self, record: Arc<Record>) {
+        self.first_tokens.observe(&record);
         let mut recent = lock(&self.recent);
         recent.ended += 1;
-        let oldest = if recent.records.len() == RECENT_MAX { recent.records.pop_front() } else { None };
-        recent.records.push_back(record);
+        let failed = match record.outcome {
+            Outcome::Completed | Outcome::ClientCancelled => None,
+            Outcome::Rejected => keep(&mut recent.refused, &record, FAILED_MAX),
+            _ => keep(&mut recent.failed, &record, FAILED_MAX),
+        };
+        let oldest = keep(&mut recent.records, &record, RECENT_MAX);
         // Freed outside: it holds a handful of texts.
         drop(recent);
-        drop(oldest);
+        drop((failed, oldest));
     }
 
     /// What is to be known of upstreams.
@@ -90,6 +108,11 @@ impl Live {
     /// What is to be known of peers.
     pub fn strangers(&self) -> &Strangers {
         &self.strangers
+    }
+
+    /// The times to the first token of the last minutes.
+    pub fn first_tokens(&self) -> &FirstTokens {
+        &self.first_tokens
     }
 
     /// `{"live":[…],"recent":[…],"hints":[…]}`: running requests, the oldest first, ended ones, the newest first, and what
@@ -105,10 +128,7 @@ impl Live {
         let mut recent = object.array("recent");
         records.iter().for_each(|record| recent.element_raw(|out| access_log::render_json(record, out)));
         recent.end();
-        let mut hints = object.array("hints");
-        self.hints.render(&mut hints, SystemTime::now());
-        self.strangers.render(&mut hints, SystemTime::now());
-        hints.end();
+        self.render_hints(&mut object);
         object.end();
         out
     }
@@ -125,189 +145,70 @@ impl Live {
     pub fn running(&self) -> usize {
         lock(&self.running).streams.len()
     }
-}
 
-/// One running request, for its stages to tell how far it is. Each fact is set once; progress as often as one likes.
-pub struct LiveStream {
-    stream: Arc<Stream>,
-    number: u64,
-    live: Arc<Live>,
-}
-
-impl LiveStream {
-    pub fn identified(&self, request_id: &Arc<str>) {
-        let _ = self.stream.request_id.set(Arc::clone(request_id));
-    }
-
-    pub fn routed(&self, route: &Arc<str>) {
-        let _ = self.stream.route.set(Arc::clone(route));
-    }
-
-    pub fn asks_for(&self, model: &str) {
-        let _ = self.stream.model.set(model.into());
-    }
-
-    pub fn served_by(&self, upstream: &Arc<str>, variant: &Arc<str>) {
-        let _ = self.stream.served_by.set((Arc::clone(upstream), Arc::clone(variant)));
-    }
-
-    pub fn status(&self, status: u16) {
-        self.stream.status.store(status, Relaxed);
-    }
-
-    /// Counted from "request head complete".
-    pub fn first_token(&self, after: Duration) {
-        self.stream.first_token_us.store(u64::try_from(after.as_micros()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    /// How much has passed so far, in all.
-    pub fn progress(&self, frames: u64, bytes_out: u64) {
-        self.stream.frames.store(frames, Relaxed);
-        self.stream.bytes_out.store(bytes_out, Relaxed);
-    }
-}
-
-impl Drop for LiveStream {
-    fn drop(&mut self) {
-        lock(&self.live.running).streams.remove(&self.number);
-    }
-}
-
-struct Stream {
-    started: SystemTime,
-    clock: Instant,
-    method: Arc<str>,
-    path: Arc<str>,
-    request_id: OnceLock<Arc<str>>,
-    route: OnceLock<Arc<str>>,
-    model: OnceLock<Box<str>>,
-    served_by: OnceLock<(Arc<str>, Arc<str>)>,
-    /// Zero: none yet.
-    status: AtomicU16,
-    /// The greatest number: none yet.
-    first_token_us: AtomicU64,
-    frames: AtomicU64,
-    bytes_out: AtomicU64,
-}
-
-impl Stream {
-    fn render(&self, out: &mut String) {
-        let mut row = Json::object(out);
-        row.time("timestamp", self.started);
-        row.text_if("request_id", self.request_id.get().map(|id| &**id));
-        row.text("http.request.method", &self.method);
-        row.text("url.path", &self.path);
-        row.text_if("route", self.route.get().map(|route| &**route));
-        if let Some((upstream, variant)) = self.served_by.get() {
-            row.text("upstream", upstream);
-            row.text("variant", variant);
+    /// Writes `"hints":[…]`, `"first_tokens":[…]`, `"failed":[…]` and `"refused":[…]`: what of the last minutes is to be known.
+    /// Of the last two the newest come first.
+    pub fn overview(&self) -> String {
+        let (failed, refused) = {
+            let recent = lock(&self.recent);
+            (Vec::from(recent.failed.clone()), Vec::from(recent.refused.clone()))
+        };
+        let mut out = String::with_capacity(4_096);
+        let mut object = Json::object(&mut out);
+        self.render_hints(&mut object);
+        self.first_tokens.render(&mut object, SystemTime::now());
+        for (key, records) in [("failed", failed), ("refused", refused)] {
+            let mut array = object.array(key);
+            records.iter().rev().for_each(|record| array.element_raw(|out| access_log::render_json(record, out)));
+            array.end();
         }
-        row.text_if("gen_ai.request.model", self.model.get().map(|model| &**model));
-        row.number_if("http.response.status_code", Some(self.status.load(Relaxed)).filter(|s| *s != 0).map(u64::from));
-        let first_token = Some(self.first_token_us.load(Relaxed)).filter(|time| *time != u64::MAX);
-        row.seconds_if("ttft_s", first_token.map(Duration::from_micros));
-        row.seconds("duration_s", self.clock.elapsed());
-        row.number("frames", self.frames.load(Relaxed));
-        row.number("bytes_out", self.bytes_out.load(Relaxed));
-        row.end();
+        object.end();
+        out
     }
+
+    fn render_hints(&self, object: &mut Json<'_>) {
+        let mut hints = object.array("hints");
+        self.hints.render(&mut hints, SystemTime::now());
+        self.strangers.render(&mut hints, SystemTime::now());
+        hints.end();
+    }
+
+    /// All that run, the oldest first.
+    fn all(&self) -> Vec<Arc<Stream>> {
+        let mut all: Vec<Arc<Stream>> = Vec::new();
+        loop {
+            let after = all.last().map_or(Bound::Unbounded, |last| Bound::Excluded(last.number));
+            let before = all.len();
+            let running = lock(&self.running);
+            all.extend(running.streams.range((after, Bound::Unbounded)).take(AT_ONCE).map(|(_, one)| Arc::clone(one)));
+            drop(running);
+            // As many came as could: but never more than there may be.
+            if all.len() < before + AT_ONCE || all.len() >= RUNNING_MAX {
+                return all;
+            }
+        }
+    }
+
+    fn left(&self, number: u64) {
+        // Freed outside the lock.
+        let gone = lock(&self.running).streams.remove(&number);
+        drop(gone);
+    }
+
+    /// Counts one more who looks; nobody beyond `most`.
+    fn admit_viewer(&self, most: usize) -> bool {
+        let more = |viewers: usize| (viewers < most).then_some(viewers + 1);
+        self.viewers.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+}
+
+/// Adds the newest; what has to go for it is returned.
+fn keep(records: &mut VecDeque<Arc<Record>>, record: &Arc<Record>, most: usize) -> Option<Arc<Record>> {
+    let oldest = if records.len() == most { records.pop_front() } else { None };
+    records.push_back(Arc::clone(record));
+    oldest
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    use super::*;
-    use crate::telemetry::samples::{chat, ms, plain};
-
-    fn json(live: &Live) -> Value {
-        serde_json::from_str(&live.json()).unwrap()
-    }
-
-    #[test]
-    fn nothing_yet() {
-        assert_eq!(Live::default().json(), r#"{"live":[],"recent":[],"hints":[]}"#);
-    }
-
-    #[test]
-    fn a_request_is_shown_while_it_runs_and_after() {
-        let live = Arc::new(Live::default());
-        let stream = live.enter(&"POST".into(), &"/v1/chat".into());
-        let row = json(&live)["live"][0].clone();
-        assert_eq!(row["url.path"], "/v1/chat");
-        assert!(row.get("ttft_s").is_none() && row.get("http.response.status_code").is_none());
-        stream.identified(&"r1".into());
-        stream.routed(&"chat".into());
-        stream.asks_for("gpt-4o");
-        stream.served_by(&"fastapi".into(), &"next".into());
-        stream.status(200);
-        stream.first_token(ms(250));
-        stream.progress(3, 99);
-        let row = json(&live)["live"][0].clone();
-        for (key, value) in [
-            ("request_id", Value::from("r1")),
-            ("route", "chat".into()),
-            ("gen_ai.request.model", "gpt-4o".into()),
-            ("upstream", "fastapi".into()),
-            ("variant", "next".into()),
-            ("http.response.status_code", 200.into()),
-            ("ttft_s", 0.25.into()),
-            ("frames", 3.into()),
-            ("bytes_out", 99.into()),
-        ] {
-            assert_eq!(row[key], value, "{key}");
-        }
-        assert!(row["duration_s"].as_f64().unwrap() >= 0.0);
-        drop(stream);
-        live.ended(Arc::new(chat("gpt-4o")));
-        let view = json(&live);
-        assert_eq!(view["live"].as_array().unwrap().len(), 0);
-        assert_eq!(view["recent"][0]["event"], "llm.request");
-    }
-
-    #[test]
-    fn the_last_thousand_are_kept_newest_first() {
-        let live = Live::default();
-        for number in 0..1_500 {
-            let mut record = plain();
-            record.bytes_out = number;
-            live.ended(Arc::new(record));
-        }
-        let view = json(&live);
-        let recent = view["recent"].as_array().unwrap();
-        assert_eq!(recent.len(), RECENT_MAX);
-        assert_eq!((&recent[0]["bytes_out"], &recent[999]["bytes_out"]), (&1_499.into(), &500.into()));
-    }
-
-    #[test]
-    fn a_feed_gets_what_is_new() {
-        let live = Live::default();
-        for _ in 0..3 {
-            live.ended(Arc::new(plain()));
-        }
-        let (seen, new) = live.since(0);
-        assert_eq!((seen, new.len()), (3, 3));
-        let mut record = plain();
-        record.bytes_out = 77;
-        live.ended(Arc::new(record));
-        let (seen, new) = live.since(seen);
-        assert_eq!((seen, new.len(), new[0].bytes_out), (4, 1, 77));
-        assert!(live.since(seen).1.is_empty());
-        assert!(live.since(999).1.is_empty(), "a feed from before a restart");
-    }
-
-    #[test]
-    fn running_requests_are_bounded() {
-        let live = Arc::new(Live::default());
-        let (method, path) = ("GET".into(), "/".into());
-        let guards: Vec<_> = (0..RUNNING_MAX + 10).map(|_| live.enter(&method, &path)).collect();
-        assert_eq!(live.running(), RUNNING_MAX);
-        assert_eq!(json(&live)["live"].as_array().unwrap().len(), SHOWN_MAX);
-        drop(guards);
-        assert_eq!(live.running(), 0);
-    }
 }

@@ -24,6 +24,7 @@ pub mod late;
 pub mod live;
 #[cfg(feature = "server")]
 pub mod logs;
+pub mod meaning;
 #[cfg(feature = "server")]
 pub mod metrics;
 pub mod phases;

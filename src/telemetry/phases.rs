@@ -104,6 +104,11 @@ impl Stopwatch {
         self.current
     }
 
+    /// What was booked until the current phase began.
+    pub fn booked(&self) -> &Phases {
+        &self.phases
+    }
+
     /// Moves all that was booked since `mark` was taken to `failed_attempts`: that attempt was replaced.
     pub fn write_off(&mut self, mark: &Phases, now: Duration) {
         self.enter(self.current, now);

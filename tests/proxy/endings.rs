@@ -198,6 +198,34 @@ async fn silence_after_a_token_is_a_stall() {
     assert_eq!(record["outcome"], "stalled");
 }
 
+/// The first token sets a shorter time than the one that ran until then.
+#[tokio::test]
+async fn a_stall_is_noticed_in_time_when_the_first_token_came_late() {
+    let role = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+    let (hand, mut conns) = tokio::sync::mpsc::channel(1);
+    let upstream = Upstream::start(move |mut conn| {
+        let hand = hand.clone();
+        async move {
+            conn.request().await;
+            conn.event_stream().await;
+            conn.chunk(role).await;
+            hand.send(conn).await.unwrap();
+        }
+    })
+    .await;
+    let times = "failover = \"never\"\ntimeouts = { stall = \"200ms\" }";
+    let proxy = Proxy::start(&config(upstream.address, &route(times))).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", CHAT, "x-request-id: late\r\n").await;
+    client.until("assistant").await;
+    let mut conn = conns.recv().await.unwrap();
+    conn.chunk(TOKEN).await;
+    client.until("\"stall\"").await;
+    let record = proxy.record("late").await;
+    assert_eq!(record["outcome"], "stalled");
+    assert!(record["duration_s"].as_f64().unwrap() < 5.0, "{}", record["duration_s"]);
+}
+
 #[tokio::test]
 async fn the_total_time_ends_a_stream_that_flows() {
     let upstream = Upstream::start(|mut conn| async move {

@@ -100,6 +100,23 @@ async fn drain_lets_streams_end_and_exits_soon_after() {
     assert_eq!(proxy.record("live").await["outcome"], "completed");
 }
 
+/// Who watches the drain sees its end, and does not put it off.
+#[tokio::test]
+async fn a_viewer_of_the_live_view_keeps_no_process_up() {
+    let (mut proxy, mut client, mut conn, _upstream) = with_live_stream("").await;
+    let mut viewer = crate::support::Client::connect(proxy.admin).await;
+    viewer.send("GET /api/streams/events HTTP/1.0\r\nhost: localhost\r\n\r\n").await;
+    viewer.until("\"url.path\":\"/stream\"").await;
+    proxy.signal("TERM");
+    viewer.until("\"draining\":true").await;
+    conn.chunk("").await;
+    client.until("\r\n0\r\n\r\n").await;
+    viewer.until("\"outcome\":\"completed\"").await;
+    let ended = std::time::Instant::now();
+    assert_eq!(proxy.exited().await, Some(0));
+    assert!(ended.elapsed() < std::time::Duration::from_secs(2), "{:?} after the last stream", ended.elapsed());
+}
+
 #[tokio::test]
 async fn what_outlasts_the_drain_is_cut_dirty() {
     let (mut proxy, mut client, _conn, _upstream) = with_live_stream("[server]\ndrain_timeout = \"300ms\"").await;

@@ -1,72 +1,157 @@
-// Shows /api/streams once a second. Everything is put in as text, never as HTML.
-"use strict";
+// The live view: joins the feed, the list of streams, the panels and the anatomy.
+import { Anatomy } from "./anatomy.js";
+import { follow } from "./feed.js";
+import { PHASE_NAMES, count, el, put, words } from "./format.js";
+import { panels } from "./panels.js";
+import { Rows } from "./rows.js";
+import { Streams, matcher } from "./streams.js";
+import { DELAY_MS, readColours } from "./timeline.js";
 
-const ROWS_MAX = 100;
+const DRAW_MS = 80;
 
-const seconds = (value) => (typeof value === "number" ? value.toFixed(3) : "");
+const at = (id) => document.getElementById(id);
+const streams = new Streams();
+const slow = { gap: 2, first: 5 };
+let wanted = () => true;
+let paused = null;
+let end = null;
 
-// What a column shows: its title, the value in a row, and whether it is a number.
-const COLUMNS = [
-  ["started", (row) => row.timestamp ?? ""],
-  ["request", (row) => `${row["http.request.method"] ?? ""} ${row["url.path"] ?? ""}`],
-  ["route", (row) => row.route ?? ""],
-  ["upstream", (row) => row.upstream ?? ""],
-  ["model", (row) => row["gen_ai.response.model"] ?? row["gen_ai.request.model"] ?? ""],
-  ["status", (row) => row["http.response.status_code"] ?? "", true],
-  ["outcome", (row) => row.outcome ?? ""],
-  ["first token, s", (row) => seconds(row.ttft_s), true],
-  ["longest gap, s", (row) => seconds(row.max_gap_s), true],
-  ["total, s", (row) => seconds(row.duration_s), true],
-  ["tokens out", (row) => row["gen_ai.usage.output_tokens"] ?? "", true],
-];
+const anatomy = new Anatomy(at("anatomy"));
+const rows = new Rows(at("streams"), (stream) => anatomy.open(stream, slow));
 
-function cell(kind, text, isNumber) {
-  const made = document.createElement(kind);
-  made.textContent = String(text);
-  if (isNumber) made.className = "number";
-  return made;
+function connect() {
+  end = follow("/api/streams/events", {
+    state(word, message = "") {
+      if (word === "live") streams.clear();
+      document.body.dataset.feed = word;
+      put(at("state"), word === "live" ? "live" : "no connection");
+      put(at("message"), message);
+      at("message").hidden = !message;
+    },
+    hello({ version, percentiles_minutes }) {
+      put(at("version"), version);
+      put(at("minutes"), `last ${percentiles_minutes} min`);
+    },
+    overview(overview) {
+      slow.gap = overview.proxy.slow_gap_s;
+      slow.first = overview.proxy.slow_first_token_s;
+      panels(overview, openRecord);
+      pointAt(overview.proxy.listen);
+    },
+    streams(frame) {
+      streams.take(frame, performance.now());
+      list();
+    },
+  });
 }
 
-function fill(id, rows) {
-  const table = document.getElementById(id);
-  const titles = document.createElement("tr");
-  titles.replaceChildren(...COLUMNS.map(([title, , isNumber]) => cell("th", title, isNumber)));
-  table.tHead.replaceChildren(titles);
-  table.tBodies[0].replaceChildren(
-    ...rows.slice(0, ROWS_MAX).map((row) => {
-      const line = document.createElement("tr");
-      if (row.outcome && row.outcome !== "completed") line.className = "bad";
-      line.replaceChildren(...COLUMNS.map(([, value, isNumber]) => cell("td", value(row), isNumber)));
-      return line;
-    }),
-  );
+function list() {
+  const shown = streams.list(at("order").value, wanted);
+  rows.show(shown, slow);
+  anatomy.refresh(slow);
+  put(at("running"), count(streams.running));
+  const hidden = streams.notShown;
+  at("not-shown").hidden = hidden === 0;
+  put(at("not-shown"), `${count(hidden)} more not shown: of many, the quietest, the oldest and a sample are`);
+  const any = streams.live.size + streams.ended.size > 0;
+  at("empty").hidden = any;
+  at("no-match").hidden = !any || shown.length > 0;
+  at("streams").hidden = shown.length === 0;
 }
 
-function advise(hints) {
-  document.getElementById("hints").replaceChildren(
-    ...hints.map((hint) => {
-      const line = document.createElement("li");
-      const held = hint.upstream && `${hint.upstream}: ${hint.streams} streams were held back`;
-      line.textContent = `${held ?? hint.peer}: ${hint.hint}.`;
-      return line;
-    }),
-  );
+// An error of the panel, as if it stood in the list.
+function openRecord(record) {
+  const known = streams.ended.get(record.span_id);
+  const phases = PHASE_NAMES.map((name) => (record.phases[name] ?? 0) * 1e3);
+  anatomy.open(known ?? { key: `e${record.span_id}`, start: 0, facts: record, record, age: record.duration_s * 1e3, phases, ticks: [], segments: [], frames: record.frames ?? 0, bytes: record.bytes_out }, slow);
 }
 
-async function show() {
-  const state = document.getElementById("state");
-  try {
-    const answer = await fetch("/api/streams", { cache: "no-store" });
-    if (!answer.ok) throw new Error(`the answer was ${answer.status}`);
-    const streams = await answer.json();
-    fill("live", streams.live ?? []);
-    fill("recent", streams.recent ?? []);
-    advise(streams.hints ?? []);
-    state.textContent = `${(streams.live ?? []).length} live`;
-  } catch (error) {
-    state.textContent = `Cannot read the streams: ${error.message}`;
+// Where a frontend should be pointed at, as this machine sees it.
+function pointAt(listen) {
+  const known = listen.find((one) => !one.startsWith("unix:") && !one.endsWith(":0"));
+  put(at("frontend"), known ? `http://${known.replace("0.0.0.0", location.hostname).replace("[::]", location.hostname)}` : "the address that the proxy printed at its start");
+}
+
+let drawn = 0;
+function draw(now) {
+  if (now - drawn >= DRAW_MS && !document.hidden) {
+    drawn = now;
+    rows.draw({ now: (paused ?? now) - DELAY_MS, span: Number(at("span").value) * 1e3, slowGap: slow.gap * 1e3, slowFirst: slow.first * 1e3 });
   }
-  setTimeout(show, 1000);
+  requestAnimationFrame(draw);
 }
 
-show();
+function pause() {
+  const button = at("pause");
+  if (paused === null) {
+    paused = performance.now();
+    end();
+    put(at("state"), "paused");
+    document.body.dataset.feed = "paused";
+  } else {
+    paused = null;
+    connect();
+  }
+  button.setAttribute("aria-pressed", String(paused !== null));
+  put(button, paused === null ? "Pause" : "Go on");
+}
+
+const THEMES = ["auto", "light", "dark"];
+function theme(name) {
+  if (name === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  put(at("theme"), `Theme: ${name}`);
+  try {
+    localStorage.setItem("streamgauge-theme", name);
+  } catch {
+    // Without storage it lasts as long as the page.
+  }
+  readColours();
+}
+const nextTheme = () => theme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "auto") + 1) % THEMES.length]);
+
+function stored() {
+  try {
+    const name = localStorage.getItem("streamgauge-theme");
+    return THEMES.includes(name) ? name : "auto";
+  } catch {
+    return "auto";
+  }
+}
+
+// Keys that work from everywhere but a field.
+function key(event) {
+  const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+  if (event.key === "Escape" && event.target === at("filter")) {
+    at("filter").value = "";
+    filter();
+    at("streams").focus();
+    return;
+  }
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  const act = { "/": () => at("filter").focus(), p: pause, t: nextTheme, "?": () => at("help").showModal() }[event.key];
+  if (act) {
+    act();
+    event.preventDefault();
+  } else if (["j", "k", "ArrowDown", "ArrowUp"].includes(event.key) && document.activeElement === document.body) {
+    at("streams").focus();
+    event.preventDefault();
+  }
+}
+
+function filter() {
+  wanted = matcher(at("filter").value);
+  list();
+}
+
+at("legend").append(...PHASE_NAMES.filter((name) => name !== "proxy").map((name) => el("span", {}, el("span", { class: `swatch ${name}` }), words(name))), el("span", {}, el("span", { class: "swatch stall" }), "slow gap"), el("span", {}, el("span", { class: "swatch tick" }), "token frame"));
+at("filter").addEventListener("input", filter);
+at("order").addEventListener("change", list);
+at("pause").addEventListener("click", pause);
+at("theme").addEventListener("click", nextTheme);
+at("help-button").addEventListener("click", () => at("help").showModal());
+document.addEventListener("keydown", key);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", readColours);
+theme(stored());
+connect();
+requestAnimationFrame(draw);

@@ -1,0 +1,95 @@
+// What stands beside the streams: first tokens, upstreams, canaries, limits, errors, hints.
+import { copyable, count, el, time, words } from "./format.js";
+
+const ERRORS_SHOWN = 5;
+
+// A panel is built anew only when what it shows has changed, so that nothing is taken from under a pointer or a focus.
+const shown = new Map();
+
+function show(id, data, build) {
+  const text = JSON.stringify(data);
+  if (shown.get(id) === text) return;
+  shown.set(id, text);
+  const content = build();
+  const section = document.getElementById(id);
+  section.hidden = content === null;
+  section.querySelector(".content").replaceChildren(...(content ?? []));
+}
+
+// `open(record)` is called for an error that is opened.
+export function panels({ proxy, live }, open) {
+  show("first-tokens", live.first_tokens, () => firstTokens(live.first_tokens));
+  show("upstreams", proxy.upstreams, () => upstreams(proxy.upstreams));
+  show("canaries", proxy.canaries, () => (proxy.canaries?.length ? proxy.canaries.flatMap(canary) : null));
+  show("limits", proxy.limits, () => (proxy.limits.holders.length ? [limits(proxy.limits)] : null));
+  const errors = [...live.failed, ...live.refused].sort((a, b) => (a.timestamp < b.timestamp ? 1 : -1)).slice(0, ERRORS_SHOWN);
+  show("errors", errors, () => [errors.length ? el("ol", { class: "errors" }, errors.map((one) => error(one, open))) : el("p", { class: "dim" }, "None: nothing failed or was refused lately.")]);
+  const notes = [...live.hints, ...(proxy.draining ? [{ draining: true }] : []), ...(proxy.last_error ? [{ config: proxy.last_error }] : [])];
+  show("hints", notes, () => (notes.length ? notes.map(hint) : null));
+}
+
+function firstTokens(rows) {
+  if (rows.length === 0) return [el("p", { class: "dim" }, "No stream had a first token in these minutes.")];
+  const head = ["p50", "p95", "p99"].map((name) => el("th", { scope: "col", class: "number" }, name));
+  const body = rows.map((row) => el("tr", { title: `${row.requests} requests, ${row.failed} failed, ${row.output_tokens} output tokens` },
+    el("th", { scope: "row" }, row.route, " ", el("span", { class: "dim" }, row.upstream)),
+    ["p50_s", "p95_s", "p99_s"].map((key) => el("td", { class: "number" }, time(row[key]))),
+    el("td", { class: "number" }, count(row.requests)),
+    el("td", { class: row.failed ? "number bad" : "number" }, count(row.failed))));
+  return [el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "route, upstream"), head, el("th", { scope: "col", class: "number" }, "req."), el("th", { scope: "col", class: "number" }, "failed"))), el("tbody", {}, body))];
+}
+
+function upstreams(all) {
+  const rows = all.flatMap(({ name, endpoints }) => endpoints.map((one) => el("tr", {},
+    el("th", { scope: "row" }, name, el("span", { class: "dim under" }, one.endpoint)),
+    el("td", { class: one.up ? "good" : "bad" }, one.up ? "● up" : "✕ down", one.reason ? el("span", { class: "dim under" }, words(one.reason)) : ""),
+    el("td", { class: "number" }, count(one.in_flight)),
+    el("td", { class: "number" }, time(one.first_token_s ?? undefined)))));
+  const title = (text, className) => el("th", { scope: "col", class: className }, text);
+  return [el("table", {}, el("thead", {}, el("tr", {}, title("endpoint"), title("health"), title("running", "number"), title("avg first token", "number"))), el("tbody", {}, rows))];
+}
+
+function canary(one) {
+  const steps = one.steps.map((step) => el("span", { class: step === one.percent ? "step here" : "step" }, `${step} %`));
+  const facts = one.facts.map((fact) => el("tr", { class: fact.evidence >= fact.needed ? "bad" : "" },
+    el("th", { scope: "row" }, words(fact.fact)),
+    el("td", { class: "number" }, `${fact.canary.yes} of ${fact.canary.of}`),
+    el("td", { class: "number" }, `${fact.baseline.yes} of ${fact.baseline.of}`),
+    el("td", { class: "number" }, fact.evidence >= 1000 ? "≥ 1000" : fact.evidence.toFixed(2))));
+  const needed = one.facts[0]?.needed;
+  return [
+    el("p", {}, el("strong", {}, one.route), `: ${one.canary} at `, el("strong", {}, `${one.percent} %`), `, ${words(one.state)}`),
+    el("p", { class: "steps" }, steps),
+    el("p", { class: "dim" }, one.next),
+    el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "fact"), el("th", { scope: "col", class: "number" }, "canary"), el("th", { scope: "col", class: "number" }, "baseline"), el("th", { scope: "col", class: "number", title: needed ? `rolled back at ${needed.toFixed(0)}` : "" }, needed ? `evidence (of ${needed.toFixed(0)})` : "evidence"))), el("tbody", {}, facts)),
+    ...(one.decisions[0] ? [el("p", { class: "dim" }, `Last: ${one.decisions[0].words}`)] : []),
+  ];
+}
+
+function limits({ holders }) {
+  return el("ul", { class: "limits" }, holders.map((one) => {
+    const share = Math.min(1, one.utilization);
+    const bar = el("span", { class: share > 0.9 ? "fill bad" : "fill" });
+    bar.style.width = `${(share * 100).toFixed(1)}%`;
+    const parts = [];
+    if (one.tokens) parts.push(`${count(one.tokens.remaining)} of ${count(one.tokens.limit)} tokens left`);
+    if (one.requests) parts.push(`${count(one.requests.remaining)} of ${count(one.requests.limit)} requests left`);
+    if (one.running) parts.push(`${one.running} running`);
+    if (one.cost_usd_24h > 0) parts.push(`$ ${one.cost_usd_24h.toFixed(2)} in 24 h`);
+    return el("li", {}, el("span", { class: "holder" }, el("strong", {}, one.holder), " ", el("span", { class: "dim" }, one.limit), el("span", { class: "number" }, `${Math.round(one.utilization * 100)} %`)),
+      el("span", { class: "gauge", "aria-hidden": true }, bar), el("span", { class: "dim under" }, parts.join(" · ")));
+  }));
+}
+
+function error(record, open) {
+  const button = el("button", { type: "button", class: "link", onclick: () => open(record) }, words(record.error_type ?? record.outcome));
+  const where = [record.route, record.upstream, record["user.id"]].filter(Boolean).join(" · ");
+  return el("li", {}, el("span", { class: "dim" }, record.timestamp.slice(11, 19), " "), button, ` ${record["http.response.status_code"] ?? ""} `, el("span", { class: "dim" }, where), el("span", { class: "under" }, "trace ", copyable(record.trace_id, "trace id")));
+}
+
+function hint(one) {
+  if (one.draining) return el("p", {}, el("strong", {}, "Draining. "), "The proxy takes no new requests and exits when the last stream has ended.");
+  if (one.config) return el("p", {}, el("strong", {}, "The configuration file has an error; the last good one is in effect. "), one.config);
+  const about = one.upstream ? `${one.upstream}: ${one.streams} streams were held back. ` : `${one.peer}: `;
+  return el("p", {}, el("strong", {}, about), `${one.hint[0].toUpperCase()}${one.hint.slice(1)}.`);
+}

@@ -1,0 +1,370 @@
+//! What `top` knows of the proxy: the events of the feed as they are written, and the streams as they become.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::telemetry::record::Phase;
+
+/// Ended requests that are kept.
+const ENDED_MAX: usize = 60;
+
+/// Ticks and blocked stretches that are kept of a stream.
+const TICKS_MAX: usize = 1_000;
+
+/// Phases in the order of [`Phase::ALL`].
+pub(super) type PhaseTimes = [f64; Phase::ALL.len()];
+
+/// The event `streams`. Members that are not needed are left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Frame {
+    pub(super) running: u64,
+    pub(super) not_shown: u64,
+    facts: Vec<Identified>,
+    rows: Vec<Row>,
+    gone: Vec<u64>,
+    ended: Vec<Ended>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Identified {
+    id: u64,
+    #[serde(flatten)]
+    facts: Facts,
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    id: u64,
+    age_ms: f64,
+    phase: String,
+    here_ms: f64,
+    frames: u64,
+    attempts: u64,
+    phases_ms: Vec<f64>,
+    #[serde(default)]
+    ticks: Vec<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Ended {
+    meaning: String,
+    record: Facts,
+}
+
+/// What is known of a request, by the names of the access log.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Facts {
+    pub(super) timestamp: String,
+    pub(super) request_id: String,
+    pub(super) trace_id: String,
+    pub(super) span_id: String,
+    #[serde(rename = "http.request.method")]
+    pub(super) method: String,
+    #[serde(rename = "url.path")]
+    pub(super) path: String,
+    #[serde(rename = "user.id")]
+    pub(super) user: Option<String>,
+    pub(super) route: Option<String>,
+    pub(super) upstream: Option<String>,
+    #[serde(rename = "gen_ai.request.model")]
+    pub(super) model: Option<String>,
+    #[serde(rename = "http.response.status_code")]
+    pub(super) status: Option<u16>,
+    pub(super) ttft_s: Option<f64>,
+    pub(super) max_gap_s: Option<f64>,
+    pub(super) tpot_s: Option<f64>,
+    pub(super) duration_s: f64,
+    pub(super) phases: BTreeMap<String, f64>,
+    pub(super) frames: Option<u64>,
+    #[serde(rename = "gen_ai.usage.input_tokens")]
+    pub(super) input_tokens: Option<u64>,
+    #[serde(rename = "gen_ai.usage.output_tokens")]
+    pub(super) output_tokens: Option<u64>,
+    pub(super) usage_source: Option<String>,
+    pub(super) cost_usd: Option<f64>,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) outcome: Option<String>,
+    pub(super) error_type: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Attempt {
+    pub(super) upstream: String,
+    pub(super) status: Option<u16>,
+    pub(super) error_type: Option<String>,
+    pub(super) duration_s: f64,
+}
+
+/// The event `overview`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Overview {
+    pub(super) proxy: Proxy,
+    pub(super) live: LiveOverview,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Proxy {
+    pub(super) draining: bool,
+    pub(super) last_error: String,
+    pub(super) listen: Vec<String>,
+    pub(super) slow_gap_s: f64,
+    pub(super) slow_first_token_s: f64,
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) canaries: Vec<Canary>,
+    pub(super) limits: Limits,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Upstream {
+    pub(super) name: String,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Endpoint {
+    pub(super) endpoint: String,
+    pub(super) up: bool,
+    pub(super) reason: Option<String>,
+    pub(super) in_flight: u64,
+    pub(super) first_token_s: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Canary {
+    pub(super) route: String,
+    pub(super) canary: String,
+    pub(super) state: String,
+    pub(super) percent: u8,
+    pub(super) next: String,
+    pub(super) facts: Vec<CanaryFact>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct CanaryFact {
+    pub(super) fact: String,
+    pub(super) evidence: f64,
+    pub(super) needed: f64,
+    pub(super) canary: Tally,
+    pub(super) baseline: Tally,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Tally {
+    pub(super) yes: u64,
+    pub(super) of: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Limits {
+    pub(super) holders: Vec<Holder>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Holder {
+    pub(super) limit: String,
+    pub(super) holder: String,
+    pub(super) utilization: f64,
+    pub(super) running: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LiveOverview {
+    pub(super) hints: Vec<Hint>,
+    pub(super) first_tokens: Vec<FirstTokens>,
+    pub(super) failed: Vec<Facts>,
+    pub(super) refused: Vec<Facts>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Hint {
+    /// Whom it is about: an upstream, or a peer.
+    pub(super) upstream: String,
+    pub(super) peer: String,
+    pub(super) streams: u64,
+    pub(super) hint: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct FirstTokens {
+    pub(super) route: String,
+    pub(super) upstream: String,
+    pub(super) requests: u64,
+    pub(super) failed: u64,
+    pub(super) p50_s: Option<f64>,
+    pub(super) p95_s: Option<f64>,
+    pub(super) p99_s: Option<f64>,
+}
+
+/// One request, running or ended. Times are in seconds since its head.
+#[derive(Debug, Clone)]
+pub(super) struct Stream {
+    pub(super) key: Key,
+    pub(super) facts: Facts,
+    /// When it began, by this machine's clock.
+    pub(super) started: Option<Instant>,
+    pub(super) age: f64,
+    pub(super) phase: String,
+    /// It is in that phase for so long.
+    pub(super) here: f64,
+    pub(super) phases: PhaseTimes,
+    pub(super) frames: u64,
+    pub(super) attempts: u64,
+    pub(super) ticks: VecDeque<f64>,
+    /// When the client took nothing.
+    pub(super) blocked: VecDeque<(f64, f64)>,
+    /// Set once it has ended: what its numbers mean.
+    pub(super) meaning: Option<String>,
+}
+
+/// What a row is found by, while it runs and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Key {
+    Running(u64),
+    Ended(String),
+}
+
+/// All streams that are known.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    live: HashMap<u64, Stream>,
+    /// The newest last.
+    ended: VecDeque<Stream>,
+}
+
+impl Streams {
+    /// Takes over what one frame says, which came `now`.
+    pub(super) fn take(&mut self, frame: Frame, now: Instant) {
+        for Identified { id, facts } in frame.facts {
+            self.live.entry(id).or_insert_with(|| Stream::begin(id)).facts = facts;
+        }
+        for row in frame.rows {
+            self.live.entry(row.id).or_insert_with(|| Stream::begin(row.id)).go_on(row, now);
+        }
+        for Ended { meaning, record } in frame.ended {
+            let seen = self.live.values().find(|stream| stream.facts.span_id == record.span_id).cloned();
+            self.ended.push_back(Stream::ended(seen, record, Some(meaning)));
+        }
+        for id in frame.gone {
+            self.live.remove(&id);
+        }
+        let surplus = self.ended.len().saturating_sub(ENDED_MAX);
+        self.ended.drain(..surplus);
+    }
+
+    /// Those that run, in this order, then those that ended, the newest first.
+    pub(super) fn list(&self, order: Order, wanted: impl Fn(&Stream) -> bool) -> Vec<&Stream> {
+        let mut live: Vec<(u64, &Stream)> = self.live.iter().map(|(id, stream)| (*id, stream)).collect();
+        live.sort_by(|(a, one), (b, other)| match order {
+            Order::Newest => b.cmp(a),
+            Order::Longest => a.cmp(b),
+            Order::Quietest => other.here.total_cmp(&one.here).then(a.cmp(b)),
+        });
+        live.into_iter().map(|(_, stream)| stream).chain(self.ended.iter().rev()).filter(|one| wanted(one)).collect()
+    }
+
+    /// A stream by its key; one that ran, by its record.
+    pub(super) fn find(&self, key: &Key) -> Option<&Stream> {
+        match key {
+            Key::Running(id) => self.live.get(id),
+            Key::Ended(span_id) => self.ended.iter().find(|stream| stream.facts.span_id == *span_id),
+        }
+    }
+
+    /// What a stream that runs will be called when it has ended.
+    pub(super) fn heir(&self, key: &Key) -> Option<Key> {
+        let Key::Running(_) = key else { return None };
+        self.find(key).map(|stream| Key::Ended(stream.facts.span_id.clone()))
+    }
+}
+
+/// Which streams come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Newest,
+    Longest,
+    Quietest,
+}
+
+impl Stream {
+    fn begin(id: u64) -> Self {
+        Self {
+            key: Key::Running(id),
+            facts: Facts::default(),
+            started: None,
+            age: 0.0,
+            phase: String::new(),
+            here: 0.0,
+            phases: PhaseTimes::default(),
+            frames: 0,
+            attempts: 0,
+            ticks: VecDeque::new(),
+            blocked: VecDeque::new(),
+            meaning: None,
+        }
+    }
+
+    /// What ended, with what was seen of it while it ran.
+    pub(super) fn ended(seen: Option<Self>, record: Facts, meaning: Option<String>) -> Self {
+        let mut phases = PhaseTimes::default();
+        for (slot, phase) in phases.iter_mut().zip(Phase::ALL) {
+            *slot = record.phases.get(phase.as_str()).copied().unwrap_or_default();
+        }
+        Self {
+            key: Key::Ended(record.span_id.clone()),
+            age: record.duration_s,
+            phase: String::new(),
+            here: 0.0,
+            phases,
+            frames: record.frames.unwrap_or_default(),
+            attempts: record.attempts.len() as u64,
+            meaning: Some(meaning.unwrap_or_default()),
+            facts: record,
+            ..seen.unwrap_or_else(|| Self::begin(0))
+        }
+    }
+
+    fn go_on(&mut self, row: Row, now: Instant) {
+        let blocked = |phases: &[f64]| phases.get(Phase::ClientBlocked as usize).copied().unwrap_or_default();
+        let age = row.age_ms / 1e3;
+        let news = blocked(&row.phases_ms) / 1e3 - blocked(&self.phases);
+        if news > (age - self.age) / 2.0 || row.phase == Phase::ClientBlocked.as_str() {
+            match self.blocked.back_mut().filter(|(_, to)| *to >= self.age) {
+                Some(last) => last.1 = age,
+                None => self.blocked.push_back((age - news.max(0.0), age)),
+            }
+        }
+        // A frame can only be late: the earliest guess is the best.
+        let started = now.checked_sub(Duration::from_secs_f64(age.max(0.0)));
+        self.started = self.started.min(started).or(started);
+        self.age = age;
+        self.phase = row.phase;
+        self.here = row.here_ms / 1e3;
+        self.frames = row.frames;
+        self.attempts = row.attempts;
+        for (slot, time) in self.phases.iter_mut().zip(row.phases_ms) {
+            *slot = time / 1e3;
+        }
+        let mut at = 0;
+        for step in row.ticks {
+            at += step;
+            self.ticks.push_back(at as f64 / 1e3);
+        }
+        let surplus = self.ticks.len().saturating_sub(TICKS_MAX);
+        self.ticks.drain(..surplus);
+        let surplus = self.blocked.len().saturating_sub(TICKS_MAX);
+        self.blocked.drain(..surplus);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.meaning.is_some()
+    }
+}

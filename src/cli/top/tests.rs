@@ -1,0 +1,188 @@
+//! Pictures of fixed feeds, and what keys do.
+
+use std::time::{Duration, Instant};
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use serde_json::{Value, json};
+
+use super::app::{App, Link, Over, Pane};
+use super::feed::Told;
+use super::model::Key;
+use super::picture;
+
+/// An app that was told of a proxy at work, and the time of the picture.
+fn at_work() -> (App, Instant) {
+    let now = Instant::now() + Duration::from_secs(100);
+    let mut app = App::new("http://127.0.0.1:9090");
+    app.told(Told::Hello { version: "0.1.0".to_owned(), minutes: 5 }, now);
+    app.told(Told::Overview(Box::new(serde_json::from_value(overview()).unwrap())), now);
+    app.told(Told::Streams(Box::new(serde_json::from_value(streams()).unwrap())), now);
+    (app, now)
+}
+
+fn overview() -> Value {
+    let tally = |yes: u64, of: u64| json!({ "yes": yes, "of": of });
+    json!({
+        "proxy": {
+            "draining": false, "last_error": "", "listen": ["127.0.0.1:8080"], "slow_gap_s": 2.0, "slow_first_token_s": 5.0,
+            "upstreams": [{ "name": "vllm", "endpoints": [
+                { "endpoint": "10.0.0.1:8000", "up": true, "reason": null, "in_flight": 3, "first_token_s": 0.31 },
+                { "endpoint": "10.0.0.2:8000", "up": false, "reason": "faulty", "in_flight": 0, "first_token_s": null },
+            ] }],
+            "canaries": [{ "route": "chat", "canary": "next", "state": "running", "percent": 5, "next": "25 % in 9 s.",
+                "facts": [{ "fact": "odd_length", "evidence": 0.5, "needed": 526.3, "canary": tally(0, 7), "baseline": tally(2, 120) }] }],
+            "limits": { "mode": "memory", "holders": [
+                { "limit": "per-user", "holder": "user:alice", "utilization": 0.95, "running": 2, "tokens": null },
+            ] },
+        },
+        "live": {
+            "hints": [
+                { "upstream": "vllm", "kind": "buffered_streams", "streams": 4, "hint": "…" },
+                { "peer": "10.0.0.5", "kind": "ignored_users", "hint": "add it to trusted_proxies" },
+            ],
+            "first_tokens": [{ "route": "chat", "upstream": "vllm", "requests": 120, "failed": 3, "p50_s": 0.3, "p95_s": 0.9, "p99_s": 3.2 }],
+            "failed": [{ "timestamp": "2026-01-31T23:59:59.123Z", "trace_id": "0af7", "outcome": "upstream_error",
+                "error_type": "connect_refused", "route": "chat", "upstream": "vllm", "http.response.status_code": 502 }],
+            "refused": [],
+        },
+    })
+}
+
+fn streams() -> Value {
+    let facts = |id: u64, user: &str| {
+        json!({ "id": id, "timestamp": "2026-01-31T23:59:50.000Z", "request_id": format!("r{id}"), "http.request.method": "POST",
+            "url.path": "/v1/chat/completions", "user.id": user, "route": "chat", "upstream": "vllm", "trace_id": "0af7",
+            "span_id": format!("{id:016x}"), "http.response.status_code": 200, "ttft_s": 2.0 })
+    };
+    let row = |id: u64, phase: &str, here_ms: u64, phases: [u64; 9], ticks: &[u64]| {
+        json!({ "id": id, "age_ms": 12_000, "phase": phase, "here_ms": here_ms, "frames": ticks.len(), "bytes_out": 99,
+            "attempts": 1, "phases_ms": phases, "ticks": ticks })
+    };
+    let steady: Vec<u64> = std::iter::once(2_000).chain((0..50).map(|_| 200)).collect();
+    json!({
+        "now_ms": 0, "running": 1_003, "not_shown": 1_000,
+        "facts": [facts(1, "alice"), facts(2, "bob"), facts(3, "eve\u{1b}[2J")],
+        "rows": [
+            row(1, "generation", 50, [0, 0, 0, 10, 990, 1_000, 10_000, 0, 0], &steady),
+            row(2, "generation", 6_000, [0, 0, 0, 10, 990, 1_000, 10_000, 0, 0], &[2_000, 1_000, 1_000, 1_000, 1_000]),
+            row(3, "client_blocked", 5_000, [0, 0, 0, 10, 990, 1_000, 5_000, 5_000, 0], &steady[..25]),
+        ],
+        "gone": [],
+        "ended": [{ "meaning": "Answered by vllm, at attempt 2. Attempts that were replaced took 700 ms of 1.0 s.", "record": {
+            "timestamp": "2026-01-31T23:59:40.000Z", "request_id": "r0", "trace_id": "0af7", "span_id": "00000000000000ff",
+            "http.request.method": "POST", "url.path": "/v1/chat/completions", "user.id": "carol", "route": "chat", "upstream": "vllm",
+            "http.response.status_code": 200, "ttft_s": 0.8, "max_gap_s": 0.05, "tpot_s": 0.02, "duration_s": 1.0,
+            "phases": { "failed_attempts": 0.7, "upstream_wait": 0.1, "generation": 0.2 }, "frames": 12,
+            "gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 11, "usage_source": "reported", "cost_usd": 0.000_13,
+            "attempts": [{ "upstream": "edge", "status": 503, "error_type": "upstream_status", "duration_s": 0.7 },
+                { "upstream": "vllm", "status": 200, "duration_s": 0.3 }],
+            "outcome": "completed" } }],
+    })
+}
+
+fn press(app: &mut App, code: KeyCode) -> bool {
+    app.pressed(KeyEvent::new(code, KeyModifiers::NONE))
+}
+
+fn type_in(app: &mut App, text: &str) {
+    text.chars().for_each(|character| assert!(!press(app, KeyCode::Char(character))));
+}
+
+#[test]
+fn a_proxy_at_work() {
+    let (mut app, now) = at_work();
+    insta::assert_snapshot!(picture(&mut app, (120, 24), now).unwrap());
+}
+
+#[test]
+fn each_pane() {
+    let (mut app, now) = at_work();
+    let mut text = String::new();
+    for pane in Pane::ALL {
+        assert_eq!(app.pane, pane);
+        let picture = picture(&mut app, (120, 24), now).unwrap();
+        text.extend(picture.lines().skip(15).map(|line| format!("{line}\n")));
+        press(&mut app, KeyCode::Tab);
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn an_anatomy() {
+    let (mut app, now) = at_work();
+    picture(&mut app, (120, 24), now).unwrap();
+    press(&mut app, KeyCode::End);
+    press(&mut app, KeyCode::Up);
+    press(&mut app, KeyCode::Char('j'));
+    press(&mut app, KeyCode::Enter);
+    insta::assert_snapshot!(picture(&mut app, (100, 36), now).unwrap());
+    press(&mut app, KeyCode::Esc);
+    assert_eq!(app.over, Over::Nothing);
+}
+
+#[test]
+fn a_small_terminal_and_the_help() {
+    let (mut app, now) = at_work();
+    press(&mut app, KeyCode::Char('?'));
+    insta::assert_snapshot!(picture(&mut app, (80, 24), now).unwrap());
+    for size in [(1, 1), (20, 5), (40, 8), (300, 100)] {
+        picture(&mut app, size, now).unwrap();
+    }
+}
+
+#[test]
+fn a_lost_proxy_is_said_and_nothing_is_there_yet() {
+    let (mut app, now) = at_work();
+    app.told(Told::Lost("cannot ask http://127.0.0.1:9090: refused".to_owned()), now);
+    let lost = picture(&mut app, (100, 20), now).unwrap();
+    assert!(lost.contains("● no connection") && lost.contains("refused; trying again every second"), "{lost}");
+    app.told(Told::Hello { version: "0.1.0".to_owned(), minutes: 5 }, now);
+    app.told(Told::Streams(Box::default()), now);
+    assert_eq!(app.link, Link::Live);
+    let empty = picture(&mut app, (100, 20), now).unwrap();
+    assert!(empty.contains("Point your frontend at http://127.0.0.1:8080 in place of your backend."), "{empty}");
+}
+
+#[test]
+fn a_filter_is_typed_and_cleared() {
+    let (mut app, now) = at_work();
+    type_in(&mut app, "/user:bob");
+    picture(&mut app, (100, 20), now).unwrap();
+    assert_eq!(app.listed, [Key::Running(2)]);
+    press(&mut app, KeyCode::Enter);
+    press(&mut app, KeyCode::Esc);
+    picture(&mut app, (100, 20), now).unwrap();
+    assert_eq!(app.listed.len(), 4);
+    type_in(&mut app, "/outcome:completed q");
+    picture(&mut app, (100, 20), now).unwrap();
+    assert!(app.listed.is_empty(), "`q` is a letter here");
+    press(&mut app, KeyCode::Esc);
+    assert!(press(&mut app, KeyCode::Char('q')), "and leaves elsewhere");
+}
+
+#[test]
+fn a_chosen_stream_is_followed_into_its_record() {
+    let (mut app, now) = at_work();
+    picture(&mut app, (100, 20), now).unwrap();
+    press(&mut app, KeyCode::Char('j'));
+    press(&mut app, KeyCode::Enter);
+    assert_eq!(app.over, Over::Anatomy(Key::Running(1)));
+    let record = json!({ "span_id": "0000000000000001", "duration_s": 13.0, "outcome": "completed", "timestamp": "2026-01-31T23:59:50.000Z" });
+    let frame = json!({ "running": 2, "gone": [1], "ended": [{ "meaning": "Answered.", "record": record }] });
+    app.told(Told::Streams(Box::new(serde_json::from_value(frame).unwrap())), now);
+    let key = Key::Ended("0000000000000001".to_owned());
+    assert_eq!((&app.over, app.chosen.as_ref()), (&Over::Anatomy(key.clone()), Some(&key)));
+    assert_eq!(app.streams.find(&key).unwrap().ticks.len(), 51, "what was seen of it stays");
+}
+
+#[test]
+fn a_paused_picture_stands_still() {
+    let (mut app, now) = at_work();
+    press(&mut app, KeyCode::Char('p'));
+    let before = picture(&mut app, (100, 20), now).unwrap();
+    let frame = json!({ "running": 0, "gone": [1, 2, 3] });
+    app.told(Told::Streams(Box::new(serde_json::from_value(frame).unwrap())), now);
+    assert_eq!(picture(&mut app, (100, 20), now + Duration::from_secs(5)).unwrap(), before);
+    press(&mut app, KeyCode::Char('p'));
+    assert_ne!(picture(&mut app, (100, 20), now).unwrap(), before);
+}

@@ -1,0 +1,146 @@
+//! What one viewer is told, a few times a second: what is new since it was told last. Bounded whatever happens; who reads
+//! slowly is told less often, and never what has passed meanwhile.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use super::choice::CHOSEN_MAX;
+use super::stream::Stream;
+use super::{Live, access_log};
+use crate::telemetry::json::Json;
+use crate::telemetry::meaning;
+use crate::telemetry::record::{Outcome, Record};
+
+/// How many may look at a time.
+pub const VIEWERS_MAX: usize = 16;
+
+/// Ended requests in one frame; in the first one, more.
+const ENDED_MAX: usize = 40;
+const ENDED_FIRST_MAX: usize = 100;
+
+/// Somebody who looks. While there is one, streams note when their tokens pass.
+pub struct Viewer {
+    live: Arc<Live>,
+    /// By number: what it was told of a stream.
+    known: HashMap<u64, Known>,
+    /// Ended requests that it was told of, or that were passed over.
+    ended: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Known {
+    version: u32,
+    ticks: u32,
+    span_id: Option<u64>,
+}
+
+impl Viewer {
+    /// Lets somebody look; `None` when [`VIEWERS_MAX`] do already.
+    pub fn admit(live: &Arc<Live>) -> Option<Self> {
+        let is_admitted = live.admit_viewer(VIEWERS_MAX);
+        is_admitted.then(|| Self { live: Arc::clone(live), known: HashMap::new(), ended: 0 })
+    }
+
+    /// `{"now_ms":…,"running":…,"not_shown":…,"facts":[…],"rows":[…],"gone":[…],"ended":[…],"ended_not_shown":…}`: of the streams chosen to
+    /// be shown, facts where they are new and how far each is; those that are shown no more; requests that ended, the oldest
+    /// first, with what their numbers mean.
+    pub fn frame(&mut self) -> String {
+        let (running, chosen) = self.live.choose();
+        // After the choice: a stream that is gone by now has its record among the ended.
+        let (all_ended, records) = self.live.since(self.ended);
+        let mut out = String::with_capacity(256 * (1 + chosen.len()));
+        let mut object = Json::object(&mut out);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        object.number("now_ms", u64::try_from(now).unwrap_or(u64::MAX));
+        object.number("running", running as u64);
+        object.number("not_shown", (running - chosen.len()) as u64);
+        self.facts(&chosen, &mut object);
+        self.rows(&chosen, &mut object);
+        let known: HashSet<u64> = self.known.values().filter_map(|known| known.span_id).collect();
+        self.gone(&chosen, &mut object);
+        let most = if self.ended == 0 { ENDED_FIRST_MAX } else { ENDED_MAX };
+        let new = records.len();
+        let shown = worth_showing(records, &known, most);
+        object
+            .number_if("ended_not_shown", Some((new - shown.len()) as u64).filter(|rest| *rest > 0 && self.ended > 0));
+        let mut ended = object.array("ended");
+        shown.iter().for_each(|record| ended.element_raw(|out| render_ended(record, out)));
+        ended.end();
+        object.end();
+        self.ended = all_ended;
+        out
+    }
+
+    fn facts(&mut self, chosen: &[Arc<Stream>], object: &mut Json<'_>) {
+        let mut facts = object.array("facts");
+        for stream in chosen {
+            let known = self.known.entry(stream.number).or_default();
+            let version = stream.version();
+            if known.version != version {
+                known.version = version;
+                known.span_id = stream.span_id();
+                facts.element_raw(|out| stream.render_facts(out));
+            }
+        }
+        facts.end();
+    }
+
+    fn rows(&mut self, chosen: &[Arc<Stream>], object: &mut Json<'_>) {
+        let mut rows = object.array("rows");
+        for stream in chosen {
+            if let Some(known) = self.known.get_mut(&stream.number) {
+                rows.element_raw(|out| known.ticks = stream.render_progress(known.ticks, out));
+            }
+        }
+        rows.end();
+    }
+
+    fn gone(&mut self, chosen: &[Arc<Stream>], object: &mut Json<'_>) {
+        let mut gone = object.array("gone");
+        let is_shown = |number: &u64| chosen.binary_search_by_key(number, |stream| stream.number).is_ok();
+        self.known.retain(|number, _| {
+            let is_shown = is_shown(number);
+            if !is_shown {
+                gone.element_raw(|out| crate::telemetry::json::integer(out, *number));
+            }
+            is_shown
+        });
+        gone.end();
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.live.viewers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// At most `most` of the records, in their order: first those that were shown running, then those that went wrong, then the newest.
+fn worth_showing(records: Vec<Arc<Record>>, known: &HashSet<u64>, most: usize) -> Vec<Arc<Record>> {
+    if records.len() <= most {
+        return records;
+    }
+    let rank = |record: &Record| match record.outcome {
+        _ if known.contains(&record.trace.span_id) => 0,
+        Outcome::Completed | Outcome::ClientCancelled | Outcome::Rejected => 2,
+        _ => 1,
+    };
+    let mut numbered: Vec<(usize, Arc<Record>)> = records.into_iter().enumerate().collect();
+    numbered.sort_by_key(|(number, record)| (rank(record), std::cmp::Reverse(*number)));
+    numbered.truncate(most);
+    numbered.sort_by_key(|(number, _)| *number);
+    numbered.into_iter().map(|(_, record)| record).collect()
+}
+
+fn render_ended(record: &Record, out: &mut String) {
+    let mut object = Json::object(out);
+    object.text("meaning", &meaning::of(record));
+    object.raw("record", |out| access_log::render_json(record, out));
+    object.end();
+}
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

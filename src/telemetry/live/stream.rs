@@ -1,0 +1,352 @@
+//! One running request: written by its stages, read by those who look.
+//!
+//! What a chunk costs: two stores of the phase it is in, and one load that tells whether anybody looks. Only while somebody
+//! does, the sums of the phases and the ticks of the tokens are kept.
+
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::ticks::Ticks;
+use super::{Live, lock};
+use crate::telemetry::json::{self, Json};
+use crate::telemetry::record::{Phase, Phases, Stopwatch, TraceIds};
+
+/// Longest text of a row, in bytes.
+const TEXT_MAX: usize = 200;
+
+/// The time part of a phase and its beginning, packed: 2^56 µs are two thousand years.
+const TIME_BITS: u32 = 56;
+
+/// One running request, for its stages to tell how far it is.
+pub struct LiveStream {
+    stream: Arc<Stream>,
+    live: Arc<Live>,
+}
+
+/// A request's attempts tell by this how far they are.
+#[derive(Clone)]
+pub struct Follower(Arc<Stream>);
+
+impl LiveStream {
+    pub(super) fn new(stream: Arc<Stream>, live: Arc<Live>) -> Self {
+        Self { stream, live }
+    }
+
+    pub fn identified(&self, request_id: &Arc<str>, trace: TraceIds) {
+        self.stream.note(|facts| {
+            facts.request_id = Some(Arc::clone(request_id));
+            facts.trace = Some(trace);
+        });
+    }
+
+    pub fn known(&self, user: Option<&Arc<str>>) {
+        if user.is_some() {
+            self.stream.note(|facts| facts.user = user.cloned());
+        }
+    }
+
+    pub fn routed(&self, route: &Arc<str>) {
+        self.stream.note(|facts| facts.route = Some(Arc::clone(route)));
+    }
+
+    pub fn asks_for(&self, model: &str) {
+        self.stream.note(|facts| facts.model = Some(model.into()));
+    }
+
+    /// Who answers, or will if nothing goes wrong; the last word counts.
+    pub fn served_by(&self, upstream: &Arc<str>, variant: &Arc<str>) {
+        self.stream.note(|facts| facts.served_by = Some((Arc::clone(upstream), Arc::clone(variant))));
+    }
+
+    pub fn status(&self, status: u16) {
+        self.stream.status.store(status, Relaxed);
+        self.stream.version.fetch_add(1, Relaxed);
+    }
+
+    /// Counted from "request head complete".
+    pub fn first_token(&self, after: Duration) {
+        self.stream.first_token_us.store(micros(after), Relaxed);
+        self.stream.version.fetch_add(1, Relaxed);
+    }
+
+    /// How much has passed so far, in all; `token` is when a token frame ended with it.
+    pub fn progress(&self, frames: u64, bytes_out: u64, token: Option<Duration>) {
+        self.stream.frames.store(frames, Relaxed);
+        self.stream.bytes_out.store(bytes_out, Relaxed);
+        if let Some(at) = token
+            && self.stream.is_watched()
+        {
+            self.stream.ticks.get_or_init(Box::default).push(at);
+        }
+    }
+
+    /// It is in `phase` now; `stopwatch` has what was before.
+    pub fn entered(&self, phase: Phase, now: Duration, stopwatch: &Stopwatch) {
+        // Our own work takes microseconds: nobody could see it as what is going on.
+        if phase != Phase::Proxy {
+            self.stream.stand(phase, now);
+        }
+        if self.stream.is_watched() {
+            self.stream.book(stopwatch.booked());
+        }
+    }
+
+    /// As [`LiveStream::entered`], where time does not matter: the sums are kept whether anybody looks or not.
+    pub fn entered_for_long(&self, stopwatch: &Stopwatch, now: Duration) {
+        self.stream.stand(stopwatch.current(), now);
+        self.stream.book(stopwatch.booked());
+    }
+
+    /// For the attempts.
+    pub fn follower(&self) -> Follower {
+        Follower(Arc::clone(&self.stream))
+    }
+}
+
+impl Drop for LiveStream {
+    fn drop(&mut self) {
+        self.live.left(self.stream.number);
+    }
+}
+
+impl Follower {
+    /// One more attempt begins. What the one before took was in vain, or is waited for beside it.
+    pub fn attempt(&self, now: Duration) {
+        let stream = &self.0;
+        stream.pass_to(Phase::Connect, now);
+        if stream.attempts.fetch_add(1, Relaxed) > 0 {
+            let of_attempts = [Phase::Connect, Phase::UpstreamWait, Phase::Preamble];
+            let slots = of_attempts.iter().filter_map(|phase| stream.spent_us.get(*phase as usize));
+            let lost = slots.map(|slot| slot.swap(0, Relaxed)).sum();
+            if let Some(slot) = stream.spent_us.get(Phase::FailedAttempts as usize) {
+                slot.fetch_add(lost, Relaxed);
+            }
+        }
+    }
+
+    /// The attempt goes on to `phase`.
+    pub fn phase(&self, phase: Phase, now: Duration) {
+        self.0.pass_to(phase, now);
+    }
+}
+
+/// The facts of a request, as they become known.
+#[derive(Default, Clone)]
+struct Facts {
+    request_id: Option<Arc<str>>,
+    trace: Option<TraceIds>,
+    user: Option<Arc<str>>,
+    route: Option<Arc<str>>,
+    model: Option<Box<str>>,
+    served_by: Option<(Arc<str>, Arc<str>)>,
+}
+
+pub(super) struct Stream {
+    pub(super) number: u64,
+    started: SystemTime,
+    clock: Instant,
+    method: Arc<str>,
+    path: Arc<str>,
+    facts: Mutex<Facts>,
+    /// Counts what became known.
+    version: AtomicU32,
+    /// Zero: none yet.
+    status: AtomicU16,
+    /// The greatest number: none yet.
+    first_token_us: AtomicU64,
+    frames: AtomicU64,
+    bytes_out: AtomicU64,
+    attempts: AtomicU16,
+    /// The phase it is in, and since when.
+    standing: AtomicU64,
+    /// What was spent on each phase before that.
+    spent_us: [AtomicU64; Phase::ALL.len()],
+    /// Kept while somebody looks.
+    ticks: OnceLock<Box<Ticks>>,
+    viewers: Arc<AtomicUsize>,
+}
+
+/// How far a stream is, as one look saw it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) phase: Phase,
+    /// It is in that phase for so long.
+    pub(super) here: Duration,
+    pub(super) age: Duration,
+}
+
+impl Stream {
+    pub(super) fn new(number: u64, method: &Arc<str>, path: &Arc<str>, viewers: Arc<AtomicUsize>) -> Self {
+        Self {
+            number,
+            started: SystemTime::now(),
+            clock: Instant::now(),
+            method: Arc::clone(method),
+            path: Arc::clone(path),
+            facts: Mutex::default(),
+            version: AtomicU32::new(1),
+            status: AtomicU16::new(0),
+            first_token_us: AtomicU64::new(u64::MAX),
+            frames: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            attempts: AtomicU16::new(0),
+            standing: AtomicU64::new(pack(Phase::Admit, Duration::ZERO)),
+            spent_us: Default::default(),
+            ticks: OnceLock::new(),
+            viewers,
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        self.viewers.load(Relaxed) > 0
+    }
+
+    fn note(&self, write: impl FnOnce(&mut Facts)) {
+        write(&mut lock(&self.facts));
+        self.version.fetch_add(1, Relaxed);
+    }
+
+    fn stand(&self, phase: Phase, now: Duration) {
+        self.standing.store(pack(phase, now), Relaxed);
+    }
+
+    /// Goes on to `phase`, and books the time until now itself.
+    fn pass_to(&self, phase: Phase, now: Duration) {
+        let (before, since) = unpack(self.standing.load(Relaxed));
+        if let Some(slot) = self.spent_us.get(before as usize) {
+            slot.fetch_add(micros(now.saturating_sub(since)), Relaxed);
+        }
+        self.stand(phase, now);
+    }
+
+    fn book(&self, phases: &Phases) {
+        for ((_, time), slot) in phases.iter().zip(&self.spent_us) {
+            slot.store(micros(time), Relaxed);
+        }
+    }
+
+    /// Changes with each fact that becomes known.
+    pub(super) fn version(&self) -> u32 {
+        self.version.load(Relaxed)
+    }
+
+    /// Identifies the request among those that ended.
+    pub(super) fn span_id(&self) -> Option<u64> {
+        lock(&self.facts).trace.map(|trace| trace.span_id)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let (phase, since) = unpack(self.standing.load(Relaxed));
+        let age = self.clock.elapsed();
+        Standing { phase, here: age.saturating_sub(since), age }
+    }
+
+    /// The row of `/api/streams`, with the names of the access log.
+    pub(super) fn render(&self, out: &mut String) {
+        let facts = lock(&self.facts).clone();
+        let mut row = Json::object(out);
+        row.time("timestamp", self.started);
+        row.text_if("request_id", facts.request_id.as_deref());
+        row.text("http.request.method", &self.method);
+        row.text("url.path", &self.path);
+        row.text_if("route", facts.route.as_deref());
+        if let Some((upstream, variant)) = &facts.served_by {
+            row.text("upstream", upstream);
+            row.text("variant", variant);
+        }
+        row.text_if("gen_ai.request.model", facts.model.as_deref());
+        row.number_if("http.response.status_code", self.status_code());
+        row.seconds_if("ttft_s", self.ttft());
+        row.seconds("duration_s", self.clock.elapsed());
+        row.number("frames", self.frames.load(Relaxed));
+        row.number("bytes_out", self.bytes_out.load(Relaxed));
+        row.end();
+    }
+
+    /// What seldom changes, for a viewer that does not know it yet.
+    pub(super) fn render_facts(&self, out: &mut String) {
+        let facts = lock(&self.facts).clone();
+        let mut row = Json::object(out);
+        row.number("id", self.number);
+        row.time("timestamp", self.started);
+        let mut text = |key, value: Option<&str>| row.text_if(key, value.map(|text| json::bounded(text, TEXT_MAX).0));
+        text("request_id", facts.request_id.as_deref());
+        text("http.request.method", Some(&self.method));
+        text("url.path", Some(&self.path));
+        text("user.id", facts.user.as_deref());
+        text("route", facts.route.as_deref());
+        text("upstream", facts.served_by.as_ref().map(|(upstream, _)| &**upstream));
+        text("variant", facts.served_by.as_ref().map(|(_, variant)| &**variant));
+        text("gen_ai.request.model", facts.model.as_deref());
+        if let Some(trace) = facts.trace {
+            row.text("trace_id", &format!("{:032x}", trace.trace_id));
+            row.text("span_id", &format!("{:016x}", trace.span_id));
+        }
+        row.number_if("http.response.status_code", self.status_code());
+        row.seconds_if("ttft_s", self.ttft());
+        row.end();
+    }
+
+    /// How far it is: age, phase, times and counts, and the ticks after the first `seen`. Returns how many there are now.
+    pub(super) fn render_progress(&self, seen: u32, out: &mut String) -> u32 {
+        let Standing { phase, here, age } = self.standing();
+        let mut row = Json::object(out);
+        row.number("id", self.number);
+        row.number("age_ms", millis(age));
+        row.text("phase", phase.as_str());
+        row.number("here_ms", millis(here));
+        row.number("frames", self.frames.load(Relaxed));
+        row.number("bytes_out", self.bytes_out.load(Relaxed));
+        row.number("attempts", u64::from(self.attempts.load(Relaxed)));
+        let mut spent = row.array("phases_ms");
+        for time in self.spent(phase, here, age) {
+            spent.element_raw(|out| json::integer(out, time / 1_000));
+        }
+        spent.end();
+        let count = self.ticks.get().map_or(seen, |ticks| ticks.render(seen, &mut row));
+        row.end();
+        count
+    }
+
+    /// Microseconds by phase. What nobody booked, because nobody looked, lies between the first token and now.
+    fn spent(&self, phase: Phase, here: Duration, age: Duration) -> [u64; Phase::ALL.len()] {
+        let mut spent = [0; Phase::ALL.len()];
+        for (slot, booked) in spent.iter_mut().zip(&self.spent_us) {
+            *slot = booked.load(Relaxed);
+        }
+        let unbooked = micros(age.saturating_sub(here)).saturating_sub(spent.iter().sum());
+        for (phase, time) in [(Phase::Generation, unbooked), (phase, micros(here))] {
+            if let Some(slot) = spent.get_mut(phase as usize) {
+                *slot += time;
+            }
+        }
+        spent
+    }
+
+    fn status_code(&self) -> Option<u64> {
+        Some(self.status.load(Relaxed)).filter(|status| *status != 0).map(u64::from)
+    }
+
+    fn ttft(&self) -> Option<Duration> {
+        Some(self.first_token_us.load(Relaxed)).filter(|time| *time != u64::MAX).map(Duration::from_micros)
+    }
+}
+
+fn pack(phase: Phase, since: Duration) -> u64 {
+    (phase as u64) << TIME_BITS | micros(since) & ((1 << TIME_BITS) - 1)
+}
+
+fn unpack(standing: u64) -> (Phase, Duration) {
+    let phase = Phase::ALL.get((standing >> TIME_BITS) as usize).copied().unwrap_or(Phase::Proxy);
+    (phase, Duration::from_micros(standing & ((1 << TIME_BITS) - 1)))
+}
+
+fn micros(time: Duration) -> u64 {
+    // Not by way of 128 bits: this runs for each chunk.
+    time.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(time.subsec_micros()))
+}
+
+fn millis(time: Duration) -> u64 {
+    micros(time) / 1_000
+}

@@ -1,0 +1,186 @@
+// The live view in a browser: streams are drawn while they run, taken apart, filtered, by mouse and by keyboard, in light and
+// dark, and a thousand of them. Usage: live_view.mjs PROXY_URL ADMIN_URL GUARDED_ADMIN_URL TOKEN
+import assert from "node:assert/strict";
+import http from "node:http";
+import { launch, open } from "./live_browser.mjs";
+import { many, stream } from "./live_traffic.mjs";
+
+const [proxy, admin, guarded, token] = process.argv.slice(2);
+const LIVE = "#streams li.live";
+
+// How much of a row's timeline is drawn.
+const inked = (page) =>
+  page.evaluate((selector) => {
+    const canvas = document.querySelector(`${selector} canvas`);
+    if (!canvas?.width) return 0;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let inked = 0;
+    for (let at = 3; at < data.length; at += 4) inked += data[at] > 200;
+    return inked;
+  }, LIVE);
+
+const tokens = async (page) => Number(await page.locator(`${LIVE} .numbers > :last-child`).first().textContent());
+
+async function nothingYet({ page }) {
+  await page.goto(`${admin}/`);
+  await page.getByText("Nothing has come through yet.").waitFor();
+  assert.match(await page.locator("#upstreams").textContent(), /vllm-a.*up/s);
+}
+
+async function drawnAndOpened({ page }) {
+  const running = stream(proxy, { knobs: { tokens: 60, gap_ms: 100 }, user: "alice" });
+  await page.locator(LIVE).waitFor();
+  // The bar grows and its numbers rise while the stream runs.
+  await page.waitForFunction((selector) => Number(document.querySelector(`${selector} .numbers > :last-child`)?.textContent) > 3, LIVE);
+  const [before, inkBefore] = [await tokens(page), await inked(page)];
+  await page.waitForFunction(([selector, before]) => Number(document.querySelector(`${selector} .numbers > :last-child`)?.textContent) > before + 8, [LIVE, before]);
+  assert.ok((await inked(page)) > inkBefore, "the timeline grows");
+  assert.match(await page.locator(LIVE).textContent(), /chat.*alice.*writing/s);
+
+  await page.locator(LIVE).click();
+  const anatomy = page.locator("#anatomy");
+  await anatomy.waitFor({ state: "visible" });
+  assert.match(await anatomy.textContent(), /generation.*the upstream: decoding/s);
+  assert.equal(await running, 200);
+  // It stays open when the stream ends, and tells how.
+  await anatomy.getByText("completed").waitFor();
+  assert.match(await anatomy.textContent(), /Answered by vllm-.*\$ 0\.00/s);
+  await page.keyboard.press("Escape");
+  await anatomy.waitFor({ state: "hidden" });
+}
+
+async function byKeyboard({ page }) {
+  await Promise.all([stream(proxy, { path: "/api/v1/chat", user: "bob", knobs: { tokens: 3 } }), stream(proxy, { knobs: { cut_at: 3 }, user: "carol" })]);
+  await page.getByRole("option", { name: /search.*bob/ }).waitFor();
+  await page.keyboard.press("j");
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("k");
+  assert.equal(await page.locator('#streams [aria-selected="true"]').count(), 1);
+  const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+  assert.equal(outline, "solid", "the focus is seen");
+  await page.keyboard.press("Enter");
+  await page.locator("#anatomy").waitFor({ state: "visible" });
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("/");
+  await page.keyboard.type("user:bob");
+  await page.waitForFunction(() => document.querySelectorAll("#streams li").length === 1);
+  await page.keyboard.press("Escape");
+  await page.waitForFunction(() => document.querySelectorAll("#streams li").length >= 3);
+  await page.keyboard.press("/");
+  await page.keyboard.type("outcome:failed");
+  await page.getByRole("option", { name: /carol.*truncated/ }).waitFor();
+  assert.equal(await page.locator("#streams li").count(), 1);
+  await page.keyboard.press("Escape");
+  // What failed stands among the errors, with its trace.
+  await page.locator("#errors li", { hasText: /carol.*trace [0-9a-f]{32}/ }).waitFor();
+  await page.locator("#errors .link").first().click();
+  await page.locator("#anatomy").getByText("dropped the connection").waitFor();
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("p");
+  assert.equal(await page.locator("#state").textContent(), "paused");
+  await page.keyboard.press("p");
+  await page.waitForFunction(() => document.getElementById("state").textContent === "live");
+  // Every control can be reached by the Tab key alone.
+  const reached = new Set();
+  for (let step = 0; step < 40; step++) {
+    await page.keyboard.press("Tab");
+    reached.add(await page.evaluate(() => document.activeElement.id));
+  }
+  for (const id of ["filter", "span", "order", "pause", "theme", "help-button", "streams"]) assert.ok(reached.has(id), `${id} by Tab`);
+}
+
+async function lightAndDark({ page }) {
+  const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  await page.emulateMedia({ colorScheme: "light" });
+  const light = await background();
+  await page.emulateMedia({ colorScheme: "dark" });
+  const dark = await background();
+  assert.notEqual(light, dark);
+  await page.locator("#theme").click();
+  assert.equal(await background(), light, "the toggle beats the system");
+  await page.reload();
+  await page.locator("#streams li").first().waitFor();
+  assert.equal(await background(), light, "and is kept");
+  await page.locator("#theme").click();
+  await page.locator("#theme").click();
+}
+
+// Bytes that the feed sends in two seconds.
+function feedBytes() {
+  return new Promise((resolve, reject) => {
+    const request = http.get(`${admin}/api/streams/events`, (answer) => {
+      let bytes = 0;
+      // The first frame has all facts.
+      setTimeout(() => (bytes = 0), 1_000);
+      setTimeout(() => (request.destroy(), resolve(bytes)), 3_000);
+      answer.on("data", (piece) => (bytes += piece.length));
+      answer.on("error", () => {});
+    });
+    request.on("error", reject);
+  });
+}
+
+async function aThousand({ page }) {
+  const close = await many(proxy, 1_000, { tokens: 10_000, gap_ms: 400 });
+  await page.waitForFunction(() => document.getElementById("running").textContent === "1000");
+  await page.locator("#not-shown").getByText("800 more not shown").waitFor();
+  assert.equal(await page.locator(LIVE).count(), 200);
+  const frames = await page.evaluate(() => new Promise((resolve) => {
+    const until = performance.now() + 2_000;
+    let frames = 0;
+    const count = (now) => (now < until ? ((frames += 1), requestAnimationFrame(count)) : resolve(frames));
+    requestAnimationFrame(count);
+  }));
+  assert.ok(frames > 20, `${frames} frames in two seconds`);
+  await page.keyboard.press("/");
+  await page.keyboard.type("nobody");
+  await page.locator("#no-match").waitFor({ state: "visible" });
+  await page.keyboard.press("Escape");
+  const bytes = await feedBytes();
+  assert.ok(bytes > 10_000 && bytes < 600_000, `${bytes} bytes in two seconds`);
+  close();
+  await page.waitForFunction(() => document.getElementById("running").textContent === "0");
+  return `${frames / 2} frames and ${Math.round(bytes / 2000)} kB a second with 1,000 streams`;
+}
+
+async function onAPhone({ page }) {
+  await page.setViewportSize({ width: 360, height: 740 });
+  const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(sideways <= 0, `${sideways} px too wide`);
+}
+
+async function loggedIn(browser) {
+  const { page, wrong } = await open(browser);
+  await page.goto(`${guarded}/`);
+  await page.getByLabel("Admin token").fill("wrong");
+  await page.keyboard.press("Enter");
+  await page.getByText("This is not the admin token.").waitFor();
+  await page.getByLabel("Admin token").fill(token);
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.getElementById("state")?.textContent === "live");
+  const [cookie] = await page.context().cookies();
+  assert.deepEqual([cookie.httpOnly, cookie.sameSite, cookie.value.includes(token)], [true, "Strict", false]);
+  assert.ok(!page.url().includes(token));
+  await page.getByRole("button", { name: "Log out" }).click();
+  await page.getByLabel("Admin token").waitFor();
+  assert.equal((await page.context().cookies()).length, 0);
+  // Refusals are answers with a status, which browsers note in the console.
+  assert.deepEqual(wrong.filter((line) => !line.includes("401 (Unauthorized)")), []);
+  await page.context().close();
+}
+
+const browser = await launch();
+try {
+  const view = await open(browser);
+  await nothingYet(view);
+  await drawnAndOpened(view);
+  await byKeyboard(view);
+  await lightAndDark(view);
+  const busy = await aThousand(view);
+  await onAPhone(view);
+  assert.deepEqual(view.wrong, []);
+  await loggedIn(browser);
+  console.log(`live view: drawn, opened, by keyboard, light and dark, logged in; ${busy}`);
+} finally {
+  await browser.close();
+}
