@@ -36,10 +36,7 @@ fn overview() -> Value {
             ] },
         },
         "live": {
-            "hints": [
-                { "upstream": "vllm", "kind": "buffered_streams", "streams": 4, "hint": "…" },
-                { "peer": "10.0.0.5", "kind": "ignored_users", "hint": "add it to trusted_proxies" },
-            ],
+            "hints": [{ "upstream": "vllm", "kind": "buffered_streams", "streams": 4, "hint": "…" }],
             "first_tokens": [{ "route": "chat", "upstream": "vllm", "requests": 120, "failed": 3, "p50_s": 0.3, "p95_s": 0.9, "p99_s": 3.2 }],
             "failed": [{ "timestamp": "2026-01-31T23:59:59.123Z", "trace_id": "0af7", "outcome": "upstream_error",
                 "error_type": "connect_refused", "route": "chat", "upstream": "vllm", "http.response.status_code": 502 }],
@@ -92,6 +89,17 @@ fn type_in(app: &mut App, text: &str) {
 fn a_proxy_at_work() {
     let (mut app, now) = at_work();
     insta::assert_snapshot!(picture(&mut app, (120, 24), now).unwrap());
+}
+
+#[test]
+fn a_hint_about_a_peer_is_in_its_own_words() {
+    let (mut app, now) = at_work();
+    let mut told = overview();
+    told["live"]["hints"] =
+        json!([{ "peer": "10.0.0.5", "kind": "ignored_users", "hint": "add it to trusted_proxies" }]);
+    app.told(Told::Overview(Box::new(serde_json::from_value(told).unwrap())), now);
+    let picture = picture(&mut app, (120, 24), now).unwrap();
+    assert!(picture.contains("10.0.0.5: add it to trusted_proxies"), "{picture}");
 }
 
 #[test]
