@@ -4,11 +4,13 @@
 //! look in between finds what no event told (network file systems).
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -26,6 +28,8 @@ pub(super) struct Watch {
     /// `None`: the system offers no watching, and only the slow look remains.
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
+    /// The names of the files, here and where symlinks lead.
+    names: Arc<Mutex<BTreeSet<OsString>>>,
     events: mpsc::Receiver<()>,
     slow: tokio::time::Interval,
 }
@@ -34,8 +38,10 @@ impl Watch {
     pub(super) fn new() -> Self {
         // One place is enough: an event that finds it taken tells nothing new.
         let (sender, events) = mpsc::channel(1);
+        let names = Arc::<Mutex<BTreeSet<OsString>>>::default();
+        let known = Arc::clone(&names);
         let tell = move |event: notify::Result<notify::Event>| {
-            if event.map_or(true, |event| is_change(event.kind)) {
+            if event.map_or(true, |event| is_change(&event, &lock(&known))) {
                 let _ = sender.try_send(());
             }
         };
@@ -48,12 +54,14 @@ impl Watch {
         };
         let mut slow = tokio::time::interval(SLOW_LOOK);
         slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { watcher, watched: BTreeSet::new(), events, slow }
+        Self { watcher, watched: BTreeSet::new(), names, events, slow }
     }
 
     /// Watches the directories of `files` and no others.
     pub(super) fn follow<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
-        let wanted: BTreeSet<PathBuf> = files.flat_map(directories).collect();
+        let files: Vec<PathBuf> = files.flat_map(names_of).collect();
+        *lock(&self.names) = files.iter().filter_map(|file| file.file_name().map(OsString::from)).collect();
+        let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| directory(file)).collect();
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.watched.difference(&wanted) {
             // One that was removed meanwhile is not watched any more anyway.
@@ -91,22 +99,36 @@ impl Watch {
     }
 }
 
-/// Our own reading of a file is an event too, but no change.
-fn is_change(kind: EventKind) -> bool {
-    !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+/// Our own reading of a file is an event too, but no change. Nor is it one when somebody writes to another file of the
+/// directory, as logs are all the time; what is made, moved or removed there may be a symlink on the way to ours.
+fn is_change(event: &Event, names: &BTreeSet<OsString>) -> bool {
+    let is_ours = |path: &PathBuf| path.file_name().is_none_or(|name| names.contains(name));
+    match event.kind {
+        EventKind::Modify(ModifyKind::Data(_)) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+            event.paths.is_empty() || event.paths.iter().any(is_ours)
+        }
+        EventKind::Access(_) => false,
+        _ => true,
+    }
 }
 
-/// The directory that has `file`, and the one that it leads to through symlinks.
-fn directories(file: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let named = file.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
-    let real = file.canonicalize().ok();
-    let real = real.and_then(|real| real.parent().map(Path::to_owned));
-    named.map(Path::to_owned).into_iter().chain(real)
+/// `file` as it is named, and where it leads to through symlinks.
+fn names_of(file: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    [file.to_owned()].into_iter().chain(file.canonicalize().ok())
+}
+
+fn directory(file: &Path) -> Option<PathBuf> {
+    file.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent }.to_owned())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use notify::event::{CreateKind, DataChange, RenameMode};
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -156,11 +178,31 @@ mod tests {
 
     #[test]
     fn our_own_reading_is_no_change() {
+        let names = BTreeSet::from([OsString::from("streamgauge.toml")]);
+        let is_change = |kind| is_change(&Event::new(kind).add_path("/etc/streamgauge.toml".into()), &names);
         let read = [AccessKind::Read, AccessKind::Open(AccessMode::Read), AccessKind::Close(AccessMode::Read)];
         for access in read {
             assert!(!is_change(EventKind::Access(access)), "{access:?}");
         }
         assert!(is_change(EventKind::Access(AccessKind::Close(AccessMode::Write))));
         assert!(is_change(EventKind::Any));
+    }
+
+    #[test]
+    fn what_is_written_to_other_files_is_no_change() {
+        let names = BTreeSet::from([OsString::from("streamgauge.toml")]);
+        let of = |path: &str, kind| is_change(&Event::new(kind).add_path(path.into()), &names);
+        let written = [
+            EventKind::Modify(ModifyKind::Data(DataChange::Any)),
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+        ];
+        for kind in written {
+            assert!(!of("/etc/access.log", kind), "{kind:?}");
+            assert!(of("/etc/streamgauge.toml", kind), "{kind:?}");
+            assert!(is_change(&Event::new(kind), &names), "of which file is not told");
+        }
+        for kind in [EventKind::Create(CreateKind::Any), EventKind::Modify(ModifyKind::Name(RenameMode::To))] {
+            assert!(of("/etc/..data", kind), "{kind:?}");
+        }
     }
 }
