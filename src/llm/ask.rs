@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use memchr::{memchr2, memmem};
@@ -152,6 +153,10 @@ impl UsageFilter {
             }
         }
         self.line_begun |= at < chunk.len();
+        if run == 0 && start == chunk.len() {
+            // Whole events, as nearly every chunk is: they pass as they came.
+            return push(out, chunk);
+        }
         push(out, chunk.slice(run..start));
         self.hold(chunk.slice(start..), out);
     }
@@ -214,7 +219,8 @@ fn push(out: &mut Vec<Bytes>, piece: Bytes) {
 /// Whether an event is the chunk that was asked for: usage, and an empty list of choices.
 fn is_usage_chunk(event: &[u8]) -> bool {
     // Most events have no such word, and need not be parsed.
-    if memmem::find(event, b"\"usage\"").is_none() {
+    static WORD: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
+    if WORD.find(event).is_none() {
         return false;
     }
     let mut found = false;

@@ -133,6 +133,23 @@ impl<'a> Json<'a> {
 pub(crate) fn quoted(out: &mut String, value: &str) {
     let (value, cut) = bounded(value, TEXT_MAX);
     out.push('"');
+    if is_plain(value) {
+        out.push_str(value);
+    } else {
+        escaped(out, value);
+    }
+    if cut {
+        out.push('…');
+    }
+    out.push('"');
+}
+
+/// Whether a text goes into JSON as it is. Looks at all of it whatever comes, so that the compiler takes many bytes at once.
+fn is_plain(value: &str) -> bool {
+    value.bytes().fold(true, |plain, byte| plain & (byte >= 0x20) & (byte != 0x7f) & (byte != b'"') & (byte != b'\\'))
+}
+
+fn escaped(out: &mut String, value: &str) {
     let mut copied = 0;
     for (at, byte) in value.bytes().enumerate() {
         let escape = match byte {
@@ -155,10 +172,6 @@ pub(crate) fn quoted(out: &mut String, value: &str) {
         }
     }
     out.push_str(value.get(copied..).unwrap_or_default());
-    if cut {
-        out.push('…');
-    }
-    out.push('"');
 }
 
 /// At most `limit` bytes of `value`, at a character's end, and whether that is not all of it.
