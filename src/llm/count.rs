@@ -7,6 +7,8 @@
 mod answer;
 mod prompt;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bpe_openai::Tokenizer;
 
 pub use answer::AnswerCounter;
@@ -37,9 +39,24 @@ impl Encoding {
         self.tokenizer().count(text) as u64
     }
 
-    /// Loads the vocabulary, which the first count would wait for: 80 ms for the larger one.
+    /// Loads the vocabulary, which the first count would wait for: 80 ms and 53 MB for the larger one.
     pub fn prepare(self) {
         self.tokenizer();
+        self.loaded().store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the vocabulary is loaded, so that nobody waits for it. Who never counts does without it.
+    pub fn is_ready(self) -> bool {
+        self.loaded().load(Ordering::Relaxed)
+    }
+
+    fn loaded(self) -> &'static AtomicBool {
+        static O200K: AtomicBool = AtomicBool::new(false);
+        static CL100K: AtomicBool = AtomicBool::new(false);
+        match self {
+            Self::O200k => &O200K,
+            Self::Cl100k => &CL100K,
+        }
     }
 
     fn tokenizer(self) -> &'static Tokenizer {
@@ -53,6 +70,10 @@ impl Encoding {
 /// Text waits for this many bytes before it is counted: words are counted whole though they come in pieces.
 const PENDING_MAX: usize = 1 << 10;
 
+/// While the vocabulary is not loaded, this many bytes wait for it: nobody may ever ask how many tokens they are. What
+/// comes after them is taken to be like them.
+const UNREADY_MAX: usize = 16 << 10;
+
 /// Of a text that comes in one piece this many bytes are counted, and the rest is taken to be like them.
 const PIECE_MAX: usize = 32 << 10;
 
@@ -61,19 +82,34 @@ const PIECE_MAX: usize = 32 << 10;
 struct TextCounter {
     encoding: Encoding,
     counted: u64,
-    /// The end of the text so far; less than [`PENDING_MAX`] bytes between two pieces.
+    /// The end of the text so far; less than [`PENDING_MAX`] bytes between two pieces once the vocabulary is loaded, and
+    /// [`UNREADY_MAX`] before.
     pending: String,
+    /// Bytes that came after `pending` and were not kept.
+    passed_over: u64,
 }
 
 impl TextCounter {
     fn new(encoding: Encoding) -> Self {
-        Self { encoding, counted: 0, pending: String::new() }
+        Self { encoding, counted: 0, pending: String::new(), passed_over: 0 }
     }
 
     fn push(&mut self, text: &str) {
+        self.take(text, self.encoding.is_ready());
+    }
+
+    fn take(&mut self, text: &str, is_ready: bool) {
         if self.pending.len() + text.len() < PENDING_MAX {
             self.pending.push_str(text);
             return;
+        }
+        if !is_ready {
+            return self.wait(text);
+        }
+        if self.passed_over > 0 {
+            self.counted = self.total();
+            self.pending.clear();
+            self.passed_over = 0;
         }
         let taken = std::mem::take(&mut self.pending);
         let joined = if taken.is_empty() { text.to_owned() } else { taken + text };
@@ -82,14 +118,26 @@ impl TextCounter {
         self.pending = rest.to_owned();
     }
 
+    /// Keeps what fits, and the number of bytes that do not.
+    fn wait(&mut self, text: &str) {
+        let room = UNREADY_MAX.saturating_sub(self.pending.len());
+        // What came after a gap cannot be joined to what came before it.
+        let room = if self.passed_over > 0 { 0 } else { text.floor_char_boundary(room) };
+        let (kept, rest) = text.split_at_checked(room).unwrap_or(("", text));
+        self.pending.push_str(kept);
+        self.passed_over += rest.len() as u64;
+    }
+
     /// All tokens so far.
     fn total(&self) -> u64 {
-        self.counted.saturating_add(self.encoding.count(&self.pending))
+        let pending = self.encoding.count(&self.pending);
+        let like_them = scaled(pending, self.pending.len() as u64, self.passed_over);
+        self.counted.saturating_add(pending).saturating_add(like_them)
     }
 
     /// About how many tokens so far, without looking at the text that waits.
     fn roughly(&self) -> u64 {
-        self.counted.saturating_add(self.pending.len() as u64 / 4)
+        self.counted.saturating_add((self.pending.len() as u64 + self.passed_over) / 4)
     }
 }
 
@@ -116,7 +164,12 @@ fn count_sampled(encoding: Encoding, text: &str) -> u64 {
     if sample.len() == text.len() {
         return tokens;
     }
-    let scaled = u128::from(tokens) * text.len() as u128 / sample.len().max(1) as u128;
+    scaled(tokens, sample.len() as u64, text.len() as u64)
+}
+
+/// The tokens of `bytes`, where `of` bytes like them have so many.
+fn scaled(tokens: u64, of: u64, bytes: u64) -> u64 {
+    let scaled = u128::from(tokens) * u128::from(bytes) / u128::from(of.max(1));
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
@@ -150,7 +203,43 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_waits_for_the_vocabulary_counts_the_same() {
+        let words = "water and wind, ".repeat(500);
+        let mut counter = TextCounter::new(Encoding::O200k);
+        for piece in words.as_bytes().chunks(100) {
+            counter.take(str::from_utf8(piece).unwrap(), false);
+        }
+        assert_eq!((counter.counted, counter.pending.len()), (0, words.len()));
+        assert_eq!(counter.total(), Encoding::O200k.count(&words));
+        counter.take(&words, true);
+        counter.take(&words, true);
+        assert!(counter.pending.len() < PENDING_MAX);
+        assert_eq!(counter.total(), Encoding::O200k.count(&words.repeat(3)));
+    }
+
+    #[test]
+    fn a_long_text_that_waits_takes_no_memory() {
+        let mut counter = TextCounter::new(Encoding::O200k);
+        for _ in 0..10_000 {
+            counter.take("water and wind, ", false);
+        }
+        assert!(counter.pending.capacity() <= 2 * UNREADY_MAX);
+        let exact = Encoding::O200k.count(&"water and wind, ".repeat(10_000));
+        assert!(counter.total().abs_diff(exact) <= exact / 1_000, "{}", counter.total());
+        assert!(counter.roughly().abs_diff(exact) < exact / 10, "{} of {exact}", counter.roughly());
+        // From when the vocabulary is there, all is counted.
+        for _ in 0..10_000 {
+            counter.take("water and wind, ", true);
+        }
+        assert!(counter.pending.len() < PENDING_MAX);
+        assert!(counter.total().abs_diff(2 * exact) <= exact / 1_000, "{}", counter.total());
+        counter.take(&"é".repeat(UNREADY_MAX), false);
+        counter.take("é", false);
+    }
+
+    #[test]
     fn a_long_text_takes_neither_memory_nor_time() {
+        Encoding::O200k.prepare();
         let mut counter = TextCounter::new(Encoding::O200k);
         for _ in 0..2_000 {
             counter.push("water and wind, ");

@@ -232,6 +232,11 @@ impl Gauge {
         &self.meter.reading
     }
 
+    /// As [`Gauge::reading`], to keep; an empty one is left behind.
+    pub fn take_reading(&mut self) -> Reading {
+        std::mem::take(&mut self.meter.reading)
+    }
+
     /// What the answer speaks, as far as its bytes have shown.
     pub fn dialect(&self) -> Dialect {
         self.meter.dialect

@@ -45,6 +45,15 @@ pub fn target(route: &Route, share: Option<u8>, unit: Unit) -> Option<&Target> {
     best.map(|(_, target)| target)
 }
 
+/// The target that takes every request, whoever asks; `None` where requests are shared out.
+#[must_use]
+pub fn only_target(route: &Route) -> Option<&Target> {
+    match route.targets.as_slice() {
+        [only] if only.weight > 0 && route.canary.is_none() => Some(only),
+        _ => None,
+    }
+}
+
 /// Each target's share of the route's requests, from 0 to 1; `share` as for [`target`].
 pub fn shares(route: &Route, share: Option<u8>) -> impl Iterator<Item = (&Target, f64)> {
     let total: f64 = weights(route, share).map(|(_, weight)| weight).sum();

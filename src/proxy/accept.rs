@@ -18,7 +18,7 @@ use super::state::Shared;
 use crate::telemetry::record::RequestInfo;
 
 /// How long a connection may wait for its next request, in seconds. Longer than what browsers and SDKs keep.
-const KEEPALIVE_S: u64 = 75;
+pub(super) const KEEPALIVE_S: u64 = 75;
 
 /// Marks a connection that has served a request.
 struct Served;

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use pingora::ErrorType as Kind;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::client::HttpSession;
@@ -17,6 +16,7 @@ use super::headers::{self, Outgoing};
 use super::hold::Upload;
 use super::member::Ticket;
 use super::open::Asked;
+use super::opened::{Held, Opened};
 use super::send::{self, Sent};
 use super::tap::Tap;
 use super::tries::TryLog;
@@ -34,36 +34,6 @@ const HELD_FRAMES_MAX: u64 = 64;
 
 /// Makes the pools' keys for a connection that must not be a kept one.
 const FRESH: u64 = 0x5f72_6573_6801;
-
-/// An upstream's answer that may be passed on: its head, and what was held back.
-pub(super) struct Opened {
-    pub(super) session: HttpSession,
-    pub(super) peer: Arc<HttpPeer>,
-    pub(super) head: ResponseHeader,
-    /// Has seen what was held back.
-    pub(super) tap: Tap,
-    pub(super) held: Held,
-    /// The rest of a streamed body that the upstream has not got yet.
-    pub(super) upload: Upload,
-    /// The upstream answered before it had read the whole request: the connection serves nothing more.
-    pub(super) early: bool,
-    pub(super) ticket: Ticket,
-    pub(super) upstream: Arc<str>,
-    pub(super) variant: Arc<str>,
-    /// Of the attempt.
-    pub(super) number: usize,
-    pub(super) started: Duration,
-    /// When the first token must have come, on the request's clock.
-    pub(super) first_token_by: Option<Duration>,
-}
-
-/// The beginning of a body, read while it was open whether it would be passed on.
-#[derive(Default)]
-pub(super) struct Held {
-    pub(super) chunks: Vec<Bytes>,
-    /// This was all of it.
-    pub(super) whole: bool,
-}
 
 /// A failed attempt.
 pub(super) struct Failed {
@@ -227,7 +197,7 @@ impl<'a> Trial<'a> {
             };
             bytes += chunk.len();
             let progress = opened.tap.feed(&chunk, clock.now());
-            opened.held.chunks.extend(opened.tap.let_through(chunk));
+            opened.tap.let_through(chunk, &mut opened.held.chunks);
             // What we do not know a user may be looking at already, were it passed on.
             if progress.token || progress.unknown {
                 return Ok(());
@@ -283,8 +253,10 @@ impl<'a> Trial<'a> {
         self.log.connected(reused);
         let fail = |error: &pingora::Error| fault(error, reused);
         let head = self.request_head(&session, body).map_err(|error| fail(&error))?;
+        let whole = send::as_one(&session, body);
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
         let sent = self.send_body(&mut session, body, upload).await;
+        drop(whole);
         // A failed write may have an answer behind it: only when there is none, the write's error counts.
         let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
         let first_token_by = self.first_token_by();
@@ -311,9 +283,9 @@ impl<'a> Trial<'a> {
             if self.step.fresh {
                 let mut fresh = HttpPeer::clone(peer);
                 fresh.group_key ^= FRESH;
-                connector.get_http_session(&fresh).await
+                connector.fresh(&fresh).await
             } else {
-                connector.get_http_session(&**peer).await
+                connector.session(peer).await
             }
         };
         match tokio::time::timeout(self.asked.routed.limits.connect, connect).await {

@@ -59,7 +59,7 @@ impl Shared {
     async fn ask(&self, upstream: &Upstream, check: &HealthCheck, member: &Member) -> pingora::Result<u16> {
         let mut peer = HttpPeer::clone(&member.peer);
         peer.group_key ^= CHECKS;
-        let (mut session, _) = self.connector.get_http_session(&peer).await?;
+        let (mut session, _) = self.connector.fresh(&peer).await?;
         let head = request(upstream, check, member, session.as_http2().is_some())?;
         session.write_request_header(Box::new(head)).await?;
         session.finish_request_body().await?;

@@ -1,10 +1,11 @@
 //! Sends the head of an answer to the client.
 
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
-use super::attempt::Opened;
 use super::ending::End;
 use super::headers::{self, AnswerFraming, Incoming};
+use super::opened::Source;
 use super::relay::Passing;
 use super::settle::Flight;
 use crate::telemetry::record::Phase;
@@ -13,14 +14,15 @@ use crate::telemetry::record::Phase;
 pub(super) async fn commit(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
-    opened: &Opened,
+    head: ResponseHeader,
+    source: &Source,
     passing: &Passing<'_>,
 ) -> Result<AnswerFraming, End> {
-    let events = opened.tap.is_sse();
+    let events = source.tap.is_sse();
     if passing.line.is_committed() {
         // The early head promised an event stream.
         flight.status_sent(200);
-        let fits = events && opened.head.status.is_success();
+        let fits = events && head.status.is_success();
         return if fits { Ok(early_framing(session)) } else { Err(End::Unfit) };
     }
     flight.enter(Phase::Proxy);
@@ -31,8 +33,8 @@ pub(super) async fn commit(
         phases: flight.phases(),
         standing: &passing.standing,
     };
-    let (head, framing) = headers::answer(&opened.head, &incoming).map_err(|_| End::Internal)?;
-    if opened.early {
+    let (head, framing) = headers::answer(head, &incoming).map_err(|_| End::Internal)?;
+    if source.early {
         // The rest of the request body is in the client's way to its next request.
         session.set_keepalive(None);
     }

@@ -15,7 +15,6 @@ use super::reject::Rejection;
 use super::relay::Passing;
 use super::settle::Flight;
 use super::socket;
-use super::state::IDLE_CONNECTION_TIMEOUT;
 use super::tap::Tap;
 use crate::llm::reply::{ErrorReply, error_event};
 use crate::llm::{Dialect, Framing, Reading, StreamEnd};
@@ -107,8 +106,8 @@ pub(super) async fn settle(
         flight.cut();
     }
     if matches!(end, End::Complete | End::Exhausted) {
-        let read = tap.finish(StreamEnd::Clean, now);
-        let (outcome, error) = judge(status, read.as_ref().map(|(_, _, reading)| reading));
+        let read = tap.finish(StreamEnd::Clean, now).await;
+        let (outcome, error) = judge(status, read.as_ref().map(|(_, reading)| reading));
         if matches!(outcome, Outcome::Truncated | Outcome::ErrorInStream) {
             over.ticket.tell(Sign::Faulty);
         }
@@ -122,10 +121,11 @@ pub(super) async fn settle(
     let promised = (passing.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
     // What follows an early head can only be an event of the stream that it promised.
     let speaks = if end == End::Unfit { Some(promised) } else { tap.speaks() };
-    book(flight, tap.finish(StreamEnd::Cut, now), outcome, Some(error), passing);
     let mut source = over.source;
+    // First of all: what nobody waits for must not be generated.
     source.shutdown().await;
     drop(source);
+    book(flight, tap.finish(StreamEnd::Cut, now).await, outcome, Some(error), passing);
     if let Some((dialect, style)) = speaks.filter(|_| boundary || end == End::Unfit)
         && !message.is_empty()
     {
@@ -166,7 +166,7 @@ pub(super) fn judge(status: u16, reading: Option<&Reading>) -> (Outcome, Option<
 
 fn book(
     flight: &mut Flight<'_>,
-    read: Option<(Dialect, Framing, Reading)>,
+    read: Option<(Dialect, Reading)>,
     outcome: Outcome,
     error: Option<ErrorType>,
     passing: &Passing<'_>,
@@ -174,7 +174,7 @@ fn book(
     let upstreams_fault = !matches!(outcome, Outcome::ClientCancelled | Outcome::InternalError);
     flight.last_attempt_ended(error.filter(|_| upstreams_fault));
     flight.end(outcome, error);
-    if let Some((dialect, _, reading)) = read {
+    if let Some((dialect, reading)) = read {
         flight.read(dialect, passing.facts, reading);
     }
 }
@@ -193,7 +193,7 @@ async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, over: Over,
         return Ending::Dirty;
     }
     if !early {
-        passing.visit.shared.connector.release_http_session(source, &*peer, Some(IDLE_CONNECTION_TIMEOUT)).await;
+        passing.visit.shared.connector.release(source, &peer).await;
     }
     Ending::Clean
 }

@@ -189,7 +189,7 @@ async fn forward(
         opened
     };
     match opened {
-        Ok(opened) => Ok(relay::pass(session, flight, *opened, &passing).await),
+        Ok(opened) => Ok(relay::pass(session, flight, opened, &passing).await),
         Err(rejection) if line.is_committed() => Ok(relay::fail(session, flight, &rejection, &passing).await),
         Err(rejection) => Err(rejection.into()),
     }

@@ -1,5 +1,7 @@
 //! What goes on and what does not: the heads of requests towards upstreams, and of answers towards clients.
 
+use std::fmt::Write as _;
+
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -14,11 +16,11 @@ use crate::llm::Dialect;
 use crate::policy::identity::CREDENTIAL_HEADERS;
 use crate::policy::limits::Standing;
 use crate::policy::routing;
-use crate::telemetry::record::Phase;
+use crate::telemetry::record::{Phase, Phases};
 use crate::telemetry::trace_context;
 
 /// Headers that belong to one connection only (RFC 9110, section 7.6.1), and those that the framing is made of.
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -30,7 +32,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Request headers that we answer or write ourselves.
-const OURS: [HeaderName; 3] =
+static OURS: [HeaderName; 3] =
     [header::EXPECT, HeaderName::from_static("http2-settings"), HeaderName::from_static("traceparent")];
 
 /// Request headers that a backend may believe, so that only a trusted proxy may set them. Identity sees to the user's.
@@ -71,9 +73,10 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     let mut head = Box::new(out.head.clone());
     let host = host(out);
     let base = &out.endpoint.base_path;
-    let path = routing::upstream_path(out.route, out.target, base, origin_form(out.head)).into_owned();
-    strip_connection_headers(&mut Head::Request(&mut head));
-    for name in &OURS {
+    let path = routing::upstream_path(out.route, out.target, base, origin_form(out.head));
+    let connection = connection_headers(&head.headers);
+    let believed = |name: &HeaderName| !out.caller.trusted && is_believed(name.as_str());
+    for name in present(&out.head.headers, |name| connection(name) || OURS.contains(name) || believed(name)) {
         head.remove_header(name);
     }
     forwarding(&mut head, out)?;
@@ -99,6 +102,9 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
 
 /// A continued trace's `tracestate` goes on in one header where it is well-formed; a new trace has none.
 fn tracestate(head: &mut RequestHeader, continued: bool) -> pingora::Result<()> {
+    if !head.headers.contains_key("tracestate") {
+        return Ok(());
+    }
     let values = head.headers.get_all("tracestate").iter().map(HeaderValue::as_bytes);
     match trace_context::tracestate(values).filter(|_| continued) {
         Some(state) => head.insert_header("tracestate", state)?,
@@ -108,8 +114,8 @@ fn tracestate(head: &mut RequestHeader, continued: bool) -> pingora::Result<()> 
 }
 
 fn target(head: &mut RequestHeader, out: &Outgoing<'_>, path: &str, host: &HeaderValue) -> pingora::Result<()> {
-    head.remove_header(&header::HOST);
     if out.h2 {
+        head.remove_header(&header::HOST);
         let scheme = if out.endpoint.tls { "https" } else { "http" };
         let authority = host.to_str().unwrap_or(&out.endpoint.authority);
         let uri = http::Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
@@ -118,7 +124,9 @@ fn target(head: &mut RequestHeader, out: &Outgoing<'_>, path: &str, host: &Heade
         head.set_uri(uri.map_err(invalid)?);
         head.set_version(Version::HTTP_2);
     } else {
-        head.set_raw_path(path.as_bytes())?;
+        if head.raw_path() != path.as_bytes() {
+            head.set_raw_path(path.as_bytes())?;
+        }
         head.insert_header(header::HOST, host.clone())?;
         head.set_version(Version::HTTP_11);
     }
@@ -150,28 +158,19 @@ fn client_host(head: &RequestHeader) -> Option<HeaderValue> {
     authority.or_else(|| head.headers.get(header::HOST).cloned())
 }
 
-/// `X-Forwarded-*`: replaced for peers that are not trusted, appended to for those that are.
+/// `X-Forwarded-*`: replaced for peers that are not trusted, appended to for those that are. What the former sent is gone
+/// by now.
 fn forwarding(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<()> {
     let caller = out.caller;
-    if !caller.trusted {
-        for name in BELIEVED {
-            head.remove_header(name);
-        }
-        let forwarded = head.headers.keys().filter(|name| name.as_str().starts_with(BELIEVED_PREFIX));
-        for name in forwarded.cloned().collect::<Vec<_>>() {
-            head.remove_header(&name);
-        }
-    }
     if let Some(peer) = caller.peer {
-        let ip = peer.ip().to_canonical().to_string();
-        let earlier: Vec<String> = head
-            .headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .filter_map(|value| value.to_str().ok().map(str::to_owned))
-            .chain([ip])
-            .collect();
-        head.insert_header("x-forwarded-for", earlier.join(", "))?;
+        let mut hops = String::new();
+        for earlier in head.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()) {
+            hops.push_str(earlier);
+            hops.push_str(", ");
+        }
+        // A String takes what is written to it.
+        let _ = write!(hops, "{}", peer.ip().to_canonical());
+        head.insert_header("x-forwarded-for", hops)?;
     }
     if !head.headers.contains_key("x-forwarded-proto") {
         head.insert_header("x-forwarded-proto", if caller.tls { "https" } else { "http" })?;
@@ -202,16 +201,19 @@ fn credentials(head: &mut RequestHeader, key: &Secret, llm: Option<Dialect>) -> 
 
 /// HTTP/2 clients may split `Cookie`; HTTP/1 servers want it whole (RFC 9113, section 8.2.3).
 fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
-    let parts: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if parts.len() < 2 {
+    if head.headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return Ok(());
     }
+    let parts: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     let whole = parts.join(&b"; "[..]);
     head.insert_header(header::COOKIE, whole)
 }
 
 fn framing(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<()> {
-    head.remove_header(&header::CONTENT_LENGTH);
+    let sized = matches!(out.body, RequestBody::Buffered(_) | RequestBody::Streamed { length: Some(_) });
+    if !sized {
+        head.remove_header(&header::CONTENT_LENGTH);
+    }
     match out.body {
         RequestBody::Buffered(bytes) => head.insert_header(header::CONTENT_LENGTH, bytes.len().to_string())?,
         RequestBody::Streamed { length: Some(length) } => {
@@ -234,32 +236,20 @@ fn framing(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<()> 
     Ok(())
 }
 
-/// A head of either direction.
-enum Head<'a> {
-    Request(&'a mut RequestHeader),
-    Response(&'a mut ResponseHeader),
+/// The names among `fields` that `goes` picks out. In one pass: most heads have none of all the names that must not go on,
+/// and to look each of them up costs more than all the rest of the head.
+fn present(fields: &HeaderMap, goes: impl Fn(&HeaderName) -> bool) -> impl Iterator<Item = &HeaderName> {
+    fields.keys().filter(move |name| goes(name))
 }
 
-impl Head<'_> {
-    fn fields(&self) -> &HeaderMap {
-        match self {
-            Self::Request(head) => &head.headers,
-            Self::Response(head) => &head.headers,
-        }
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        match self {
-            Self::Request(head) => head.remove_header(name),
-            Self::Response(head) => head.remove_header(name),
-        };
-    }
+/// Whether a backend may believe a header of this name.
+fn is_believed(name: &str) -> bool {
+    name.starts_with(BELIEVED_PREFIX) || BELIEVED.contains(&name)
 }
 
-/// Takes out what belongs to one connection: the known names, and those that `Connection` lists.
-fn strip_connection_headers(head: &mut Head<'_>) {
-    let nominated: Vec<HeaderName> = head
-        .fields()
+/// Tells what belongs to one connection: the known names, and those that `Connection` lists.
+fn connection_headers(fields: &HeaderMap) -> impl Fn(&HeaderName) -> bool + use<> {
+    let nominated: Vec<HeaderName> = fields
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -267,9 +257,7 @@ fn strip_connection_headers(head: &mut Head<'_>) {
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
         .collect();
-    for name in HOP_BY_HOP.iter().chain(&nominated) {
-        head.remove(name);
-    }
+    move |name| HOP_BY_HOP.contains(name) || nominated.contains(name)
 }
 
 /// How an answer's body will be delimited towards the client.
@@ -288,30 +276,37 @@ pub(super) struct Incoming<'a> {
     /// The answer streams events.
     pub(super) events: bool,
     /// Time per phase so far, for `server-timing`.
-    pub(super) phases: crate::telemetry::record::Phases,
+    pub(super) phases: Phases,
     pub(super) standing: &'a Standing,
 }
 
 /// The head of an answer as the client gets it.
-pub(super) fn answer(upstream: &ResponseHeader, to: &Incoming<'_>) -> pingora::Result<(ResponseHeader, AnswerFraming)> {
-    let mut head = upstream.clone();
-    strip_connection_headers(&mut Head::Response(&mut head));
+pub(super) fn answer(mut head: ResponseHeader, to: &Incoming<'_>) -> pingora::Result<(ResponseHeader, AnswerFraming)> {
+    let connection = connection_headers(&head.headers);
+    let gone: Vec<HeaderName> = present(&head.headers, connection).cloned().collect();
+    for name in &gone {
+        head.remove_header(name);
+    }
     head.set_version(Version::HTTP_11);
     common(&mut head, to.visit)?;
     if to.events {
         mark_events(&mut head)?;
     }
-    let ms = |phase: Phase| to.phases.get(phase).as_secs_f64() * 1000.0;
-    let timing = format!(
-        "admit;dur={:.1}, connect;dur={:.1}, upstream;dur={:.1}",
-        ms(Phase::Admit),
-        ms(Phase::Connect),
-        ms(Phase::UpstreamWait)
-    );
-    head.append_header("server-timing", timing)?;
+    head.append_header("server-timing", server_timing(&to.phases))?;
     ratelimit::insert(&mut head, to.standing)?;
     let framing = delimit(&mut head, to.client_version)?;
     Ok((head, framing))
+}
+
+/// In milliseconds, to the tenth.
+fn server_timing(phases: &Phases) -> String {
+    let mut timing = String::with_capacity(64);
+    for (word, phase) in [("admit", Phase::Admit), (", connect", Phase::Connect), (", upstream", Phase::UpstreamWait)] {
+        let tenths = (phases.get(phase).as_micros() + 50) / 100;
+        // A String takes what is written to it.
+        let _ = write!(timing, "{word};dur={}.{}", tenths / 10, tenths % 10);
+    }
+    timing
 }
 
 /// The head that is sent before the upstream's own, when the client's patience must be kept.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use pingora::http::RequestHeader;
 
 use super::admit::{Admitted, RequestBody};
-use super::attempt::{Failed, Opened, Step, Trial};
+use super::attempt::{Failed, Step, Trial};
 use super::budget::{Again, RouteLoad};
 use super::clock::Clock;
 use super::exchange::Visit;
 use super::faults::{rejection, retry_after};
 use super::hold::{Line, Upload};
 use super::member::{Member, Ticket};
+use super::opened::Opened;
 use super::pool::Pool;
 use super::reject::Rejection;
 use super::route::Routed;

@@ -9,7 +9,6 @@ use pingora::protocols::http::client::HttpSession;
 use tokio::time::Instant;
 
 use super::admit;
-use super::attempt::{Held, Opened};
 use super::commit::commit;
 use super::drain::DrainStage;
 use super::ending::{self, End, Over};
@@ -17,6 +16,7 @@ use super::exchange::{Ending, Stop, Visit};
 use super::headers::AnswerFraming;
 use super::hold::{KEEP_ALIVE, Line};
 use super::member::Ticket;
+use super::opened::{Held, Opened, Source};
 use super::reject::Rejection;
 use super::route::Routed;
 use super::send::{self, Sent};
@@ -40,21 +40,20 @@ pub(super) struct Passing<'a> {
 pub(super) async fn pass(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
-    opened: Opened,
+    opened: Box<Opened>,
     passing: &Passing<'_>,
 ) -> Ending {
     flight.bytes(passing.line.received(), 0);
     flight.passes_on(opened.number);
     flight.served_by(&opened.upstream, &opened.variant);
     let came = flight.now();
-    let committed = commit(session, flight, &opened, passing).await;
-    let Opened { session: mut source, peer, head, mut tap, held, upload, early, mut ticket, .. } = opened;
+    let times = Times { started: opened.started, first_token_by: opened.first_token_by };
+    let (from, head, held) = opened.take_apart();
+    let (status, committed) = (head.status, commit(session, flight, head, &from, passing).await);
+    let Source { session: mut source, peer, mut tap, upload, early, mut ticket } = from;
     tap.wrote(came, flight.now());
-    let status = head.status;
-    drop(head);
     let (framing, end) = match committed {
         Ok(framing) => {
-            let times = Times { started: opened.started, first_token_by: opened.first_token_by };
             let relay = Relay::new(flight, &tap, upload, early, times, passing);
             (framing, relay.run(session, &mut source, flight, &mut tap, &mut ticket, held).await)
         }
@@ -107,6 +106,8 @@ struct Relay<'a> {
     started: Duration,
     /// A limit is used up, and wants the stream cut.
     exhausted: bool,
+    /// What the client gets of the chunk at hand; empty between two.
+    pieces: Vec<Bytes>,
 }
 
 /// What the loop woke up for.
@@ -157,6 +158,7 @@ impl<'a> Relay<'a> {
             last_progress: now,
             last_write: now,
             exhausted: false,
+            pieces: Vec::new(),
         }
     }
 
@@ -272,7 +274,8 @@ impl<'a> Relay<'a> {
         self.exhausted |= flight.generated(tap.tokens());
         let ready = flight.now();
         flight.enter_at(Phase::ClientBlocked, ready);
-        for piece in tap.let_through(chunk) {
+        tap.let_through(chunk, &mut self.pieces);
+        for piece in self.pieces.drain(..) {
             client.write_response_body(piece, false).await.map_err(|error| write_error(&error))?;
         }
         let written = flight.now();

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::time::Instant;
 
+use super::connect::Connectors;
 use super::state::Shared;
 use crate::config::Settings;
 use crate::config::identity::{JwtKeys, KeySet};
@@ -94,7 +94,7 @@ impl RemoteKeys {
     }
 
     /// Fetches the keys, and takes them over where they are good.
-    async fn fetch(&self, connector: &Connector, metrics: &Metrics) {
+    async fn fetch(&self, connector: &Connectors, metrics: &Metrics) {
         let fetched = match tokio::time::timeout(PATIENCE, download(connector, &self.url)).await {
             Ok(answer) => answer.and_then(|body| KeySet::parse(&body)),
             Err(_) => Err(format!("did not answer within {PATIENCE:?}")),
@@ -162,7 +162,7 @@ impl Shared {
     }
 }
 
-async fn download(connector: &Connector, url: &Endpoint) -> Result<Vec<u8>, String> {
+async fn download(connector: &Connectors, url: &Endpoint) -> Result<Vec<u8>, String> {
     let mut session = connect(connector, url).await?;
     let body = exchange(&mut session, url).await;
     // One request in minutes: the connection is not worth keeping.
@@ -170,7 +170,7 @@ async fn download(connector: &Connector, url: &Endpoint) -> Result<Vec<u8>, Stri
     body
 }
 
-async fn connect(connector: &Connector, url: &Endpoint) -> Result<HttpSession, String> {
+async fn connect(connector: &Connectors, url: &Endpoint) -> Result<HttpSession, String> {
     let EndpointAddress::Tcp { host, port } = &url.address else {
         return Err("is no address to fetch from".to_owned());
     };
@@ -181,7 +181,7 @@ async fn connect(connector: &Connector, url: &Endpoint) -> Result<HttpSession, S
     for address in addresses {
         // Without options it is HTTP/1.1, and over TLS the certificate is verified.
         let peer = HttpPeer::new(address, url.tls, host.clone());
-        match connector.get_http_session(&peer).await {
+        match connector.fresh(&peer).await {
             Ok((session, _)) => return Ok(session),
             Err(error) => last = format!("cannot be connected to: {}", error.etype().as_str()),
         }

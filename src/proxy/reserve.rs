@@ -9,6 +9,7 @@ use super::limiter::{Hold, Mode};
 use super::reject::Rejection;
 use super::route::Routed;
 use super::settle::Flight;
+use super::usage::vocabulary_of;
 use crate::config::limits::Limit;
 use crate::llm::count::count_prompt;
 use crate::llm::price::{Cost, Price};
@@ -41,6 +42,9 @@ pub(super) async fn reserve(
     if admitted.facts.bad_max_tokens && limits.iter().any(|limit| limit.counts_tokens()) {
         let message = "`max_tokens` must be a whole number from 1 to 10,000,000: a limit counts on it.";
         return Err(Rejection::bad_request(message));
+    }
+    if limits.iter().any(|limit| limit.counts_tokens()) && admitted.facts.is_llm() {
+        vocabulary_of(admitted.facts.model.as_deref()).await;
     }
     let ask = Ask::of(visit, admitted, routed);
     let (claims, prompt) = ask.claims(limits);

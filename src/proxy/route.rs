@@ -72,11 +72,10 @@ pub(super) fn route(
     let Some(route) = routing::pick(&generation.settings.routes, &asked) else {
         return Err(no_route(generation, head));
     };
-    let unit = cohort::unit(route.sticky, &caller.identity, caller.address.map(|address| address.ip()), roll);
-    let rollout = generation.rollouts.get(&route.name);
-    let Some(target) = routing::target(route, rollout.map(|rollout| rollout.share()), unit) else {
-        // Only where all weights are zero, which no checked route has.
-        return Err(Rejection::internal());
+    // A draw hashes twice and more: only where there is something to draw.
+    let (target, assigned) = match routing::only_target(route) {
+        Some(only) => (only, None),
+        None => draw(generation, route, caller, roll)?,
     };
     let times = &route.timeouts;
     let limits = TimeLimits {
@@ -87,9 +86,25 @@ pub(super) fn route(
         total: times.total,
         total_set: times.total_set,
     };
+    Ok(Routed { route: Arc::clone(route), target: target.clone(), limits, assigned })
+}
+
+/// Shares out the requests of a route that has several targets.
+fn draw<'a>(
+    generation: &Generation,
+    route: &'a Route,
+    caller: &Caller,
+    roll: u64,
+) -> Result<(&'a Target, Option<Assigned>), Rejection> {
+    let unit = cohort::unit(route.sticky, &caller.identity, caller.address.map(|address| address.ip()), roll);
+    let rollout = generation.rollouts.get(&route.name);
+    let Some(target) = routing::target(route, rollout.map(|rollout| rollout.share()), unit) else {
+        // Only where all weights are zero, which no checked route has.
+        return Err(Rejection::internal());
+    };
     let assigned =
         rollout.map(|rollout| Assigned { rollout: Arc::clone(rollout), arm: rollout.arm(&target.name), unit });
-    Ok(Routed { route: Arc::clone(route), target: target.clone(), limits, assigned })
+    Ok((target, assigned))
 }
 
 fn no_route(generation: &Generation, head: &RequestHeader) -> Rejection {

@@ -10,7 +10,7 @@ use pingora::http::RequestHeader;
 use tokio::sync::oneshot;
 
 use super::admit::{Admitted, RequestBody};
-use super::attempt::{Opened, Step, Trial};
+use super::attempt::{Step, Trial};
 use super::caller::Caller;
 use super::clock::Clock;
 use super::drain::DrainStage;
@@ -18,9 +18,10 @@ use super::ending;
 use super::exchange::Visit;
 use super::hold::Line;
 use super::open::Asked;
+use super::opened::Opened;
 use super::route::{Routed, TimeLimits};
 use super::settle::Flight;
-use super::state::{Generation, IDLE_CONNECTION_TIMEOUT, Shared};
+use super::state::{Generation, Shared};
 use super::tries::Tries;
 use crate::config::limits::Limit;
 use crate::llm::{Reading, RequestFacts, StreamEnd, UsageSource};
@@ -281,9 +282,9 @@ impl Copy {
         tries.ended(opened.number, error);
         let Opened { mut session, peer, tap, early, started, .. } = opened;
         let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
-        let reading = tap.finish(end, clock.now()).map(|(_, _, reading)| reading);
+        let reading = tap.finish(end, clock.now()).await.map(|(_, reading)| reading);
         if error.is_none() && !early {
-            self.shared.connector.release_http_session(session, &*peer, Some(IDLE_CONNECTION_TIMEOUT)).await;
+            self.shared.connector.release(session, &peer).await;
         } else {
             session.shutdown().await;
         }

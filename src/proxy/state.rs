@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::Connector;
 use tokio::sync::{Notify, watch};
 
 use super::budget::RouteLoad;
 use super::canary::{self, Rollout};
 use super::clock::Clock;
+use super::connect::Connectors;
 use super::drain::Drain;
 use super::limiter::Limiter;
 use super::pool::{Around, Pool};
@@ -38,7 +38,7 @@ pub struct Shared {
     /// Rings after each decision about a canary: it is to be kept at once.
     pub canary_decided: Notify,
     pub(super) usage: Arc<UsageBook>,
-    pub(super) connector: Connector,
+    pub(super) connector: Connectors,
     pub(super) connections: super::gate::Gate,
     pub(super) streams: super::gate::Gate,
     /// What request bodies take.
@@ -82,7 +82,7 @@ impl Shared {
             limiter: Arc::default(),
             canary_decided: Notify::new(),
             usage: Arc::default(),
-            connector: Connector::new(Some(options)),
+            connector: Connectors::new(&options),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),
             held: super::room::Held::default(),

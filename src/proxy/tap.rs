@@ -51,13 +51,12 @@ impl Tap {
         self
     }
 
-    /// What the client gets of a chunk that was looked at.
-    pub(super) fn let_through(&mut self, chunk: Bytes) -> Vec<Bytes> {
-        let Some(filter) = &mut self.filter else { return vec![chunk] };
-        let (mut pieces, before) = (Vec::new(), filter.taken());
-        filter.pass(chunk, &mut pieces);
+    /// Puts what the client gets of a chunk that was looked at into `out`.
+    pub(super) fn let_through(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
+        let Some(filter) = &mut self.filter else { return out.push(chunk) };
+        let before = filter.taken();
+        filter.pass(chunk, out);
         self.bytes -= filter.taken() - before;
-        pieces
     }
 
     /// What the client gets of a begun event that was held, now that the stream is over.
@@ -158,14 +157,16 @@ impl Tap {
         self.gauge.as_ref().is_some_and(Gauge::at_boundary)
     }
 
-    /// The answer is over; what was read of it.
-    pub(super) fn finish(mut self, end: StreamEnd, now: Duration) -> Option<(Dialect, Framing, Reading)> {
+    /// The answer is over; what was read of it, and what nobody reported counted. Waits for the vocabulary where that is
+    /// needed for the first time.
+    pub(super) async fn finish(mut self, end: StreamEnd, now: Duration) -> Option<(Dialect, Reading)> {
         let gauge = self.gauge.as_mut()?;
         gauge.finish(end, now);
-        let mut reading = gauge.reading().clone();
+        let mut reading = gauge.take_reading();
         if let Some(metering) = &self.metering {
+            metering.prepare(&reading).await;
             metering.settle(gauge, &mut reading);
         }
-        Some((gauge.dialect(), gauge.framing(), reading))
+        Some((gauge.dialect(), reading))
     }
 }

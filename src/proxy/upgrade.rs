@@ -153,7 +153,7 @@ impl Shake<'_> {
         let started = flight.now();
         flight.enter(Phase::Connect);
         let peer = http1_only(&member.peer);
-        let connect = tokio::time::timeout(routed.limits.connect, visit.shared.connector.get_http_session(&peer)).await;
+        let connect = tokio::time::timeout(routed.limits.connect, visit.shared.connector.session(&peer)).await;
         let connected = match connect {
             Ok(Ok((session, _))) => Ok(session),
             Ok(Err(error)) => Err((Stage::Unsent, faults::connect_error(&error))),
@@ -238,7 +238,7 @@ fn answer_head(
             phases,
             standing: &Standing::default(),
         };
-        return headers::answer(upstream, &incoming).map(|(head, _)| head);
+        return headers::answer(upstream.clone(), &incoming).map(|(head, _)| head);
     }
     head.insert_header("x-request-id", &*visit.caller.request_id)?;
     Ok(head)

@@ -1,6 +1,6 @@
 //! The token usage of one answer: asked for where the client did not, and counted or estimated where none is reported.
 
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,27 +16,17 @@ use crate::policy::habits::{Advice, Habits, Key, Lesson};
 pub(super) struct UsageBook {
     habits: Mutex<Habits>,
     began: Instant,
-    vocabulary: Once,
 }
 
 impl Default for UsageBook {
     fn default() -> Self {
-        Self { habits: Mutex::default(), began: Instant::now(), vocabulary: Once::new() }
+        Self { habits: Mutex::default(), began: Instant::now() }
     }
 }
 
 impl UsageBook {
     fn habits(&self) -> MutexGuard<'_, Habits> {
         self.habits.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Loads the vocabulary on a thread of its own: the first answer that is counted does not wait for it, and who has no
-    /// LLM requests does without. Where there is no thread to be had, the first count loads it.
-    fn load_vocabulary(&self) {
-        self.vocabulary.call_once(|| {
-            let load = || Encoding::O200k.prepare();
-            drop(std::thread::Builder::new().name("vocabulary".to_owned()).spawn(load));
-        });
     }
 
     fn now(&self) -> Duration {
@@ -72,9 +62,6 @@ impl Metering {
         body: RequestBody,
     ) -> (Self, RequestBody) {
         let facts = &admitted.facts;
-        if facts.is_llm() {
-            book.load_vocabulary();
-        }
         let key = (Arc::clone(&upstream.name), facts.model.as_deref().unwrap_or_default().into());
         let (wish, body) = match body {
             RequestBody::Buffered(bytes) => match wish(book, upstream.ask_usage, &key, facts, &bytes) {
@@ -128,6 +115,17 @@ impl Metering {
         self.facts.model.as_deref()
     }
 
+    /// Waits until `reading`, the last of its answer, can be settled: where something must be counted, for the vocabulary.
+    pub(super) async fn prepare(&self, reading: &Reading) {
+        if self.is_settled(reading) {
+            return;
+        }
+        let counts_input = self.body.is_some() && reading.usage.input.is_none();
+        if counts_input || self.may_lack_output(reading) {
+            vocabulary_of(self.model()).await;
+        }
+    }
+
     /// Fills in what `reading`, the last of `gauge`, lacks.
     pub(super) fn settle(&self, gauge: &Gauge, reading: &mut Reading) {
         let body_bytes = self.body.as_ref().map_or(0, |body| body.len() as u64);
@@ -144,7 +142,7 @@ impl Metering {
             habits.learn(&self.key, &lesson);
             (habits.input(&self.key, body_bytes), habits.output(&self.key, reading.token_frames))
         };
-        if reading.error.is_some() && reading.token_frames == 0 && !reading.usage.is_known() {
+        if self.is_settled(reading) {
             return;
         }
         let mut source = UsageSource::Reported;
@@ -159,14 +157,22 @@ impl Metering {
         reading.usage_source = if reading.usage.is_known() { source } else { UsageSource::Missing };
     }
 
+    /// Nothing but an error came: that is no usage.
+    fn is_settled(&self, reading: &Reading) -> bool {
+        reading.error.is_some() && reading.token_frames == 0 && !reading.usage.is_known()
+    }
+
+    fn may_lack_output(&self, reading: &Reading) -> bool {
+        let is_final = reading.normal_end || !reading.finish_reasons.is_empty();
+        self.facts.operation != Some("embeddings") && !(is_final && reading.usage.output.is_some())
+    }
+
     /// The tokens of the answer, where what was reported is not all: a stream that broke off went on after it.
     fn output(&self, gauge: &Gauge, estimate: u64, reading: &Reading) -> Option<(u64, UsageSource)> {
-        let is_final = reading.normal_end || !reading.finish_reasons.is_empty();
         let reported = reading.usage.output;
-        if self.facts.operation == Some("embeddings") || is_final && reported.is_some() {
+        if !self.may_lack_output(reading) {
             return None;
         }
-        // Only now: what is reported need not wait for the vocabulary.
         let (output, source) = match gauge.counted() {
             Some(counted) if counted > 0 || reading.token_frames == 0 => (counted, UsageSource::Counted),
             _ => (estimate, UsageSource::Estimated),
@@ -182,6 +188,15 @@ impl Metering {
             Some(count) => (count.tokens, UsageSource::Estimated),
             None => (estimate, UsageSource::Estimated),
         })
+    }
+}
+
+/// Loads the vocabulary that `model` is counted with, where it is not: off the runtime's threads, for it takes 80 ms.
+pub(super) async fn vocabulary_of(model: Option<&str>) {
+    let encoding = Encoding::of_model(model.unwrap_or_default());
+    if !encoding.is_ready() {
+        // Where there is no thread to be had, the count itself loads it.
+        let _ = tokio::task::spawn_blocking(move || encoding.prepare()).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -9,9 +10,13 @@ use pingora::apps::ServerApp;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use pingora::services::listening;
+use tokio::time::MissedTickBehavior;
 
 use super::drain::Doors;
 use super::listen::Bound;
+
+/// How often the metronome rings: shorter than nearly all times that requests are given.
+const BEAT: Duration = Duration::from_secs(4);
 
 /// See the module.
 pub(super) struct Prebound<A> {
@@ -43,9 +48,12 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Prebound<A> {
             // Another service was first: it is the same table.
             let _ = self.doors.sockets.set(Arc::clone(table));
         }
+        // Each service has a runtime of its own.
+        let metronome = tokio::spawn(metronome());
         let served = self.service.start_service(table, self.stop.clone(), listeners_per_fd);
         // Pingora panics where a listener cannot be built, and would leave a process behind that nobody can reach.
         let served = AssertUnwindSafe(served).catch_unwind().await;
+        metronome.abort();
         if served.is_err() || !*self.stop.borrow() {
             tracing::error!(event = "listener.failed", service = Service::name(self), "a listener ended by itself");
             self.doors.failed.notify_one();
@@ -62,6 +70,16 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Prebound<A> {
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
         Service::listen_addresses(&self.service)
+    }
+}
+
+/// A timer that is always about to ring. tokio wakes its driver by a `write()` for each timer that is earlier than all others,
+/// which the timers of every request would be while few are served; beside this one they are not.
+async fn metronome() {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        beat.tick().await;
     }
 }
 

@@ -80,6 +80,29 @@ async fn the_usage_chunk_is_asked_for_and_taken_out() {
     }
 }
 
+/// The proxy's memory in MiB, by its own account.
+async fn memory(proxy: &Proxy) -> f64 {
+    let metrics = metrics(proxy).await;
+    let line = metrics.lines().find(|line| line.starts_with("process_resident_memory_bytes ")).unwrap();
+    line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() / 1048576.0
+}
+
+#[tokio::test]
+async fn the_vocabulary_is_loaded_only_where_something_is_counted() {
+    let upstream = chatting(&["The river is high, and it rises still. "; 200], "\n", 4_096).await;
+    let reports = config(upstream.address, ROUTE);
+    for (config, source) in
+        [(reports.replace("url =", "ask_usage = \"never\"\nurl ="), "counted"), (reports, "reported")]
+    {
+        let proxy = Proxy::start(&config).await;
+        let before = memory(&proxy).await;
+        let (_, record) = ask(&proxy, "r", CHAT).await;
+        assert_eq!(record["usage_source"], source);
+        let grown = memory(&proxy).await - before;
+        assert_eq!(grown > 30.0, source == "counted", "{source}: {grown} MiB");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_asks_itself_gets_everything() {
     let upstream = chatting(&["x"], "\n", 4_096).await;

@@ -7,7 +7,8 @@ use crate::llm::sse::Event;
 use crate::llm::walk::{Role, Sink, walk};
 
 /// Counts what a model generates, from the events of any dialect: answer, reasoning and tool input. Padding, ids, and
-/// events that repeat what was streamed before count nothing. Takes 1 KiB at most, however long the answer is.
+/// events that repeat what was streamed before count nothing. Takes 1 KiB at most, however long the answer is, and 16 KiB
+/// while the vocabulary is not loaded.
 ///
 /// Several choices in one stream are counted as one text; where they interleave inside a word, that is a token or two off.
 #[derive(Debug)]

@@ -1,0 +1,46 @@
+//! Connections to upstreams: a kept one where there is one, else a new one.
+
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::{Connector, v1};
+use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::state::IDLE_CONNECTION_TIMEOUT;
+
+/// Connects to upstreams and keeps their connections.
+pub(super) struct Connectors {
+    /// HTTP/1 connections that wait for their next request.
+    kept: v1::Connector,
+    /// Makes all others, and shares those of HTTP/2.
+    maker: Connector,
+}
+
+impl Connectors {
+    pub(super) fn new(options: &ConnectorOptions) -> Self {
+        Self { kept: v1::Connector::new(Some(options.clone())), maker: Connector::new(Some(options.clone())) }
+    }
+
+    /// A session with `peer`, and whether its connection served another before.
+    pub(super) async fn session(&self, peer: &HttpPeer) -> pingora::Result<(HttpSession, bool)> {
+        match self.kept.reused_http_session(peer).await {
+            Some(session) => Ok((HttpSession::H1(session), true)),
+            None => self.fresh(peer).await,
+        }
+    }
+
+    /// As [`Connectors::session`], over no HTTP/1 connection that was kept.
+    pub(super) async fn fresh(&self, peer: &HttpPeer) -> pingora::Result<(HttpSession, bool)> {
+        // 9 KiB, most of it for a TLS handshake: few requests need it.
+        Box::pin(self.maker.get_http_session(peer)).await
+    }
+
+    /// Keeps the connection of a session that ended in order.
+    pub(super) async fn release(&self, session: HttpSession, peer: &HttpPeer) {
+        match session {
+            HttpSession::H1(session) => {
+                self.kept.release_http_session(session, peer, Some(IDLE_CONNECTION_TIMEOUT)).await;
+            }
+            shared => self.maker.release_http_session(shared, peer, Some(IDLE_CONNECTION_TIMEOUT)).await,
+        }
+    }
+}
