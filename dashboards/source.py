@@ -346,6 +346,8 @@ def proxy():
         row(
             "Is it configured and seen?",
             line("Reloads", "ops", "rejected: a bad file; the last good one stays.", {"{{instance}} {{result}}": rate("streamgauge_config_reloads_total", "instance, result")}),
+            line("Fetches of token keys", "ops", "failed: the identity provider's jwks_url does not answer; the last keys stay, and new ones are not known. The log says why.",
+                 {"{{instance}} {{result}}": rate("streamgauge_identity_key_fetches_total", "instance, result")}),
             line("Configuration", "none", "Its number by instance; they need not be equal, but should step together.", {"{{instance}}": of("streamgauge_config_generation")}),
             line("Telemetry dropped", "ops", "Spans or log lines lost because their destination was slow or gone. Requests are not slowed by it.",
                  {"{{instance}} {{signal}}": rate("streamgauge_telemetry_dropped_total", "instance, signal")}),

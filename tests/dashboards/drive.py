@@ -4,6 +4,7 @@ What is waited for is seen in Prometheus, so that rates have two samples.
 Usage: drive.py PROXY_URL ADMIN_URL PROMETHEUS_URL CONFIG REDIS_PID
 """
 
+import base64
 import http.client
 import json
 import os
@@ -19,6 +20,8 @@ import queries
 from websockets.sync.client import connect
 
 ROUNDS = 4
+# A token of whoever, by a key that is not known: it makes the proxy look for new keys.
+STRANGERS = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (b'{"alg":"RS256","kid":"new"}', b'{"sub":"x"}', b"signature"))
 
 
 class Run:
@@ -27,12 +30,13 @@ class Run:
         self.admin, self.prometheus, self.config, self.redis = admin, prometheus, pathlib.Path(config), int(redis)
         self.users = 0
 
-    def begin(self, path, knobs="", model="demo-1", **body):
+    def begin(self, path, knobs="", model="demo-1", token=None, **body):
         """Asks for a stream, each time as another user: the connection on which its answer comes."""
         self.users += 1
         connection = http.client.HTTPConnection(self.proxy.hostname, self.proxy.port, timeout=30)
         body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "how high is the water?"}], **body}
         headers = {"content-type": "application/json", "x-user-id": f"user-{self.users}"}
+        headers |= {"authorization": f"Bearer {token}"} if token else {}
         connection.request("POST", f"{path}/v1/chat/completions?{knobs}", json.dumps(body), headers)
         return connection
 
@@ -138,6 +142,7 @@ def main(arguments):
             run.scraped()
             if number == 0:
                 run.configure('slow_gap = "200ms"', 'slow_gap = "210ms"', "ok")
+        run.until("sum(rate(streamgauge_identity_key_fetches_total[4s])) > 0", lambda: run.ask("/chat", token=STRANGERS))
         for decided in ('route="steps",decision="step"', 'route="rollback",decision="roll_back"'):
             run.until(f"sum(streamgauge_canary_decisions_total{{{decided}}}) > 0", lambda: run.canaries(pool))
         os.kill(run.redis, signal.SIGTERM)

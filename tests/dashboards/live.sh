@@ -46,6 +46,9 @@ slow_gap = "200ms"
 [limits]
 redis = "redis://127.0.0.1:$redis_port"
 
+[identity.jwt]
+jwks_url = "$closed/keys"
+
 [[limit]]
 name = "tight"
 key = "global"
