@@ -74,7 +74,11 @@ grep -qxF "$want" <<<"$metrics" || {
     cat "$work/nginx.log" "$work/stderr"
     exit 1
 }
-! grep -F 'streamgauge_buffered_streams_total{upstream="direct"}' <<<"$metrics" || { echo "the app itself is accused"; exit 1; }
+grep -qxF 'streamgauge_buffered_streams_total{upstream="direct"} 0' <<<"$metrics" || {
+    echo "the app itself is accused:"
+    grep streamgauge_buffered_streams_total <<<"$metrics"
+    exit 1
+}
 hints=$(curl -fsS "$admin_url/api/streams")
 grep -q '"upstream":"behind-nginx","kind":"buffered_streams","streams":3' <<<"$hints" || { echo "no hint: ${hints:0:2000}"; exit 1; }
 grep -q '"event":"upstream.buffered".*proxy_buffering\|proxy_buffering.*"event":"upstream.buffered"' "$work/proxy.log" || {
