@@ -49,12 +49,17 @@ pub(super) async fn reserve(
     let ask = Ask::of(visit, admitted, routed);
     let (claims, prompt) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
+    let before = flight.now();
     let decided = visit.shared.limiter.admit(claims).await;
+    // Memory answers at once, and what it takes is our own.
+    let is_shared = visit.shared.limiter.mode() != Mode::Memory;
+    let waited = if is_shared { flight.now().saturating_sub(before) } else { Duration::ZERO };
     let told = |verdict, mode: Mode, standing: &Standing| LimitInfo {
         at: flight.now(),
         verdict,
         mode: mode.as_str(),
         names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
+        waited,
         reserved,
         used: 0,
         remaining: standing.tokens.map(|tokens| tokens.remaining),

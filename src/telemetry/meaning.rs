@@ -190,6 +190,7 @@ mod tests {
             verdict,
             mode: "memory",
             names: Vec::new(),
+            waited: Duration::ZERO,
             reserved: 0,
             used: 0,
             remaining: None,

@@ -142,6 +142,8 @@ pub struct LimitInfo {
     pub mode: &'static str,
     /// All limits of the route.
     pub names: Vec<Arc<str>>,
+    /// How long a shared store took to decide, or was waited for.
+    pub waited: Duration,
     /// Tokens held before the answer was known; of several limits the most.
     pub reserved: u64,
     /// Tokens charged in the end.

@@ -113,13 +113,22 @@ async fn a_redis_that_hangs_holds_nobody_up() {
         client.post("/v1/chat/completions", &chat(100), &format!("x-request-id: r{number}\r\n")).await;
         assert_eq!(client.answer().await.status, 200);
     }
-    let mut slow = 0;
+    let (mut slow, mut admission) = (0, 0.0);
     for number in 0..20 {
         let record = proxy.record(&format!("r{number}")).await;
-        slow += usize::from(record["phases"]["admit"].as_f64().unwrap() > 0.009);
+        let admit = record["phases"]["admit"].as_f64().unwrap();
+        slow += u32::from(admit > 0.009);
+        admission += admit + record["phases"]["proxy"].as_f64().unwrap_or(0.0);
     }
     // Three failures open the breaker, and once a second one request tries again.
     assert!((3..=8).contains(&slow), "{slow} of 20 waited for the store");
+    let (_, metrics) = proxy.admin_get("/metrics").await;
+    let sum = metrics.lines().find_map(|line| line.strip_prefix("streamgauge_overhead_seconds_sum{route=\"all\"} "));
+    let overhead: f64 = sum.expect("the proxy's own time").parse().unwrap();
+    assert!(
+        admission - overhead > 0.009 * f64::from(slow),
+        "what Redis took is not the proxy's: {admission} {overhead}"
+    );
     redis.pause(false);
     until_mode(&proxy, "shared").await;
     soon("what was used meanwhile", async { while spent(&redis).await < 20 * 80 / 2 {} }).await;

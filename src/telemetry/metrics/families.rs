@@ -93,7 +93,7 @@ families! {
     requests: Counter = "streamgauge_requests_total" ["route", "upstream", "variant", "model", "outcome", "status"];
     /// Where the time of a request went, in seconds; a phase that a request did not enter is not counted.
     phase: Histogram(PHASE) = "streamgauge_phase_seconds" ["route", "upstream", "phase"];
-    /// What the proxy itself took of a request's time: admission and its own work on the stream, in seconds.
+    /// What the proxy itself took of a request's time: admission, less the wait for a shared store of limits, and its own work on the stream, in seconds.
     overhead: Histogram(OVERHEAD) = "streamgauge_overhead_seconds" ["route"];
     /// Time from the request's head until the first byte of an LLM answer's body, in seconds.
     first_byte: Histogram(FIRST_TOKEN) = "streamgauge_first_byte_seconds" ["route", "upstream", "variant"];

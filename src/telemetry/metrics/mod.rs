@@ -103,6 +103,8 @@ impl Metrics {
             }
         }
         let own = record.phases.get(Phase::Admit) + record.phases.get(Phase::Proxy);
+        // A shared store is not ours.
+        let own = own.saturating_sub(record.limit.as_ref().map_or(Duration::ZERO, |limit| limit.waited));
         bundle.overhead(of).observe(own.as_secs_f64(), None);
         self.observe_attempts(record, &known, &bundle);
         if let Some(limit) = &record.limit {
