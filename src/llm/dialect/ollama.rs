@@ -28,6 +28,8 @@ struct Line<'a> {
     #[serde(borrow)]
     done_reason: Word<'a>,
     prompt_eval_count: Number,
+    /// Part of the count before.
+    prompt_eval_cached_count: Number,
     eval_count: Number,
     load_duration: Number,
     prompt_eval_duration: Number,
@@ -52,7 +54,8 @@ impl Reader for Ollama {
         }
         let (input, output) = (line.prompt_eval_count.count(), line.eval_count.count());
         if input.is_some() || output.is_some() {
-            reading.usage = Usage { input, output, ..Usage::default() };
+            let cached_input = line.prompt_eval_cached_count.count();
+            reading.usage = Usage { input, cached_input, output, ..Usage::default() };
         }
         reading.note_server(ServerTimings {
             load: line.load_duration.nanos(),
