@@ -47,6 +47,15 @@ start_proxy() { # BINARY LOG ARGUMENTS...
     admin_url=$(wait_for_line "the proxy" "$pid" "$log" '"admin_url":"([^"]*)","event":"started"')
 }
 
+# Sets prometheus, the address of Debian's with exemplars, reading WORK/prometheus.yml and keeping its data in WORK. Its log
+# names the port that the system picked.
+start_prometheus() { # WORK
+    prometheus --config.file="$1/prometheus.yml" --storage.tsdb.path="$1/data" --web.listen-address=127.0.0.1:0 \
+        --enable-feature=exemplar-storage >"$1/prometheus.log" 2>&1 &
+    started_pids+=("$!")
+    prometheus=http://$(wait_for_line Prometheus "$!" "$1/prometheus.log" 'msg="?Listening on"?.* address="?(127[^ "]*)')
+}
+
 venv=.cache/venv
 
 # The oldest Node.js that the AI SDK runs on.

@@ -170,9 +170,6 @@ scrape_configs:
   - job_name: streamgauge
     static_configs: [{ targets: ["${admin_url#http://}"] }]
 END
-prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --web.listen-address=127.0.0.1:0 \
-    --enable-feature=exemplar-storage >"$work/prometheus.log" 2>&1 &
-started_pids+=("$!")
-prometheus=http://$(wait_for_line Prometheus "$!" "$work/prometheus.log" 'msg="?Listening on"?.* address="?(127[^ "]*)')
+start_prometheus "$work"
 
 $venv/bin/python tests/dashboards/drive.py "$proxy_url" "$admin_url" "$prometheus" "$work/streamgauge.toml" "$redis_pid"
