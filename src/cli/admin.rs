@@ -131,9 +131,9 @@ fn authority(admin: &str) -> Result<String, String> {
 }
 
 fn connect(authority: &str) -> Result<TcpStream, String> {
-    let addresses = authority
-        .to_socket_addrs()
-        .map_err(|error| format!("{authority} is no address and port that can be asked: {error}"))?;
+    let addresses = authority.to_socket_addrs().map_err(|error| {
+        format!("{authority} is no address and port that can be asked ({error}): write it as http://127.0.0.1:9090")
+    })?;
     let mut last = None;
     for address in addresses {
         match TcpStream::connect_timeout(&address, TIMEOUT) {

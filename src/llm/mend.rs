@@ -48,7 +48,7 @@ fn without_half_pairs(json: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(mended)
 }
 
-/// The code unit that a text begins with as `\uXXXX`.
+/// The code unit that a text begins with as `\u` and four hexadecimal digits.
 fn escaped(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

@@ -109,7 +109,7 @@ pub(super) fn cast(
     };
     let (tell, client) = oneshot::channel();
     flight.shadowed(tell);
-    let copy = Copy {
+    let sending = Sending {
         shared: Arc::clone(visit.shared),
         generation: Arc::clone(visit.generation),
         head: marked(head),
@@ -123,12 +123,12 @@ pub(super) fn cast(
         },
         admitted: Admitted {
             body: admitted.body.clone(),
-            room: Arc::clone(&admitted.room),
+            bytes: Arc::clone(&admitted.bytes),
             facts: Arc::clone(&admitted.facts),
         },
         place,
     };
-    drop(tokio::spawn(copy.run(client)));
+    drop(tokio::spawn(sending.run(client)));
 }
 
 fn marked(head: &RequestHeader) -> RequestHeader {
@@ -139,7 +139,7 @@ fn marked(head: &RequestHeader) -> RequestHeader {
 }
 
 /// A copy with all that it takes to send it: its request may be over before it is.
-struct Copy {
+struct Sending {
     shared: Arc<Shared>,
     generation: Arc<Generation>,
     head: RequestHeader,
@@ -160,7 +160,7 @@ struct Heard {
     side: Side,
 }
 
-impl Copy {
+impl Sending {
     /// Sends the copy and compares its answer with the one of which `client` tells, unless the client or the process goes.
     async fn run(mut self, client: oneshot::Receiver<Side>) {
         let shared = Arc::clone(&self.shared);

@@ -13,7 +13,7 @@ mod ticks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -23,8 +23,8 @@ use super::json::Json;
 use super::record::{Outcome, Record};
 use super::strangers::Strangers;
 use first_tokens::FirstTokens;
-use stream::Stream;
 pub use stream::{Follower, LiveStream};
+use stream::{Stream, Viewers};
 
 /// Ended requests that are kept.
 const RECENT_MAX: usize = 1_000;
@@ -49,7 +49,7 @@ pub struct Live {
     hints: Hints,
     strangers: Strangers,
     first_tokens: FirstTokens,
-    viewers: Arc<AtomicUsize>,
+    viewers: Arc<Viewers>,
     chosen: Mutex<choice::Chosen>,
 }
 
@@ -198,7 +198,7 @@ impl Live {
     /// Counts one more who looks; nobody beyond `most`.
     fn admit_viewer(&self, most: usize) -> bool {
         let more = |viewers: usize| (viewers < most).then_some(viewers + 1);
-        self.viewers.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+        self.viewers.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 }
 

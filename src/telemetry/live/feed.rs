@@ -113,7 +113,7 @@ impl Viewer {
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.live.viewers.fetch_sub(1, Ordering::AcqRel);
+        self.live.viewers.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

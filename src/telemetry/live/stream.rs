@@ -18,6 +18,11 @@ const TEXT_MAX: usize = 200;
 /// The time part of a phase and its beginning, packed: 2^56 µs are two thousand years.
 const TIME_BITS: u32 = 56;
 
+/// How many look. Each chunk reads it, so it stands apart from the count of streams that share it, which each request changes.
+#[derive(Default)]
+#[repr(align(128))]
+pub(super) struct Viewers(pub(super) AtomicUsize);
+
 /// One running request, for its stages to tell how far it is.
 pub struct LiveStream {
     stream: Arc<Stream>,
@@ -164,7 +169,7 @@ pub(super) struct Stream {
     spent_us: [AtomicU64; Phase::ALL.len()],
     /// Kept while somebody looks.
     ticks: OnceLock<Box<Ticks>>,
-    viewers: Arc<AtomicUsize>,
+    viewers: Arc<Viewers>,
 }
 
 /// How far a stream is, as one look saw it.
@@ -177,7 +182,7 @@ pub(super) struct Standing {
 }
 
 impl Stream {
-    pub(super) fn new(number: u64, method: &Arc<str>, path: &Arc<str>, viewers: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(number: u64, method: &Arc<str>, path: &Arc<str>, viewers: Arc<Viewers>) -> Self {
         Self {
             number,
             started: SystemTime::now(),
@@ -199,7 +204,7 @@ impl Stream {
     }
 
     fn is_watched(&self) -> bool {
-        self.viewers.load(Relaxed) > 0
+        self.viewers.0.load(Relaxed) > 0
     }
 
     fn note(&self, write: impl FnOnce(&mut Facts)) {
