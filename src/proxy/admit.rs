@@ -7,9 +7,9 @@ use bytes::{Bytes, BytesMut};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
+use super::body_bytes::BodyBytes;
 use super::exchange::Stop;
 use super::reject::Rejection;
-use super::room::Room;
 use super::settle::Flight;
 use crate::config::settings::Server;
 use crate::llm::RequestFacts;
@@ -19,7 +19,7 @@ use crate::telemetry::record::{ErrorType, Phase};
 pub(super) struct Admitted {
     pub(super) body: RequestBody,
     /// What the body takes of what all may, for as long as anybody has it.
-    pub(super) room: Arc<Room>,
+    pub(super) bytes: Arc<BodyBytes>,
     pub(super) facts: Arc<RequestFacts>,
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn admit(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     bounds: &Server,
-    mut room: Room,
+    mut bytes: BodyBytes,
 ) -> Result<Admitted, Stop> {
     let body = if session.is_body_done() {
         RequestBody::None
@@ -48,7 +48,7 @@ pub(super) async fn admit(
         let length = content_length(session.req_header());
         if is_plain_json(session.req_header()) {
             flight.enter(Phase::Receive);
-            RequestBody::Buffered(read_whole(session, flight, length, (bounds, &mut room)).await?)
+            RequestBody::Buffered(read_whole(session, flight, length, (bounds, &mut bytes)).await?)
         } else {
             within(length, bounds.max_upload, "max_upload")?;
             RequestBody::Streamed { length }
@@ -60,14 +60,14 @@ pub(super) async fn admit(
         RequestBody::None | RequestBody::Streamed { .. } => None,
     };
     let facts = RequestFacts::read(session.req_header().uri.path(), json);
-    Ok(Admitted { body, room: Arc::new(room), facts: Arc::new(facts) })
+    Ok(Admitted { body, bytes: Arc::new(bytes), facts: Arc::new(facts) })
 }
 
 async fn read_whole(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     length: Option<u64>,
-    (bounds, room): (&Server, &mut Room),
+    (bounds, bytes): (&Server, &mut BodyBytes),
 ) -> Result<Bytes, Stop> {
     within(length, bounds.max_body, "max_body")?;
     answer_expectation(session).await?;
@@ -75,7 +75,7 @@ async fn read_whole(
     let mut joined = BytesMut::new();
     while let Some(chunk) = read_chunk(session, bounds.body_timeout).await? {
         flight.bytes(chunk.len() as u64, 0);
-        if !room.grow(chunk.len() as u64, bounds.max_buffered) {
+        if !bytes.grow(chunk.len() as u64, bounds.max_buffered) {
             let message = "Too many request bodies are held at once. Try again in a second, or have \
                 `server.max_buffered` raised.";
             return Err(Rejection::overloaded(ErrorType::Overloaded, message).into());

@@ -134,7 +134,7 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     identity::establish(visit.shared, visit.generation, session.req_header_mut(), &mut visit.caller)?;
     flight.known(visit.caller.client());
     let visit = &*visit;
-    let admitted = admit::admit(session, flight, server, visit.shared.held.room()).await?;
+    let admitted = admit::admit(session, flight, server, visit.shared.bodies.body()).await?;
     flight.asks(&admitted.facts);
     if visit.settings().telemetry.capture_content {
         flight.prompt(&admitted);

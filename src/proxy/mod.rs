@@ -9,12 +9,14 @@
 //!                                                        upstream
 //! ```
 //!
-//! Between `caller` and `admit`, `identity` judges credentials. `exchange` walks through the stages; `reject` answers where one of them says no. What outlives a request is in `state`,
-//! `pool`, `drain` and `gate`.
+//! Between `caller` and `admit`, `identity` judges credentials. `exchange` walks through the stages; `reject` answers where one
+//! of them says no. `open` makes attempts (`attempt`), over connections that `connect` keeps; `opened` is what one of them brings.
+//! Beside the way goes `shadow`. What outlives a request is in `state`, `pool`, `drain` and `gate`.
 
 mod accept;
 mod admit;
 mod attempt;
+mod body_bytes;
 mod budget;
 mod ca;
 mod caller;
@@ -45,7 +47,6 @@ mod reject;
 mod relay;
 mod remote_keys;
 mod reserve;
-mod room;
 mod route;
 mod send;
 mod settle;

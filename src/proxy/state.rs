@@ -42,7 +42,7 @@ pub struct Shared {
     pub(super) connections: super::gate::Gate,
     pub(super) streams: super::gate::Gate,
     /// What request bodies take.
-    pub(super) held: super::room::Held,
+    pub(super) bodies: super::body_bytes::AllBodies,
     /// Wakes who fetches the keys of tokens.
     pub(super) keys_wanted: Notify,
     /// The number of the generation.
@@ -85,7 +85,7 @@ impl Shared {
             connector: Connectors::new(&options),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),
-            held: super::room::Held::default(),
+            bodies: super::body_bytes::AllBodies::default(),
             keys_wanted: Notify::new(),
             installed: watch::Sender::new(1),
             around,
