@@ -324,9 +324,7 @@ impl Flight<'_> {
             }
         }
     }
-}
 
-impl Flight<'_> {
     /// An attempt that was outrun was broken off before its first token: its upstream has read the prompt for nothing, and
     /// bills it. How many tokens that is can only be estimated: as many as the winner's.
     fn charge_outrun(&mut self, record: &mut Record) {
@@ -365,7 +363,9 @@ impl Drop for Flight<'_> {
         if let Some((assigned, attempt)) = self.witness.take().and_then(|witness| witness.conclude(now)) {
             record.canary = self.shared.judge(&assigned, &attempt);
         }
-        if let (Some(tell), Some(side)) = (self.shadow.take(), shadow::of_client(&record)) {
+        if let Some(tell) = self.shadow.take()
+            && let Some(side) = shadow::of_client(&record)
+        {
             // The copy may have been given up.
             let _ = tell.send(side);
         }
