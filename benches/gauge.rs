@@ -50,15 +50,21 @@ fn gauge(dialect: Dialect, framing: Framing, rules: PlainRules) -> Gauge {
     Gauge::new(dialect, framing, Arc::new(rules), Duration::from_secs(2))
 }
 
-/// Feeds one event again and again, in `pieces` reads each.
-fn event(c: &mut Criterion, name: &str, mut gauge: Gauge, event: &str, pieces: usize) {
+/// An event as it comes in a stream: each time with another text.
+fn texts(event: &str) -> Vec<String> {
+    [" river", " is", ".", " high"].map(|text| event.replace(" river", text)).into()
+}
+
+/// Feeds events in turn, again and again, in `pieces` reads each.
+fn event(c: &mut Criterion, name: &str, mut gauge: Gauge, events: &[String], pieces: usize) {
     let mut group = c.benchmark_group("event");
-    group.throughput(Throughput::Bytes(event.len() as u64));
     let mut now = Duration::ZERO;
+    let mut turn = events.iter().cycle();
     group.bench_function(name, |b| {
         b.iter(|| {
             now += Duration::from_millis(1);
-            for piece in event.as_bytes().chunks(event.len().div_ceil(pieces)) {
+            let event = turn.next().map(String::as_bytes).unwrap_or_default();
+            for piece in event.chunks(event.len().div_ceil(pieces)) {
                 black_box(gauge.feed(black_box(piece), now));
             }
         });
@@ -70,17 +76,24 @@ fn events(c: &mut Criterion) {
     assert_eq!(OPENAI.len(), 200);
     let plain = PlainRules::default;
     let token = PlainRules { text: Some("/token".into()), ..PlainRules::default() };
-    event(c, "openai_chat", gauge(Dialect::OpenAiChat, Framing::Sse, plain()), OPENAI, 1);
-    event(c, "openai_chat_in_two_reads", gauge(Dialect::OpenAiChat, Framing::Sse, plain()), OPENAI, 2);
-    event(c, "anthropic", gauge(Dialect::Anthropic, Framing::Sse, plain()), ANTHROPIC, 1);
-    event(c, "openai_responses", gauge(Dialect::OpenAiResponses, Framing::Sse, plain()), RESPONSES, 1);
-    event(c, "gemini", gauge(Dialect::Gemini, Framing::Sse, plain()), GEMINI, 1);
-    event(c, "vercel_ui", gauge(Dialect::VercelUi, Framing::Sse, plain()), VERCEL_UI, 1);
-    event(c, "vercel_data", gauge(Dialect::VercelData, Framing::JsonLines, plain()), "0:\" river\"\n", 1);
-    event(c, "ollama", gauge(Dialect::Ollama, Framing::JsonLines, plain()), OLLAMA, 1);
-    event(c, "plain", gauge(Dialect::PlainSse, Framing::Sse, plain()), PLAIN, 1);
-    event(c, "plain_pointer", gauge(Dialect::PlainSse, Framing::Sse, token), PLAIN, 1);
-    event(c, "text", gauge(Dialect::PlainText, Framing::Opaque, plain()), " river", 1);
+    let chat = || gauge(Dialect::OpenAiChat, Framing::Sse, plain());
+    // No two in turn are alike but for their text: each is read in full.
+    let unlike: Vec<_> = (0..4).map(|n| OPENAI.replace("1761000000", &format!("176100000{n}"))).collect();
+    event(c, "openai_chat", chat(), &texts(OPENAI), 1);
+    event(c, "openai_chat_in_two_reads", chat(), &texts(OPENAI), 2);
+    event(c, "openai_chat_unlike", chat(), &unlike, 1);
+    let mut counted = chat();
+    counted.count(Some("gpt-4o"));
+    event(c, "openai_chat_counted", counted, &texts(OPENAI), 1);
+    event(c, "anthropic", gauge(Dialect::Anthropic, Framing::Sse, plain()), &texts(ANTHROPIC), 1);
+    event(c, "openai_responses", gauge(Dialect::OpenAiResponses, Framing::Sse, plain()), &texts(RESPONSES), 1);
+    event(c, "gemini", gauge(Dialect::Gemini, Framing::Sse, plain()), &texts(GEMINI), 1);
+    event(c, "vercel_ui", gauge(Dialect::VercelUi, Framing::Sse, plain()), &texts(VERCEL_UI), 1);
+    event(c, "vercel_data", gauge(Dialect::VercelData, Framing::JsonLines, plain()), &texts("0:\" river\"\n"), 1);
+    event(c, "ollama", gauge(Dialect::Ollama, Framing::JsonLines, plain()), &texts(OLLAMA), 1);
+    event(c, "plain", gauge(Dialect::PlainSse, Framing::Sse, plain()), &texts(PLAIN), 1);
+    event(c, "plain_pointer", gauge(Dialect::PlainSse, Framing::Sse, token), &texts(PLAIN), 1);
+    event(c, "text", gauge(Dialect::PlainText, Framing::Opaque, plain()), &texts(" river"), 1);
 }
 
 fn start(c: &mut Criterion) {

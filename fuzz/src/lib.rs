@@ -122,8 +122,10 @@ pub fn filter(data: &[u8]) {
     let Some((cuts, stream)) = data.split_first() else { return };
     let pass = |pieces: &[&[u8]]| {
         let (mut filter, mut out) = (UsageFilter::default(), Vec::new());
+        let mut gauge = Gauge::new(Dialect::OpenAiChat, Framing::Sse, Arc::default(), Duration::ZERO);
         for piece in pieces {
-            filter.pass(Bytes::copy_from_slice(piece), &mut out);
+            let only_tokens = !gauge.feed(piece, Duration::ZERO).other && gauge.dialect() == Dialect::OpenAiChat;
+            filter.pass(Bytes::copy_from_slice(piece), only_tokens, &mut out);
         }
         filter.finish(&mut out);
         (out.concat(), filter.taken())

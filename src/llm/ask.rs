@@ -126,8 +126,14 @@ pub struct UsageFilter {
 }
 
 impl UsageFilter {
-    /// Takes the next bytes of the stream; puts what the client gets of them into `out`.
-    pub fn pass(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
+    /// Takes the next bytes of the stream; puts what the client gets of them into `out`. Of events that end in them
+    /// `only_tokens` says that none is a usage chunk.
+    pub fn pass(&mut self, chunk: Bytes, only_tokens: bool, out: &mut Vec<Bytes>) {
+        if only_tokens && self.is_at_rest() && (chunk.ends_with(b"\n\n") || chunk.ends_with(b"\r\n\r\n")) {
+            // Whole events, as nearly every chunk is.
+            self.took_last = false;
+            return out.push(chunk);
+        }
         // Where the begun event starts, and where the run of events that pass does.
         let (mut start, mut run) = (0, 0);
         let mut at = 0;
@@ -154,11 +160,16 @@ impl UsageFilter {
         }
         self.line_begun |= at < chunk.len();
         if run == 0 && start == chunk.len() {
-            // Whole events, as nearly every chunk is: they pass as they came.
+            // Whole events: they pass as they came.
             return push(out, chunk);
         }
         push(out, chunk.slice(run..start));
         self.hold(chunk.slice(start..), out);
+    }
+
+    /// Between two events, with nothing of the last line end to come.
+    fn is_at_rest(&self) -> bool {
+        self.held.is_empty() && !self.passing && !self.line_begun && !self.after_cr
     }
 
     /// The stream ended; what was held passes, unless it is a usage chunk that lacks its blank line.

@@ -1,7 +1,11 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::llm::{Dialect, Framing, Gauge};
 
 fn asked(body: &str) -> Option<String> {
     with_usage(body.as_bytes()).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
@@ -93,13 +97,15 @@ const USAGE: &str = r#"data: {"id":"c","choices":[],"usage":{"prompt_tokens":9,"
 /// The client's bytes, and how many were taken out, of a stream that comes in pieces of these lengths.
 fn filtered(stream: &str, lengths: &[usize]) -> (String, u64) {
     let (mut filter, mut out) = (UsageFilter::default(), Vec::new());
+    let mut gauge = Gauge::new(Dialect::OpenAiChat, Framing::Sse, Arc::default(), Duration::MAX);
     let mut rest = Bytes::copy_from_slice(stream.as_bytes());
     for length in lengths.iter().cycle() {
         if rest.is_empty() {
             break;
         }
         let piece = rest.split_to((*length).min(rest.len()));
-        filter.pass(piece, &mut out);
+        let only_tokens = !gauge.feed(&piece, Duration::ZERO).other && gauge.dialect() == Dialect::OpenAiChat;
+        filter.pass(piece, only_tokens, &mut out);
         assert!(out.iter().all(|piece| !piece.is_empty()));
     }
     filter.finish(&mut out);
@@ -134,11 +140,11 @@ fn whole_events_pass_at_once_and_as_they_came() {
     let mut filter = UsageFilter::default();
     let chunk = Bytes::from(format!("data: 1\n\ndata: 2\n\n{USAGE}\n\ndata: 3\n\ndata: 4"));
     let mut out = Vec::new();
-    filter.pass(chunk.clone(), &mut out);
+    filter.pass(chunk.clone(), false, &mut out);
     assert_eq!(out, ["data: 1\n\ndata: 2\n\n", "data: 3\n\n"]);
     assert_eq!(out[0].as_ptr(), chunk.as_ptr(), "a slice, no copy");
     out.clear();
-    filter.pass(Bytes::from_static(b"\n\n"), &mut out);
+    filter.pass(Bytes::from_static(b"\n\n"), true, &mut out);
     assert_eq!(out.concat(), b"data: 4\n\n");
 }
 
@@ -147,12 +153,12 @@ fn an_endless_event_is_not_held() {
     let (mut filter, mut out) = (UsageFilter::default(), Vec::new());
     let mut passed = 0;
     for _ in 0..100 {
-        filter.pass(Bytes::from(vec![b'x'; 10_000]), &mut out);
+        filter.pass(Bytes::from(vec![b'x'; 10_000]), true, &mut out);
         passed += out.drain(..).map(|piece| piece.len()).sum::<usize>();
         assert!(filter.held_bytes <= HELD_MAX);
     }
     assert!(passed >= 1_000_000 - HELD_MAX);
-    filter.pass(Bytes::from(format!("\n\n{USAGE}\n\ndata: 1\n\n")), &mut out);
+    filter.pass(Bytes::from(format!("\n\n{USAGE}\n\ndata: 1\n\n")), false, &mut out);
     assert_eq!(out.concat(), b"\n\ndata: 1\n\n");
 }
 

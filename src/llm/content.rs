@@ -105,6 +105,16 @@ impl Capture {
         }
     }
 
+    /// Gathers an event whose whole text is known.
+    pub(super) fn text_of_event(&mut self, text: &str) {
+        self.text.push_str(cut(text, CONTENT_MAX.saturating_sub(self.text.len())));
+    }
+
+    /// Whether `text` is all that `event` has to gather.
+    pub(super) fn says(&mut self, event: Event<'_>, text: &str) -> bool {
+        self.texts.is(event, text)
+    }
+
     /// What the model said so far: reasoning, answer and tool input in the order they came.
     pub(super) fn text(&self) -> Option<Box<str>> {
         (!self.text.is_empty()).then(|| self.text.as_str().into())

@@ -16,6 +16,7 @@ mod vercel_ui;
 use serde::Deserialize;
 
 use super::json::{Fault, read_object};
+use super::pattern::Varying;
 use super::sse::Event;
 use super::{PlainRules, Reading};
 
@@ -145,6 +146,12 @@ pub(super) enum Produced {
 pub(super) trait Reader: Send + Sync {
     /// Reads one event. What it does not know it passes over.
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced;
+
+    /// Whether the last event told nothing but one text that was not empty: all else it has may be, and was, noted before. An
+    /// event that differs from it only where this names need not be read.
+    fn varying(&self) -> Option<Varying> {
+        None
+    }
 
     /// Reads a whole answer that is not streamed.
     fn document(&mut self, json: &[u8], reading: &mut Reading) {

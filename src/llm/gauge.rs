@@ -1,21 +1,21 @@
 //! The gauge: a pure state machine that reads one answer as it passes and keeps what was seen.
 
+mod meter;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::clumps::Clumps;
 use super::content::Capture;
 use super::count::AnswerCounter;
-use super::dialect::{Closing, Look, Produced, Reader, dialect_in, dialect_of_event, framing_of_bytes};
-use super::json::{Fault, read_object};
+use super::dialect::{Closing, Look, dialect_in, framing_of_bytes};
 use super::lines::LineScanner;
-use super::sse::{EVENT_LIMIT, Event, Frame, SseScanner};
+use super::sse::{EVENT_LIMIT, SseScanner};
 use super::values::ValueScanner;
 use super::{Dialect, Framing, Reading};
+use meter::Meter;
 
 /// How to read a plain stream of values: JSON pointers (RFC 6901) into its events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Progress {
     pub token: bool,
     /// An event ended in this chunk that the dialect does not have.
     pub unknown: bool,
+    /// A frame ended in this chunk that is no token's.
+    pub other: bool,
 }
 
 /// Reads one answer. Feed it each chunk as it passes; it borrows the bytes and keeps none but the tail of an
@@ -74,44 +76,19 @@ struct Document {
     oversized: bool,
 }
 
-/// Turns events into a reading.
-struct Meter {
-    dialect: Dialect,
-    /// The dialect may still follow the first event's shape.
-    open: bool,
-    rules: Arc<PlainRules>,
-    reader: Box<dyn Reader>,
-    slow_gap: Duration,
-    reading: Reading,
-    progress: Progress,
-    /// The last event was too long to be read.
-    unread: bool,
-    /// Counts what is generated, where that is asked for.
-    counter: Option<Box<AnswerCounter>>,
-    /// Boxed: few want it, and there are thousands of gauges.
-    capture: Option<Box<Capture>>,
-}
-
 impl Gauge {
     /// A gauge for an answer of `dialect` in `framing`; gaps between token frames longer than `slow_gap` are kept.
     ///
     /// Both are what the answer's head tells ([`recognise_answer`](super::dialect::recognise_answer)); where its bytes
     /// show that a label was wrong, [`Gauge::dialect`] and [`Gauge::framing`] follow them.
     pub fn new(dialect: Dialect, framing: Framing, rules: Arc<PlainRules>, slow_gap: Duration) -> Self {
-        let meter = Meter {
-            dialect,
-            // Who names where the text stands knows the shape.
-            open: rules.text.is_none(),
-            reader: dialect.reader(&rules),
-            rules,
-            slow_gap,
-            reading: Reading::default(),
-            progress: Progress::default(),
-            unread: false,
-            counter: None,
-            capture: None,
-        };
-        Self { framing, look: Some(Vec::new()), scanner: Scanner::of(framing), meter, clumps: Clumps::default() }
+        Self {
+            framing,
+            look: Some(Vec::new()),
+            scanner: Scanner::of(framing),
+            meter: Meter::new(dialect, rules, slow_gap),
+            clumps: Clumps::default(),
+        }
     }
 
     /// From now on the tokens of the answer are counted, as those of `model`.
@@ -301,84 +278,6 @@ impl Document {
             return;
         }
         self.bytes.extend_from_slice(chunk);
-    }
-}
-
-impl Meter {
-    fn frame(&mut self, frame: Frame<'_>, now: Duration) {
-        self.reading.frames += 1;
-        self.unread = frame == Frame::Oversized;
-        let event = match frame {
-            Frame::Event(event) => event,
-            Frame::Oversized => return,
-            Frame::Stray(json) => return self.stray(json),
-        };
-        if self.open && !event.data.trim_ascii().is_empty() {
-            self.open = false;
-            self.become_dialect(dialect_of_event(self.dialect, event));
-        }
-        if let Some(capture) = &mut self.capture {
-            capture.event(event);
-        }
-        let produced = self.reader.event(event, &mut self.reading);
-        if let Some(counter) = &mut self.counter {
-            match self.dialect {
-                Dialect::PlainText => counter.plain(event.data),
-                _ => counter.event(event),
-            }
-        }
-        self.progress.unknown |= produced == Produced::Unknown;
-        if produced > Produced::Unknown {
-            self.reading.note_token(produced == Produced::Answer, now, self.slow_gap);
-            self.progress.token = true;
-        }
-        self.reading.settle();
-    }
-
-    /// Reads bare JSON among events: what it can be is an error.
-    fn stray(&mut self, json: &[u8]) {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Broken {
-            error: Fault,
-        }
-        if let Some(error) = read_object::<Broken>(json).and_then(|broken| broken.error.0) {
-            self.reading.note_error(&error);
-            self.reading.settle();
-        }
-    }
-
-    /// Reads text: any byte is a token, also those that were held until it was sure that they are text.
-    fn text(&mut self, chunk: &[u8], now: Duration) {
-        let at = if self.reading.token_frames == 0 { self.reading.first_byte.unwrap_or(now) } else { now };
-        self.open = false;
-        self.frame(Frame::Event(Event::of(chunk)), at);
-    }
-
-    /// Reads a whole answer: it has one frame, and no tokens that could be timed.
-    fn document(&mut self, document: &Document) {
-        self.reading.frames = u64::from(self.reading.bytes > 0);
-        if self.open {
-            self.become_dialect(dialect_of_event(self.dialect, Event::of(&document.bytes)));
-        }
-        if let Some(capture) = &mut self.capture {
-            capture.event(Event::of(&document.bytes));
-        }
-        self.reader.document(&document.bytes, &mut self.reading);
-        if let Some(counter) = &mut self.counter {
-            counter.event(Event::of(&document.bytes));
-        }
-        // An orderly end of half a document is none; one that was too long to look at is believed.
-        let is_half = serde_json::from_slice::<IgnoredAny>(&document.bytes).is_err_and(|error| error.is_eof());
-        self.reading.normal_end = document.oversized || document.bytes.is_empty() || !is_half;
-        self.reading.settle();
-    }
-
-    fn become_dialect(&mut self, dialect: Dialect) {
-        if dialect != self.dialect {
-            self.dialect = dialect;
-            self.reader = dialect.reader(&self.rules);
-        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod gauge;
 mod json;
 pub mod lines;
 mod mend;
+mod pattern;
 mod pointer;
 pub mod price;
 pub mod reading;

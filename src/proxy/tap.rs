@@ -18,6 +18,8 @@ pub(super) struct Tap {
     pub(super) bytes: u64,
     metering: Option<Box<Metering>>,
     filter: Option<Box<UsageFilter>>,
+    /// All that ended in the chunk fed last were tokens.
+    only_tokens: bool,
 }
 
 impl Tap {
@@ -34,7 +36,7 @@ impl Tap {
         let recognised = recognise_answer(facts.dialect, AnswerLabels::read(header), &[])
             .filter(|_| readable && head.status.is_success());
         let gauge = recognised.map(|(dialect, framing)| Gauge::new(dialect, framing, Arc::clone(rules), slow_gap));
-        Self { gauge, bytes: 0, metering: None, filter: None }
+        Self { gauge, bytes: 0, metering: None, filter: None, only_tokens: false }
     }
 
     /// Sees to it that the usage of the answer will be known.
@@ -55,7 +57,7 @@ impl Tap {
     pub(super) fn let_through(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
         let Some(filter) = &mut self.filter else { return out.push(chunk) };
         let before = filter.taken();
-        filter.pass(chunk, out);
+        filter.pass(chunk, self.only_tokens, out);
         self.bytes -= filter.taken() - before;
     }
 
@@ -115,10 +117,10 @@ impl Tap {
     /// Looks at one chunk.
     pub(super) fn feed(&mut self, chunk: &[u8], now: Duration) -> Progress {
         self.bytes += chunk.len() as u64;
-        match &mut self.gauge {
-            Some(gauge) => gauge.feed(chunk, now),
-            None => Progress::default(),
-        }
+        let Some(gauge) = &mut self.gauge else { return Progress::default() };
+        let progress = gauge.feed(chunk, now);
+        self.only_tokens = !progress.other && gauge.dialect() == Dialect::OpenAiChat;
+        progress
     }
 
     /// See [`Gauge::capture`].

@@ -38,6 +38,16 @@ impl AnswerCounter {
         texts.event(event, |text| tokens.push(text));
     }
 
+    /// Counts an event whose whole text is known.
+    pub fn text(&mut self, text: &str) {
+        self.tokens.push(text);
+    }
+
+    /// Whether `text` is all that `event` has to count.
+    pub fn says(&mut self, event: Event<'_>, text: &str) -> bool {
+        self.texts.is(event, text)
+    }
+
     /// Counts bytes that are text as they are.
     pub fn plain(&mut self, text: &[u8]) {
         self.tokens.push(&String::from_utf8_lossy(text));
@@ -86,6 +96,13 @@ impl AnswerTexts {
             _ => return take(&String::from_utf8_lossy(event.data)),
         };
         self.json((event.name, role), json, event.data, take);
+    }
+
+    /// Whether `text` is all that the event has.
+    pub(in crate::llm) fn is(&mut self, event: Event<'_>, text: &str) -> bool {
+        let mut is = false;
+        self.event(event, |found| is = found == text);
+        is
     }
 
     fn json(&mut self, (name, role): (&[u8], Role), json: &[u8], as_it_came: &[u8], mut take: impl FnMut(&str)) {

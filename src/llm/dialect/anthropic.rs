@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Closing, Produced, Reader};
 use crate::llm::Reading;
 use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use crate::llm::pattern::Varying;
 use crate::llm::sse::Event;
 
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Anthropic {
     has_begun: bool,
     /// The index of the block that began and has not ended.
     open_block: Option<u64>,
+    /// The key of the text, where the last event was a delta of one.
+    only_text: Option<&'static str>,
 }
 
 /// Any event of a stream, or a whole answer.
@@ -91,6 +94,7 @@ struct OutputDetails {
 
 impl Reader for Anthropic {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        self.only_text = None;
         let Some(wire) = read_object::<Wire<'_>>(event.data) else {
             if event.name == b"error" {
                 reading.note_error(&String::from_utf8_lossy(event.data));
@@ -99,7 +103,11 @@ impl Reader for Anthropic {
         };
         let name = std::str::from_utf8(event.name).unwrap_or_default();
         match wire.kind.filled().unwrap_or(name) {
-            "content_block_delta" => return wire.delta.0.map_or(Produced::Nothing, |delta| delta.produced()),
+            "content_block_delta" => {
+                let Some(delta) = &wire.delta.0 else { return Produced::Nothing };
+                self.only_text = delta.only_text();
+                return delta.produced();
+            }
             "content_block_start" => {
                 self.open_block = wire.index.count();
                 return wire.content_block.0.map_or(Produced::Nothing, |block| block.produced());
@@ -123,6 +131,10 @@ impl Reader for Anthropic {
             _ => return Produced::Unknown,
         }
         Produced::Nothing
+    }
+
+    fn varying(&self) -> Option<Varying> {
+        self.only_text.map(|text| Varying { text, noise: None })
     }
 
     fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool {
@@ -194,6 +206,14 @@ impl Block<'_> {
 }
 
 impl Delta<'_> {
+    fn only_text(&self) -> Option<&'static str> {
+        match self.kind.filled() {
+            Some("text_delta") if self.text.0 => Some("text"),
+            Some("thinking_delta") if self.thinking.0 => Some("thinking"),
+            _ => None,
+        }
+    }
+
     fn produced(&self) -> Produced {
         match self.kind.filled() {
             Some("text_delta") if self.text.0 => Produced::Answer,

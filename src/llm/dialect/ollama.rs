@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Closing, Produced, Reader};
 use crate::llm::json::{Fault, Filled, Flag, Maybe, Number, Word, read_object};
+use crate::llm::pattern::Varying;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, ServerTimings, Usage};
 
@@ -13,6 +14,8 @@ use crate::llm::{Reading, ServerTimings, Usage};
 pub(super) struct Ollama {
     /// Lines have a `response`, as those of `/api/generate`.
     generates: bool,
+    /// The key of the one text that the last line told.
+    only_text: Option<&'static str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -47,6 +50,7 @@ struct Message {
 
 impl Reader for Ollama {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        self.only_text = None;
         let Some(line) = read_object::<Line<'_>>(event.data) else { return Produced::Unknown };
         reading.note_model(line.model.filled());
         if let Some(error) = &line.error.0 {
@@ -57,18 +61,21 @@ impl Reader for Ollama {
             let cached_input = line.prompt_eval_cached_count.count();
             reading.usage = Usage { input, cached_input, output, ..Usage::default() };
         }
-        reading.note_server(ServerTimings {
-            load: line.load_duration.nanos(),
-            prefill: line.prompt_eval_duration.nanos(),
-            generation: line.eval_duration.nanos(),
-            ..ServerTimings::default()
-        });
+        let times = line.times();
+        reading.note_server(times);
+        if line.done.0 == Some(false) && line.error.0.is_none() && times == ServerTimings::default() {
+            self.only_text = line.only_text().filter(|_| input.is_none() && output.is_none());
+        }
         if line.done.0 == Some(true) && !reading.normal_end {
             reading.note_finish_reason(line.done_reason.filled());
             reading.normal_end = true;
         }
         self.generates |= line.response.0;
         line.produced()
+    }
+
+    fn varying(&self) -> Option<Varying> {
+        self.only_text.map(|text| Varying { text, noise: Some("created_at") })
     }
 
     fn closing(&self, reading: &Reading, closing: &mut Closing) -> bool {
@@ -87,6 +94,28 @@ impl Reader for Ollama {
 }
 
 impl Line<'_> {
+    fn times(&self) -> ServerTimings {
+        ServerTimings {
+            load: self.load_duration.nanos(),
+            prefill: self.prompt_eval_duration.nanos(),
+            generation: self.eval_duration.nanos(),
+            ..ServerTimings::default()
+        }
+    }
+
+    /// The key of its text, where it has no other.
+    fn only_text(&self) -> Option<&'static str> {
+        let of_message = |has: fn(&Message) -> bool| self.message.0.as_ref().is_some_and(has);
+        let thinks = self.thinking.0 || of_message(|message| message.thinking.0);
+        match (self.response.0, of_message(|message| message.content.0), thinks) {
+            _ if of_message(|message| message.tool_calls.0) => None,
+            (true, false, false) => Some("response"),
+            (false, true, false) => Some("content"),
+            (false, false, true) => Some("thinking"),
+            _ => None,
+        }
+    }
+
     fn produced(&self) -> Produced {
         let message = self.message.0.as_ref();
         if self.response.0 || message.is_some_and(|message| message.content.0 || message.tool_calls.0) {

@@ -4,14 +4,18 @@
 //! last usage that comes counts: asked for, it stands in the last chunk, and vLLM can put it on each. `[DONE]` alone is no
 //! success, since vLLM sends it after errors too: every choice that began must have told its finish reason.
 
+mod usage;
+
 use serde::Deserialize;
 use serde::de::SeqAccess;
 use serde_json::json;
 
 use super::{Closing, Produced, Reader};
+use crate::llm::Reading;
 use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
+use crate::llm::pattern::Varying;
 use crate::llm::sse::Event;
-use crate::llm::{Reading, ServerTimings, Usage};
+use usage::{Groq, Metrics, Timings, Tokens};
 
 #[derive(Debug, Default)]
 pub(super) struct OpenAiChat {
@@ -22,6 +26,8 @@ pub(super) struct OpenAiChat {
     /// Choices have a `text`, as the legacy `/completions` has them.
     is_legacy: bool,
     told_usage: bool,
+    /// The key of the one text that the last chunk told.
+    only_text: Option<&'static str>,
 }
 
 /// A chunk of a stream, or a whole answer: the same but for `delta`.
@@ -54,6 +60,7 @@ struct Choices<'a> {
     is_legacy: bool,
     begun: u128,
     finish_reasons: Vec<(u128, Word<'a>)>,
+    only_text: Option<&'static str>,
 }
 
 #[derive(Default, Deserialize)]
@@ -103,66 +110,9 @@ struct Detail {
     summary: Filled,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Groq {
-    usage: Maybe<Tokens>,
-    error: Fault,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Tokens {
-    prompt_tokens: Number,
-    completion_tokens: Number,
-    prompt_tokens_details: Maybe<PromptDetails>,
-    completion_tokens_details: Maybe<CompletionDetails>,
-    /// Of DeepSeek.
-    prompt_cache_hit_tokens: Number,
-    /// Of Groq, in seconds.
-    queue_time: Number,
-    prompt_time: Number,
-    completion_time: Number,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct PromptDetails {
-    cached_tokens: Number,
-    /// Of OpenRouter, LiteLLM and vLLM.
-    cache_write_tokens: Number,
-    cache_creation_tokens: Number,
-    created_cache_tokens: Number,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct CompletionDetails {
-    reasoning_tokens: Number,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metrics {
-    queue_time_ms: Number,
-    /// From when the request left the queue.
-    time_to_first_token_ms: Number,
-    generation_time_ms: Number,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Timings {
-    /// Tokens from the cache, tokens read, tokens written. Versions that do not tell the first do not tell the prompt's length.
-    cache_n: Number,
-    prompt_n: Number,
-    predicted_n: Number,
-    prompt_ms: Number,
-    predicted_ms: Number,
-}
-
 impl Reader for OpenAiChat {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        self.only_text = None;
         if event.data.trim_ascii() == b"[DONE]" {
             reading.normal_end = self.all_finished();
             return Produced::Nothing;
@@ -174,7 +124,8 @@ impl Reader for OpenAiChat {
             reading.note_error(error);
         }
         self.note_usage(&chunk, reading);
-        chunk.note_timings(reading);
+        chunk.note_times(reading);
+        self.only_text = chunk.only_text();
         self.created = chunk.created.count().unwrap_or(self.created);
         self.is_legacy |= chunk.choices.is_legacy;
         self.begun |= chunk.choices.begun;
@@ -187,6 +138,11 @@ impl Reader for OpenAiChat {
         }
         let is_known = chunk.choices.are_there || chunk.usage.0.is_some() || chunk.error.0.is_some();
         if is_known { chunk.choices.produced } else { Produced::Unknown }
+    }
+
+    fn varying(&self) -> Option<Varying> {
+        // OpenAI pads its chunks, so that their lengths do not tell the text's.
+        self.only_text.map(|text| Varying { text, noise: Some("obfuscation") })
     }
 
     fn end(&mut self, reading: &mut Reading) {
@@ -248,69 +204,27 @@ impl Chunk<'_> {
         self.x_groq.0.as_ref()
     }
 
+    /// The key of its text, where it told that alone.
+    fn only_text(&self) -> Option<&'static str> {
+        let tells_more = self.usage.0.is_some()
+            || self.x_groq.0.is_some()
+            || self.metrics.0.is_some()
+            || self.timings.0.is_some()
+            || self.error.0.is_some()
+            || !self.choices.finish_reasons.is_empty();
+        self.choices.only_text.filter(|_| !tells_more)
+    }
+
     fn tokens(&self) -> Option<&Tokens> {
         self.usage.0.as_ref().or_else(|| self.of_groq()?.usage.0.as_ref())
     }
 
-    fn note_timings(&self, reading: &mut Reading) {
-        if let Some(tokens) = self.tokens() {
-            reading.note_server(ServerTimings {
-                queue: tokens.queue_time.seconds(),
-                prefill: tokens.prompt_time.seconds(),
-                generation: tokens.completion_time.seconds(),
-                ..ServerTimings::default()
-            });
+    fn note_times(&self, reading: &mut Reading) {
+        let metrics = self.metrics.0.as_ref().map(Metrics::times);
+        let timings = self.timings.0.as_ref().map(Timings::times);
+        for times in [self.tokens().map(Tokens::times), metrics, timings].into_iter().flatten() {
+            reading.note_server(times);
         }
-        if let Some(metrics) = &self.metrics.0 {
-            reading.note_server(ServerTimings {
-                queue: metrics.queue_time_ms.millis(),
-                prefill: metrics.time_to_first_token_ms.millis(),
-                generation: metrics.generation_time_ms.millis(),
-                ..ServerTimings::default()
-            });
-        }
-        if let Some(timings) = &self.timings.0 {
-            reading.note_server(ServerTimings {
-                prefill: timings.prompt_ms.millis(),
-                generation: timings.predicted_ms.millis(),
-                ..ServerTimings::default()
-            });
-        }
-    }
-}
-
-impl Tokens {
-    fn usage(&self) -> Usage {
-        let prompt = self.prompt_tokens_details.0.as_ref();
-        let completion = self.completion_tokens_details.0.as_ref();
-        Usage {
-            input: self.prompt_tokens.count(),
-            cached_input: prompt
-                .and_then(|details| details.cached_tokens.count())
-                .or_else(|| self.prompt_cache_hit_tokens.count()),
-            cache_write: prompt.and_then(PromptDetails::cache_write),
-            output: self.completion_tokens.count(),
-            reasoning: completion.and_then(|details| details.reasoning_tokens.count()),
-        }
-    }
-}
-
-impl PromptDetails {
-    fn cache_write(&self) -> Option<u64> {
-        let told = [self.cache_write_tokens, self.cache_creation_tokens, self.created_cache_tokens];
-        told.into_iter().find_map(Number::count)
-    }
-}
-
-impl Timings {
-    fn usage(&self) -> Option<Usage> {
-        let cached = self.cache_n.count()?;
-        Some(Usage {
-            input: Some(self.prompt_n.count()?.saturating_add(cached)),
-            cached_input: Some(cached),
-            output: Some(self.predicted_n.count()?),
-            ..Usage::default()
-        })
     }
 }
 
@@ -326,6 +240,21 @@ impl Delta {
     }
 }
 
+impl Delta {
+    /// The key of its text, where it has nothing else.
+    fn only_text(&self) -> Option<&'static str> {
+        let texts = [
+            ("content", self.content.0 > Produced::Nothing),
+            ("reasoning_content", self.reasoning_content.0),
+            ("reasoning", self.reasoning.0),
+            // Of calls the arguments alone vary; they are written with escapes.
+            ("", self.refusal.0 || self.tool_calls.0 || self.function_call.0 || self.reasoning_details.0),
+        ];
+        let mut filled = texts.into_iter().filter(|(_, filled)| *filled).map(|(key, _)| key);
+        filled.next().filter(|key| !key.is_empty() && filled.next().is_none())
+    }
+}
+
 impl Part<'_> {
     fn produced(&self) -> Produced {
         match self.kind.filled() {
@@ -338,6 +267,13 @@ impl Part<'_> {
 }
 
 impl Choice<'_> {
+    fn only_text(&self) -> Option<&'static str> {
+        match &self.delta.0 {
+            Some(delta) => delta.only_text().filter(|_| !self.text.0),
+            None => self.text.0.then_some("text"),
+        }
+    }
+
     fn produced(&self) -> Produced {
         if self.text.0 { Produced::Answer } else { self.delta.0.as_ref().map(Delta::produced).unwrap_or_default() }
     }
@@ -379,6 +315,7 @@ impl<'de: 'a, 'a> Loose<'de> for Choices<'a> {
         while let Some(item) = items.next_element::<Maybe<Choice<'a>>>()? {
             let Some(choice) = item.0 else { continue };
             let bit = 1 << choice.index.count().unwrap_or_default().min(127);
+            choices.only_text = choice.only_text().filter(|_| choices.begun == 0);
             choices.begun |= bit;
             choices.is_legacy |= choice.text.0;
             choices.produced = choices.produced.max(choice.produced());

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Closing, Produced, Reader, note_failure};
 use crate::llm::json::{Filled, Maybe, Number, Word, read_object};
+use crate::llm::pattern::Varying;
 use crate::llm::reading::TEXT_LIMIT;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
@@ -25,6 +26,8 @@ pub(super) struct VercelUi {
     open: Vec<Part>,
     /// A part began that `open` could not take.
     lost_track: bool,
+    /// The last event was a delta of text, and told nothing else.
+    only_text: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -88,6 +91,7 @@ struct OutputDetails {
 
 impl Reader for VercelUi {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        self.only_text = false;
         if event.data.trim_ascii() == b"[DONE]" {
             reading.normal_end = self.finished;
             return Produced::Nothing;
@@ -97,7 +101,13 @@ impl Reader for VercelUi {
             note_metadata(metadata, reading);
         }
         self.note_state(&wire, reading);
+        let is_text = wire.delta.0 && (wire.kind.is("text-delta") || wire.kind.is("reasoning-delta"));
+        self.only_text = is_text && wire.message_metadata.0.is_none();
         self.produced(&wire)
+    }
+
+    fn varying(&self) -> Option<Varying> {
+        self.only_text.then_some(Varying { text: "delta", noise: None })
     }
 
     fn document(&mut self, json: &[u8], reading: &mut Reading) {

@@ -3,6 +3,7 @@
 mod closing;
 mod dialects;
 mod framing;
+mod patterns;
 mod pieces;
 mod streams;
 
