@@ -1,28 +1,29 @@
 //! Connections to upstreams: a kept one where there is one, else a new one.
 
 use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::{Connector, v1};
+use pingora::connectors::http::Connector;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::state::IDLE_CONNECTION_TIMEOUT;
+use super::kept::Kept;
+use super::state::{IDLE_CONNECTION_TIMEOUT, IDLE_CONNECTIONS_MAX};
 
 /// Connects to upstreams and keeps their connections.
 pub(super) struct Connectors {
     /// HTTP/1 connections that wait for their next request.
-    kept: v1::Connector,
+    kept: Kept,
     /// Makes all others, and shares those of HTTP/2.
     maker: Connector,
 }
 
 impl Connectors {
-    pub(super) fn new(options: &ConnectorOptions) -> Self {
-        Self { kept: v1::Connector::new(Some(options.clone())), maker: Connector::new(Some(options.clone())) }
+    pub(super) fn new(options: ConnectorOptions) -> Self {
+        Self { kept: Kept::new(IDLE_CONNECTIONS_MAX, IDLE_CONNECTION_TIMEOUT), maker: Connector::new(Some(options)) }
     }
 
     /// A session with `peer`, and whether its connection served another before.
     pub(super) async fn session(&self, peer: &HttpPeer) -> pingora::Result<(HttpSession, bool)> {
-        match self.kept.reused_http_session(peer).await {
+        match self.kept.take(peer) {
             Some(session) => Ok((HttpSession::H1(session), true)),
             None => self.fresh(peer).await,
         }
@@ -37,10 +38,13 @@ impl Connectors {
     /// Keeps the connection of a session that ended in order.
     pub(super) async fn release(&self, session: HttpSession, peer: &HttpPeer) {
         match session {
-            HttpSession::H1(session) => {
-                self.kept.release_http_session(session, peer, Some(IDLE_CONNECTION_TIMEOUT)).await;
-            }
+            HttpSession::H1(session) => self.kept.put(session, peer).await,
             shared => self.maker.release_http_session(shared, peer, Some(IDLE_CONNECTION_TIMEOUT)).await,
         }
+    }
+
+    /// To be called now and then: closes kept connections that nobody could use.
+    pub(super) fn sweep(&self) {
+        self.kept.sweep();
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Between `caller` and `admit`, `identity` judges credentials. `exchange` walks through the stages; `reject` answers where one
-//! of them says no. `open` makes attempts (`attempt`), over connections that `connect` keeps; `opened` is what one of them brings.
+//! of them says no. `open` makes attempts (`attempt`), over connections that `connect` makes and `kept` keeps; `opened` is what one of them brings.
 //! Beside the way goes `shadow`. What outlives a request is in `state`, `pool`, `drain` and `gate`.
 
 mod accept;
@@ -36,6 +36,7 @@ mod gate;
 mod headers;
 mod hold;
 mod identity;
+mod kept;
 mod limiter;
 mod member;
 mod open;

@@ -173,7 +173,7 @@ impl<'a> Relay<'a> {
     ) -> End {
         self.exhausted |= flight.generated(tap.tokens());
         let came = flight.now();
-        if let Err(end) = self.write_held(client, flight, held.chunks).await {
+        if let Err(end) = self.write_held(client, flight, held.joined()).await {
             return end;
         }
         tap.wrote(came, flight.now());
@@ -241,11 +241,11 @@ impl<'a> Relay<'a> {
         &mut self,
         client: &mut ServerSession,
         flight: &mut Flight<'_>,
-        chunks: Vec<Bytes>,
+        held: Bytes,
     ) -> Result<(), End> {
-        for chunk in chunks {
+        if !held.is_empty() {
             flight.enter(Phase::ClientBlocked);
-            client.write_response_body(chunk, false).await.map_err(|error| write_error(&error))?;
+            client.write_response_body(held, false).await.map_err(|error| write_error(&error))?;
         }
         self.last_write = flight.now();
         self.last_progress = self.last_write;

@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::telemetry::Telemetry;
 
 /// Idle connections kept per process towards all upstreams.
-const IDLE_CONNECTIONS_MAX: usize = 1024;
+pub(super) const IDLE_CONNECTIONS_MAX: usize = 1024;
 
 /// How long an idle upstream connection is kept. Shorter than common server defaults would be safest, but uvicorn closes
 /// after 5 s: the race with a closing server is handled by a retry on a fresh connection.
@@ -82,7 +82,7 @@ impl Shared {
             limiter: Arc::default(),
             canary_decided: Notify::new(),
             usage: Arc::default(),
-            connector: Connectors::new(&options),
+            connector: Connectors::new(options),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),
             bodies: super::body_bytes::AllBodies::default(),
@@ -114,6 +114,11 @@ impl Shared {
         let generation = self.generation.load_full();
         let lookups = generation.pools.values().map(|pool| pool.resolve());
         futures_util::future::join_all(lookups).await;
+    }
+
+    /// Closes connections to upstreams that nobody could use any more. To be called now and then.
+    pub fn sweep_connections(&self) {
+        self.connector.sweep();
     }
 
     /// Whether a request could be sent anywhere at all.

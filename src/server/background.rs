@@ -22,7 +22,7 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often limits are tidied up and what was spent is saved: a crash forgets so much.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the metrics are told which endpoints are up.
+/// How often the metrics are told which endpoints are up, and closed connections are let go.
 const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs on one thread of its own.
@@ -100,6 +100,7 @@ async fn show_health(shared: &Shared) {
     loop {
         again.tick().await;
         shared.publish_health();
+        shared.sweep_connections();
     }
 }
 
