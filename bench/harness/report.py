@@ -9,6 +9,8 @@ from pathlib import Path
 
 from .variants import Variant
 
+# What an older binary's number may be exceeded by.
+WORSE_MAX = 0.05
 BEGIN, END = "<!-- results: written by `bench/run --write` -->", "<!-- end of results -->"
 
 # Label, first mark for Streamgauge as (text, bound given nginx's value).
@@ -26,6 +28,8 @@ def results(variants: list[Variant], rounds: int) -> str:
     parts = [table(variants)]
     if any(variant.name == "streamgauge" for variant in variants):
         parts.append(f"Marks for Streamgauge:\n\n{marks(variants)}")
+    if {"before", "streamgauge"} <= {variant.name for variant in variants}:
+        parts.append(f"Against the older binary (more than {WORSE_MAX:.0%} is worse):\n\n{against(variants)}")
     one = "One round: a look, not a result."
     parts.append(one if rounds == 1 else f"Medians of {rounds} rounds. {spread(variants)}")
     return "\n\n".join(parts)
@@ -119,6 +123,20 @@ def marks(variants: list[Variant]) -> str:
             continue
         verdict = "kept" if value <= bound else f"missed by {value - bound:.1f} ({value / bound - 1:.0%})"
         lines.append(f"- {label}: at most {text}{f' = {bound:.1f}' if 'nginx' in text else ''}, is {value:.1f}: {verdict}")
+    return "\n".join(lines)
+
+
+def against(variants: list[Variant]) -> str:
+    """Each number beside the older binary's of the same rounds."""
+    lines = []
+    for label, values in rows(variants).items():
+        old, new = values["before"], values["streamgauge"]
+        if min(old, new) <= 0:
+            lines.append(f"- {label}: cannot be told, the machine was too noisy")
+            continue
+        worse = old / new - 1 if label.endswith("per second") else new / old - 1
+        verdict = "worse" if worse > WORSE_MAX else "no worse"
+        lines.append(f"- {label}: {old:,.1f} before, {new:,.1f} now: {verdict} ({worse:+.1%})")
     return "\n".join(lines)
 
 

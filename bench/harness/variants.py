@@ -82,7 +82,7 @@ listen = "127.0.0.1:{port}"
 admin = "127.0.0.1:{admin}"
 max_connections = {streams}
 max_streams = {streams}
-state_dir = "{dir}/state"
+state_dir = "{state}"
 
 [telemetry]
 otlp_endpoint = "http://{sink}"
@@ -156,15 +156,22 @@ def haproxy(children: Processes, ends: Ends, program: tuple[str, dict[str, str]]
     return Variant("haproxy", "HAProxy", f"127.0.0.1:{port}", child)
 
 
-def streamgauge(children: Processes, ends: Ends, binary: Path) -> Variant:
+def streamgauge(children: Processes, ends: Ends, binary: Path, name: str = "streamgauge", title: str = "Streamgauge") -> Variant:
     """Streamgauge with all its telemetry: metrics, JSON log to a file, a tenth of traces exported."""
-    port, admin, path = free_port(), free_port(), ends.dir / "streamgauge.toml"
-    text = STREAMGAUGE.format(port=port, admin=admin, backend=ends.backend, sink=ends.sink, dir=ends.dir, **limits())
+    port, admin, path = free_port(), free_port(), ends.dir / f"{name}.toml"
+    text = STREAMGAUGE.format(
+        port=port, admin=admin, backend=ends.backend, sink=ends.sink, state=ends.dir / f"{name}-state", **limits()
+    )
     path.write_text(text)
     env = {key: value for key, value in os.environ.items() if not key.startswith(("STREAMGAUGE_", "OTEL_"))}
-    child = children.start("streamgauge", [str(binary), "run", "--config", str(path), "--log", "json"], env)
+    child = children.start(name, [str(binary), "run", "--config", str(path), "--log", "json"], env)
     children.wait(child, lambda: ready(admin), "/readyz")
-    return Variant("streamgauge", "Streamgauge", f"127.0.0.1:{port}", child, admin)
+    return Variant(name, title, f"127.0.0.1:{port}", child, admin)
+
+
+def before(children: Processes, ends: Ends, binary: Path) -> Variant:
+    """An older Streamgauge, in the same way."""
+    return streamgauge(children, ends, binary, "before", "Streamgauge before")
 
 
 def ready(admin: int) -> bool:
