@@ -4,7 +4,7 @@ ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS build
-# cmake is for pingora's zlib-ng.
+# cmake is for pingora's zlib-ng, make for jemalloc.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates cmake g++ make \
     && rm -rf /var/lib/apt/lists/*

@@ -15,8 +15,8 @@ use tokio::time::MissedTickBehavior;
 use super::drain::Doors;
 use super::listen::Bound;
 
-/// How often the metronome rings: shorter than nearly all times that requests are given.
-const BEAT: Duration = Duration::from_secs(4);
+/// How often the metronome rings: shorter than the times that requests are given, of which the first is for connecting.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Prebound<A> {
