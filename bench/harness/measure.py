@@ -35,7 +35,9 @@ def measure(loadgen: Path, variants: list[Variant], plan: Plan) -> None:
             one(loadgen, variant, "hold", ["--steps", plan.steps])
     for turn in range(plan.rounds):
         shift = turn % len(variants)
-        for variant in variants[shift:] + variants[:shift]:
+        order = variants[shift:] + variants[:shift]
+        # Each comes after another one every time: what one still has to do must not always disturb the same next.
+        for variant in reversed(order) if turn % 2 else order:
             one(loadgen, variant, "json", ["--seconds", str(plan.seconds)])
             one(loadgen, variant, "events", ["--seconds", str(plan.seconds)])
             one(loadgen, variant, "ttft", ["--requests", str(plan.firsts)])

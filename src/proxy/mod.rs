@@ -57,6 +57,7 @@ mod state;
 mod tap;
 mod tries;
 mod upgrade;
+mod upload;
 mod usage;
 
 pub use canary::Rollout;

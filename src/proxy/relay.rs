@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 use tokio::time::Instant;
 
-use super::admit;
 use super::commit::commit;
 use super::drain::DrainStage;
 use super::ending::{self, End, Over};
@@ -19,12 +19,15 @@ use super::member::Ticket;
 use super::opened::{Held, Opened, Source};
 use super::reject::Rejection;
 use super::route::Routed;
-use super::send::{self, Sent};
 use super::settle::Flight;
 use super::tap::Tap;
+use super::upload::Rest;
 use crate::llm::RequestFacts;
 use crate::policy::limits::Standing;
 use crate::telemetry::record::{ErrorType, Phase};
+
+/// What came at once goes at once, up to so many bytes: a write costs more than to copy them.
+const AT_ONCE_MAX: usize = 16 << 10;
 
 /// What passing an answer on needs to know of the stages before.
 pub(super) struct Passing<'a> {
@@ -74,15 +77,6 @@ pub(super) async fn fail(
     ending::fail_early(session, flight, rejection, passing).await
 }
 
-/// Where the rest of the client's body goes while the answer already flows.
-enum Upload {
-    Done,
-    /// To the upstream; first what was read already.
-    Forward(Vec<Bytes>),
-    /// Nowhere: the upstream has stopped listening.
-    Discard,
-}
-
 /// Times of the attempt whose answer is passed on, on the request's clock.
 struct Times {
     started: Duration,
@@ -92,7 +86,7 @@ struct Times {
 /// The state of the loop.
 struct Relay<'a> {
     passing: &'a Passing<'a>,
-    upload: Upload,
+    upload: Rest,
     /// Zero: no comments.
     keepalive: Duration,
     /// When the first token must have come; `None` once it has, or where there is none to wait for.
@@ -106,8 +100,10 @@ struct Relay<'a> {
     started: Duration,
     /// A limit is used up, and wants the stream cut.
     exhausted: bool,
-    /// What the client gets of the chunk at hand; empty between two.
+    /// What the client gets of the chunks at hand; empty between two writes.
     pieces: Vec<Bytes>,
+    /// The end of the answer, or what broke it, where that came with its last bytes.
+    ahead: Option<pingora::Result<Option<Bytes>>>,
 }
 
 /// What the loop woke up for.
@@ -130,18 +126,7 @@ impl<'a> Relay<'a> {
         let now = flight.now();
         let limits = &passing.routed.limits;
         let llm = passing.facts.is_llm() || tap.streams();
-        let upload = match upload {
-            _ if passing.line.is_body_done() && !early => Upload::Done,
-            Some(mut chunks) if !early => {
-                let mut waiting = Vec::new();
-                while let Ok(chunk) = chunks.try_recv() {
-                    waiting.push(chunk);
-                }
-                Upload::Forward(waiting)
-            }
-            _ if passing.line.is_body_done() => Upload::Done,
-            _ => Upload::Discard,
-        };
+        let upload = Rest::of(upload, passing.line.is_body_done(), early);
         let first_token = tap.first_token();
         if let Some(at) = first_token {
             flight.first_token(at);
@@ -159,6 +144,7 @@ impl<'a> Relay<'a> {
             last_write: now,
             exhausted: false,
             pieces: Vec::new(),
+            ahead: None,
         }
     }
 
@@ -185,19 +171,23 @@ impl<'a> Relay<'a> {
         tokio::pin!(timer);
         let cut = self.passing.visit.shared.drain.reached(DrainStage::Cut);
         tokio::pin!(cut);
-        self.forward_waiting(source).await;
+        let patience = self.passing.visit.settings().server.body_timeout;
+        self.upload.forward_waiting(source, patience).await;
         loop {
             // What came is passed on before anything is concluded from the client's going or from the time.
-            let woke = tokio::select! {
-                biased;
-                () = &mut cut => Woke::Cut,
-                read = source.read_response_body() => Woke::Read(read),
-                sent = read_client(client, &self) => Woke::Client(sent),
-                () = &mut timer => Woke::Timer,
+            let woke = match self.ahead.take() {
+                Some(read) => Woke::Read(read),
+                None => tokio::select! {
+                    biased;
+                    () = &mut cut => Woke::Cut,
+                    read = source.read_response_body() => Woke::Read(read),
+                    sent = self.upload.read(client, patience) => Woke::Client(sent),
+                    () = &mut timer => Woke::Timer,
+                },
             };
             let waited = self.first_token_by;
             let end = match woke {
-                Woke::Read(Ok(Some(chunk))) => match self.write(client, flight, tap, ticket, chunk).await {
+                Woke::Read(Ok(Some(chunk))) => match self.write(client, source, flight, tap, ticket, chunk).await {
                     Err(end) => Some(end),
                     // An upstream that always has something must not keep the timers from being looked at; and from the first
                     // token on another time counts, which may be up before the one that was set.
@@ -214,7 +204,7 @@ impl<'a> Relay<'a> {
                 Woke::Read(Ok(None)) => Some(End::Complete),
                 Woke::Read(Err(_)) => Some(End::UpstreamDied),
                 Woke::Client(Ok(chunk)) => {
-                    self.forward(source, chunk).await;
+                    self.upload.forward(source, chunk, patience).await;
                     None
                 }
                 Woke::Client(Err(_)) => Some(End::ClientGone),
@@ -252,10 +242,11 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
-    /// One chunk on its way: the tap looks at it, the client gets it.
+    /// One chunk on its way, and what came with it: the tap looks at each, the client gets them.
     async fn write(
         &mut self,
         client: &mut ServerSession,
+        source: &mut HttpSession,
         flight: &mut Flight<'_>,
         tap: &mut Tap,
         ticket: &mut Ticket,
@@ -265,6 +256,43 @@ impl<'a> Relay<'a> {
         super::exchange::panic_tests::panic_if_asked(client, "after the head");
         let came = flight.now();
         flight.enter_at(Phase::Proxy, came);
+        let mut bytes = chunk.len();
+        let mut token = self.look_at(chunk, flight, tap, ticket, came);
+        while bytes < AT_ONCE_MAX && !self.exhausted {
+            match source.read_response_body().now_or_never() {
+                Some(Ok(Some(chunk))) => {
+                    bytes += chunk.len();
+                    token |= self.look_at(chunk, flight, tap, ticket, came);
+                }
+                read => {
+                    self.ahead = read;
+                    break;
+                }
+            }
+        }
+        let ready = flight.now();
+        flight.enter_at(Phase::ClientBlocked, ready);
+        if let Some(bytes) = joined(&mut self.pieces) {
+            client.write_response_body(bytes, false).await.map_err(|error| write_error(&error))?;
+        }
+        let written = flight.now();
+        tap.wrote(came, written);
+        flight.enter_at(self.waiting(), written);
+        self.last_write = written;
+        // While the client did not take bytes, the upstream was not read: its silence then is not its own.
+        self.last_progress = if token || !tap.streams() { written } else { self.last_progress + (written - came) };
+        if self.exhausted { self.close(client, flight, tap).await } else { Ok(()) }
+    }
+
+    /// Reads a chunk that came at `came`, and takes what the client gets of it. Tells whether a token is in it.
+    fn look_at(
+        &mut self,
+        chunk: Bytes,
+        flight: &mut Flight<'_>,
+        tap: &mut Tap,
+        ticket: &mut Ticket,
+        came: Duration,
+    ) -> bool {
         let progress = tap.feed(&chunk, came);
         if progress.token && self.first_token_by.take().is_some() {
             flight.first_token(came);
@@ -272,20 +300,8 @@ impl<'a> Relay<'a> {
         }
         flight.progress(tap.frames(), tap.bytes, progress.token.then_some(came));
         self.exhausted |= flight.generated(tap.tokens());
-        let ready = flight.now();
-        flight.enter_at(Phase::ClientBlocked, ready);
         tap.let_through(chunk, &mut self.pieces);
-        for piece in self.pieces.drain(..) {
-            client.write_response_body(piece, false).await.map_err(|error| write_error(&error))?;
-        }
-        let written = flight.now();
-        tap.wrote(came, written);
-        flight.enter_at(self.waiting(), written);
-        self.last_write = written;
-        // While the client did not take bytes, the upstream was not read: its silence then is not its own.
-        let token = progress.token || !tap.streams();
-        self.last_progress = if token { written } else { self.last_progress + (written - came) };
-        if self.exhausted { self.close(client, flight, tap).await } else { Ok(()) }
+        progress.token
     }
 
     /// A limit wants the stream cut: it ends in order where it stands, or after the event that is under way.
@@ -312,36 +328,6 @@ impl<'a> Relay<'a> {
             }
         }
         end
-    }
-
-    /// What the client sent of its body before the head of the answer came.
-    async fn forward_waiting(&mut self, source: &mut HttpSession) {
-        let Upload::Forward(waiting) = &mut self.upload else { return };
-        for piece in std::mem::take(waiting) {
-            // An empty piece is the end of the body.
-            self.forward(source, Some(piece).filter(|piece| !piece.is_empty())).await;
-        }
-    }
-
-    /// The client's body goes on while the answer flows already; `None` is its end.
-    async fn forward(&mut self, source: &mut HttpSession, chunk: Option<Bytes>) {
-        let patience = self.passing.visit.settings().server.body_timeout;
-        let forwards = matches!(self.upload, Upload::Forward(_));
-        match chunk {
-            None => {
-                if forwards {
-                    // A failure shows at the next read.
-                    let _ = source.finish_request_body().await;
-                }
-                self.upload = Upload::Done;
-            }
-            Some(chunk) if forwards => {
-                if !matches!(send::write(source, chunk, patience).await, Ok(Sent::Whole)) {
-                    self.upload = Upload::Discard;
-                }
-            }
-            Some(_) => {}
-        }
     }
 
     /// The earliest timer that may have to act.
@@ -380,16 +366,14 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// Reads the client's side: the rest of its body, or the sign that it went.
-async fn read_client(client: &mut ServerSession, relay: &Relay<'_>) -> Result<Option<Bytes>, Stop> {
-    match &relay.upload {
-        Upload::Done => match client.read_body_or_idle(true).await {
-            Ok(_) | Err(_) => Err(Stop::ClientGone),
-        },
-        Upload::Forward(_) | Upload::Discard => {
-            admit::read_chunk(client, relay.passing.visit.settings().server.body_timeout).await
-        }
+/// All pieces as one; as it came where it is one.
+fn joined(pieces: &mut Vec<Bytes>) -> Option<Bytes> {
+    if pieces.len() > 1 {
+        let joined = pieces.concat().into();
+        pieces.clear();
+        pieces.push(joined);
     }
+    pieces.pop()
 }
 
 fn write_error(error: &pingora::Error) -> End {

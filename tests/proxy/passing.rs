@@ -74,6 +74,21 @@ async fn bytes_out_equal_bytes_in_whatever_the_pieces() {
 }
 
 #[tokio::test]
+async fn what_came_at_once_goes_at_once() {
+    let chunked = |body: &str| format!("{:X}\r\n{body}\r\n", body.len());
+    let events = ["one", "two", "three"].map(|text| format!("data: {text}\n\n"));
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = format!("{head}{}0\r\n\r\n", events.each_ref().map(|event| chunked(event)).concat());
+    let upstream = Upstream::fixed(answer).await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client.send("GET /events HTTP/1.1\r\nhost: a\r\nx-request-id: r1\r\n\r\n").await;
+    let got = client.until("\r\n0\r\n\r\n").await;
+    assert!(got.contains(&chunked(&events.concat())), "{got}");
+    assert_eq!(proxy.record("r1").await["outcome"], "completed");
+}
+
+#[tokio::test]
 async fn a_chat_stream_is_measured_by_its_tokens() {
     let body = [
         chat_chunk(r#"{"role":"assistant","content":""}"#, "null"),
