@@ -253,10 +253,8 @@ impl<'a> Trial<'a> {
         self.log.connected(reused);
         let fail = |error: &pingora::Error| fault(error, reused);
         let head = self.request_head(&session, body).map_err(|error| fail(&error))?;
-        let whole = send::as_one(&session, body);
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
         let sent = self.send_body(&mut session, body, upload).await;
-        drop(whole);
         // A failed write may have an answer behind it: only when there is none, the write's error counts.
         let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
         let first_token_by = self.first_token_by();

@@ -7,7 +7,6 @@ use pingora::protocols::UniqueIDType;
 use pingora::protocols::http::client::HttpSession;
 use tokio::sync::mpsc;
 
-use super::admit::RequestBody;
 use super::socket;
 
 /// Largest piece written at once.
@@ -26,9 +25,6 @@ pub(super) enum Sent {
     Early,
 }
 
-/// A body that goes out together with its head: what surely fits a socket's buffer, so that nothing waits half-sent.
-const AS_ONE_MAX: usize = 16 * 1024;
-
 /// Sends a body that is in hand.
 pub(super) async fn buffered(upstream: &mut HttpSession, body: &Bytes, patience: Duration) -> pingora::Result<Sent> {
     let mut rest = body.clone();
@@ -40,13 +36,6 @@ pub(super) async fn buffered(upstream: &mut HttpSession, body: &Bytes, patience:
     }
     upstream.finish_request_body().await?;
     Ok(Sent::Whole)
-}
-
-/// Makes the head and the small body of a request one segment, until the returned guard goes: half the work for both ends.
-/// Nothing over HTTP/2, whose connection others share.
-pub(super) fn as_one(upstream: &HttpSession, body: &RequestBody) -> Option<socket::Corked> {
-    let (HttpSession::H1(session), RequestBody::Buffered(body)) = (upstream, body) else { return None };
-    (1..=AS_ONE_MAX).contains(&body.len()).then(|| socket::Corked::new(session.stream().id()))
 }
 
 /// Sends chunks as they come, until the empty one; stops when the upstream begins to answer.

@@ -1,4 +1,4 @@
-//! Three things about a raw socket that pingora does not offer. The only unsafe code of the proxy.
+//! Two things about a raw socket that pingora does not offer. The only unsafe code of the proxy.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -23,31 +23,4 @@ pub(super) fn reset_on_close(socket: UniqueIDType) {
     let fd = unsafe { BorrowedFd::borrow_raw(socket) };
     // A socket that is gone already, or a unix one, needs no reset.
     let _ = set_socket_linger(fd, Some(Duration::ZERO));
-}
-
-/// A TCP socket that gathers what is written into full segments, until this is dropped.
-pub(super) struct Corked(UniqueIDType);
-
-impl Corked {
-    /// To be dropped before the session that owns the socket.
-    pub(super) fn new(socket: UniqueIDType) -> Self {
-        cork(socket, true);
-        Self(socket)
-    }
-}
-
-impl Drop for Corked {
-    fn drop(&mut self) {
-        cork(self.0, false);
-    }
-}
-
-fn cork(socket: UniqueIDType, on: bool) {
-    // SAFETY: as above.
-    let fd = unsafe { BorrowedFd::borrow_raw(socket) };
-    // A unix socket has no segments.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::net::sockopt::set_tcp_cork(fd, on);
-    #[cfg(not(target_os = "linux"))]
-    let _ = (fd, on);
 }
