@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Between `caller` and `admit`, `identity` judges credentials. `exchange` walks through the stages; `reject` answers where one
-//! of them says no. `open` makes attempts (`attempt`), over connections that `connect` makes and `kept` keeps; `opened` is what one of them brings.
-//! Beside the way goes `shadow`. What outlives a request is in `state`, `pool`, `drain` and `gate`.
+//! of them says no. `open` makes attempts (`attempt`), over connections that `connect` makes and `kept` keeps; `opened` is what
+//! one of them brings. While `relay` passes it on, `upload` sends what the client's body still lacks. Beside the way goes
+//! `shadow`. What outlives a request is in `state`, `pool`, `drain` and `gate`.
 
 mod accept;
 mod admit;

@@ -28,6 +28,8 @@ use crate::telemetry::record::{ErrorType, Phase};
 
 /// What came at once goes at once, up to so many bytes: a write costs more than to copy them.
 const AT_ONCE_MAX: usize = 16 << 10;
+/// And so many chunks: there may be no bytes in them.
+const CHUNKS_MAX: usize = 64;
 
 /// What passing an answer on needs to know of the stages before.
 pub(super) struct Passing<'a> {
@@ -258,7 +260,10 @@ impl<'a> Relay<'a> {
         flight.enter_at(Phase::Proxy, came);
         let mut bytes = chunk.len();
         let mut token = self.look_at(chunk, flight, tap, ticket, came);
-        while bytes < AT_ONCE_MAX && !self.exhausted {
+        for _ in 1..CHUNKS_MAX {
+            if bytes >= AT_ONCE_MAX || self.exhausted {
+                break;
+            }
             match source.read_response_body().now_or_never() {
                 Some(Ok(Some(chunk))) => {
                     bytes += chunk.len();
