@@ -23,8 +23,9 @@ pub(super) const KEEPALIVE_S: u64 = 75;
 /// Marks a connection that has served a request.
 struct Served;
 
-/// Serves one request of a connection; returns the connection when it can serve another.
-pub(super) async fn serve(shared: &Arc<Shared>, mut session: ServerSession) -> Option<ReusedHttpStream> {
+/// Serves one request of a connection; returns the connection when it can serve another. The session is boxed, or each
+/// future around this one would have room for it.
+pub(super) async fn serve(shared: &Arc<Shared>, mut session: Box<ServerSession>) -> Option<ReusedHttpStream> {
     let reused = session.take_connection_user_context().is_some();
     // A next request that comes early waits for its turn; it is no sign that the client gave up on this one.
     session.set_pipelining_enabled(true);

@@ -98,11 +98,11 @@ impl Door {
 
     /// Serves the requests of a connection one after the other. As pingora does it, less the box of 9 KiB for each.
     async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
-        let mut session = ServerSession::new_http1(stream);
+        let mut session = Box::new(ServerSession::new_http1(stream));
         session.set_keepalive((!*shutdown.borrow()).then_some(accept::KEEPALIVE_S));
         while let Some(reused) = accept::serve(&self.shared, session).await {
             let (stream, settings) = reused.consume();
-            session = ServerSession::new_http1(stream);
+            session = Box::new(ServerSession::new_http1(stream));
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
@@ -144,7 +144,7 @@ impl HttpServerApp for Hall {
         session: ServerSession,
         _shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        accept::serve(&self.shared, session).await
+        accept::serve(&self.shared, Box::new(session)).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {

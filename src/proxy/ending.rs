@@ -1,21 +1,17 @@
 //! How an answer ends: in order, or so that no client takes it for whole; and what that makes of the request.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
-use pingora::upstreams::peer::HttpPeer;
 
 use super::exchange::Ending;
 use super::headers::AnswerFraming;
-use super::member::Ticket;
+use super::opened::Source;
 use super::reject::Rejection;
 use super::relay::Passing;
 use super::settle::Flight;
 use super::socket;
-use super::tap::Tap;
 use crate::llm::reply::{ErrorReply, error_event};
 use crate::llm::{Dialect, Framing, Reading, StreamEnd};
 use crate::policy::health::Sign;
@@ -75,57 +71,45 @@ impl End {
     }
 }
 
-/// An answer that is over, one way or the other.
-pub(super) struct Over {
-    pub(super) source: HttpSession,
-    pub(super) peer: Arc<HttpPeer>,
-    /// See [`super::attempt::Opened::early`].
-    pub(super) early: bool,
-    pub(super) status: StatusCode,
-    pub(super) ticket: Ticket,
-}
-
 /// Ends the answer and books what became of the request.
 pub(super) async fn settle(
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
-    mut over: Over,
-    tap: Tap,
+    mut source: Source,
     end: End,
     framing: AnswerFraming,
     passing: &Passing<'_>,
 ) -> Ending {
     let now = flight.now();
-    flight.bytes(0, tap.bytes);
-    let boundary = tap.at_boundary();
-    let status = over.status.as_u16();
+    flight.bytes(0, source.tap.bytes);
+    let boundary = source.tap.at_boundary();
+    let status = source.status.as_u16();
     if end == End::Exhausted {
         // What the upstream still sends nobody wants.
-        over.early = true;
-        over.source.shutdown().await;
+        source.early = true;
+        source.session.shutdown().await;
         flight.cut();
     }
     if matches!(end, End::Complete | End::Exhausted) {
-        let read = tap.finish(StreamEnd::Clean, now).await;
+        let read = source.tap.finish(StreamEnd::Clean, now).await;
         let (outcome, error) = judge(status, read.as_ref().map(|(_, reading)| reading));
         if matches!(outcome, Outcome::Truncated | Outcome::ErrorInStream) {
-            over.ticket.tell(Sign::Faulty);
+            source.ticket.tell(Sign::Faulty);
         }
         book(flight, read, outcome, error, passing);
-        return finish(client, flight, over, passing).await;
+        return finish(client, flight, source, passing).await;
     }
     let (outcome, error, message) = end.verdict();
     if matches!(end, End::UpstreamDied | End::Late(ErrorType::Stall | ErrorType::FirstTokenTimeout)) {
-        over.ticket.tell(Sign::Faulty);
+        source.ticket.tell(Sign::Faulty);
     }
     let promised = (passing.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
     // What follows an early head can only be an event of the stream that it promised.
-    let speaks = if end == End::Unfit { Some(promised) } else { tap.speaks() };
-    let mut source = over.source;
+    let speaks = if end == End::Unfit { Some(promised) } else { source.tap.speaks() };
     // First of all: what nobody waits for must not be generated.
-    source.shutdown().await;
-    drop(source);
-    book(flight, tap.finish(StreamEnd::Cut, now).await, outcome, Some(error), passing);
+    source.session.shutdown().await;
+    drop(source.session);
+    book(flight, source.tap.finish(StreamEnd::Cut, now).await, outcome, Some(error), passing);
     if let Some((dialect, style)) = speaks.filter(|_| boundary || end == End::Unfit)
         && !message.is_empty()
     {
@@ -180,10 +164,10 @@ fn book(
 }
 
 /// Ends the client's answer in order, trailers included, and gives the upstream's connection back.
-async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, over: Over, passing: &Passing<'_>) -> Ending {
-    let Over { mut source, peer, early, .. } = over;
+async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, source: Source, passing: &Passing<'_>) -> Ending {
+    let Source { mut session, peer, early, .. } = source;
     flight.enter(Phase::ClientBlocked);
-    let ended = match trailers(&mut source).await {
+    let ended = match trailers(&mut session).await {
         Some(trailers) if client.is_http2() => client.write_response_trailers(trailers).await,
         // HTTP/1 recipients may drop trailers (RFC 9110, section 6.5.1), and pingora does.
         _ => client.write_response_body(bytes::Bytes::new(), true).await,
@@ -193,7 +177,7 @@ async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, over: Over,
         return Ending::Dirty;
     }
     if !early {
-        passing.visit.shared.connector.release(source, &peer).await;
+        passing.visit.shared.connector.release(session, &peer).await;
     }
     Ending::Clean
 }

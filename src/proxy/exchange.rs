@@ -8,13 +8,15 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::admit::{self, Admitted};
+use super::budget::RouteLoad;
 use super::caller::{self, Caller};
 use super::clock::Clock;
 use super::cors;
 use super::drain::DrainStage;
-use super::hold::{Hold, Line};
+use super::hold::{Hold, Line, Upload};
 use super::identity;
 use super::open::{self, Asked};
+use super::opened::Opened;
 use super::reject::{self, Rejection, ReplyTo};
 use super::relay::{self, Passing};
 use super::reserve;
@@ -93,10 +95,13 @@ async fn walk(
 ) -> Ending {
     let settings = &generation.settings;
     session.set_write_timeout(Some(settings.server.write_timeout));
-    let caller = caller::identify(session, settings);
-    flight.identified(&caller.request_id, caller.trace, caller.client());
-    let cors = cors::decide(settings.cors.as_ref(), session.req_header());
-    let mut visit = Visit { shared, generation, caller, cors };
+    let mut visit = Visit {
+        shared,
+        generation,
+        caller: caller::identify(session, settings),
+        cors: cors::decide(settings.cors.as_ref(), session.req_header()),
+    };
+    flight.identified(&visit.caller.request_id, visit.caller.trace, visit.caller.client());
     let stop = match stages(&mut visit, session, flight).await {
         Ok(ending) => return ending,
         Err(stop) => stop,
@@ -170,29 +175,38 @@ async fn forward(
     let (line, upload) = Line::new(&admitted.body);
     let passing = Passing { visit, routed, facts: &admitted.facts, line: &line, standing };
     // A stream lives for minutes, opening it for seconds: what only the opening needs is boxed, and freed with it.
-    let opened = {
-        let head = session.req_header().clone();
-        let (clock, tries) = (flight.clock, flight.tries());
-        let asked = Asked { head: &head, routed, admitted: &admitted, line: &line, clock, tries };
-        let hold = Hold { line: &line, visit, routed, facts: &admitted.facts };
-        let opened = tokio::select! {
-            biased;
-            opened = Box::pin(open::open(visit, &asked, load, upload)) => opened,
-            stop = hold.wait(session) => return Err(stop),
-            () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
-        };
-        // Those that came right before the final head.
-        hold.pass_interim(session).await?;
-        if opened.is_ok() {
-            shadow::cast(visit, &head, routed, &admitted, flight);
-        }
-        opened
-    };
-    match opened {
+    match Box::pin(ask(session, flight, &admitted, &passing, load, upload)).await? {
         Ok(opened) => Ok(relay::pass(session, flight, opened, &passing).await),
         Err(rejection) if line.is_committed() => Ok(relay::fail(session, flight, &rejection, &passing).await),
         Err(rejection) => Err(rejection.into()),
     }
+}
+
+/// Asks until an answer may be passed on or there is none, and holds the client's side meanwhile.
+async fn ask(
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    admitted: &Admitted,
+    &Passing { visit, routed, facts, line, .. }: &Passing<'_>,
+    load: &Arc<RouteLoad>,
+    upload: Upload,
+) -> Result<Result<Box<Opened>, Rejection>, Stop> {
+    let head = session.req_header().clone();
+    let (clock, tries) = (flight.clock, flight.tries());
+    let asked = Asked { head: &head, routed, admitted, line, clock, tries };
+    let hold = Hold { line, visit, routed, facts };
+    let opened = tokio::select! {
+        biased;
+        opened = open::open(visit, &asked, load, upload) => opened,
+        stop = hold.wait(session) => return Err(stop),
+        () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
+    };
+    // Those that came right before the final head.
+    hold.pass_interim(session).await?;
+    if opened.is_ok() {
+        shadow::cast(visit, &head, routed, admitted, flight);
+    }
+    Ok(opened)
 }
 
 /// The rules that every head must keep before anything believes it; names that backends could misread go.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
@@ -38,8 +39,10 @@ pub(super) struct Opened {
 pub(super) struct Source {
     pub(super) session: HttpSession,
     pub(super) peer: Arc<HttpPeer>,
+    pub(super) status: StatusCode,
     pub(super) tap: Tap,
     pub(super) upload: Upload,
+    /// See [`Opened::early`].
     pub(super) early: bool,
     pub(super) ticket: Ticket,
 }
@@ -48,7 +51,7 @@ impl Opened {
     /// Not in the relay itself, which would keep the room of all the rest for the minutes of a stream.
     pub(super) fn take_apart(self: Box<Self>) -> (Source, ResponseHeader, Held) {
         let Self { session, peer, head, tap, held, upload, early, ticket, .. } = *self;
-        (Source { session, peer, tap, upload, early, ticket }, head, held)
+        (Source { session, peer, status: head.status, tap, upload, early, ticket }, head, held)
     }
 }
 

@@ -54,7 +54,7 @@ async fn exchange(shared: &Arc<Shared>, place: &str) -> String {
     );
     client.write_all(request.as_bytes()).await.unwrap();
     let session = ServerSession::new_http1(Box::new(Stream::from(accepted)));
-    assert!(accept::serve(shared, session).await.is_none(), "the connection is not used again");
+    assert!(accept::serve(shared, Box::new(session)).await.is_none(), "the connection is not used again");
     let mut text = String::new();
     client.read_to_string(&mut text).await.unwrap();
     text

@@ -6,16 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::client::HttpSession;
 use tokio::time::Instant;
 
 use super::commit::commit;
 use super::drain::DrainStage;
-use super::ending::{self, End, Over};
+use super::ending::{self, End};
 use super::exchange::{Ending, Stop, Visit};
 use super::headers::AnswerFraming;
 use super::hold::{KEEP_ALIVE, Line};
-use super::member::Ticket;
 use super::opened::{Held, Opened, Source};
 use super::reject::Rejection;
 use super::route::Routed;
@@ -53,19 +51,17 @@ pub(super) async fn pass(
     flight.served_by(&opened.upstream, &opened.variant);
     let came = flight.now();
     let times = Times { started: opened.started, first_token_by: opened.first_token_by };
-    let (from, head, held) = opened.take_apart();
-    let (status, committed) = (head.status, commit(session, flight, head, &from, passing).await);
-    let Source { session: mut source, peer, mut tap, upload, early, mut ticket } = from;
-    tap.wrote(came, flight.now());
+    let (mut source, head, held) = opened.take_apart();
+    let committed = commit(session, flight, head, &source, passing).await;
+    source.tap.wrote(came, flight.now());
     let (framing, end) = match committed {
         Ok(framing) => {
-            let relay = Relay::new(flight, &tap, upload, early, times, passing);
-            (framing, relay.run(session, &mut source, flight, &mut tap, &mut ticket, held).await)
+            let mut relay = Relay::new(flight, &mut source, times, passing);
+            (framing, relay.run(session, &mut source, flight, held).await)
         }
         Err(end) => (AnswerFraming::Delimited, end),
     };
-    let over = Over { source, peer, early, status, ticket };
-    Box::pin(ending::settle(session, flight, over, tap, end, framing, passing)).await
+    Box::pin(ending::settle(session, flight, source, end, framing, passing)).await
 }
 
 /// The client has an early head already, but no attempt brought an answer.
@@ -117,18 +113,12 @@ enum Woke {
 }
 
 impl<'a> Relay<'a> {
-    fn new(
-        flight: &Flight<'_>,
-        tap: &Tap,
-        upload: super::hold::Upload,
-        early: bool,
-        times: Times,
-        passing: &'a Passing<'a>,
-    ) -> Self {
+    fn new(flight: &Flight<'_>, source: &mut Source, times: Times, passing: &'a Passing<'a>) -> Self {
         let now = flight.now();
+        let upload = Rest::of(source.upload.take(), passing.line.is_body_done(), source.early);
+        let tap = &source.tap;
         let limits = &passing.routed.limits;
         let llm = passing.facts.is_llm() || tap.streams();
-        let upload = Rest::of(upload, passing.line.is_body_done(), early);
         let first_token = tap.first_token();
         if let Some(at) = first_token {
             flight.first_token(at);
@@ -151,22 +141,20 @@ impl<'a> Relay<'a> {
     }
 
     async fn run(
-        mut self,
+        &mut self,
         client: &mut ServerSession,
-        source: &mut HttpSession,
+        source: &mut Source,
         flight: &mut Flight<'_>,
-        tap: &mut Tap,
-        ticket: &mut Ticket,
         held: Held,
     ) -> End {
-        self.exhausted |= flight.generated(tap.tokens());
+        self.exhausted |= flight.generated(source.tap.tokens());
         let came = flight.now();
         if let Err(end) = self.write_held(client, flight, held.joined()).await {
             return end;
         }
-        tap.wrote(came, flight.now());
+        source.tap.wrote(came, flight.now());
         if held.whole {
-            return self.write_rest(client, flight, tap, End::Complete).await;
+            return self.write_rest(client, flight, &mut source.tap, End::Complete).await;
         }
         flight.enter(self.waiting());
         let timer = tokio::time::sleep_until(self.next_timer(flight));
@@ -174,7 +162,7 @@ impl<'a> Relay<'a> {
         let cut = self.passing.visit.shared.drain.reached(DrainStage::Cut);
         tokio::pin!(cut);
         let patience = self.passing.visit.settings().server.body_timeout;
-        self.upload.forward_waiting(source, patience).await;
+        self.upload.forward_waiting(&mut source.session, patience).await;
         loop {
             // What came is passed on before anything is concluded from the client's going or from the time.
             let woke = match self.ahead.take() {
@@ -182,14 +170,14 @@ impl<'a> Relay<'a> {
                 None => tokio::select! {
                     biased;
                     () = &mut cut => Woke::Cut,
-                    read = source.read_response_body() => Woke::Read(read),
+                    read = source.session.read_response_body() => Woke::Read(read),
                     sent = self.upload.read(client, patience) => Woke::Client(sent),
                     () = &mut timer => Woke::Timer,
                 },
             };
             let waited = self.first_token_by;
             let end = match woke {
-                Woke::Read(Ok(Some(chunk))) => match self.write(client, source, flight, tap, ticket, chunk).await {
+                Woke::Read(Ok(Some(chunk))) => match self.write(client, source, flight, chunk).await {
                     Err(end) => Some(end),
                     // An upstream that always has something must not keep the timers from being looked at; and from the first
                     // token on another time counts, which may be up before the one that was set.
@@ -197,7 +185,7 @@ impl<'a> Relay<'a> {
                         if self.first_token_by != waited
                             || flight.clock.instant(self.last_write) >= timer.deadline() =>
                     {
-                        let end = self.ring(client, flight, tap).await.err();
+                        let end = self.ring(client, flight, &mut source.tap).await.err();
                         timer.as_mut().reset(self.next_timer(flight));
                         end
                     }
@@ -206,19 +194,19 @@ impl<'a> Relay<'a> {
                 Woke::Read(Ok(None)) => Some(End::Complete),
                 Woke::Read(Err(_)) => Some(End::UpstreamDied),
                 Woke::Client(Ok(chunk)) => {
-                    self.upload.forward(source, chunk, patience).await;
+                    self.upload.forward(&mut source.session, chunk, patience).await;
                     None
                 }
                 Woke::Client(Err(_)) => Some(End::ClientGone),
                 Woke::Timer => {
-                    let end = self.ring(client, flight, tap).await.err();
+                    let end = self.ring(client, flight, &mut source.tap).await.err();
                     timer.as_mut().reset(self.next_timer(flight));
                     end
                 }
                 Woke::Cut => Some(End::Cut),
             };
             if let Some(end) = end {
-                return self.write_rest(client, flight, tap, end).await;
+                return self.write_rest(client, flight, &mut source.tap, end).await;
             }
         }
     }
@@ -248,10 +236,8 @@ impl<'a> Relay<'a> {
     async fn write(
         &mut self,
         client: &mut ServerSession,
-        source: &mut HttpSession,
+        source: &mut Source,
         flight: &mut Flight<'_>,
-        tap: &mut Tap,
-        ticket: &mut Ticket,
         chunk: Bytes,
     ) -> Result<(), End> {
         #[cfg(test)]
@@ -259,15 +245,15 @@ impl<'a> Relay<'a> {
         let came = flight.now();
         flight.enter_at(Phase::Proxy, came);
         let mut bytes = chunk.len();
-        let mut token = self.look_at(chunk, flight, tap, ticket, came);
+        let mut token = self.look_at(chunk, flight, source, came);
         for _ in 1..CHUNKS_MAX {
             if bytes >= AT_ONCE_MAX || self.exhausted {
                 break;
             }
-            match source.read_response_body().now_or_never() {
+            match source.session.read_response_body().now_or_never() {
                 Some(Ok(Some(chunk))) => {
                     bytes += chunk.len();
-                    token |= self.look_at(chunk, flight, tap, ticket, came);
+                    token |= self.look_at(chunk, flight, source, came);
                 }
                 read => {
                     self.ahead = read;
@@ -281,27 +267,22 @@ impl<'a> Relay<'a> {
             client.write_response_body(bytes, false).await.map_err(|error| write_error(&error))?;
         }
         let written = flight.now();
-        tap.wrote(came, written);
+        source.tap.wrote(came, written);
         flight.enter_at(self.waiting(), written);
         self.last_write = written;
         // While the client did not take bytes, the upstream was not read: its silence then is not its own.
-        self.last_progress = if token || !tap.streams() { written } else { self.last_progress + (written - came) };
-        if self.exhausted { self.close(client, flight, tap).await } else { Ok(()) }
+        self.last_progress =
+            if token || !source.tap.streams() { written } else { self.last_progress + (written - came) };
+        if self.exhausted { self.close(client, flight, &mut source.tap).await } else { Ok(()) }
     }
 
     /// Reads a chunk that came at `came`, and takes what the client gets of it. Tells whether a token is in it.
-    fn look_at(
-        &mut self,
-        chunk: Bytes,
-        flight: &mut Flight<'_>,
-        tap: &mut Tap,
-        ticket: &mut Ticket,
-        came: Duration,
-    ) -> bool {
+    fn look_at(&mut self, chunk: Bytes, flight: &mut Flight<'_>, source: &mut Source, came: Duration) -> bool {
+        let tap = &mut source.tap;
         let progress = tap.feed(&chunk, came);
         if progress.token && self.first_token_by.take().is_some() {
             flight.first_token(came);
-            ticket.answered(came.saturating_sub(self.started), true);
+            source.ticket.answered(came.saturating_sub(self.started), true);
         }
         flight.progress(tap.frames(), tap.bytes, progress.token.then_some(came));
         self.exhausted |= flight.generated(tap.tokens());

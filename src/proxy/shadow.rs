@@ -280,7 +280,7 @@ impl Sending {
     ) -> (Option<Reading>, Option<ErrorType>, Duration) {
         let error = listen(&mut opened, &self.routed.limits, clock).await.err();
         tries.ended(opened.number, error);
-        let Opened { mut session, peer, tap, early, started, .. } = opened;
+        let Opened { mut session, peer, mut tap, early, started, .. } = opened;
         let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
         let reading = tap.finish(end, clock.now()).await.map(|(_, reading)| reading);
         if error.is_none() && !early {

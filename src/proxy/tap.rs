@@ -161,7 +161,7 @@ impl Tap {
 
     /// The answer is over; what was read of it, and what nobody reported counted. Waits for the vocabulary where that is
     /// needed for the first time.
-    pub(super) async fn finish(mut self, end: StreamEnd, now: Duration) -> Option<(Dialect, Reading)> {
+    pub(super) async fn finish(&mut self, end: StreamEnd, now: Duration) -> Option<(Dialect, Reading)> {
         let gauge = self.gauge.as_mut()?;
         gauge.finish(end, now);
         let mut reading = gauge.take_reading();
