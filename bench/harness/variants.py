@@ -158,7 +158,10 @@ def haproxy(children: Processes, ends: Ends, program: tuple[str, dict[str, str]]
 
 def streamgauge(children: Processes, ends: Ends, binary: Path, name: str = "streamgauge", title: str = "Streamgauge") -> Variant:
     """Streamgauge with all its telemetry: metrics, JSON log to a file, a tenth of traces exported."""
-    port, admin, path = free_port(), free_port(), ends.dir / f"{name}.toml"
+    port, admin = free_port(), free_port()
+    # By itself: the directory of a configuration is watched, and a log beside it would wake the watcher with each line.
+    path = ends.dir / f"{name}-config" / "streamgauge.toml"
+    path.parent.mkdir()
     text = STREAMGAUGE.format(
         port=port, admin=admin, backend=ends.backend, sink=ends.sink, state=ends.dir / f"{name}-state", **limits()
     )
