@@ -24,7 +24,7 @@ class Plan:
     steps: str
 
 
-WHOLE = Plan(rounds=5, seconds=2.0, firsts=1_000, steps="100,1000,5000")
+WHOLE = Plan(rounds=5, seconds=2.0, firsts=2_000, steps="100,1000,5000")
 QUICK = Plan(rounds=1, seconds=1.0, firsts=500, steps="100,1000")
 
 

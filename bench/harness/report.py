@@ -11,6 +11,8 @@ from .variants import Variant
 
 # What an older binary's number may be exceeded by.
 WORSE_MAX = 0.05
+# Fewer rounds have no middle half worth telling.
+QUARTILES_MIN = 4
 BEGIN, END = "<!-- results: written by `bench/run --write` -->", "<!-- end of results -->"
 
 # Label, first mark for Streamgauge as (text, bound given nginx's value).
@@ -23,7 +25,7 @@ MARKS: dict[str, Mark] = {
 }
 
 
-def results(variants: list[Variant], rounds: int) -> str:
+def results(variants: list[Variant], count: int) -> str:
     """The whole result as Markdown."""
     parts = [table(variants)]
     if any(variant.name == "streamgauge" for variant in variants):
@@ -31,32 +33,38 @@ def results(variants: list[Variant], rounds: int) -> str:
     if {"before", "streamgauge"} <= {variant.name for variant in variants}:
         parts.append(f"Against the older binary (more than {WORSE_MAX:.0%} is worse):\n\n{against(variants)}")
     one = "One round: a look, not a result."
-    parts.append(one if rounds == 1 else f"Medians of {rounds} rounds. {spread(variants)}")
+    parts.append(one if count == 1 else f"Medians of {count} rounds. {spread(variants)}")
     return "\n\n".join(parts)
 
 
-def rows(variants: list[Variant]) -> dict[str, dict[str, float | None]]:
-    """Each line of the table: its values by variant name."""
+def rounds(variants: list[Variant]) -> dict[str, dict[str, list[float] | None]]:
+    """Each line of the table: by variant name its value in each round, or the one that there is of the whole run."""
     direct = next(variant for variant in variants if variant.child is None)
-    table: dict[str, dict[str, float | None]] = {}
+    table: dict[str, dict[str, list[float] | None]] = {}
 
-    def row(label: str, value: Callable[[Variant], float | None]) -> None:
-        table[label] = {variant.name: value(variant) for variant in variants}
+    def row(label: str, values: Callable[[Variant], list[float] | None]) -> None:
+        table[label] = {variant.name: values(variant) for variant in variants}
 
-    def added(mode: str, key: str) -> Callable[[Variant], float | None]:
-        def value(variant: Variant) -> float | None:
+    def plain(mode: str, key: str) -> Callable[[Variant], list[float] | None]:
+        def values(variant: Variant) -> list[float] | None:
+            each = [run[key] for run in variant.measurements[mode]]
+            return None if None in each else each
+        return values
+
+    def added(mode: str, key: str) -> Callable[[Variant], list[float] | None]:
+        def values(variant: Variant) -> list[float] | None:
             pairs = zip(variant.measurements[mode], direct.measurements[mode], strict=True)
-            return None if variant is direct else statistics.median(own[key] - base[key] for own, base in pairs)
-        return value
+            return None if variant is direct else [own[key] - base[key] for own, base in pairs]
+        return values
 
-    def quietest(mode: str, key: str) -> Callable[[Variant], float | None]:
+    def quietest(mode: str, key: str) -> Callable[[Variant], list[float] | None]:
         def lowest(variant: Variant) -> float:
             return min(run[key] for run in variant.measurements[mode])
-        return lambda variant: None if variant is direct else lowest(variant) - lowest(direct)
+        return lambda variant: None if variant is direct else [lowest(variant) - lowest(direct)]
 
-    row("CPU µs per small JSON request", lambda variant: median(variant, "json", "cpu_us"))
-    row("small JSON requests per second", lambda variant: median(variant, "json", "per_second"))
-    row("CPU µs per streamed event", lambda variant: median(variant, "events", "cpu_us"))
+    row("CPU µs per small JSON request", plain("json", "cpu_us"))
+    row("small JSON requests per second", plain("json", "per_second"))
+    row("CPU µs per streamed event", plain("events", "cpu_us"))
     row("added µs per event, p50", added("events", "p50_us"))
     row("added µs per event, p99", added("events", "p99_us"))
     row("added µs per event, p99, quietest rounds", quietest("events", "p99_us"))
@@ -68,18 +76,22 @@ def rows(variants: list[Variant]) -> dict[str, dict[str, float | None]]:
     return table
 
 
-def median(variant: Variant, mode: str, key: str) -> float | None:
-    """The median over the rounds; none where there is no proxy to measure."""
-    values = [run[key] for run in variant.measurements[mode]]
-    return None if None in values else statistics.median(values)
+def rows(variants: list[Variant]) -> dict[str, dict[str, float | None]]:
+    """Each line of the table: its values by variant name, medians of the rounds."""
+    def middle(values: list[float] | None) -> float | None:
+        return None if values is None else statistics.median(values)
+    return {
+        label: {name: middle(values) for name, values in by_name.items()}
+        for label, by_name in rounds(variants).items()
+    }
 
 
-def per_stream(variant: Variant, step: str) -> float | None:
+def per_stream(variant: Variant, step: str) -> list[float] | None:
     """KiB that each live stream added to the fresh proxy."""
     if variant.child is None:
         return None
     held = variant.measurements["hold"][0]
-    return (held["kib"][step] - held["rest_kib"]) / int(step)
+    return [(held["kib"][step] - held["rest_kib"]) / int(step)]
 
 
 def table(variants: list[Variant]) -> str:
@@ -127,16 +139,22 @@ def marks(variants: list[Variant]) -> str:
 
 
 def against(variants: list[Variant]) -> str:
-    """Each number beside the older binary's of the same rounds."""
+    """Each number beside the older binary's: round by round, for what disturbs a round disturbs both."""
     lines = []
-    for label, values in rows(variants).items():
-        old, new = values["before"], values["streamgauge"]
-        if min(old, new) <= 0:
+    for label, by_name in rounds(variants).items():
+        pairs = list(zip(by_name["before"], by_name["streamgauge"], strict=True))
+        if any(min(pair) <= 0 for pair in pairs):
             lines.append(f"- {label}: cannot be told, the machine was too noisy")
             continue
-        worse = old / new - 1 if label.endswith("per second") else new / old - 1
+        costs = sorted((old / new if label.endswith("per second") else new / old) - 1 for old, new in pairs)
+        worse = statistics.median(costs)
+        old, new = (statistics.median(values) for values in zip(*pairs))
         verdict = "worse" if worse > WORSE_MAX else "no worse"
-        lines.append(f"- {label}: {old:,.1f} before, {new:,.1f} now: {verdict} ({worse:+.1%})")
+        line = f"- {label}: {old:,.1f} before, {new:,.1f} now: {verdict} ({worse:+.1%}"
+        if len(costs) >= QUARTILES_MIN:
+            low, _, high = statistics.quantiles(costs, n=4)
+            line += f"; the middle half of the rounds {low:+.0%} to {high:+.0%}"
+        lines.append(f"{line})")
     return "\n".join(lines)
 
 

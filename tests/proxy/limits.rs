@@ -75,12 +75,17 @@ pub async fn assert_settled(proxy: &Proxy) {
     assert_eq!(logged(), used, "what the limits charged is what the log says");
 }
 
+/// Tokens that a limit for [`crowd`] gives at once, and each minute. What a minute gives takes eight requests a second to
+/// use up: a busy machine can do that too.
+pub const BURST: u64 = 36_000;
+pub const PER_MINUTE: u64 = 36_000;
+
 /// 300 callers ask the proxies, each 80 tokens a time, until nine tenths of what one limit allows are used: refusals that
 /// are not needed would make this wait for ever. What was used in all, which is never more than is allowed.
-pub async fn crowd(proxies: &[Arc<Proxy>], per_minute: u64, burst: u64) -> u64 {
+pub async fn crowd(proxies: &[Arc<Proxy>]) -> u64 {
     let used = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
-    let allowed = move || burst + per_minute * started.elapsed().as_millis() as u64 / 60_000;
+    let allowed = move || BURST + PER_MINUTE * started.elapsed().as_millis() as u64 / 60_000;
     let callers = (0..300).map(|number| {
         let (listen, used) = (proxies[number % proxies.len()].listen, Arc::clone(&used));
         tokio::spawn(async move {
@@ -106,12 +111,10 @@ pub async fn crowd(proxies: &[Arc<Proxy>], per_minute: u64, burst: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_callers_get_what_the_limit_allows_and_no_more() {
-    const PER_MINUTE: u64 = 120_000;
-    const BURST: u64 = 60_000;
     let upstream = Upstream::fixed(stream(20, 60)).await;
     let limit = format!("key = \"global\"\ntokens_per_minute = {PER_MINUTE}\nburst = {BURST}");
     let proxy = Arc::new(Proxy::start(&config(upstream.address, &limited(&limit))).await);
-    let used = crowd(&[Arc::clone(&proxy)], PER_MINUTE, BURST).await;
+    let used = crowd(&[Arc::clone(&proxy)]).await;
     assert_settled(&proxy).await;
     assert_eq!(tokens(&proxy, "used").await, used);
 }
