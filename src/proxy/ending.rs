@@ -72,7 +72,7 @@ impl End {
 }
 
 /// Ends the answer and books what became of the request.
-pub(super) async fn settle(
+pub(super) async fn conclude(
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
     mut source: Source,

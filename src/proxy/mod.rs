@@ -1,9 +1,9 @@
 //! The way of a request, one file a stage:
 //!
 //! ```text
-//! door ─▶ accept ─▶ caller ─▶ admit ─▶ route ─▶ reserve ─▶ open ─▶ relay ─▶ settle
-//!  │        │         │         │        │        │         │ ▲      │ tap     one outcome,
-//!  caps,    the head, who it    body,    where    limits    │ │      │         one record
+//! door ─▶ accept ─▶ caller ─▶ admit ─▶ route ─▶ reserve ─▶ open ─▶ relay ─▶ ending ─▶ settle
+//!  │        │         │         │        │        │         │ ▲      │ tap     in order   one outcome,
+//!  caps,    the head, who it    body,    where    limits    │ │      │         or dirty   one record
 //!  h1/h2    hygiene   is, ids   facts    to                 │ hold   upgrade
 //!                                                           ▼ (the client's side while we wait)
 //!                                                        upstream
@@ -11,8 +11,8 @@
 //!
 //! Between `caller` and `admit`, `identity` judges credentials. `exchange` walks through the stages; `reject` answers where one
 //! of them says no. `open` makes attempts (`attempt`), over connections that `connect` makes and `kept` keeps; `opened` is what
-//! one of them brings. While `relay` passes it on, `upload` sends what the client's body still lacks. Beside the way goes
-//! `shadow`. What outlives a request is in `state`, `pool`, `drain` and `gate`.
+//! one of them brings. `commit` sends its head; while `relay` passes it on, `upload` sends what the client's body still lacks.
+//! Beside the way goes `shadow`. What outlives a request is in `state`, `pool`, `drain` and `gate`.
 
 mod accept;
 mod admit;

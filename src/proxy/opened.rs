@@ -62,13 +62,3 @@ pub(super) struct Held {
     /// This was all of it.
     pub(super) whole: bool,
 }
-
-impl Held {
-    /// All that was held, to be written at once: it waited long enough.
-    pub(super) fn joined(&self) -> Bytes {
-        match self.chunks.as_slice() {
-            [chunk] => chunk.clone(),
-            chunks => chunks.concat().into(),
-        }
-    }
-}

@@ -61,7 +61,7 @@ pub(super) async fn pass(
         }
         Err(end) => (AnswerFraming::Delimited, end),
     };
-    Box::pin(ending::settle(session, flight, source, end, framing, passing)).await
+    Box::pin(ending::conclude(session, flight, source, end, framing, passing)).await
 }
 
 /// The client has an early head already, but no attempt brought an answer.
@@ -145,11 +145,11 @@ impl<'a> Relay<'a> {
         client: &mut ServerSession,
         source: &mut Source,
         flight: &mut Flight<'_>,
-        held: Held,
+        mut held: Held,
     ) -> End {
         self.exhausted |= flight.generated(source.tap.tokens());
         let came = flight.now();
-        if let Err(end) = self.write_held(client, flight, held.joined()).await {
+        if let Err(end) = self.write_held(client, flight, joined(&mut held.chunks)).await {
             return end;
         }
         source.tap.wrote(came, flight.now());
@@ -221,9 +221,9 @@ impl<'a> Relay<'a> {
         &mut self,
         client: &mut ServerSession,
         flight: &mut Flight<'_>,
-        held: Bytes,
+        held: Option<Bytes>,
     ) -> Result<(), End> {
-        if !held.is_empty() {
+        if let Some(held) = held {
             flight.enter(Phase::ClientBlocked);
             client.write_response_body(held, false).await.map_err(|error| write_error(&error))?;
         }
@@ -352,14 +352,14 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// All pieces as one; as it came where it is one.
+/// All pieces as one, if there is anything in them; as it came where it is one. Leaves none.
 fn joined(pieces: &mut Vec<Bytes>) -> Option<Bytes> {
     if pieces.len() > 1 {
         let joined = pieces.concat().into();
         pieces.clear();
         pieces.push(joined);
     }
-    pieces.pop()
+    pieces.pop().filter(|bytes| !bytes.is_empty())
 }
 
 fn write_error(error: &pingora::Error) -> End {
