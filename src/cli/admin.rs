@@ -162,12 +162,29 @@ fn exchange(mut stream: impl Read + Write, host: &str, question: &Question<'_>) 
 }
 
 fn unreachable(admin: &str, error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    if matches!(error.kind(), ConnectionRefused | NotFound) {
+        return format!(
+            "cannot ask {admin}: nothing listens there. Is Streamgauge running? --admin names its admin address"
+        );
+    }
     format!("cannot ask {admin}: {error}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_nothing_listens_the_message_says_what_to_look_at() {
+        // The port is free again as soon as its listener is gone.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let error = connect(&format!("127.0.0.1:{port}")).unwrap_err();
+        assert!(
+            error.starts_with("cannot ask 127.0.0.1:") && error.ends_with("--admin names its admin address"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn every_address_is_asked_on_loopback() {
