@@ -14,7 +14,7 @@ end_started() {
 wait_for_line() { # WHAT PID LOG PATTERN
     local found _
     for _ in $(seq 600); do
-        found=$(sed -nE "s/.*$4.*/\1/p" "$3" 2>/dev/null | head -1)
+        found=$(sed -nE "/$4/{s/.*$4.*/\1/p;q}" "$3" 2>/dev/null)
         if [ -n "$found" ]; then
             printf '%s\n' "$found"
             return
