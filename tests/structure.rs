@@ -95,7 +95,8 @@ fn a_long_file_says_why() {
 fn scripts_read_their_pipes_to_the_end() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut scripts = 0;
-    for path in ["scripts", "tests", "bench", "examples", "dashboards"].iter().flat_map(|part| texts(&root.join(part))) {
+    for path in ["scripts", "tests", "bench", "examples", "dashboards"].iter().flat_map(|part| texts(&root.join(part)))
+    {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         if !text.starts_with("#!/usr/bin/env bash") && path.file_name().is_none_or(|name| name != "lib.sh") {
             continue;

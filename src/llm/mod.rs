@@ -5,6 +5,8 @@
 
 pub mod ask;
 mod clumps;
+#[cfg(feature = "server")]
+pub mod coding;
 pub mod content;
 pub mod count;
 pub mod dialect;
