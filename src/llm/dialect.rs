@@ -136,6 +136,8 @@ impl Framing {
 pub(super) enum Produced {
     #[default]
     Nothing,
+    /// Work goes on that has brought nothing yet: a tool's progress, a web search, a sub-agent, a part that begins or ends.
+    Work,
     /// The event is of a kind that the dialect does not have: nobody can say what it means to a client.
     Unknown,
     Reasoning,

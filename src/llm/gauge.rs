@@ -44,10 +44,20 @@ pub enum StreamEnd {
 pub struct Progress {
     /// A token frame ended in this chunk.
     pub token: bool,
+    /// An event ended in this chunk that tells of work: of a tool, a web search, a sub-agent.
+    pub work: bool,
     /// An event ended in this chunk that the dialect does not have.
     pub unknown: bool,
     /// A frame ended in this chunk that is no token's.
     pub other: bool,
+}
+
+impl Progress {
+    /// Whether anything came that shows that work goes on. Pings, comments and empty deltas do not: a backend that hangs
+    /// sends them too.
+    pub fn tells_of_work(self) -> bool {
+        self.token || self.work || self.unknown
+    }
 }
 
 /// Reads one answer. Feed it each chunk as it passes; it borrows the bytes and keeps none but the tail of an

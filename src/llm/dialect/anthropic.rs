@@ -110,9 +110,12 @@ impl Reader for Anthropic {
             }
             "content_block_start" => {
                 self.open_block = wire.index.count();
-                return wire.content_block.0.map_or(Produced::Nothing, |block| block.produced());
+                return wire.content_block.0.map_or(Produced::Work, |block| block.produced());
             }
-            "content_block_stop" => self.open_block = None,
+            "content_block_stop" => {
+                self.open_block = None;
+                return Produced::Work;
+            }
             "message_start" => {
                 self.has_begun = true;
                 if let Some(message) = &wire.message.0 {
@@ -201,7 +204,7 @@ fn note_stop_reason(reason: &Word<'_>, reading: &mut Reading) {
 impl Block<'_> {
     /// Thinking that is not shown comes in one piece, with its block's start.
     fn produced(&self) -> Produced {
-        if self.kind.is("redacted_thinking") && self.data.0 { Produced::Reasoning } else { Produced::Nothing }
+        if self.kind.is("redacted_thinking") && self.data.0 { Produced::Reasoning } else { Produced::Work }
     }
 }
 

@@ -186,6 +186,14 @@ fn is_known(kind: &str) -> bool {
     )
 }
 
+/// Whether a known event is a step of the work: all are, but those of the response as a whole, deltas and pings.
+fn tells_of_work(kind: &str) -> bool {
+    // What a shell printed is the tool's, not the model's.
+    kind == "response.shell_call_output_content.delta"
+        || !matches!(kind, "response.created" | "response.queued" | "response.in_progress" | "keepalive" | "ping")
+            && !kind.ends_with(".delta")
+}
+
 impl Wire<'_> {
     fn produced(&self, kind: &str) -> Produced {
         if self.partial_image_b64.0 {
@@ -194,8 +202,10 @@ impl Wire<'_> {
         if !is_known(kind) {
             return Produced::Unknown;
         }
-        // What a shell printed is the tool's, not the model's.
-        if !self.delta.0 || !kind.ends_with(".delta") || kind == "response.shell_call_output_content.delta" {
+        if tells_of_work(kind) {
+            return Produced::Work;
+        }
+        if !self.delta.0 || !kind.ends_with(".delta") {
             return Produced::Nothing;
         }
         if kind.starts_with("response.reasoning") { Produced::Reasoning } else { Produced::Answer }

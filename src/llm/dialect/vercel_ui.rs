@@ -170,12 +170,12 @@ impl VercelUi {
             }
             "tool-input-available" if !self.streams_tool_input => Produced::Answer,
             "file" => Produced::Answer,
-            "start" | "start-step" | "finish-step" | "finish" | "message-metadata" | "error" | "abort" => {
-                Produced::Nothing
+            "start" | "finish" | "message-metadata" | "error" | "abort" => Produced::Nothing,
+            "text-delta" | "reasoning-delta" | "tool-input-delta" => Produced::Nothing,
+            "start-step" | "finish-step" | "text-start" | "text-end" | "reasoning-start" | "reasoning-end" => {
+                Produced::Work
             }
-            "text-start" | "text-delta" | "text-end" => Produced::Nothing,
-            "reasoning-start" | "reasoning-delta" | "reasoning-end" => Produced::Nothing,
-            "tool-input-start" | "tool-input-delta" | "tool-input-available" => Produced::Nothing,
+            "tool-input-start" | "tool-input-available" => Produced::Work,
             // An app's own data, sources, tool outputs: the user may be looking at them already.
             _ => Produced::Unknown,
         }

@@ -74,6 +74,7 @@ impl Meter {
             }
             None => self.read(event),
         };
+        self.progress.work |= produced == Produced::Work;
         self.progress.unknown |= produced == Produced::Unknown;
         if produced > Produced::Unknown {
             self.reading.note_token(produced == Produced::Answer, now, self.slow_gap);

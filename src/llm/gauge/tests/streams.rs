@@ -288,3 +288,36 @@ fn text_starts_at_its_first_byte() {
     let short = read(gauge(Dialect::PlainText, Framing::Opaque), &["da"]);
     assert_eq!((milestones(&short), short.frames), ([Some(1); 3], 1));
 }
+
+#[test]
+fn work_that_brings_no_token_yet_is_told_apart_from_silence() {
+    use Dialect::{Anthropic, OpenAiChat, OpenAiResponses, PlainSse, VercelUi};
+    let vectors = [
+        (OpenAiResponses, r#"{"type":"response.web_search_call.searching","item_id":"w"}"#, true),
+        (OpenAiResponses, r#"{"type":"response.mcp_call.in_progress","item_id":"m"}"#, true),
+        (OpenAiResponses, r#"{"type":"response.output_item.added","item":{"type":"web_search_call"}}"#, true),
+        (OpenAiResponses, r#"{"type":"response.code_interpreter_call.interpreting"}"#, true),
+        (OpenAiResponses, r#"{"type":"response.created","response":{"id":"r"}}"#, false),
+        (OpenAiResponses, r#"{"type":"response.in_progress","response":{"id":"r"}}"#, false),
+        (OpenAiResponses, r#"{"type":"response.output_text.delta","delta":""}"#, false),
+        (OpenAiResponses, r#"{"type":"keepalive","sequence_number":3}"#, false),
+        (
+            Anthropic,
+            r#"{"type":"content_block_start","index":1,"content_block":{"type":"web_search_tool_result"}}"#,
+            true,
+        ),
+        (Anthropic, r#"{"type":"content_block_stop","index":1}"#, true),
+        (Anthropic, r#"{"type":"ping"}"#, false),
+        (VercelUi, r#"{"type":"start-step"}"#, true),
+        (VercelUi, r#"{"type":"tool-output-available","toolCallId":"t","output":1}"#, true),
+        (VercelUi, r#"{"type":"text-delta","id":"t","delta":""}"#, false),
+        (OpenAiChat, r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#, false),
+        (PlainSse, r#"{"token":"a"}"#, true),
+    ];
+    for (dialect, data, expected) in vectors {
+        let progress = gauge(dialect, Framing::Sse).feed(format!("data: {data}\n\n").as_bytes(), ms(1));
+        assert_eq!(progress.tells_of_work(), expected, "{data}");
+    }
+    let progress = gauge(PlainSse, Framing::Sse).feed(b": ping\n\nevent: ping\ndata: {}\n\n", ms(1));
+    assert!(!progress.tells_of_work(), "comments and pings are no work");
+}
