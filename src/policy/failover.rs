@@ -3,7 +3,7 @@
 use crate::config::settings::{Failover, Route, Target};
 
 /// Sent-again requests that a route may always have at one time, however few requests it has.
-const BUDGET_FLOOR: usize = 3;
+const BUDGET_FLOOR: usize = 10;
 
 /// How far an attempt had come when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

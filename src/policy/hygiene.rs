@@ -70,6 +70,22 @@ pub fn check<'a>(head: &Head<'_>, headers: impl Iterator<Item = (&'a [u8], &'a [
     Ok(passed)
 }
 
+/// Whether a head asks for a WebSocket, in a way that can be granted (RFC 6455, section 4.1). Any other `Upgrade` is an offer
+/// that a server may ignore (RFC 9110, section 7.8), and so may be one in a list of others.
+pub fn asks_for_websocket<'a>(head: &Head<'_>, header: impl Fn(&str) -> Vec<&'a [u8]>) -> bool {
+    let lists = |name: &str, wanted: &str| {
+        let values = header(name);
+        values
+            .iter()
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .any(|one| one.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    head.version == Version::Http11
+        && head.method == "GET"
+        && lists("upgrade", "websocket")
+        && lists("connection", "upgrade")
+}
+
 /// The Content-Length headers of a head as it came over HTTP/1, for those who see a head of which they were dropped.
 pub fn lengths(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let fields = head.split(|byte| *byte == b'\n').skip(1).filter_map(|line| {

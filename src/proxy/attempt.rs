@@ -11,13 +11,14 @@ use pingora::upstreams::peer::HttpPeer;
 
 use super::admit::RequestBody;
 use super::exchange::Visit;
-use super::faults::{Fault, connect_error, fault, retry_after, server_address};
+use super::faults::{Fault, Race, Went, connect_error, fault, retry_after, server_address};
 use super::headers::{self, Outgoing};
 use super::hold::Upload;
 use super::member::Ticket;
 use super::open::Asked;
 use super::opened::{Held, Opened};
 use super::send::{self, Sent};
+use super::socket;
 use super::tap::Tap;
 use super::tries::TryLog;
 use super::usage::Metering;
@@ -38,8 +39,7 @@ const FRESH: u64 = 0x5f72_6573_6801;
 /// A failed attempt.
 pub(super) struct Failed {
     pub(super) stage: Stage,
-    /// A kept connection was closed under the request, before any byte of an answer: the upstream never saw it.
-    pub(super) raced: bool,
+    pub(super) race: Race,
     pub(super) error: ErrorType,
     /// The answer was a stream of events, as far as it came.
     pub(super) streamed: bool,
@@ -110,7 +110,7 @@ impl<'a> Trial<'a> {
             Err(fault) => {
                 let sign = if fault.stage == Stage::Unsent { Sign::Unreachable } else { Sign::Faulty };
                 // A kept connection that was closed, or the whole request's time being over, says nothing of the endpoint.
-                if !fault.raced && fault.error != ErrorType::TotalTimeout {
+                if !fault.race.happened() && fault.error != ErrorType::TotalTimeout {
                     self.step.ticket.tell(sign);
                 }
                 Err(self.failed(fault, false, None))
@@ -159,7 +159,11 @@ impl<'a> Trial<'a> {
                 // What broke off cannot be passed on as an answer.
                 let speaks = matches!(error, ErrorType::UpstreamStatus | ErrorType::ErrorEvent);
                 let streamed = opened.tap.streams();
-                Err(self.failed(Fault { stage: Stage::Sent, raced: false, error }, streamed, speaks.then_some(opened)))
+                Err(self.failed(
+                    Fault { stage: Stage::Sent, race: Race::None, error },
+                    streamed,
+                    speaks.then_some(opened),
+                ))
             }
         }
     }
@@ -239,7 +243,7 @@ impl<'a> Trial<'a> {
         self.log.failed(fault.error);
         Box::new(Failed {
             stage: fault.stage,
-            raced: fault.raced,
+            race: fault.race,
             error: fault.error,
             streamed,
             answer,
@@ -251,7 +255,13 @@ impl<'a> Trial<'a> {
     async fn exchange(&self, upload: &mut Upload, body: &RequestBody) -> Result<Answer, Fault> {
         let (mut session, reused) = self.connect().await?;
         self.log.connected(reused);
-        let fail = |error: &pingora::Error| fault(error, reused);
+        let socket = session.as_http1().and_then(|_| session.stream()).map(|stream| stream.id());
+        let taken = || socket.filter(|_| reused).and_then(socket::acknowledged);
+        let (before, sent_at) = (taken(), self.asked.clock.now());
+        let fail = |error: &pingora::Error| {
+            let untaken = before.is_some() && before == taken();
+            fault(error, Went { reused, untaken, since: self.asked.clock.now().saturating_sub(sent_at) })
+        };
         let head = self.request_head(&session, body).map_err(|error| fail(&error))?;
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
         let sent = self.send_body(&mut session, body, upload).await;
@@ -263,18 +273,18 @@ impl<'a> Trial<'a> {
         let read = tokio::time::timeout_at(self.asked.clock.instant(by), self.read_head(&mut session)).await;
         match (read, sent) {
             (Ok(Ok(head)), _) => Ok(Answer { session, head, early, first_token_by }),
-            (Ok(Err(_)), Err(error)) | (Ok(Err(error)), Ok(_)) => Err(fail(&error)),
+            (Ok(Err(error)), _) => Err(fail(&error)),
             (Err(_), _) => {
                 session.shutdown().await;
                 let is_total = total.is_some_and(|total| by >= total);
                 let error = if is_total { ErrorType::TotalTimeout } else { ErrorType::FirstTokenTimeout };
-                Err(Fault { stage: Stage::Sent, raced: false, error })
+                Err(Fault { stage: Stage::Sent, race: Race::None, error })
             }
         }
     }
 
     async fn connect(&self) -> Result<(HttpSession, bool), Fault> {
-        let unsent = |error| Fault { stage: Stage::Unsent, raced: false, error };
+        let unsent = |error| Fault { stage: Stage::Unsent, race: Race::None, error };
         let peer = &self.step.ticket.member.peer;
         let connector = &self.visit.shared.connector;
         let connect = async {

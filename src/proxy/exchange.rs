@@ -228,8 +228,14 @@ fn look_over(session: &mut ServerSession) -> Result<(), Rejection> {
     let fields = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let passed = hygiene::check(&looked_at, fields.chain(dropped))
         .map_err(|refusal| Rejection::refused(refusal.status, ErrorType::BadRequest, refusal.message))?;
+    let header = |name: &str| head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
+    let ignores_upgrade =
+        head.headers.contains_key(http::header::UPGRADE) && !hygiene::asks_for_websocket(&looked_at, header);
     for name in &passed.dropped {
         head.remove_header(name.as_str());
+    }
+    if ignores_upgrade {
+        head.remove_header(&http::header::UPGRADE);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What went wrong between us and an upstream, and the words for it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pingora::ErrorType as Kind;
 use pingora::http::ResponseHeader;
@@ -14,25 +14,72 @@ use crate::telemetry::record::ErrorType;
 /// What went wrong before there was an answer.
 pub(super) struct Fault {
     pub(super) stage: Stage,
-    /// A kept connection was closed under the request, before any byte of an answer.
-    pub(super) raced: bool,
+    pub(super) race: Race,
     pub(super) error: ErrorType,
 }
 
-/// What a failure after the connection stood means.
-pub(super) fn fault(error: &pingora::Error, reused: bool) -> Fault {
-    let protocol = [Kind::InvalidHTTPHeader, Kind::HTTPStatus(0), Kind::H2Error, Kind::InvalidH2];
-    if protocol.contains(error.etype()) && !error.retry() {
-        return Fault { stage: Stage::Sent, raced: false, error: ErrorType::UpstreamProtocol };
-    }
-    let raced = reused && matches!(error.retry, pingora::RetryType::ReusedOnly | pingora::RetryType::Decided(true));
-    Fault { stage: Stage::Sent, raced, error: ErrorType::UpstreamReset }
+/// Whether a kept connection was closed under the request before any byte of an answer, and what that tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Race {
+    /// It was not, or the upstream had time to work on the request.
+    None,
+    /// The upstream cannot have seen the request.
+    Unseen,
+    /// It was closed at once; the upstream may have read the request all the same.
+    Perhaps,
 }
 
-/// `Retry-After` in seconds; as a date it is left to the client.
+impl Race {
+    /// It says nothing of the endpoint: servers close what was idle for some time.
+    pub(super) fn happened(self) -> bool {
+        self != Self::None
+    }
+}
+
+/// What is known of a connection that a request went out on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Went {
+    /// It served another request before.
+    pub(super) reused: bool,
+    /// The upstream's system took none of the request's bytes, where that can be told.
+    pub(super) untaken: bool,
+    /// How long the upstream has had it.
+    pub(super) since: Duration,
+}
+
+/// A server that closes an idle connection does so within a round trip of our request; one that closes later worked on it.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// What a failure after the connection stood means.
+pub(super) fn fault(error: &pingora::Error, went: Went) -> Fault {
+    let protocol = [Kind::InvalidHTTPHeader, Kind::HTTPStatus(0), Kind::H2Error, Kind::InvalidH2];
+    if protocol.contains(error.etype()) && !error.retry() {
+        return Fault { stage: Stage::Sent, race: Race::None, error: ErrorType::UpstreamProtocol };
+    }
+    let race = match error.retry {
+        // HTTP/2 says so itself: GOAWAY before the stream, REFUSED_STREAM.
+        pingora::RetryType::Decided(true) => Race::Unseen,
+        // Closed in order with nothing taken: it was closed before the request came. After a reset that is not certain.
+        pingora::RetryType::ReusedOnly if went.reused && went.untaken && *error.etype() == Kind::ConnectionClosed => {
+            Race::Unseen
+        }
+        pingora::RetryType::ReusedOnly if went.reused && went.since <= MOMENT => Race::Perhaps,
+        _ => Race::None,
+    };
+    Fault { stage: Stage::Sent, race, error: ErrorType::UpstreamReset }
+}
+
+/// `Retry-After` (RFC 9110, section 10.2.3), in seconds or as a date. A date is compared with the answer's own, so that a
+/// clock that is wrong makes no difference.
 pub(super) fn retry_after(head: &ResponseHeader) -> Option<Duration> {
-    let seconds = head.headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let wait = text("retry-after")?;
+    if let Ok(seconds) = wait.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(wait).ok()?;
+    let now = text("date").and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(now).unwrap_or_default())
 }
 
 /// Which kind of failure to connect this is.
@@ -77,5 +124,55 @@ pub(super) fn rejection(error: ErrorType, upstream: &str, endpoint: &Endpoint) -
     match error {
         ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout => Rejection::timeout(error, message),
         _ => Rejection::upstream(error, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(headers: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build(429, None).unwrap();
+        for (name, value) in headers {
+            head.insert_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn retry_after_is_read_in_all_its_forms() {
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        for (value, seconds) in [
+            ("30", Some(30)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            ("Sunday, 06-Nov-94 08:50:07 GMT", Some(30)),
+            ("Sun Nov  6 08:50:07 1994", Some(30)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let wait = retry_after(&head(&[date, ("retry-after", value)]));
+            assert_eq!(wait, seconds.map(Duration::from_secs), "{value}");
+        }
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        let wait = retry_after(&head(&[("retry-after", &soon)])).unwrap();
+        assert!((58..=60).contains(&wait.as_secs()), "without a date of its own our clock counts: {wait:?}");
+    }
+
+    #[test]
+    fn only_what_was_closed_at_once_was_a_race() {
+        let closed = |kind: Kind| {
+            let mut error = pingora::Error::new(kind);
+            error.retry = pingora::RetryType::ReusedOnly;
+            error
+        };
+        let race = |kind, reused, untaken, since| {
+            fault(&closed(kind), Went { reused, untaken, since: Duration::from_millis(since) }).race
+        };
+        assert_eq!(race(Kind::ConnectionClosed, true, true, 1), Race::Unseen);
+        assert_eq!(race(Kind::ReadError, true, true, 1), Race::Perhaps, "a reset says nothing of what was taken");
+        assert_eq!(race(Kind::ConnectionClosed, true, false, 1), Race::Perhaps);
+        assert_eq!(race(Kind::ConnectionClosed, true, false, 1_500), Race::None);
+        assert_eq!(race(Kind::ConnectionClosed, false, false, 1), Race::None);
     }
 }

@@ -10,7 +10,7 @@ use super::attempt::{Failed, Step, Trial};
 use super::budget::{Again, RouteLoad};
 use super::clock::Clock;
 use super::exchange::Visit;
-use super::faults::{rejection, retry_after};
+use super::faults::{Race, rejection, retry_after};
 use super::hold::{Line, Upload};
 use super::member::{Member, Ticket};
 use super::opened::Opened;
@@ -48,6 +48,11 @@ impl Asked<'_> {
             }
             (body, _) => body.clone(),
         }
+    }
+
+    /// Asked twice is as asked once, by the method's meaning (RFC 9110, section 9.2.2).
+    fn is_idempotent(&self) -> bool {
+        self.head.method.is_idempotent()
     }
 
     /// Whether the answer is likely to stream: averages of the two kinds are kept apart.
@@ -184,10 +189,17 @@ impl<'a> Opening<'a> {
 
     /// What comes after a failed attempt; `None`: nothing may.
     fn after(&mut self, failed: Failed) -> Option<Step<'a>> {
-        let (stage, raced, error) = (failed.stage, failed.raced, failed.error);
+        let (stage, race, error) = (failed.stage, failed.race, failed.error);
         let nature = self.asked.nature(failed.streamed);
         self.keep(failed);
-        if raced && !self.raced && nature.replayable {
+        let rule = self.asked.routed.route.failover;
+        let may = failover::may_replace(rule, nature, stage);
+        let asks_again = match race {
+            Race::None => false,
+            Race::Unseen => nature.replayable,
+            Race::Perhaps => nature.replayable && (may || self.asked.is_idempotent()),
+        };
+        if asks_again && !self.raced {
             self.raced = true;
             return self.on_a_fresh_connection();
         }
@@ -195,17 +207,24 @@ impl<'a> Opening<'a> {
         if error == ErrorType::TotalTimeout {
             return None;
         }
-        let rule = self.asked.routed.route.failover;
         if rule == Failover::Never && stage == Stage::Unsent {
             return self.elsewhere_at_the_same();
         }
-        let may = failover::may_replace(rule, nature, stage);
         // What never went out costs the upstreams nothing: only what was sent is sent again within the budget.
-        let may = may && (stage == Stage::Unsent || self.take_leave());
+        let may = may && (stage == Stage::Unsent || self.was_sent_to_the_lost() || self.take_leave());
         may.then(|| self.next(Cause::Failover)).flatten()
     }
 
-    /// The upstream never saw the request: the same place is asked over a new connection.
+    /// The place asked last has been taken out, and another is believed to answer: what was sent there goes where requests to
+    /// it go by now, and nobody gets more work by that. So it costs no leave; nor does the one request that finds out whether
+    /// a place is back.
+    fn was_sent_to_the_lost(&self) -> bool {
+        let now = self.visit.shared.now();
+        let is_lost = self.tried.last().is_some_and(|member| !member.state().health.is_up(now));
+        is_lost && self.plan.next(|choice| self.room(choice)).is_some_and(|choice| self.room(choice) == Room::Up)
+    }
+
+    /// A kept connection was closed under the request: the same place is asked over a new one.
     fn on_a_fresh_connection(&mut self) -> Option<Step<'a>> {
         let (target, member) = (self.current()?, self.tried.last()?);
         let pool = self.pool(target)?;

@@ -264,7 +264,7 @@ impl Sending {
             let step = Step { target, ticket, cause: Cause::First, holds: false, fresh };
             match Trial::new(&visit, &asked, step).run(&mut None).await {
                 Ok(opened) => return Some(opened),
-                Err(failed) if failed.raced && !fresh => {}
+                Err(failed) if failed.race.happened() && !fresh => {}
                 Err(_) => return None,
             }
         }

@@ -39,11 +39,6 @@ pub(super) async fn run(
     flight: &mut Flight<'_>,
     routed: &Routed,
 ) -> Result<Ending, Stop> {
-    let websocket = client.get_header("upgrade").is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if !websocket {
-        let message = "Only upgrades to `websocket` are supported.";
-        return Err(Rejection::bad_request(message).into());
-    }
     client.set_keepalive(None);
     let head = client.req_header().clone();
     let Shaken { mut upstream, head, ticket: _ticket } = tokio::select! {

@@ -66,7 +66,7 @@ async fn a_kept_connection_that_died_is_replaced_without_a_word() {
         let mut first = conns.recv().await.unwrap();
         first.request().await.unwrap();
         first.write("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1").await;
-        // The second request comes on the kept connection, which is then closed without a byte: the usual race.
+        // The second request comes on the kept connection, which is then closed without a byte: as in the usual race.
         first.request().await.unwrap();
         drop(first);
         let mut second = conns.recv().await.unwrap();
@@ -75,11 +75,11 @@ async fn a_kept_connection_that_died_is_replaced_without_a_word() {
         seen
     });
     assert_eq!(client.get("/1", "").await.text(), "1");
-    client.post("/2", "{\"again\":true}", "x-request-id: again\r\n").await;
+    client.post("/v1/chat/completions", "{\"messages\":[]}", "x-request-id: again\r\n").await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "2"));
     let seen = soon("the second connection", fake).await.unwrap();
-    assert_eq!(seen.body, b"{\"again\":true}");
+    assert_eq!(seen.body, b"{\"messages\":[]}");
     let record = proxy.record("again").await;
     assert_eq!(record["attempts"].as_array().unwrap().len(), 2);
     assert_eq!(record["outcome"], "completed");

@@ -299,25 +299,26 @@ async fn attempts_are_bounded() {
 #[tokio::test]
 async fn the_budget_bounds_what_is_sent_again_and_passes_the_rest_on() {
     let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    let first = Backend::start("first", vec![Act::Status(503, "retry-after: 3\r\n")]).await;
+    // A 429 ejects nobody: what is sent again is not sent again for that.
+    let first = Backend::start("first", vec![Act::Status(429, "retry-after: 3\r\n")]).await;
     let second = Backend::start("second", vec![Act::Gated(std::sync::Arc::clone(&gate))]).await;
     let proxy = between(&first, &second, "retries = { attempts = 2, budget = 0.0 }").await;
     let mut waiting = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..10 {
         let mut client = proxy.client().await;
         client.post("/v1/chat/completions", CHAT, "").await;
         waiting.push(client);
     }
-    // All three that the floor allows are at the second backend before the fourth comes.
-    crate::support::soon("three requests at the second backend", async {
-        while second.log.count() < 3 {
+    // All ten that the floor allows are at the second backend before the next comes.
+    crate::support::soon("ten requests at the second backend", async {
+        while second.log.count() < 10 {
             tokio::task::yield_now().await;
         }
     })
     .await;
     let (answer, _) = chat(&proxy).await;
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("3")));
-    assert_eq!(second.log.count(), 3);
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("3")));
+    assert_eq!(second.log.count(), 10);
     gate.add_permits(1);
     for client in &mut waiting {
         assert!(client.answer().await.text().contains("second"));

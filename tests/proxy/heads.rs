@@ -174,3 +174,44 @@ async fn no_route_says_which_there_are() {
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert!(body["detail"].is_string() || body["detail"].is_object(), "FastAPI's shape: {body}");
 }
+
+#[tokio::test]
+async fn an_upgrade_that_is_not_taken_is_as_if_it_were_not_there() {
+    let (upstream, mut seen) = Upstream::recording("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let proxy = Proxy::start(&config(upstream.address, "")).await;
+    let h2c = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n";
+    let offers = [
+        h2c,
+        "connection: Upgrade\r\nupgrade: foo/2\r\n",
+        "connection: Upgrade\r\nupgrade: TLS/1.0\r\n",
+        "upgrade: h2c\r\n",
+        "upgrade: websocket\r\n",
+        "connection: upgrade\r\nupgrade: websocket/13\r\n",
+    ];
+    let mut client = proxy.client().await;
+    for offer in offers {
+        let answer = client.get("/x", offer).await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ok"), "{offer}");
+        assert_ne!(answer.header("connection"), Some("close"), "{offer}: the connection goes on");
+        let got = seen.recv().await.unwrap();
+        for name in ["upgrade", "http2-settings", "connection"] {
+            assert_eq!(got.header(name), None, "{offer}: {name} was for us");
+        }
+    }
+    // With a body, in one piece and in chunks, also where a WebSocket is asked for in a way that is none.
+    for offer in [h2c, "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"] {
+        client.post("/v1/chat/completions", "{\"messages\":[]}", offer).await;
+        assert_eq!(client.answer().await.status, 200, "{offer}");
+        assert_eq!(seen.recv().await.unwrap().body, b"{\"messages\":[]}");
+        client
+            .send(format!(
+                "POST /x HTTP/1.1\r\nhost: a\r\n{offer}transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+            ))
+            .await;
+        assert_eq!(client.answer().await.status, 200, "{offer}");
+        assert_eq!(seen.recv().await.unwrap().body, b"abc");
+    }
+    let mut old = proxy.client().await;
+    old.send("GET /x HTTP/1.0\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await;
+    assert_eq!(old.answer().await.status, 200);
+}

@@ -8,6 +8,7 @@
 mod support;
 
 mod anatomy;
+mod asked_once;
 mod bodies;
 mod canary;
 mod canary_failover;

@@ -54,6 +54,8 @@ pub enum Act {
     Held(String, Arc<Semaphore>),
     /// A stream whose first token takes so long, and then one every so long.
     Paced { first: Duration, then: Duration, tokens: usize },
+    /// This act, when the gate opens.
+    After(Arc<Semaphore>, Box<Act>),
     /// One of two acts: the first while the switch is on.
     Switch(Arc<AtomicBool>, Box<Act>, Box<Act>),
 }
@@ -194,6 +196,10 @@ async fn perform(mut conn: Conn, name: &str, act: Act) -> Option<Conn> {
         Act::Switch(on, first, second) => {
             let act = if on.load(Ordering::SeqCst) { *first } else { *second };
             return Box::pin(perform(conn, name, act)).await;
+        }
+        Act::After(gate, act) => {
+            drop(gate.acquire().await);
+            return Box::pin(perform(conn, name, *act)).await;
         }
         Act::Reset => {
             conn.reset();
