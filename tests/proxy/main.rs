@@ -27,6 +27,7 @@ mod limit_edges;
 mod limits;
 mod operations;
 mod passing;
+mod prices;
 mod shadow;
 mod shared_limits;
 mod soak;
