@@ -14,7 +14,6 @@ mod gate;
 mod limits;
 mod login;
 mod pages;
-mod prices;
 mod sessions;
 #[cfg(test)]
 mod tests;

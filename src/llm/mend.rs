@@ -21,7 +21,7 @@ pub(super) fn read_mended<'a, T: Deserialize<'a>>(json: &[u8]) -> Option<T> {
 }
 
 /// `json` with `\ufffd` in place of each escaped surrogate that has no other half.
-fn without_half_pairs(json: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn without_half_pairs(json: &[u8]) -> Cow<'_, [u8]> {
     if memmem::find(json, b"\\ud").is_none() && memmem::find(json, b"\\uD").is_none() {
         return Cow::Borrowed(json);
     }

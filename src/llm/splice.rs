@@ -5,8 +5,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::request::lax::is_same_key;
+
 /// `body` with `model` in place of the model that it names. `None`: it is no JSON object, or names no model. Of a key that
-/// comes twice every value is replaced: backends differ in which of them they believe.
+/// comes twice every value is replaced, and `Model` is the same key: backends differ in which of them they believe.
 pub fn with_model(body: &[u8], model: &str) -> Option<Bytes> {
     let places = top_level_strings(body, "model")?;
     let name = Value::from(model).to_string();
@@ -37,7 +39,7 @@ fn top_level_strings(body: &[u8], key: &str) -> Option<Vec<Range<usize>>> {
         }
         at = skip_space(body, at + 1);
         let value = at..value_end(body, at)?;
-        let is_key = serde_json::from_slice::<String>(body.get(name)?).is_ok_and(|name| name == key);
+        let is_key = serde_json::from_slice::<String>(body.get(name)?).is_ok_and(|name| is_same_key(&name, key));
         if is_key && body.get(value.start) == Some(&b'"') {
             found.push(value.clone());
         }
@@ -121,6 +123,8 @@ mod tests {
             ),
             (r#"{"model":"a","model":"b"}"#, Some(r#"{"model":"m2","model":"m2"}"#)),
             (r#"{"mod\u0065l":"a"}"#, Some(r#"{"mod\u0065l":"m2"}"#)),
+            (r#"{"Model":"a","mOdel":"b"}"#, Some(r#"{"Model":"m2","mOdel":"m2"}"#)),
+            (r#"{"x":NaN,"model":"a\ud83d"}"#, Some(r#"{"x":NaN,"model":"m2"}"#)),
             (r#"{"s":"}\\","model":"a"}"#, Some(r#"{"s":"}\\","model":"m2"}"#)),
             (r#"{"model":7}"#, None),
             (r#"{"model":null,"x":"model"}"#, None),

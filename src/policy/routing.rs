@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::cohort::{self, Unit};
 use crate::config::settings::{Glob, Route, Target};
+use crate::llm::request::canonical_path;
 
 /// What routing looks at in a request.
 pub struct RequestHead<'a> {
@@ -23,11 +24,19 @@ pub fn pick<'a>(routes: &'a [Arc<Route>], head: &RequestHead<'_>) -> Option<&'a 
     routes.iter().find(|route| mismatch(route, head).is_none())
 }
 
-/// Whether the body must be read before [`pick`] can tell: a route that this head may take asks for a model, and no
-/// route before it takes the request anyway.
+/// Whether anything depends on what the body says: a route that this head may take asks for a model, counts tokens or
+/// dollars, or gives the model another name.
 #[must_use]
-pub fn needs_body(routes: &[Arc<Route>], head: &RequestHead<'_>) -> bool {
-    routes.iter().find(|route| head_mismatch(route, head).is_none()).is_some_and(|route| !route.models.is_empty())
+pub fn depends_on_body(routes: &[Arc<Route>], head: &RequestHead<'_>) -> bool {
+    let mut candidates = routes.iter().filter(|route| head_mismatch(route, head).is_none());
+    // One that asks for no model takes the request: those before it ask for one.
+    candidates.next().is_some_and(|route| !route.models.is_empty() || reads_body(route))
+}
+
+fn reads_body(route: &Route) -> bool {
+    let mut targets =
+        route.targets.iter().chain(&route.fallback).chain(route.shadow.as_ref().map(|shadow| &shadow.target));
+    route.limits.iter().any(|limit| limit.counts_tokens()) || targets.any(|target| target.model.is_some())
 }
 
 /// One of the route's targets, by weight; the same unit takes the same target for as long as the weights stay (see
@@ -83,11 +92,20 @@ pub fn upstream_path<'a>(route: &Route, target: &Target, base_path: &str, path_a
         return Cow::Borrowed(path_and_query);
     }
     let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
-    let replaced = target.path.as_deref().and_then(|new| replace_start(&route.path.0, new, path));
-    match replaced {
-        None if base_path.is_empty() => Cow::Borrowed(path_and_query),
-        None => Cow::Owned(format!("{base_path}{path_and_query}")),
+    let Some(new) = target.path.as_deref() else {
+        return match base_path.is_empty() {
+            true => Cow::Borrowed(path_and_query),
+            false => Cow::Owned(format!("{base_path}{path_and_query}")),
+        };
+    };
+    if let Some((start, rest)) = replace_start(&route.path.0, new, path) {
+        return Cow::Owned(format!("{base_path}{start}{rest}{query}"));
+    }
+    // A path that fits only when spelled plainly goes on so.
+    let canonical = canonical_path(path);
+    match canonical.as_deref().and_then(|path| replace_start(&route.path.0, new, path)) {
         Some((start, rest)) => Cow::Owned(format!("{base_path}{start}{rest}{query}")),
+        None => Cow::Owned(format!("{base_path}{path_and_query}")),
     }
 }
 
@@ -129,7 +147,8 @@ pub fn mismatch<'a>(route: &'a Route, head: &RequestHead<'_>) -> Option<Mismatch
 }
 
 fn head_mismatch<'a>(route: &'a Route, head: &RequestHead<'_>) -> Option<Mismatch<'a>> {
-    if !route.path.0.matches(head.path) {
+    let fits = |path: &str| route.path.0.matches(path);
+    if !fits(head.path) && !canonical_path(head.path).is_some_and(|path| fits(&path)) {
         return Some(Mismatch::Path(&route.path.0.source));
     }
     if !route.methods.is_empty() && !route.methods.iter().any(|method| method == head.method) {

@@ -63,13 +63,13 @@ fn the_first_match_wins() {
 #[test]
 fn the_body_is_read_only_where_a_model_may_decide() {
     let settings = settings(ROUTES);
-    assert!(needs_body(&settings.routes, &head("POST", "/v1/chat/completions", None)));
-    assert!(!needs_body(&settings.routes, &head("GET", "/v1/chat/completions", None)));
-    assert!(!needs_body(&settings.routes, &head("POST", "/v1/models", None)), "v1 takes it before late may");
-    assert!(needs_body(&settings.routes, &head("POST", "/else", None)));
+    assert!(depends_on_body(&settings.routes, &head("POST", "/v1/chat/completions", None)));
+    assert!(!depends_on_body(&settings.routes, &head("GET", "/v1/chat/completions", None)));
+    assert!(!depends_on_body(&settings.routes, &head("POST", "/v1/models", None)), "v1 takes it before late may");
+    assert!(depends_on_body(&settings.routes, &head("POST", "/else", None)));
     let gold = |name: &str| (name == "x-tier").then_some("gold");
     let head = RequestHead { header: &gold, ..head("POST", "/v1/chat/completions", None) };
-    assert!(!needs_body(&settings.routes, &head));
+    assert!(!depends_on_body(&settings.routes, &head));
 }
 
 const THREE: &str = r#"

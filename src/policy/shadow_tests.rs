@@ -77,7 +77,7 @@ fn caps(concurrent: usize, tokens_per_minute: u64) -> Arc<Limit> {
 }
 
 fn request(max_tokens: u64) -> Request<'static> {
-    Request { model: Some("m"), holder: "", body_bytes: 0, counted: None, max_tokens: Some(max_tokens) }
+    Request { model: Some("m"), holder: "", body_bytes: 0, counted: None, max_tokens: Some(max_tokens), answers: 1 }
 }
 
 #[test]

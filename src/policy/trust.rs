@@ -7,6 +7,28 @@ use crate::config::settings::Network;
 /// Forwarding hops that are looked at, from the nearest on: a header is the sender's to fill.
 const HOPS_MAX: usize = 64;
 
+/// Request headers that a backend may believe, so that only a trusted proxy may set them. Identity sees to the user's.
+const BELIEVED: [&str; 9] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "baggage",
+];
+
+/// As [`BELIEVED`]: all that begin so.
+const BELIEVED_PREFIX: &str = "x-forwarded-";
+
+/// Whether a backend may believe a header of this name, which is in lower case.
+#[must_use]
+pub fn is_believed(name: &str) -> bool {
+    name.starts_with(BELIEVED_PREFIX) || BELIEVED.contains(&name)
+}
+
 /// Whether a peer may set `x-user-id`, `x-forwarded-*`, `traceparent` and `baggage`. IPv4-mapped addresses count as
 /// IPv4. A peer without an address, on a unix socket, is not trusted.
 #[must_use]

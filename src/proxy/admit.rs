@@ -3,22 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::body_bytes::BodyBytes;
 use super::exchange::Stop;
+use super::intake::{Intake, Taken};
 use super::reject::Rejection;
 use super::settle::Flight;
 use crate::config::settings::Server;
 use crate::llm::RequestFacts;
+use crate::llm::coding::{Coding, Decoder, Fault, codings};
+use crate::llm::request::form::FormKind;
+use crate::llm::request::label::{Beginning, Labels};
+use crate::llm::request::lax;
 use crate::telemetry::record::{ErrorType, Phase};
 
 /// A request whose body is in hand, or will be streamed.
+#[derive(Clone)]
 pub(super) struct Admitted {
     pub(super) body: RequestBody,
+    pub(super) content: Content,
     /// What the body takes of what all may, for as long as anybody has it.
+    #[expect(dead_code, reason = "its drop gives back what the body took")]
     pub(super) bytes: Arc<BodyBytes>,
     pub(super) facts: Arc<RequestFacts>,
 }
@@ -27,71 +35,181 @@ pub(super) struct Admitted {
 #[derive(Debug, Clone)]
 pub(super) enum RequestBody {
     None,
-    /// JSON, read to its end: it can be looked into and sent again.
+    /// Read to its end, and goes on as it came: it can be sent again.
     Buffered(Bytes),
+    /// In place of one that was read: without the coding that it may have come in.
+    Edited(Bytes),
     /// Passes through, once.
     Streamed {
         length: Option<u64>,
+        /// What was read of it already.
+        first: Bytes,
     },
 }
 
-/// Reads a JSON body to its end; leaves any other to be streamed.
+/// What a body that was read says, decoded and in UTF-8.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// It was not read, or is neither of the others.
+    Unknown,
+    Json(Bytes),
+    Form {
+        kind: FormKind,
+        text: Bytes,
+        /// About how many tokens it has.
+        tokens: u64,
+    },
+}
+
+/// What a file in a form is taken for, in tokens, and how many bytes of its fields for one.
+const FILE_TOKENS: u64 = 765;
+const FIELD_BYTES_PER_TOKEN: u64 = 4;
+
+impl Content {
+    pub(super) fn json(&self) -> Option<&Bytes> {
+        match self {
+            Self::Json(text) => Some(text),
+            Self::Unknown | Self::Form { .. } => None,
+        }
+    }
+}
+
+/// Reads a JSON body to its end. Where something depends on what the request asks for (`must_read`), any that begins as JSON
+/// too, and forms, whatever their labels say; leaves others to be streamed.
 pub(super) async fn admit(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     bounds: &Server,
-    mut bytes: BodyBytes,
+    bytes: BodyBytes,
+    must_read: bool,
 ) -> Result<Admitted, Stop> {
-    let body = if session.is_body_done() {
-        RequestBody::None
-    } else {
-        let length = content_length(session.req_header());
-        if is_plain_json(session.req_header()) {
-            flight.enter(Phase::Receive);
-            RequestBody::Buffered(read_whole(session, flight, length, (bounds, &mut bytes)).await?)
-        } else {
+    if session.is_body_done() {
+        flight.enter(Phase::Admit);
+        let facts = Arc::new(RequestFacts::read(session.req_header().uri.path(), None));
+        return Ok(Admitted { body: RequestBody::None, content: Content::Unknown, bytes: Arc::new(bytes), facts });
+    }
+    let head = session.req_header();
+    let header = |name: &str| head.headers.get_all(name).into_iter();
+    let labels = Labels::read(header("content-type").filter_map(|value| value.to_str().ok()));
+    let codings = codings(header("content-encoding").map(|value| value.as_bytes()));
+    let looked = Look { labels, codings, must_read, max: usize::try_from(bounds.max_body).unwrap_or(usize::MAX) };
+    let length = content_length(head);
+    let mut intake = Intake { bounds, bytes, length };
+    let taken = match looked.wants() {
+        Wants::Nothing => {
             within(length, bounds.max_upload, "max_upload")?;
-            RequestBody::Streamed { length }
+            Taken::Streams(Bytes::new())
         }
+        Wants::Beginning => intake.beginning(session, flight, looked.codings.as_deref()).await?,
+        Wants::All => Taken::Whole(intake.whole(session, flight, Bytes::new()).await?),
     };
     flight.enter(Phase::Admit);
-    let json = match &body {
-        RequestBody::Buffered(bytes) => Some(bytes.as_ref()),
-        RequestBody::None | RequestBody::Streamed { .. } => None,
+    let path = session.req_header().uri.path();
+    let (body, content, facts) = match taken {
+        Taken::Streams(first) => {
+            (RequestBody::Streamed { length, first }, Content::Unknown, RequestFacts::read(path, None))
+        }
+        Taken::Whole(body) => {
+            let (content, facts) = looked.read(path, &body, &mut intake).await?;
+            (RequestBody::Buffered(body), content, facts)
+        }
     };
-    let facts = RequestFacts::read(session.req_header().uri.path(), json);
-    Ok(Admitted { body, bytes: Arc::new(bytes), facts: Arc::new(facts) })
+    Ok(Admitted { body, content, bytes: Arc::new(intake.bytes), facts: Arc::new(facts) })
 }
 
-async fn read_whole(
-    session: &mut ServerSession,
-    flight: &mut Flight<'_>,
-    length: Option<u64>,
-    (bounds, bytes): (&Server, &mut BodyBytes),
-) -> Result<Bytes, Stop> {
-    within(length, bounds.max_body, "max_body")?;
-    answer_expectation(session).await?;
-    let mut whole = Bytes::new();
-    let mut joined = BytesMut::new();
-    while let Some(chunk) = read_chunk(session, bounds.body_timeout).await? {
-        flight.bytes(chunk.len() as u64, 0);
-        if !bytes.grow(chunk.len() as u64, bounds.max_buffered) {
-            let message = "Too many request bodies are held at once. Try again in a second, or have \
-                `server.max_buffered` raised.";
-            return Err(Rejection::overloaded(ErrorType::Overloaded, message).into());
+/// What the head says of a body.
+struct Look {
+    labels: Labels,
+    /// `None`: one is not known.
+    codings: Option<Vec<Coding>>,
+    must_read: bool,
+    /// Most bytes of a body, also when decoded.
+    max: usize,
+}
+
+/// How much of a body is to be read before the request goes on.
+enum Wants {
+    Nothing,
+    /// As far as it takes to see whether it is JSON: all of it, then.
+    Beginning,
+    All,
+}
+
+impl Look {
+    fn wants(&self) -> Wants {
+        let is_readable = self.codings.is_some();
+        match (self.labels.json && is_readable, self.must_read) {
+            (true, _) => Wants::All,
+            (false, true) if is_readable && (self.labels.form.is_some() || self.labels.is_torn) => Wants::All,
+            (false, true) => Wants::Beginning,
+            (false, false) => Wants::Nothing,
         }
-        if whole.is_empty() && joined.is_empty() {
-            // Most bodies come in one piece: no copy.
-            whole = chunk;
-        } else {
-            if joined.is_empty() {
-                joined.extend_from_slice(&whole);
-            }
-            joined.extend_from_slice(&chunk);
-        }
-        within(Some(whole.len().max(joined.len()) as u64), bounds.max_body, "max_body")?;
     }
-    Ok(if joined.is_empty() { whole } else { joined.freeze() })
+
+    /// Reads a body that is in hand.
+    async fn read(&self, path: &str, body: &Bytes, intake: &mut Intake<'_>) -> Result<(Content, RequestFacts), Stop> {
+        let unknown = || (Content::Unknown, RequestFacts::read(path, None));
+        let Some(plain) = self.decoded(body, intake).await? else { return Ok(unknown()) };
+        let text = lax::in_utf8(&plain).map_or(plain, Bytes::from);
+        let begins_as_json = Beginning::of(&text) == Beginning::Json;
+        let read = match &self.labels.form {
+            Some(kind) if !begins_as_json && !self.labels.is_torn => kind.read(&text).map(|form| {
+                let tokens = form.files * FILE_TOKENS + form.text_bytes().div_ceil(FIELD_BYTES_PER_TOKEN);
+                let facts = RequestFacts::read_form(path, &form);
+                (Content::Form { kind: kind.clone(), text: text.clone(), tokens }, facts)
+            }),
+            _ if self.labels.is_torn && !begins_as_json => None,
+            _ if !self.labels.json && !begins_as_json => return Ok(unknown()),
+            _ => RequestFacts::read_json(path, &text)
+                .filter(|_| !self.labels.odd_charset || !self.must_read)
+                .map(|facts| (Content::Json(text.clone()), facts)),
+        };
+        match read {
+            Some((_, facts)) if self.must_read && facts.repeated.is_some() => Err(repeated(&facts).into()),
+            Some(read) => Ok(read),
+            None if self.must_read => Err(unreadable().into()),
+            None => Ok(unknown()),
+        }
+    }
+
+    /// The body without its coding. What begins as JSON has none, whatever its label says: many backends never look at it.
+    async fn decoded(&self, body: &Bytes, intake: &mut Intake<'_>) -> Result<Option<Bytes>, Stop> {
+        let codings = self.codings.clone().unwrap_or_default();
+        if codings.is_empty() || Beginning::of(body) == Beginning::Json {
+            return Ok(Some(body.clone()));
+        }
+        let (coded, max) = (body.clone(), self.max);
+        // A small body may take long to decode: not on the threads that serve.
+        let decoding = tokio::task::spawn_blocking(move || Decoder::whole(&codings, &coded, max)).await;
+        match decoding {
+            Ok(Ok(plain)) => {
+                intake.hold(plain.len() as u64)?;
+                Ok(Some(plain.into()))
+            }
+            Ok(Err(Fault::Stopped)) => Err(too_large(self.max as u64, "max_body", "when decoded").into()),
+            Ok(Err(Fault::Corrupt)) if self.must_read => {
+                let message =
+                    "The request body is not what its Content-Encoding says. Send it as it is labelled, or plain.";
+                Err(Rejection::bad_request(message).into())
+            }
+            Ok(Err(Fault::Corrupt)) => Ok(None),
+            Err(_) => Err(Rejection::internal().into()),
+        }
+    }
+}
+
+fn unreadable() -> Rejection {
+    Rejection::bad_request(
+        "The request body cannot be read, and this route depends on what it asks for. Send valid JSON in UTF-8, or a form \
+         with one Content-Type.",
+    )
+}
+
+fn repeated(facts: &RequestFacts) -> Rejection {
+    let key = facts.repeated.unwrap_or_default();
+    Rejection::bad_request(format!(
+        "The request body has `{key}` twice, perhaps in another case: backends differ in which one they believe. Send it once."
+    ))
 }
 
 /// The next bytes of the request body, within their time; never none, which would read as the body's end further on.
@@ -128,12 +246,11 @@ pub(super) fn body_error(error: &pingora::Error) -> Stop {
     Stop::ClientGone
 }
 
-/// `100 Continue`, where the client waits for it.
+/// `100 Continue`, where the client waits for it; once.
 pub(super) async fn answer_expectation(session: &mut ServerSession) -> Result<(), Stop> {
-    let head = session.req_header();
-    let expects =
-        head.headers.get("expect").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if expects && head.version != http::Version::HTTP_10 {
+    let Some(expected) = session.req_header_mut().remove_header("expect") else { return Ok(()) };
+    let expects = expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if expects && session.req_header().version != http::Version::HTTP_10 {
         session.write_continue_response().await.map_err(|_| Stop::ClientGone)?;
     }
     Ok(())
@@ -142,25 +259,19 @@ pub(super) async fn answer_expectation(session: &mut ServerSession) -> Result<()
 /// Refuses what is larger than its bound.
 pub(super) fn within(length: Option<u64>, bound: u64, key: &str) -> Result<(), Stop> {
     match length {
-        Some(length) if length > bound => Err(Stop::Reject(Rejection::refused(
-            413,
-            ErrorType::TooLarge,
-            format!("The request body is larger than {bound} bytes. Send less, or have `server.{key}` raised."),
-        ))),
+        Some(length) if length > bound => Err(too_large(bound, key, "").into()),
         _ => Ok(()),
     }
 }
 
-fn content_length(head: &RequestHeader) -> Option<u64> {
-    head.headers.get("content-length")?.to_str().ok()?.trim().parse().ok()
+fn too_large(bound: u64, key: &str, when: &str) -> Rejection {
+    let space = if when.is_empty() { "" } else { " " };
+    let message = format!(
+        "The request body{space}{when} is larger than {bound} bytes. Send less, or have `server.{key}` raised."
+    );
+    Rejection::refused(413, ErrorType::TooLarge, message)
 }
 
-/// JSON that can be looked into: not compressed.
-fn is_plain_json(head: &RequestHeader) -> bool {
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let encoded = header("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
-    let media_type = header("content-type").unwrap_or("").split(';').next().unwrap_or("").trim();
-    let json = media_type.eq_ignore_ascii_case("application/json")
-        || media_type.len() > 5 && media_type.to_ascii_lowercase().ends_with("+json");
-    json && !encoded
+fn content_length(head: &RequestHeader) -> Option<u64> {
+    head.headers.get("content-length")?.to_str().ok()?.trim().parse().ok()
 }

@@ -218,6 +218,9 @@ impl<'a> Trial<'a> {
         let slow_gap = self.visit.settings().telemetry.slow_gap;
         let facts = &self.asked.admitted.facts;
         let mut tap = Tap::new(facts, &answer.head, &upstream.stream, slow_gap).metered(metering);
+        if !self.asked.routed.route.limits.is_empty() {
+            tap = tap.billed(&answer.head, &upstream.stream);
+        }
         if self.visit.settings().telemetry.capture_content {
             tap.capture();
         }
@@ -326,7 +329,9 @@ impl<'a> Trial<'a> {
     ) -> pingora::Result<Sent> {
         let patience = self.visit.settings().server.body_timeout;
         match (body, upload) {
-            (RequestBody::Buffered(body), _) => send::buffered(session, body, patience).await,
+            (RequestBody::Buffered(body) | RequestBody::Edited(body), _) => {
+                send::buffered(session, body, patience).await
+            }
             (RequestBody::Streamed { .. }, Some(chunks)) => send::streamed(session, chunks, patience).await,
             (RequestBody::None | RequestBody::Streamed { .. }, _) => {
                 session.finish_request_body().await?;

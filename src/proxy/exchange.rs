@@ -26,10 +26,12 @@ use super::shadow;
 use super::state::{Generation, Shared};
 use super::upgrade;
 use crate::config::Settings;
+use crate::config::identity::USER_HEADER;
 use crate::llm::RequestFacts;
 use crate::policy::cors::Decision;
 use crate::policy::hygiene;
 use crate::policy::limits::Standing;
+use crate::policy::nominated::nominated;
 use crate::telemetry::ids;
 use crate::telemetry::record::{ErrorType, Outcome, RequestInfo};
 
@@ -95,6 +97,8 @@ async fn walk(
 ) -> Ending {
     let settings = &generation.settings;
     session.set_write_timeout(Some(settings.server.write_timeout));
+    // Before anything is read: what passes is what everyone after it sees, the backend included.
+    let looked_over = look_over(session, settings);
     let mut visit = Visit {
         shared,
         generation,
@@ -102,7 +106,11 @@ async fn walk(
         cors: cors::decide(settings.cors.as_ref(), session.req_header()),
     };
     flight.identified(&visit.caller.request_id, visit.caller.trace, visit.caller.client());
-    let stop = match stages(&mut visit, session, flight).await {
+    let staged = match looked_over {
+        Ok(()) => stages(&mut visit, session, flight).await,
+        Err(rejection) => Err(rejection.into()),
+    };
+    let stop = match staged {
         Ok(ending) => return ending,
         Err(stop) => stop,
     };
@@ -125,7 +133,6 @@ async fn walk(
 
 async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut Flight<'_>) -> Result<Ending, Stop> {
     let server = &visit.generation.settings.server;
-    look_over(session)?;
     if let Decision::Preflight(headers) = &visit.cors {
         return Ok(cors::answer_preflight(session, flight, headers, &visit.caller.request_id).await);
     }
@@ -139,7 +146,8 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     identity::establish(visit.shared, visit.generation, session.req_header_mut(), &mut visit.caller)?;
     flight.known(visit.caller.client());
     let visit = &*visit;
-    let admitted = admit::admit(session, flight, server, visit.shared.bodies.body()).await?;
+    let must_read = route::depends_on_body(visit.generation, session.req_header());
+    let admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), must_read).await?;
     flight.asks(&admitted.facts);
     if visit.settings().telemetry.capture_content {
         flight.prompt(&admitted);
@@ -210,7 +218,7 @@ async fn ask(
 }
 
 /// The rules that every head must keep before anything believes it; names that backends could misread go.
-fn look_over(session: &mut ServerSession) -> Result<(), Rejection> {
+fn look_over(session: &mut ServerSession, settings: &Settings) -> Result<(), Rejection> {
     // pingora drops a Content-Length beside a Transfer-Encoding before anybody sees it.
     let chunked = session.req_header().headers.contains_key("transfer-encoding");
     let came = session.as_http1().filter(|_| chunked).map(|session| session.get_headers_raw_bytes());
@@ -226,18 +234,24 @@ fn look_over(session: &mut ServerSession) -> Result<(), Rejection> {
         },
     };
     let fields = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let passed = hygiene::check(&looked_at, fields.chain(dropped))
-        .map_err(|refusal| Rejection::refused(refusal.status, ErrorType::BadRequest, refusal.message))?;
+    let passed = hygiene::check(&looked_at, fields.chain(dropped)).map_err(|refusal| refused(&refusal))?;
+    let user_header = settings.identity.as_ref().map_or(USER_HEADER, |rules| &rules.user_header);
+    let connection = head.headers.get_all(http::header::CONNECTION).iter().map(http::HeaderValue::as_bytes);
+    let nominated = nominated(connection, user_header).map_err(|refusal| refused(&refusal))?;
     let header = |name: &str| head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
     let ignores_upgrade =
         head.headers.contains_key(http::header::UPGRADE) && !hygiene::asks_for_websocket(&looked_at, header);
-    for name in &passed.dropped {
+    for name in passed.dropped.iter().chain(&nominated) {
         head.remove_header(name.as_str());
     }
     if ignores_upgrade {
         head.remove_header(&http::header::UPGRADE);
     }
     Ok(())
+}
+
+fn refused(refusal: &hygiene::Refusal) -> Rejection {
+    Rejection::refused(refusal.status, ErrorType::BadRequest, refusal.message)
 }
 
 fn describe(head: &RequestHeader) -> RequestInfo {

@@ -15,7 +15,7 @@ use crate::config::settings::{Endpoint, HostPolicy, Route, Secret, Target};
 use crate::llm::Dialect;
 use crate::policy::identity::CREDENTIAL_HEADERS;
 use crate::policy::limits::Standing;
-use crate::policy::routing;
+use crate::policy::{routing, trust};
 use crate::telemetry::record::{Phase, Phases};
 use crate::telemetry::trace_context;
 
@@ -34,22 +34,6 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 /// Request headers that we answer or write ourselves.
 static OURS: [HeaderName; 3] =
     [header::EXPECT, HeaderName::from_static("http2-settings"), HeaderName::from_static("traceparent")];
-
-/// Request headers that a backend may believe, so that only a trusted proxy may set them. Identity sees to the user's.
-const BELIEVED: [&str; 9] = [
-    "forwarded",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "baggage",
-];
-
-/// As [`BELIEVED`]: all that begin so.
-const BELIEVED_PREFIX: &str = "x-forwarded-";
 
 /// Everything an upstream request is built from.
 pub(super) struct Outgoing<'a> {
@@ -75,7 +59,7 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     let base = &out.endpoint.base_path;
     let path = routing::upstream_path(out.route, out.target, base, origin_form(out.head));
     let connection = connection_headers(&head.headers);
-    let believed = |name: &HeaderName| !out.caller.trusted && is_believed(name.as_str());
+    let believed = |name: &HeaderName| !out.caller.trusted && trust::is_believed(name.as_str());
     for name in present(&out.head.headers, |name| connection(name) || OURS.contains(name) || believed(name)) {
         head.remove_header(name);
     }
@@ -210,19 +194,25 @@ fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
 }
 
 fn framing(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<()> {
-    let sized = matches!(out.body, RequestBody::Buffered(_) | RequestBody::Streamed { length: Some(_) });
-    if !sized {
-        head.remove_header(&header::CONTENT_LENGTH);
+    match out.body {
+        RequestBody::Buffered(_) | RequestBody::Streamed { length: Some(_), .. } => {}
+        // What was edited was decoded before.
+        RequestBody::Edited(_) => drop(head.remove_header(&header::CONTENT_ENCODING)),
+        RequestBody::None | RequestBody::Streamed { length: None, .. } => {
+            head.remove_header(&header::CONTENT_LENGTH);
+        }
     }
     match out.body {
-        RequestBody::Buffered(bytes) => head.insert_header(header::CONTENT_LENGTH, bytes.len().to_string())?,
-        RequestBody::Streamed { length: Some(length) } => {
+        RequestBody::Buffered(bytes) | RequestBody::Edited(bytes) => {
+            head.insert_header(header::CONTENT_LENGTH, bytes.len().to_string())?;
+        }
+        RequestBody::Streamed { length: Some(length), .. } => {
             head.insert_header(header::CONTENT_LENGTH, length.to_string())?;
         }
-        RequestBody::Streamed { length: None } if !out.h2 => {
+        RequestBody::Streamed { length: None, .. } if !out.h2 => {
             head.insert_header(header::TRANSFER_ENCODING, "chunked")?
         }
-        RequestBody::Streamed { length: None } => {}
+        RequestBody::Streamed { length: None, .. } => {}
         // Without a body, methods that usually have one say so.
         RequestBody::None if [Method::POST, Method::PUT, Method::PATCH].contains(&out.head.method) => {
             head.insert_header(header::CONTENT_LENGTH, "0")?;
@@ -240,11 +230,6 @@ fn framing(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<()> 
 /// and to look each of them up costs more than all the rest of the head.
 fn present(fields: &HeaderMap, goes: impl Fn(&HeaderName) -> bool) -> impl Iterator<Item = &HeaderName> {
     fields.keys().filter(move |name| goes(name))
-}
-
-/// Whether a backend may believe a header of this name.
-fn is_believed(name: &str) -> bool {
-    name.starts_with(BELIEVED_PREFIX) || BELIEVED.contains(&name)
 }
 
 /// Tells what belongs to one connection: the known names, and those that `Connection` lists.

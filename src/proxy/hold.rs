@@ -60,19 +60,26 @@ impl Interim {
 
 impl Line {
     pub(super) fn new(body: &RequestBody) -> (Self, Upload) {
+        let mut read = 0;
         let (chunks, upload) = match body {
-            RequestBody::Streamed { .. } => {
-                let (sender, receiver) = mpsc::channel(1);
+            RequestBody::Streamed { first, .. } => {
+                // One place for the chunk that is passed on, and one for what was read before.
+                let (sender, receiver) = mpsc::channel(1 + usize::from(!first.is_empty()));
+                if !first.is_empty() {
+                    // There is room.
+                    let _ = sender.try_send(first.clone());
+                }
+                read = first.len() as u64;
                 (Some(sender), Some(receiver))
             }
-            RequestBody::None | RequestBody::Buffered(_) => (None, None),
+            RequestBody::None | RequestBody::Buffered(_) | RequestBody::Edited(_) => (None, None),
         };
         let line = Self {
             interim: Interim::default(),
             body_done: AtomicBool::new(chunks.is_none()),
             chunks,
             committed: AtomicBool::new(false),
-            received: AtomicU64::new(0),
+            received: AtomicU64::new(read),
         };
         (line, upload)
     }

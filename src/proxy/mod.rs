@@ -37,6 +37,7 @@ mod gate;
 mod headers;
 mod hold;
 mod identity;
+mod intake;
 mod kept;
 mod limiter;
 mod member;

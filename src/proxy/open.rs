@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pingora::http::RequestHeader;
 
-use super::admit::{Admitted, RequestBody};
+use super::admit::{Admitted, Content, RequestBody};
 use super::attempt::{Failed, Step, Trial};
 use super::budget::{Again, RouteLoad};
 use super::clock::Clock;
@@ -42,12 +42,12 @@ impl Asked<'_> {
 
     /// The body as this target gets it: with its model's name, where it has one.
     pub(super) fn body_for(&self, target: &Target) -> RequestBody {
-        match (&self.admitted.body, &target.model) {
-            (RequestBody::Buffered(bytes), Some(model)) => {
-                RequestBody::Buffered(splice::with_model(bytes, model).unwrap_or_else(|| bytes.clone()))
-            }
-            (body, _) => body.clone(),
-        }
+        let edited = target.model.as_deref().and_then(|model| match &self.admitted.content {
+            Content::Json(text) => splice::with_model(text, model),
+            Content::Form { kind, text, .. } => kind.with_model(text, model),
+            Content::Unknown => None,
+        });
+        edited.map_or_else(|| self.admitted.body.clone(), RequestBody::Edited)
     }
 
     /// Asked twice is as asked once, by the method's meaning (RFC 9110, section 9.2.2).

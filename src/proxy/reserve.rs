@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::admit::{Admitted, RequestBody};
+use super::admit::{Admitted, Content, RequestBody};
 use super::exchange::Visit;
 use super::limiter::{Hold, Mode};
 use super::reject::Rejection;
@@ -16,6 +16,9 @@ use crate::llm::price::{Cost, Price};
 use crate::llm::{RequestFacts, Usage};
 use crate::policy::limits::{self, Claim, Denial, Estimate, Reason, Request, Standing, Used};
 use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict, Outcome};
+
+/// Bytes of a body that was not read, for a token.
+const UNREAD_BYTES_PER_TOKEN: u64 = 4;
 
 /// A stream tells of its tokens in steps: each costs a lock.
 const STEP_TOKENS: u64 = 16;
@@ -47,10 +50,6 @@ pub(super) async fn reserve(
         vocabulary_of(admitted.facts.model.as_deref()).await;
     }
     let ask = Ask::of(visit, admitted, routed);
-    if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
-        flight.limited(ask.refused_by(budget, limits, flight.now()));
-        return Err(ask.unpriced(budget));
-    }
     let (claims, prompt) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
     let before = flight.now();
@@ -98,52 +97,23 @@ struct Ask<'a> {
 
 impl<'a> Ask<'a> {
     fn of(visit: &'a Visit<'a>, admitted: &'a Admitted, routed: &'a Routed) -> Self {
-        let body_bytes = match &admitted.body {
-            RequestBody::Buffered(body) => body.len() as u64,
-            RequestBody::None | RequestBody::Streamed { .. } => 0,
+        let body_bytes = match (&admitted.content, &admitted.body) {
+            (Content::Json(text), _) => text.len() as u64,
+            (_, RequestBody::Streamed { length, .. }) => length.unwrap_or(0),
+            _ => 0,
         };
         let facts = &admitted.facts;
         let model = facts.model.as_deref();
         let counts = routed.route.limits.iter().any(|limit| limit.counts_tokens());
-        let counted = match (&admitted.body, facts.dialect) {
-            (RequestBody::Buffered(body), Some(dialect)) if counts => count_prompt(dialect, model, body),
+        let counted = match (&admitted.content, facts.dialect) {
+            (Content::Json(text), Some(dialect)) if counts => {
+                count_prompt(dialect, model, text).map(|count| count.tokens)
+            }
+            (Content::Form { tokens, .. }, _) => Some(*tokens),
             _ => None,
         };
-        let target = &routed.target;
-        let models = [target.model.as_deref(), model];
-        let price = visit.settings().prices.find(target.upstream.provider.as_deref(), models).map(|(price, _)| price);
-        let counted = counted.map(|count| count.tokens);
+        let price = model.and_then(|model| visit.settings().prices.of(model)).copied();
         Self { visit, route: &routed.route.name, facts, body_bytes, counted, price }
-    }
-
-    /// Whether nobody knows what the request will cost.
-    fn lacks_price(&self) -> bool {
-        self.facts.is_llm() && self.price.is_none()
-    }
-
-    /// What is told of a request that `budget` cannot count.
-    fn refused_by(&self, budget: &Limit, limits: &[Arc<Limit>], at: Duration) -> LimitInfo {
-        LimitInfo {
-            at,
-            verdict: LimitVerdict::Denied { limit: Arc::clone(&budget.name), reason: "no_price" },
-            mode: self.visit.shared.limiter.mode().as_str(),
-            names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
-            waited: Duration::ZERO,
-            reserved: 0,
-            used: 0,
-            remaining: None,
-            cut: false,
-        }
-    }
-
-    fn unpriced(&self, budget: &Limit) -> Rejection {
-        let model = self.facts.model.as_deref().map_or("no model".to_owned(), |model| format!("the model `{model}`"));
-        let message = format!(
-            "The request names {model}, whose price is not known, and the limit `{}` counts dollars. Ask for another model, \
-             or have a [[price]] added for it.",
-            budget.name
-        );
-        Rejection::refused(403, ErrorType::Forbidden, message)
     }
 
     /// The claims, and the tokens that the prompt takes of each.
@@ -178,7 +148,8 @@ impl<'a> Ask<'a> {
             holder,
             body_bytes: self.body_bytes,
             counted: self.counted,
-            max_tokens: self.facts.max_tokens.map(|most| most.saturating_mul(self.facts.choices.max(1))),
+            max_tokens: self.facts.max_tokens,
+            answers: self.facts.answers,
         };
         self.visit.shared.limiter.estimate(&request, limit)
     }
@@ -196,6 +167,8 @@ pub(super) struct Reservation {
     /// Tokens that were seen to flow.
     generated: u64,
     usage: Usage,
+    /// The answer was an LLM's.
+    is_llm: bool,
     /// What `usage` cost.
     cost: Option<Cost>,
     /// What attempts cost that were outrun.
@@ -214,6 +187,7 @@ impl Reservation {
             asked: false,
             generated: 0,
             usage: Usage::default(),
+            is_llm: false,
             cost: None,
             outrun: Cost::ZERO,
             price: ask.price,
@@ -238,6 +212,15 @@ impl Reservation {
     pub(super) fn read(&mut self, usage: Usage, cost: Option<Cost>) {
         self.usage = usage;
         self.cost = cost;
+        self.is_llm = true;
+    }
+
+    /// So many bytes came of the request's body. Where nothing of it was read, its size is all that is known of the prompt
+    /// of what turned out to be an LLM's answer.
+    pub(super) fn received(&mut self, bytes: u64) {
+        if self.is_llm && self.prompt == 0 {
+            self.prompt = bytes / UNREAD_BYTES_PER_TOKEN;
+        }
     }
 
     /// Attempts that were outrun cost so much. The caller's budget pays it, as the bill will have it; of its tokens a minute

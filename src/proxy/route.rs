@@ -54,6 +54,16 @@ impl TimeLimits {
     }
 }
 
+/// Whether anything depends on what the body of a request with this head asks for.
+pub(super) fn depends_on_body(generation: &Generation, head: &RequestHeader) -> bool {
+    with_head(head, None, |head| routing::depends_on_body(&generation.settings.routes, head))
+}
+
+fn with_head<T>(head: &RequestHeader, model: Option<&str>, ask: impl FnOnce(&RequestHead<'_>) -> T) -> T {
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    ask(&RequestHead { method: head.method.as_str(), path: head.uri.path(), header: &header, model })
+}
+
 /// Finds the route and the target of a request. `roll` is a random number, for callers whom nothing keeps together.
 pub(super) fn route(
     generation: &Generation,
@@ -62,14 +72,8 @@ pub(super) fn route(
     caller: &Caller,
     roll: u64,
 ) -> Result<Routed, Rejection> {
-    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let asked = RequestHead {
-        method: head.method.as_str(),
-        path: head.uri.path(),
-        header: &header,
-        model: admitted.facts.model.as_deref(),
-    };
-    let Some(route) = routing::pick(&generation.settings.routes, &asked) else {
+    let routes = &generation.settings.routes;
+    let Some(route) = with_head(head, admitted.facts.model.as_deref(), |head| routing::pick(routes, head)) else {
         return Err(no_route(generation, head));
     };
     // A draw hashes twice and more: only where there is something to draw.

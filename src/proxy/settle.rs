@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::admit::{Admitted, RequestBody};
+use super::admit::Admitted;
 use super::clock::Clock;
 use super::evidence::{Assigned, Witness};
 use super::reserve::Reservation;
@@ -13,7 +13,7 @@ use super::shadow;
 use super::state::{Generation, Shared};
 use super::tries::Tries;
 use crate::llm::content;
-use crate::llm::price::{Bill, Cost};
+use crate::llm::price::Cost;
 use crate::llm::{Dialect, Reading, RequestFacts, Usage};
 use crate::policy::shadow::Side;
 use crate::telemetry::ids;
@@ -248,23 +248,22 @@ impl<'a> Flight<'a> {
     /// What was read of the answer.
     pub(super) fn read(&mut self, dialect: Dialect, request: &Arc<RequestFacts>, reading: Reading) {
         let models = [reading.response_model.as_deref(), request.model.as_deref()];
-        let provider = self.provider();
-        let bill = self.generation.settings.prices.bill(provider.as_deref(), models, &reading.usage);
+        let cost = self.generation.settings.prices.cost(models, &reading.usage);
         if let Some(reservation) = &mut self.reservation {
-            reservation.read(reading.usage, bill.cost());
+            reservation.read(reading.usage, cost);
         }
         if let Some(witness) = &mut self.witness {
             witness.read(&reading);
         }
         self.note(|record| {
             let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
-            record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, bill, provider, span_id });
+            record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, cost, span_id });
         });
     }
 
     /// What was asked, for those whose configuration wants it kept.
     pub(super) fn prompt(&mut self, admitted: &Admitted) {
-        if let RequestBody::Buffered(body) = &admitted.body
+        if let Some(body) = admitted.content.json()
             && admitted.facts.is_llm()
         {
             let prompt = content::input_messages(body).map(Box::from);
@@ -300,12 +299,6 @@ impl<'a> Flight<'a> {
         });
     }
 
-    /// Who runs the models of the upstream that is asked.
-    fn provider(&self) -> Option<Arc<str>> {
-        let served_by = self.record.as_ref()?.served_by.as_ref()?;
-        self.generation.settings.provider_of(&served_by.upstream)
-    }
-
     fn note(&mut self, write: impl FnOnce(&mut Record)) {
         if let Some(record) = &mut self.record {
             write(record);
@@ -339,10 +332,9 @@ impl Flight<'_> {
         let Some(llm) = record.llm.as_mut().filter(|_| outrun > 0) else { return };
         let prompt = Usage { input: llm.reading.usage.input, ..Usage::default() };
         let models = [llm.reading.response_model.as_deref(), llm.request.model.as_deref()];
-        let one = self.generation.settings.prices.bill(llm.provider.as_deref(), models, &prompt);
-        let Bill::Priced { cost: one, source } = one else { return };
+        let Some(one) = self.generation.settings.prices.cost(models, &prompt) else { return };
         let cost: Cost = std::iter::repeat_n(one, outrun).sum();
-        llm.bill = llm.bill.plus(cost, source);
+        llm.cost = Some(llm.cost.unwrap_or_default() + cost);
         if let Some(reservation) = &mut self.reservation {
             reservation.outrun(cost);
         }
@@ -358,8 +350,8 @@ impl Drop for Flight<'_> {
         if self.tries.any_sent() {
             self.asked();
         }
-        if let Some(llm) = &mut record.llm {
-            llm.provider = record.served_by.as_ref().and_then(|by| self.generation.settings.provider_of(&by.upstream));
+        if let Some(reservation) = &mut self.reservation {
+            reservation.received(record.bytes_in);
         }
         let tries = self.tries.take();
         self.testify(&tries);

@@ -63,7 +63,8 @@ impl Place {
             holder: "",
             body_bytes: body,
             counted: None,
-            max_tokens: facts.max_tokens.map(|most| most.saturating_mul(facts.choices.max(1))),
+            max_tokens: facts.max_tokens,
+            answers: facts.answers,
         };
         let claim = shadows.caps().take(limit, &request, visit.shared.now())?;
         Some(Self {
@@ -121,11 +122,7 @@ pub(super) fn cast(
             limits: routed.limits,
             assigned: None,
         },
-        admitted: Admitted {
-            body: admitted.body.clone(),
-            bytes: Arc::clone(&admitted.bytes),
-            facts: Arc::clone(&admitted.facts),
-        },
+        admitted: admitted.clone(),
         place,
     };
     drop(tokio::spawn(sending.run(client)));
@@ -228,8 +225,7 @@ impl Sending {
             self.routed.target.model.as_deref(),
             self.admitted.facts.model.as_deref(),
         ];
-        let provider = self.routed.target.upstream.provider.as_deref();
-        self.generation.settings.prices.bill(provider, models, &reading.usage).cost()
+        self.generation.settings.prices.cost(models, &reading.usage)
     }
 
     /// Asks, and hears the answer to its end.

@@ -9,11 +9,13 @@ use pingora::http::ResponseHeader;
 use super::usage::Metering;
 use crate::llm::ask::UsageFilter;
 use crate::llm::dialect::{AnswerLabels, recognise_answer};
-use crate::llm::{Dialect, Framing, Gauge, PlainRules, Progress, Reading, RequestFacts, StreamEnd};
+use crate::llm::{Dialect, Framing, Gauge, PlainRules, Progress, Reading, RequestFacts, StreamEnd, UsageSource};
 
 /// The tap on one answer.
 pub(super) struct Tap {
     gauge: Option<Gauge>,
+    /// Reads what an answer that seems to be no LLM's reports of usage.
+    bill: Option<Box<Gauge>>,
     /// Less what was taken out.
     pub(super) bytes: u64,
     metering: Option<Box<Metering>>,
@@ -36,7 +38,20 @@ impl Tap {
         let recognised = recognise_answer(facts.dialect, AnswerLabels::read(header), &[])
             .filter(|_| readable && head.status.is_success());
         let gauge = recognised.map(|(dialect, framing)| Gauge::new(dialect, framing, Arc::clone(rules), slow_gap));
-        Self { gauge, bytes: 0, metering: None, filter: None, only_tokens: false }
+        Self { gauge, bill: None, bytes: 0, metering: None, filter: None, only_tokens: false }
+    }
+
+    /// Sees to it that usage is known that an answer in JSON reports, though nothing else says that it is an LLM's: under a
+    /// limit it counts, however the request was spelled.
+    pub(super) fn billed(mut self, head: &ResponseHeader, rules: &Arc<PlainRules>) -> Self {
+        let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let is_plain = header("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
+        let guess = recognise_answer(Some(Dialect::PlainSse), AnswerLabels::read(header), &[]);
+        if self.gauge.is_none() && is_plain && guess.is_some_and(|(_, framing)| framing == Framing::Json) {
+            let gauge = Gauge::new(Dialect::PlainSse, Framing::Json, Arc::clone(rules), Duration::MAX);
+            self.bill = Some(Box::new(gauge));
+        }
+        self
     }
 
     /// Sees to it that the usage of the answer will be known.
@@ -117,7 +132,12 @@ impl Tap {
     /// Looks at one chunk.
     pub(super) fn feed(&mut self, chunk: &[u8], now: Duration) -> Progress {
         self.bytes += chunk.len() as u64;
-        let Some(gauge) = &mut self.gauge else { return Progress::default() };
+        let Some(gauge) = &mut self.gauge else {
+            if let Some(bill) = &mut self.bill {
+                bill.feed(chunk, now);
+            }
+            return Progress::default();
+        };
         let progress = gauge.feed(chunk, now);
         self.only_tokens = !progress.other && gauge.dialect() == Dialect::OpenAiChat;
         progress
@@ -162,7 +182,13 @@ impl Tap {
     /// The answer is over; what was read of it, and what nobody reported counted. Waits for the vocabulary where that is
     /// needed for the first time.
     pub(super) async fn finish(&mut self, end: StreamEnd, now: Duration) -> Option<(Dialect, Reading)> {
-        let gauge = self.gauge.as_mut()?;
+        let Some(gauge) = &mut self.gauge else {
+            let bill = self.bill.as_mut()?;
+            bill.finish(end, now);
+            let mut reading = bill.take_reading();
+            reading.usage_source = UsageSource::Reported;
+            return reading.usage.is_known().then(|| (bill.dialect(), reading));
+        };
         gauge.finish(end, now);
         let mut reading = gauge.take_reading();
         if let Some(metering) = &self.metering {

@@ -63,17 +63,15 @@ impl Metering {
     ) -> (Self, RequestBody) {
         let facts = &admitted.facts;
         let key = (Arc::clone(&upstream.name), facts.model.as_deref().unwrap_or_default().into());
-        let (wish, body) = match body {
-            RequestBody::Buffered(bytes) => match wish(book, upstream.ask_usage, &key, facts, &bytes) {
-                Some((wish, edited)) => (wish, RequestBody::Buffered(edited)),
-                None => (Wish::None, RequestBody::Buffered(bytes)),
-            },
-            body => (Wish::None, body),
+        let text = match &body {
+            RequestBody::Edited(bytes) => admitted.content.json().map(|_| bytes),
+            _ => admitted.content.json(),
         };
-        let own = match &admitted.body {
-            RequestBody::Buffered(bytes) => Some(bytes.clone()),
-            RequestBody::None | RequestBody::Streamed { .. } => None,
+        let (wish, body) = match text.and_then(|text| wish(book, upstream.ask_usage, &key, facts, text)) {
+            Some((wish, edited)) => (wish, RequestBody::Edited(edited)),
+            None => (Wish::None, body),
         };
+        let own = admitted.content.json().cloned();
         (Self { book: Arc::clone(book), key, facts: Arc::clone(facts), body: own, wish }, body)
     }
 

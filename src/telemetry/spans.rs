@@ -153,9 +153,7 @@ impl Tree<'_> {
         let attributes = &mut span.attributes;
         attributes.reserve(28);
         attributes.push(KeyValue::new(names::GEN_AI_OPERATION_NAME, operation));
-        if let Some(provider) = llm.provider_name() {
-            attributes.push(KeyValue::new(names::GEN_AI_PROVIDER_NAME, provider.to_owned()));
-        }
+        attributes.push(KeyValue::new(names::GEN_AI_PROVIDER_NAME, llm.dialect.provider_name()));
         request_attributes(llm, attributes);
         response_attributes(llm, attributes);
         usage_attributes(llm, attributes);
@@ -346,7 +344,7 @@ fn usage_attributes(llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
             attributes.push(number(name, tokens));
         }
     }
-    if let Some(cost) = llm.bill.cost() {
+    if let Some(cost) = llm.cost {
         attributes.push(KeyValue::new(names::GEN_AI_USAGE_COST, cost.dollars()));
         attributes.push(KeyValue::new(names::LLM_COST_TOTAL, cost.dollars()));
     }

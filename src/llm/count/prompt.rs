@@ -2,6 +2,7 @@
 
 use super::Encoding;
 use crate::llm::Dialect;
+use crate::llm::request::lax::fold;
 use crate::llm::walk::{Role, Sink, walk};
 
 /// Bodies of more bytes are not counted: what a core does in a millisecond.
@@ -54,21 +55,11 @@ struct Prompt {
 }
 
 impl Sink for Prompt {
-    /// The keys of all dialects in one place: no two mean different things by one.
     fn role(&self, key: &str, depth: usize) -> Role {
-        match key {
-            "messages" | "contents" => Role::Messages,
-            // A request's own input is a prompt; deeper it is a tool's, as an object.
-            "input" | "inputs" if depth == 1 => Role::Messages,
-            "input" | "args" | "input_schema" | "response" => Role::Raw,
-            "tools" | "functions" | "response_format" => Role::Raw,
-            "content" | "text" | "parts" | "prompt" | "suffix" | "system" | "instructions" | "system_instruction"
-            | "systemInstruction" | "thinking" | "reasoning_content" | "reasoning" | "refusal" | "arguments"
-            | "output" | "name" | "query" => Role::Text,
-            "tool_calls" | "function_call" | "functionCall" | "functionResponse" | "function" | "data" => Role::Through,
-            "image_url" | "input_audio" | "audio" | "image" | "images" | "source" | "inline_data" | "inlineData"
-            | "file" | "file_data" | "fileData" => Role::Media,
-            _ => Role::Skip,
+        match role(key, depth) {
+            // Some backends read keys without regard to case.
+            Role::Skip => fold(key).map_or(Role::Skip, |key| role(&key, depth)),
+            role => role,
         }
     }
 
@@ -86,6 +77,24 @@ impl Sink for Prompt {
 
     fn token_id(&mut self) {
         self.count.tokens = self.count.tokens.saturating_add(1);
+    }
+}
+
+/// What stands under `key`. The keys of all dialects in one place: no two mean different things by one.
+fn role(key: &str, depth: usize) -> Role {
+    match key {
+        "messages" | "contents" => Role::Messages,
+        // A request's own input is a prompt; deeper it is a tool's, as an object.
+        "input" | "inputs" if depth == 1 => Role::Messages,
+        "input" | "args" | "input_schema" | "response" => Role::Raw,
+        "tools" | "functions" | "response_format" => Role::Raw,
+        "content" | "text" | "parts" | "prompt" | "suffix" | "system" | "instructions" | "system_instruction"
+        | "systemInstruction" | "thinking" | "reasoning_content" | "reasoning" | "refusal" | "arguments" | "output"
+        | "name" | "query" => Role::Text,
+        "tool_calls" | "function_call" | "functionCall" | "functionResponse" | "function" | "data" => Role::Through,
+        "image_url" | "input_audio" | "audio" | "image" | "images" | "source" | "inline_data" | "inlineData"
+        | "file" | "file_data" | "fileData" => Role::Media,
+        _ => Role::Skip,
     }
 }
 

@@ -233,7 +233,6 @@ impl Tokens {
             cache_write: None,
             output: self.output_tokens.count(),
             reasoning: output.and_then(|details| details.reasoning_tokens.count()),
-            ..Usage::default()
         }
     }
 }

@@ -209,7 +209,6 @@ impl Tokens {
             cache_write: input.and_then(|details| details.cache_write_tokens.count()),
             output: self.output_tokens.count(),
             reasoning: reasoning.or(self.reasoning_tokens.count()),
-            ..Usage::default()
         }
     }
 }

@@ -19,7 +19,9 @@ fn openai_chat_is_read_whole() {
         temperature: Some(0.5),
         top_p: Some(1.0),
         choices: 1,
+        answers: 1,
         bad_max_tokens: false,
+        repeated: None,
     };
     assert_eq!(read("/v1/chat/completions", body), expected);
 }
@@ -103,6 +105,99 @@ fn answers_and_tokens_asked_for_are_checked() {
         let facts = read("/v1/chat/completions", body);
         assert_eq!((facts.choices, facts.max_tokens, facts.bad_max_tokens), (choices, max_tokens, is_bad), "{body}");
     }
+}
+
+#[test]
+fn however_a_path_is_spelled_it_tells_the_same() {
+    use Dialect::*;
+    for (path, expected) in [
+        ("/v1beta/models/g:generate%43ontent", Gemini),
+        ("/v1beta/models/g%3AgenerateContent", Gemini),
+        ("/v1beta/models/g:generateContent/", Gemini),
+        ("/v1beta/models/g:generateContent;x", Gemini),
+        ("/v1beta/models/%67:GENERATECONTENT?key=k", Gemini),
+        ("/v1beta/models%2fg:generateContent", Gemini),
+        ("/v1/chat/completion%73", OpenAiChat),
+        ("/v1//chat/completions/;a=b/", OpenAiChat),
+        ("/V1/Chat/Completions", OpenAiChat),
+        ("/v1/messages;jsessionid=1", Anthropic),
+    ] {
+        let facts = RequestFacts::read(path, None);
+        assert_eq!(facts.dialect, Some(expected), "{path}");
+        assert_eq!(facts.model.as_deref(), (expected == Gemini).then_some("g"), "{path}");
+    }
+    assert!(read("/app", r#"{"contents":[{"parts":[]}]}"#).is_llm(), "the shape of a body counts beside its path");
+}
+
+#[test]
+fn the_largest_bound_counts_times_what_multiplies() {
+    for (body, max_tokens, answers) in [
+        (r#"{"max_tokens":9000,"max_completion_tokens":1}"#, Some(9_000), 1),
+        (r#"{"max_tokens":1,"options":{"num_predict":9000}}"#, Some(9_000), 1),
+        (r#"{"max_tokens":9000,"options":{"num_predict":1}}"#, Some(9_000), 1),
+        (r#"{"generationConfig":{"maxOutputTokens":9000},"max_tokens":1}"#, Some(9_000), 1),
+        (r#"{"generationConfig":{"maxOutputTokens":9,"max_output_tokens":9000}}"#, Some(9_000), 1),
+        (r#"{"parameters":{"max_new_tokens":7,"best_of":3}}"#, Some(7), 3),
+        (r#"{"inferenceConfig":{"maxTokens":7}}"#, Some(7), 1),
+        (r#"{"max_tokens":5,"MAX_TOKENS":9000}"#, Some(9_000), 1),
+        (r#"{"n":"5"}"#, None, 5),
+        (r#"{"n":5.0}"#, None, 5),
+        (r#"{"n":2,"best_of":7}"#, None, 7),
+        (r#"{"n":"many"}"#, None, 1),
+        (r#"{"n":2,"prompt":["a","b","c"]}"#, None, 6),
+        (r#"{"prompt":[1,2,3]}"#, None, 1),
+        (r#"{"prompt":[[1,2],[3]]}"#, None, 2),
+        (r#"{"prompt":[]}"#, None, 1),
+        (r#"{"n":1e300,"prompt":["a","b"]}"#, None, u64::MAX),
+    ] {
+        let facts = read("/v1/completions", body);
+        assert_eq!((facts.max_tokens, facts.answers), (max_tokens, answers), "{body}");
+    }
+}
+
+#[test]
+fn a_key_in_another_case_is_the_same_key() {
+    let facts = read("/x", r#"{"Model":"m","MESSAGES":[],"\u017ftream":true}"#);
+    assert_eq!((facts.model.as_deref(), facts.stream, facts.repeated), (Some("m"), Some(true), None));
+    for (body, repeated) in [
+        (r#"{"model":"a","Model":"b"}"#, Some("model")),
+        (r#"{"model":"a","mod\u0065l":"b"}"#, Some("model")),
+        (r#"{"stream":true,"\u017ftream":false}"#, Some("stream")),
+        (r#"{"stream_options":{},"Stream_Options":{}}"#, Some("stream_options")),
+        (r#"{"other":1,"Other":2,"model":"a"}"#, None),
+        (r#"{"max_tokens":1,"max_completion_tokens":1}"#, None),
+    ] {
+        assert_eq!(read("/x", body).repeated, repeated, "{body}");
+    }
+}
+
+#[test]
+fn what_forgiving_readers_read_is_read() {
+    for body in [
+        &b"{\"model\":\"m\",\"temperature\":NaN,\"messages\":[]}"[..],
+        b"{\"model\":\"m\",\"messages\":[{\"content\":\"\\ud800\"}]}",
+        b"{\"model\":\"m\",\"messages\":[{\"content\":\"\xff\"}]}",
+        b"{\"model\":\"m\",\"messages\":[]}\n{\"next\":1}",
+    ] {
+        let facts = RequestFacts::read_json("/x", body).unwrap();
+        assert!(facts.is_llm() && facts.model.as_deref() == Some("m"), "{}", String::from_utf8_lossy(body));
+    }
+    for body in ["{\"model\":\"m\"", "{model:1}", "{'model':1}", "{}{", "", "{\"a\":1}x"] {
+        assert_eq!(RequestFacts::read_json("/x", body.as_bytes()), None, "{body}");
+    }
+}
+
+#[test]
+fn a_form_is_a_request() {
+    use super::form::FormKind;
+    let form =
+        |body: &[u8]| RequestFacts::read_form("/v1/audio/transcriptions", &FormKind::UrlEncoded.read(body).unwrap());
+    let facts = form(b"model=whisper&stream=true&n=2&prompt=x&temperature=0.5");
+    assert_eq!((facts.model.as_deref(), facts.stream, facts.answers), (Some("whisper"), Some(true), 2));
+    assert!(facts.is_llm() && facts.temperature == Some(0.5) && facts.repeated.is_none());
+    assert_eq!(form(b"model=a&model=b").repeated, Some("model"));
+    assert!(form(b"max_tokens=many").bad_max_tokens);
+    assert!(!form(b"colour=black").is_llm());
 }
 
 #[test]

@@ -34,8 +34,10 @@ pub struct Request<'a> {
     pub body_bytes: u64,
     /// Prompt tokens, where a tokenizer counted them.
     pub counted: Option<u64>,
-    /// What the client sets as the most, over all choices.
+    /// What the client sets as the most, for each answer.
     pub max_tokens: Option<u64>,
+    /// Answers that are generated.
+    pub answers: u64,
 }
 
 /// Tokens that a request may take.
@@ -66,7 +68,7 @@ pub enum PromptBasis {
 /// Where an answer's number comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputBasis {
-    /// The request's own bound.
+    /// The request's own bound, for each answer that is generated.
     MaxTokens,
     /// The limit's `output_cap`.
     OutputCap,
@@ -136,10 +138,11 @@ impl Learned {
                 None => (COLD_START.min(limit.burst / 4).max(1), OutputBasis::ColdStart),
             },
         };
-        match limit.output_cap {
+        let (output, basis) = match limit.output_cap {
             Some(cap) if cap < output => (cap, OutputBasis::OutputCap),
             _ => (output, basis),
-        }
+        };
+        (output.saturating_mul(request.answers.max(1)), basis)
     }
 
     fn usual_output(&self, request: &Request<'_>) -> Option<u64> {
@@ -174,7 +177,7 @@ mod tests {
     const LIMIT: TokenLimit = TokenLimit { per_minute: 60_000, burst: 60_000, debt: 60_000, output_cap: None };
 
     fn request(max_tokens: Option<u64>) -> Request<'static> {
-        Request { model: Some("m"), holder: "user:alice", body_bytes: 400, counted: None, max_tokens }
+        Request { model: Some("m"), holder: "user:alice", body_bytes: 400, counted: None, max_tokens, answers: 1 }
     }
 
     #[test]
@@ -195,6 +198,18 @@ mod tests {
         let estimate = learned.estimate(&Request { counted: Some(7), ..request(Some(500)) }, &capped);
         assert_eq!((estimate.total(), estimate.output_basis), (57, OutputBasis::OutputCap));
         assert_eq!(estimate.prompt_basis, PromptBasis::Counted);
+    }
+
+    #[test]
+    fn every_answer_counts() {
+        let learned = Learned::default();
+        let three = Request { answers: 3, ..request(Some(500)) };
+        assert_eq!(learned.estimate(&three, &LIMIT).output, 1_500);
+        let capped = TokenLimit { output_cap: Some(50), ..LIMIT };
+        assert_eq!(learned.estimate(&three, &capped).output, 150);
+        assert_eq!(learned.estimate(&Request { answers: 3, ..request(None) }, &LIMIT).output, 3 * 1_024);
+        let all = Request { answers: u64::MAX, ..request(Some(500)) };
+        assert_eq!(learned.estimate(&all, &LIMIT).total(), u64::MAX);
     }
 
     #[test]

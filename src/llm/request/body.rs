@@ -1,0 +1,377 @@
+//! What is read of a request's body: by its keys in all dialects, since an app may pass on any of them.
+
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
+
+use super::form::Form;
+use super::{CHAT, GENERATE_CONTENT, TEXT_COMPLETION, lax};
+use crate::llm::Dialect;
+use crate::llm::json::{Filled, Flag, Loose, Number, Word, loose};
+use crate::llm::reading::{TEXT_LIMIT, cut};
+
+/// More tokens than this nobody means to ask for.
+const MAX_TOKENS_MAX: f64 = 10_000_000.0;
+
+/// What is read of a body.
+#[derive(Debug, Default)]
+pub(super) struct Body {
+    pub(super) model: Option<String>,
+    pub(super) stream: Option<bool>,
+    /// The largest of all bounds on an answer's tokens.
+    pub(super) max_tokens: Limit,
+    pub(super) temperature: Option<f64>,
+    pub(super) top_p: Option<f64>,
+    pub(super) choices: Option<u64>,
+    pub(super) best_of: Option<u64>,
+    /// Prompts in a list of them.
+    pub(super) prompts: u64,
+    pub(super) has_messages: bool,
+    pub(super) has_prompt: bool,
+    pub(super) has_input: bool,
+    has_files: bool,
+    /// The keys that came, as bits.
+    seen: u32,
+    pub(super) repeated: Option<&'static str>,
+}
+
+/// The keys that are read. Some backends read keys without regard to case: for them `Model` is `model`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Model,
+    Stream,
+    StreamOptions,
+    MaxTokens,
+    MaxOutputTokens,
+    MaxCompletionTokens,
+    MaxNewTokens,
+    MaxTokensToSample,
+    NPredict,
+    MaxGenLen,
+    N,
+    BestOf,
+    Temperature,
+    TopP,
+    Messages,
+    Contents,
+    Prompt,
+    Input,
+    Inputs,
+    Options,
+    GenerationConfig,
+    GenerationConfigSnake,
+    Parameters,
+    InferenceConfig,
+}
+
+const KEYS: [(&str, Key); 24] = [
+    ("model", Key::Model),
+    ("stream", Key::Stream),
+    ("stream_options", Key::StreamOptions),
+    ("max_tokens", Key::MaxTokens),
+    ("max_output_tokens", Key::MaxOutputTokens),
+    ("max_completion_tokens", Key::MaxCompletionTokens),
+    ("max_new_tokens", Key::MaxNewTokens),
+    ("max_tokens_to_sample", Key::MaxTokensToSample),
+    ("n_predict", Key::NPredict),
+    ("max_gen_len", Key::MaxGenLen),
+    ("n", Key::N),
+    ("best_of", Key::BestOf),
+    ("temperature", Key::Temperature),
+    ("top_p", Key::TopP),
+    ("messages", Key::Messages),
+    ("contents", Key::Contents),
+    ("prompt", Key::Prompt),
+    ("input", Key::Input),
+    ("inputs", Key::Inputs),
+    ("options", Key::Options),
+    ("generationConfig", Key::GenerationConfig),
+    ("generation_config", Key::GenerationConfigSnake),
+    ("parameters", Key::Parameters),
+    ("inferenceConfig", Key::InferenceConfig),
+];
+
+impl Key {
+    fn of(text: &str) -> Option<(&'static str, Self)> {
+        // Few keys have the length of one that is read, and fewer its first letter.
+        KEYS.into_iter().find(|(name, _)| lax::is_same_key(text, name))
+    }
+}
+
+impl Body {
+    /// Reads JSON as the most forgiving backend would; `None`: not even that could read it.
+    pub(super) fn read(json: &[u8]) -> Option<Self> {
+        serde_json::from_slice(json).ok().or_else(|| lax::read(json))
+    }
+
+    /// The fields of a form, which have no types.
+    pub(super) fn of_form(form: &Form<'_>) -> Self {
+        let mut body = Self { has_files: form.files > 0, ..Self::default() };
+        for field in &form.fields {
+            let Some((name, key)) = Key::of(&field.name).filter(|(name, _)| *name == field.name) else { continue };
+            body.note(name, key);
+            let text = String::from_utf8_lossy(&field.value);
+            let number = || text.trim().parse::<f64>().ok();
+            match key {
+                Key::Model => body.model = (!text.is_empty()).then(|| cut(&text, TEXT_LIMIT).to_owned()),
+                Key::Stream => {
+                    body.stream = Some(matches!(&*text.trim().to_ascii_lowercase(), "true" | "1" | "on" | "yes"))
+                }
+                Key::N => body.choices = body.choices.max(Number(number()).count()),
+                Key::BestOf => body.best_of = body.best_of.max(Number(number()).count()),
+                Key::MaxTokens | Key::MaxOutputTokens | Key::MaxCompletionTokens | Key::MaxNewTokens => {
+                    body.max_tokens.widen(number().map_or(Limit::BAD, Limit::number));
+                }
+                Key::Temperature => body.temperature = number(),
+                Key::TopP => body.top_p = number(),
+                Key::Prompt => body.has_prompt |= !text.is_empty(),
+                Key::Input | Key::Inputs => body.has_input |= !text.is_empty(),
+                _ => {}
+            }
+        }
+        body
+    }
+
+    /// What a body on an app's own path looks like.
+    pub(super) fn shape(&self) -> Option<(Dialect, &'static str)> {
+        if self.has_messages {
+            Some((Dialect::PlainSse, CHAT))
+        } else if self.has_files && self.model.is_some() {
+            Some((Dialect::PlainSse, GENERATE_CONTENT))
+        } else if self.has_prompt {
+            Some((Dialect::PlainSse, TEXT_COMPLETION))
+        } else if self.model.is_some() && (self.has_input || self.stream.is_some()) {
+            Some((Dialect::PlainSse, CHAT))
+        } else {
+            None
+        }
+    }
+
+    fn note(&mut self, name: &'static str, key: Key) {
+        let bit = 1 << (key as u32);
+        if self.seen & bit != 0 {
+            self.repeated = self.repeated.or(Some(name));
+        }
+        self.seen |= bit;
+    }
+}
+
+impl<'de> Loose<'de> for Body {
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        let mut body = Self::default();
+        while let Some(key) = fields.next_key::<Word<'_>>()? {
+            let Some((name, key)) = Key::of(key.0.as_deref().unwrap_or_default()) else {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            body.note(name, key);
+            match key {
+                Key::Model => {
+                    let model: Word<'_> = fields.next_value()?;
+                    body.model = model.filled().map(|model| cut(model, TEXT_LIMIT).to_owned());
+                }
+                Key::Stream => body.stream = fields.next_value::<Flag>()?.0,
+                Key::StreamOptions => drop(fields.next_value::<IgnoredAny>()?),
+                Key::MaxTokens
+                | Key::MaxOutputTokens
+                | Key::MaxCompletionTokens
+                | Key::MaxNewTokens
+                | Key::MaxTokensToSample
+                | Key::MaxGenLen => body.max_tokens.widen(fields.next_value()?),
+                // llama.cpp's -1 and -2 mean: without limit.
+                Key::NPredict => body.max_tokens.widen(fields.next_value::<Limit>()?.or_endless()),
+                Key::N => body.choices = body.choices.max(fields.next_value::<Count>()?.0),
+                Key::BestOf => body.best_of = body.best_of.max(fields.next_value::<Count>()?.0),
+                Key::Temperature => body.temperature = fields.next_value::<Number>()?.0,
+                Key::TopP => body.top_p = fields.next_value::<Number>()?.0,
+                Key::Messages | Key::Contents => body.has_messages |= fields.next_value::<Listed>()?.0,
+                Key::Prompt => {
+                    let Prompts { filled, count } = fields.next_value()?;
+                    body.has_prompt |= filled;
+                    body.prompts = body.prompts.max(count);
+                }
+                Key::Input | Key::Inputs => body.has_input |= fields.next_value::<Filled>()?.0,
+                Key::Options
+                | Key::GenerationConfig
+                | Key::GenerationConfigSnake
+                | Key::Parameters
+                | Key::InferenceConfig => body.options(fields.next_value()?),
+            }
+        }
+        Ok(body)
+    }
+}
+
+impl Body {
+    fn options(&mut self, options: Options) {
+        self.max_tokens.widen(options.max_tokens);
+        self.choices = self.choices.max(options.choices);
+        self.best_of = self.best_of.max(options.best_of);
+        self.temperature = options.temperature.or(self.temperature);
+        self.top_p = options.top_p.or(self.top_p);
+    }
+}
+
+/// Parameters that stand in an object of their own: Ollama's `options`, Gemini's `generationConfig`, TGI's `parameters`,
+/// Bedrock's `inferenceConfig`.
+#[derive(Default)]
+struct Options {
+    max_tokens: Limit,
+    choices: Option<u64>,
+    best_of: Option<u64>,
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+}
+
+impl<'de> Loose<'de> for Options {
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        let mut options = Self::default();
+        while let Some(key) = fields.next_key::<Word<'_>>()? {
+            let key = key.0.as_deref().unwrap_or_default();
+            let is = |names: &[&str]| names.iter().any(|name| lax::is_same_key(key, name));
+            if is(&["num_predict"]) {
+                // Ollama's -1 and -2 mean: without limit.
+                options.max_tokens.widen(fields.next_value::<Limit>()?.or_endless());
+            } else if is(&["maxOutputTokens", "max_output_tokens", "max_new_tokens", "max_tokens", "maxTokens"]) {
+                options.max_tokens.widen(fields.next_value()?);
+            } else if is(&["candidateCount", "candidate_count", "n"]) {
+                options.choices = options.choices.max(fields.next_value::<Count>()?.0);
+            } else if is(&["best_of"]) {
+                options.best_of = options.best_of.max(fields.next_value::<Count>()?.0);
+            } else if is(&["temperature"]) {
+                options.temperature = fields.next_value::<Number>()?.0;
+            } else if is(&["top_p", "topP"]) {
+                options.top_p = fields.next_value::<Number>()?.0;
+            } else {
+                fields.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// The most tokens that are asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Limit {
+    pub(super) count: Option<u64>,
+    pub(super) is_bad: bool,
+}
+
+impl Limit {
+    const BAD: Self = Self { count: None, is_bad: true };
+
+    /// The same, but that no count means no limit.
+    fn or_endless(self) -> Self {
+        if self.count.is_none() { Self::default() } else { self }
+    }
+
+    /// Of two bounds the larger counts: which one a backend goes by is not known.
+    fn widen(&mut self, other: Self) {
+        self.count = self.count.max(other.count);
+        self.is_bad |= other.is_bad;
+    }
+}
+
+impl<'de> Loose<'de> for Limit {
+    fn number(value: f64) -> Self {
+        let is_good = (0.0..=MAX_TOKENS_MAX).contains(&value) && value.fract() == 0.0;
+        Self { count: Number(Some(value)).count(), is_bad: !is_good }
+    }
+
+    fn text(_: &str) -> Self {
+        Self::BAD
+    }
+
+    fn flag(_: bool) -> Self {
+        Self::BAD
+    }
+
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::BAD)
+    }
+
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self::BAD)
+    }
+}
+
+/// A count, which some backends take as a text too.
+#[derive(Default)]
+struct Count(Option<u64>);
+
+impl Loose<'_> for Count {
+    fn number(value: f64) -> Self {
+        Self(Number(Some(value)).count())
+    }
+
+    fn text(text: &str) -> Self {
+        Self(Number(text.trim().parse().ok()).count())
+    }
+}
+
+/// Whether a value is an array.
+#[derive(Default)]
+struct Listed(bool);
+
+impl<'de> Loose<'de> for Listed {
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self(true))
+    }
+}
+
+/// One prompt as a text or its tokens' ids, or a list of such prompts.
+#[derive(Default)]
+struct Prompts {
+    filled: bool,
+    count: u64,
+}
+
+impl<'de> Loose<'de> for Prompts {
+    fn text(text: &str) -> Self {
+        Self { filled: !text.is_empty(), count: 1 }
+    }
+
+    fn number(_: f64) -> Self {
+        Self { filled: true, count: 1 }
+    }
+
+    fn flag(_: bool) -> Self {
+        Self { filled: true, count: 1 }
+    }
+
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        let (mut filled, mut count) = (false, 0);
+        while let Some(Item { is_prompt }) = items.next_element()? {
+            filled = true;
+            count += u64::from(is_prompt);
+        }
+        Ok(Self { filled, count: count.max(1) })
+    }
+
+    fn object<A: MapAccess<'de>>(fields: A) -> Result<Self, A::Error> {
+        Filled::object(fields).map(|Filled(filled)| Self { filled, count: 1 })
+    }
+}
+
+/// An item of a list of prompts: a token's id alone is none.
+#[derive(Default)]
+struct Item {
+    is_prompt: bool,
+}
+
+impl<'de> Loose<'de> for Item {
+    fn text(_: &str) -> Self {
+        Self { is_prompt: true }
+    }
+
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
+        Filled::array(items).map(|_| Self { is_prompt: true })
+    }
+
+    fn object<A: MapAccess<'de>>(fields: A) -> Result<Self, A::Error> {
+        Filled::object(fields).map(|_| Self { is_prompt: true })
+    }
+}
+
+loose!(Body, Options, Limit, Count, Listed, Prompts, Item);

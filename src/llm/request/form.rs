@@ -1,0 +1,261 @@
+//! Requests in forms: uploads of sound and pictures (`multipart/form-data`), and plain fields
+//! (`application/x-www-form-urlencoded`).
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
+use memchr::memmem;
+
+/// More fields nobody means to send.
+const FIELDS_MAX: usize = 1_000;
+
+/// RFC 2046: no boundary is longer.
+const BOUNDARY_MAX: usize = 70;
+
+/// How a form is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FormKind {
+    UrlEncoded,
+    /// With what stands between its parts, without the two hyphens.
+    Multipart(Box<[u8]>),
+}
+
+/// A form that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form<'a> {
+    pub fields: Vec<Field<'a>>,
+    /// Files that it uploads.
+    pub files: u64,
+}
+
+/// A field that holds a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field<'a> {
+    pub name: Cow<'a, str>,
+    pub value: Cow<'a, [u8]>,
+    /// Where the value stands in the body, as it is written there.
+    place: Range<usize>,
+}
+
+impl FormKind {
+    /// The form that a `Content-Type` announces; `None`: none, or one whose parts cannot be told apart.
+    #[must_use]
+    pub fn of_label(label: &str) -> Option<Self> {
+        let (essence, parameters) = label.split_once(';').unwrap_or((label, ""));
+        let essence = essence.trim();
+        if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Some(Self::UrlEncoded);
+        }
+        if !essence.eq_ignore_ascii_case("multipart/form-data") {
+            return None;
+        }
+        let values = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
+        let mut boundaries = values.filter(|(name, _)| name.trim().eq_ignore_ascii_case("boundary"));
+        let (_, boundary) = boundaries.next()?;
+        let boundary = boundary.trim().trim_matches('"');
+        let fits = (1..=BOUNDARY_MAX).contains(&boundary.len()) && boundaries.next().is_none();
+        fits.then(|| Self::Multipart(boundary.as_bytes().into()))
+    }
+
+    /// Reads a form. `None`: it is broken, or of a kind that two readers could take for two things.
+    #[must_use]
+    pub fn read<'a>(&self, body: &'a [u8]) -> Option<Form<'a>> {
+        match self {
+            Self::UrlEncoded => url_encoded(body),
+            Self::Multipart(boundary) => multipart(body, boundary),
+        }
+    }
+
+    /// `body` with `model` in place of the model that it names; every other byte stays. `None`: it names none.
+    #[must_use]
+    pub fn with_model(&self, body: &[u8], model: &str) -> Option<Bytes> {
+        let form = self.read(body)?;
+        let name = match self {
+            Self::UrlEncoded => url_encode(model).into_bytes(),
+            Self::Multipart(_) => model.as_bytes().to_vec(),
+        };
+        let (mut out, mut copied) = (Vec::with_capacity(body.len() + name.len()), 0);
+        for field in form.fields.iter().filter(|field| field.name == "model") {
+            out.extend_from_slice(body.get(copied..field.place.start)?);
+            out.extend_from_slice(&name);
+            copied = field.place.end;
+        }
+        out.extend_from_slice(body.get(copied..)?);
+        (copied > 0).then(|| out.into())
+    }
+}
+
+impl Form<'_> {
+    /// Bytes of all values that are no files.
+    #[must_use]
+    pub fn text_bytes(&self) -> u64 {
+        self.fields.iter().map(|field| field.value.len() as u64).sum()
+    }
+}
+
+fn url_encoded(body: &[u8]) -> Option<Form<'_>> {
+    let (mut fields, mut at) = (Vec::new(), 0);
+    for pair in body.split(|byte| *byte == b'&') {
+        let start = at;
+        at += pair.len() + 1;
+        if pair.is_empty() {
+            continue;
+        }
+        let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        let (name, value) = (pair.get(..equals)?, pair.get(equals + 1..).unwrap_or_default());
+        let value_at = start + (equals + 1).min(pair.len());
+        let name = String::from_utf8_lossy(&url_decoded(name)).into_owned();
+        fields.push(Field {
+            name: Cow::Owned(name),
+            value: url_decoded(value),
+            place: value_at..value_at + value.len(),
+        });
+        if fields.len() > FIELDS_MAX {
+            return None;
+        }
+    }
+    Some(Form { fields, files: 0 })
+}
+
+fn url_decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let (mut plain, mut rest) = (Vec::with_capacity(text.len()), text);
+    while let Some((byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match (byte, digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
+            (b'%', Some(meant)) => {
+                plain.push(meant);
+                rest = after.get(2..).unwrap_or_default();
+                continue;
+            }
+            (b'+', _) => plain.push(b' '),
+            _ => plain.push(*byte),
+        }
+        rest = after;
+    }
+    Cow::Owned(plain)
+}
+
+fn url_encode(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // A String takes what is written to it.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+fn multipart<'a>(body: &'a [u8], boundary: &[u8]) -> Option<Form<'a>> {
+    let mark = [b"--", boundary].concat();
+    let mark = memmem::Finder::new(&mark);
+    let mark_len = boundary.len() + 2;
+    // What stands before the first mark is for nobody.
+    let mut at = mark.find(body)?;
+    let mut form = Form { fields: Vec::new(), files: 0 };
+    loop {
+        // A mark inside a line is one to some readers only.
+        if at.checked_sub(1).and_then(|before| body.get(before)).is_some_and(|before| *before != b'\n') {
+            return None;
+        }
+        at += mark_len;
+        let rest = body.get(at..)?;
+        if rest.starts_with(b"--") {
+            return Some(form);
+        }
+        let end = at + mark.find(rest)?;
+        part(body, at..end, &mut form)?;
+        if form.fields.len() > FIELDS_MAX || form.files > FIELDS_MAX as u64 {
+            return None;
+        }
+        at = end;
+    }
+}
+
+/// Reads the part that stands at `place`, from behind one mark to the next.
+fn part<'a>(body: &'a [u8], place: Range<usize>, form: &mut Form<'a>) -> Option<()> {
+    let text = body.get(place.clone())?;
+    let (padding, _) = text.split_at(memchr::memchr(b'\n', text)? + 1);
+    if !padding.iter().all(u8::is_ascii_whitespace) {
+        return None;
+    }
+    let mut disposition = None;
+    let mut at = padding.len();
+    loop {
+        let rest = text.get(at..)?;
+        let line = rest.get(..memchr::memchr(b'\n', rest)?)?;
+        at += line.len() + 1;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+        if name.trim().eq_ignore_ascii_case("content-disposition")
+            && disposition.replace(Disposition::read(value)?).is_some()
+        {
+            return None;
+        }
+        // Some readers decode what this header names, others do not.
+        let is_plain = |value: &str| matches!(&*value.trim().to_ascii_lowercase(), "7bit" | "8bit" | "binary");
+        if name.trim().eq_ignore_ascii_case("content-transfer-encoding") && !is_plain(value) {
+            return None;
+        }
+    }
+    let value = text.get(at..)?.strip_suffix(b"\n")?;
+    let value = value.strip_suffix(b"\r").unwrap_or(value);
+    let Disposition { name, is_file } = disposition?;
+    if is_file {
+        form.files += 1;
+        return Some(());
+    }
+    let start = place.start + at;
+    form.fields.push(Field { name: Cow::Owned(name), value: Cow::Borrowed(value), place: start..start + value.len() });
+    Some(())
+}
+
+/// What a part is.
+struct Disposition {
+    name: String,
+    is_file: bool,
+}
+
+impl Disposition {
+    /// Reads `form-data; name="model"`. `None`: it is none, or is written so that readers differ: names twice, extended
+    /// (`name*`), or with escapes.
+    fn read(text: &str) -> Option<Self> {
+        let mut rest = text.trim_start().strip_prefix("form-data").or_else(|| {
+            let start = text.trim_start();
+            start.get(..9).filter(|word| word.eq_ignore_ascii_case("form-data")).and(start.get(9..))
+        })?;
+        let (mut name, mut is_file) = (None, false);
+        loop {
+            rest = rest.trim_start();
+            let Some(parameter) = rest.strip_prefix(';') else { break };
+            let Some((key, after)) = parameter.split_once('=') else { break };
+            let (value, after) = match after.trim_start().strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"')?,
+                None => after.split_at(after.find(';').unwrap_or(after.len())),
+            };
+            match &*key.trim().to_ascii_lowercase() {
+                "name" if value.contains('\\') || name.replace(value.trim().to_owned()).is_some() => return None,
+                "name*" => return None,
+                "filename" | "filename*" => is_file = true,
+                _ => {}
+            }
+            rest = after;
+        }
+        rest.trim().is_empty().then_some(())?;
+        Some(Self { name: name?, is_file })
+    }
+}
+
+#[cfg(test)]
+#[path = "form_tests.rs"]
+mod tests;

@@ -1,0 +1,108 @@
+//! Forms as browsers, SDKs and attackers write them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MULTIPART: &str = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n\
+    --b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a;b.wav\"\r\ncontent-type: audio/wav\r\n\r\n\0\r\nä\r\n\
+    --b\r\ncontent-disposition: form-data; name=n\r\n\r\n2\r\n--b--\r\n";
+
+fn kind(label: &str) -> FormKind {
+    FormKind::of_label(label).unwrap()
+}
+
+fn fields(kind: &FormKind, body: &[u8]) -> Option<Vec<(String, String)>> {
+    let form = kind.read(body)?;
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    Some(form.fields.iter().map(|field| (field.name.to_string(), text(&field.value))).collect())
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
+    Some(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+}
+
+#[test]
+fn labels_are_read() {
+    assert_eq!(kind("application/x-www-form-urlencoded; charset=utf-8"), FormKind::UrlEncoded);
+    let multipart = FormKind::Multipart(b"b".as_slice().into());
+    assert_eq!(kind("Multipart/Form-Data; charset=x; Boundary=\"b\""), multipart);
+    for label in [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/mixed; boundary=b",
+        "application/json",
+        "multipart/form-data; boundary=a; boundary=b",
+    ] {
+        assert_eq!(FormKind::of_label(label), None, "{label}");
+    }
+}
+
+#[test]
+fn parts_and_their_places_are_found() {
+    let kind = kind("multipart/form-data; boundary=b");
+    assert_eq!(fields(&kind, MULTIPART.as_bytes()), pairs(&[("model", "whisper-1"), ("n", "2")]));
+    let form = kind.read(MULTIPART.as_bytes()).unwrap();
+    assert_eq!((form.files, form.text_bytes()), (1, 10));
+    let renamed = kind.with_model(MULTIPART.as_bytes(), "local").unwrap();
+    assert_eq!(renamed, MULTIPART.replace("whisper-1", "local").into_bytes());
+    let bare = MULTIPART.replace("\r\n", "\n");
+    assert_eq!(fields(&kind, bare.as_bytes()), pairs(&[("model", "whisper-1"), ("n", "2")]));
+    assert_eq!(kind.with_model(b"--b--", "x"), None);
+}
+
+#[test]
+fn what_readers_differ_on_is_not_read() {
+    let kind = kind("multipart/form-data; boundary=b");
+    let body = |head: &str, value: &str| format!("--b\r\n{head}\r\n\r\n{value}\r\n--b--");
+    let plain = "content-disposition: form-data; name=\"model\"";
+    assert!(kind.read(body(plain, "m").as_bytes()).is_some());
+    for (head, value) in [
+        (format!("{plain}; name=\"n\""), "m"),
+        (format!("{plain}; name*=utf-8''n"), "m"),
+        ("content-disposition: form-data; name=\"mo\\\"del\"".to_owned(), "m"),
+        (format!("{plain}\r\ncontent-transfer-encoding: base64"), "bQ=="),
+        (format!("{plain}\r\n{plain}"), "m"),
+        ("content-type: text/plain".to_owned(), "m"),
+        (plain.to_owned(), "x--b"),
+        (plain.to_owned(), "\r\n--bb"),
+    ] {
+        assert_eq!(kind.read(body(&head, value).as_bytes()), None, "{head} {value}");
+    }
+    for broken in
+        ["", "--b", "--b\r\n", "--b\r\n\r\n", "--c--", "--b\r\ncontent-disposition: form-data; name=a\r\n\r\nx"]
+    {
+        assert_eq!(kind.read(broken.as_bytes()), None, "{broken}");
+    }
+    let many = "--b\r\ncontent-disposition: form-data; name=a\r\n\r\n\r\n".repeat(2_000);
+    assert_eq!(kind.read(format!("{many}--b--").as_bytes()), None);
+}
+
+#[test]
+fn plain_fields_are_decoded() {
+    let kind = FormKind::UrlEncoded;
+    let body = b"mod%65l=gpt+4%2B&n=2&&x&prompt=%zz";
+    assert_eq!(fields(&kind, body), pairs(&[("model", "gpt 4+"), ("n", "2"), ("x", ""), ("prompt", "%zz")]));
+    assert_eq!(kind.with_model(body, "a b").as_deref(), Some(&b"mod%65l=a%20b&n=2&&x&prompt=%zz"[..]));
+    assert_eq!(kind.with_model(b"n=2", "m"), None);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(body: Vec<u8>, text in "[-b\\r\\n:;=\"a-z ]{0,80}") {
+        let kind = FormKind::Multipart(b"b".as_slice().into());
+        for body in [&body[..], text.as_bytes()] {
+            let _ = (kind.with_model(body, "m"), FormKind::UrlEncoded.with_model(body, "m"));
+        }
+    }
+
+    #[test]
+    fn a_renamed_form_is_the_same_but_for_its_model(value in "[ -~]{1,20}", other in "[ -~]{0,20}", model in "[a-z/.:-]{1,20}") {
+        prop_assume!(!value.contains("--b") && !other.contains("--b"));
+        let part = |name: &str, value: &str| format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+        let body = [part("x", &other), part("model", &value), "--b--".to_owned()].concat();
+        let kind = FormKind::Multipart(b"b".as_slice().into());
+        let renamed = kind.with_model(body.as_bytes(), &model).unwrap();
+        prop_assert_eq!(fields(&kind, &renamed), pairs(&[("x", &other), ("model", &model)]));
+    }
+}

@@ -1,0 +1,157 @@
+//! What a request's path tells, however it is spelled.
+
+use std::borrow::Cow;
+
+use super::body::Body;
+use super::{CHAT, EMBEDDINGS, GENERATE_CONTENT, TEXT_COMPLETION};
+use crate::llm::Dialect;
+use crate::llm::reading::{TEXT_LIMIT, cut};
+
+/// The path that backends may read in `path`, which has no query: what is percent-encoded and need not be is decoded,
+/// once; parameters of segments (`;x`), doubled slashes and a slash at the end are gone. `None`: it is that already.
+///
+/// Only what may stand in a path unencoded is decoded, the slash included: so nothing is decoded twice, and the outcome is a
+/// path again.
+#[must_use]
+pub fn canonical_path(path: &str) -> Option<Cow<'_, str>> {
+    let bytes = path.as_bytes();
+    let is_plain = memchr::memchr2(b'%', b';', bytes).is_none()
+        && memchr::memmem::find(bytes, b"//").is_none()
+        && (path.len() < 2 || !path.ends_with('/'));
+    if is_plain {
+        return None;
+    }
+    let mut decoded = String::with_capacity(path.len());
+    let mut parts = path.split('%');
+    decoded.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let byte = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte.filter(|byte| is_path_byte(*byte)).zip(part.get(2..)) {
+            Some((byte, rest)) => {
+                decoded.push(char::from(byte));
+                decoded.push_str(rest);
+            }
+            None => {
+                decoded.push('%');
+                decoded.push_str(part);
+            }
+        }
+    }
+    let mut canonical = String::with_capacity(decoded.len());
+    let segments = decoded.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    for segment in segments.filter(|segment| !segment.is_empty()) {
+        canonical.push('/');
+        canonical.push_str(segment);
+    }
+    if canonical.is_empty() {
+        canonical.push('/');
+    }
+    (canonical != path).then_some(Cow::Owned(canonical))
+}
+
+/// What RFC 3986 lets stand in a path as it is.
+fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
+}
+
+/// Dialect and operation by the path, which is canonical. The body decides where others use the same path. Some backends
+/// read paths without regard to case.
+pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'static str)> {
+    if let Some((_, _, operation)) = gemini_path(path, "") {
+        return Some((Dialect::Gemini, operation));
+    }
+    let ends = |with: &str| ends_with(path, with);
+    let fits = |test: fn(&Body) -> bool| body.is_none_or(test);
+    // `useChat` posts to `/api/chat` too, but names no model.
+    if ends("/api/chat") && fits(|body| body.model.is_some()) {
+        return Some((Dialect::Ollama, CHAT));
+    }
+    if ends("/api/generate") && fits(|body| body.model.is_some()) {
+        return Some((Dialect::Ollama, TEXT_COMPLETION));
+    }
+    if ends("/api/embed") || (ends("/api/embeddings") && fits(|body| body.has_prompt)) {
+        return Some((Dialect::Ollama, EMBEDDINGS));
+    }
+    if ends("/chat/completions") {
+        return Some((Dialect::OpenAiChat, CHAT));
+    }
+    let speaks_responses = |body: &Body| body.model.is_some() && (body.has_input || body.has_prompt);
+    if ends("/v1/responses") || (ends("/responses") && body.is_some_and(speaks_responses)) {
+        return Some((Dialect::OpenAiResponses, CHAT));
+    }
+    if ends("/completions") {
+        return Some((Dialect::OpenAiChat, TEXT_COMPLETION));
+    }
+    if ends("/v1/embeddings") || (ends("/embeddings") && body.is_some_and(|body| body.has_input)) {
+        return Some((Dialect::OpenAiChat, EMBEDDINGS));
+    }
+    let speaks_messages = |body: &Body| body.has_messages && body.model.is_some();
+    if ends("/v1/messages") || (ends("/messages") && body.is_some_and(speaks_messages)) {
+        return Some((Dialect::Anthropic, CHAT));
+    }
+    None
+}
+
+fn ends_with(path: &str, end: &str) -> bool {
+    let start = path.len().checked_sub(end.len());
+    start.and_then(|start| path.as_bytes().get(start..)).is_some_and(|last| last.eq_ignore_ascii_case(end.as_bytes()))
+}
+
+/// Model, streaming and operation of a canonical path such as `/v1beta/models/gemini-2.5-flash:streamGenerateContent`.
+/// Whether it streams is `None` where it streams JSON, not events.
+pub(super) fn gemini_path(path: &str, query: &str) -> Option<(String, Option<bool>, &'static str)> {
+    let (resource, method) = path.rsplit_once(':')?;
+    let model = resource.rsplit('/').next().filter(|model| !model.is_empty())?;
+    let is = |name: &str| method.eq_ignore_ascii_case(name);
+    let (stream, operation) = if is("streamGenerateContent") {
+        let as_events = query.split('&').any(|pair| pair == "alt=sse" || pair == "%24alt=sse" || pair == "$alt=sse");
+        (as_events.then_some(true), GENERATE_CONTENT)
+    } else if is("generateContent") {
+        (Some(false), GENERATE_CONTENT)
+    } else if is("embedContent") || is("batchEmbedContents") {
+        (Some(false), EMBEDDINGS)
+    } else {
+        return None;
+    };
+    Some((cut(model, TEXT_LIMIT).to_owned(), stream, operation))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_path_has_one_canonical_spelling() {
+        for (path, expected) in [
+            ("/v1/chat/completions", None),
+            ("/", None),
+            ("", None),
+            ("*", None),
+            ("/v1/chat/%63ompletions", Some("/v1/chat/completions")),
+            ("/v1%2Fchat/completions", Some("/v1/chat/completions")),
+            ("/v1/chat/completions/", Some("/v1/chat/completions")),
+            ("//v1///chat/completions", Some("/v1/chat/completions")),
+            ("/v1/chat;a=b/completions;x", Some("/v1/chat/completions")),
+            ("/v1/chat/completions%3Bx", Some("/v1/chat/completions")),
+            ("/m/g%3Agenerate%43ontent", Some("/m/g:generateContent")),
+            ("/a%2563", None),
+            ("/a%20b%3f%23%00%ff", None),
+            ("/a%zz%6", None),
+            ("//", Some("/")),
+        ] {
+            assert_eq!(canonical_path(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_comes_out_is_a_path(path in "/([a-z%;/:]|%[2-7][0-9a-f]|%25){0,20}") {
+            let canonical = canonical_path(&path).unwrap_or(Cow::Borrowed(&path)).into_owned();
+            prop_assert!(canonical.starts_with('/') && !canonical.contains("//") && !canonical.contains(';'));
+            prop_assert!(canonical == "/" || !canonical.ends_with('/'));
+            prop_assert!(canonical.bytes().all(|byte| is_path_byte(byte) || byte == b'%'));
+        }
+    }
+}
