@@ -11,8 +11,8 @@ demo: ## a FastAPI app, Streamgauge in front of it, one streamed answer and its 
 demo-canary: ## a new version takes over from 1 % to 100 % by itself, and a bad one is rolled back
 	@scripts/demo-canary
 
-simulate-canary: ## how often the canary judge errs, over 100,000 simulated rollouts, and how soon it sees harm
-	@STREAMGAUGE_ROLLOUTS=100000 cargo test --release --test canary_simulation -- --nocapture --test-threads 1
+simulate-canary: ## how often the canary judge errs, over 10,000 simulated rollouts, and how soon it sees harm
+	@STREAMGAUGE_ROLLOUTS=10000 cargo test --release --no-default-features --test canary_simulation -- --nocapture --test-threads 1
 
 test: ## everything that must pass; installs what is missing
 	@scripts/test

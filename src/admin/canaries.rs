@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::limits::decoded;
-use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Tally};
+use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Filling, Tally};
 use crate::proxy::{Rollout, Shared};
 use crate::telemetry::metrics::Metrics;
 
@@ -78,8 +78,20 @@ fn view(rollout: &Rollout) -> Value {
         "step_s": report.step_age.as_secs_f64(),
         "step_time_s": plan.step_time.as_secs_f64(),
         "alpha": plan.alpha,
+        "block": report.filling.map(block_view),
         "facts": report.facts.iter().map(fact_view).collect::<Vec<_>>(),
         "decisions": report.decisions.iter().rev().map(decision_view).collect::<Vec<_>>(),
+    })
+}
+
+/// What is known and not in the numbers of the facts yet.
+fn block_view(filling: Filling) -> Value {
+    json!({
+        "users": filling.users,
+        "users_needed": filling.users_needed,
+        "requests": filling.requests,
+        "requests_needed": filling.requests_needed,
+        "words": filling.to_string(),
     })
 }
 

@@ -69,9 +69,16 @@ struct View {
     min_requests: u64,
     step_s: f64,
     step_time_s: f64,
+    /// `None` where nothing is compared.
+    block: Option<BlockView>,
     facts: Vec<FactView>,
     /// The latest first.
     decisions: Vec<DecisionView>,
+}
+
+#[derive(Deserialize)]
+struct BlockView {
+    words: String,
 }
 
 #[derive(Deserialize)]
@@ -180,6 +187,9 @@ impl View {
             let name = fact.fact.replace('_', " ");
             line(format!("{name:<11}{:<16}{:<16}{:.2}", tally(&fact.canary), tally(&fact.baseline), fact.evidence));
         }
+        if let Some(block) = &self.block {
+            line(block.words.clone());
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         for decision in self.decisions.iter().take(DECISIONS_SHOWN) {
             let ago = time((now - decision.at_unix_s).max(0.0));
@@ -210,13 +220,13 @@ mod tests {
     #[test]
     fn a_canary_is_told_in_words() {
         let body = r#"{"route":"chat","canary":"next","state":"running","percent":5,"next":"25 % in 9 s.","steps":[1,5,25],
-            "step_requests":7,"min_requests":20,"step_s":61.2,"step_time_s":600.0,
+            "step_requests":7,"min_requests":20,"step_s":61.2,"step_time_s":600.0,"block":{"words":"Not counted yet: 9 requests."},
             "facts":[{"fact":"odd_length","evidence":0.5,"needed":526.3,"canary":{"yes":0,"of":7},"baseline":{"yes":2,"of":120}}],
             "decisions":[{"at_unix_s":0,"by":"judge","words":"raised from 1 % to 5 %: 20 of its requests showed no harm"}]}"#;
         let words = read::<View>(body).unwrap().words();
         let lines: Vec<&str> = words.lines().collect();
         assert_eq!(
-            lines[..6],
+            lines[..7],
             [
                 "chat: canary `next` at 5 %, running",
                 "  steps     1 → [5] → 25 %",
@@ -224,9 +234,10 @@ mod tests {
                 "  next      25 % in 9 s.",
                 "             canary          baseline        evidence of harm (rolls back at 526)",
                 "  odd length 0 of 7          2 of 120        0.50",
+                "  Not counted yet: 9 requests.",
             ]
         );
-        assert!(lines[6].ends_with("ago, by the judge: raised from 1 % to 5 %: 20 of its requests showed no harm"));
+        assert!(lines[7].ends_with("ago, by the judge: raised from 1 % to 5 %: 20 of its requests showed no harm"));
     }
 
     #[test]

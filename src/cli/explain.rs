@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{explain_cohort, explain_limits};
+use super::explain_cohort::{self, Live};
+use super::explain_limits;
 use crate::config;
 use crate::config::settings::{Endpoint, EndpointAddress, Route, Settings, Target};
 use crate::llm::RequestFacts;
@@ -29,6 +30,10 @@ pub(super) struct ExplainOptions {
     /// A JSON body.
     #[arg(long, value_name = "JSON")]
     body: Option<String>,
+    /// The proxy's admin address, asked how far the route's canary has come. Off loopback it asks for the token in
+    /// STREAMGAUGE_ADMIN_TOKEN.
+    #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
+    admin: String,
 }
 
 /// A header as typed.
@@ -81,7 +86,8 @@ fn tell(settings: &Settings, options: &ExplainOptions) -> String {
                 let _ = writeln!(out, "\nroute \"{}\" does not match: {}", route.name, words(&why, &head));
             }
             None => {
-                describe(&mut out, settings, route, &options.path, &header);
+                let live = explain_cohort::ask(&options.admin, route);
+                describe(&mut out, settings, route, &options.path, &header, &live);
                 explain_limits::tell(&mut out, settings, route, &facts, options.body.as_deref());
                 return out;
             }
@@ -123,15 +129,15 @@ fn describe<'h>(
     route: &Route,
     path: &str,
     header: &dyn Fn(&str) -> Option<&'h str>,
+    live: &Live,
 ) {
     let _ = writeln!(out, "\nroute \"{}\" matches (path \"{}\")", route.name, route.path.0.source);
-    let total: u64 = route.targets.iter().map(|target| u64::from(target.weight)).sum();
-    for target in &route.targets {
-        let share = u64::from(target.weight) as f64 * 100.0 / total.max(1) as f64;
+    for (target, share) in explain_cohort::shares(route, live) {
+        let share = share * 100.0;
         let _ =
             writeln!(out, "  target    \"{}\", {share:.1} % of requests: {}", target.name, place(route, target, path));
     }
-    explain_cohort::tell(out, settings, route, header, time);
+    explain_cohort::tell(out, settings, route, header, time, live);
     for (at, target) in route.fallback.iter().enumerate() {
         let _ = writeln!(out, "  fallback  {}. \"{}\": {}", at + 1, target.name, place(route, target, path));
     }

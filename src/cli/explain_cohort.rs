@@ -2,12 +2,55 @@
 
 use std::fmt::Write as _;
 
+use serde::Deserialize;
+
+use super::admin::{self, Question};
 use crate::config::canary::{Canary, Sticky};
+use crate::config::defaults::ADMIN_TOKEN_ENV;
 use crate::config::identity::USER_HEADER;
-use crate::config::settings::{Route, Settings};
+use crate::config::settings::{Route, Settings, Target};
 use crate::policy::cohort;
 use crate::policy::identity::Identity;
 use crate::policy::routing;
+
+/// How a running proxy answered the question for a canary's share.
+pub(super) enum Live {
+    /// In percent.
+    At(u8),
+    Unknown,
+}
+
+/// Each target's share of the route's requests, and what that rests on: a canary's weight means nothing.
+pub(super) fn shares<'r>(route: &'r Route, live: &Live) -> impl Iterator<Item = (&'r Target, f64)> {
+    let share = route.canary.as_ref().map(|canary| match live {
+        Live::At(percent) => *percent,
+        Live::Unknown => canary.share(0),
+    });
+    routing::shares(route, share)
+}
+
+/// Asks the proxy at `admin` how far the canary of a route has come.
+pub(super) fn ask(admin: &str, route: &Route) -> Live {
+    #[derive(Deserialize)]
+    struct List {
+        canaries: Vec<View>,
+    }
+    #[derive(Deserialize)]
+    struct View {
+        route: String,
+        canary: String,
+        percent: u8,
+        steps: Vec<u8>,
+    }
+    let Some(canary) = &route.canary else { return Live::Unknown };
+    let token = std::env::var(ADMIN_TOKEN_ENV).ok().filter(|token| !token.is_empty());
+    let question = Question { method: "GET", path: "/api/canaries", token: token.as_deref() };
+    let answer = admin::ask(admin, &question).ok().filter(|answer| answer.status == 200);
+    let list = answer.and_then(|answer| serde_json::from_str::<List>(&answer.body).ok());
+    // A proxy that runs another file says nothing of this one.
+    let is_it = |view: &View| view.route == *route.name && view.canary == *canary.target && view.steps == canary.steps;
+    list.and_then(|list| list.canaries.into_iter().find(is_it)).map_or(Live::Unknown, |view| Live::At(view.percent))
+}
 
 /// Tells who stays with whom, and where the caller is that `header` names.
 pub(super) fn tell<'h>(
@@ -16,6 +59,7 @@ pub(super) fn tell<'h>(
     route: &Route,
     header: &dyn Fn(&str) -> Option<&'h str>,
     time: impl Fn(std::time::Duration) -> String,
+    live: &Live,
 ) {
     let _ = writeln!(out, "  cohort    {}", words(route.sticky));
     let user_header = settings.identity.as_ref().map_or(USER_HEADER, |rules| &rules.user_header);
@@ -24,18 +68,29 @@ pub(super) fn tell<'h>(
         let steps: Vec<String> = canary.steps.iter().map(u8::to_string).collect();
         let _ = writeln!(
             out,
-            "  canary    \"{}\" gets {} % step by step, and not its weight: each for at least {} and {} requests; \
-             `streamgauge canary` tells where it stands",
+            "  canary    \"{}\" gets {} % step by step, and not its weight: each for at least {} and {} requests; {}",
             canary.target,
             steps.join(", "),
             time(canary.step_time),
-            canary.min_requests
+            canary.min_requests,
+            stands(live)
         );
         if let Some(user) = user {
             let _ = writeln!(out, "            user \"{user}\" {}", joins(route, canary, user));
         }
     } else if let Some(target) = user.and_then(|user| routing::target(route, None, unit(user))) {
         let _ = writeln!(out, "            user \"{}\" stays with \"{}\"", user.unwrap_or_default(), target.name);
+    }
+}
+
+fn stands(live: &Live) -> String {
+    match live {
+        Live::At(percent) => format!("the running proxy has it at {percent} %"),
+        Live::Unknown => {
+            "no proxy with this canary answered at --admin, so the shares above are those of its first step; \
+                          `streamgauge canary` tells where it stands"
+                .to_owned()
+        }
     }
 }
 
@@ -75,7 +130,7 @@ mod tests {
         let settings = crate::config::parse(&text, "test.toml", &|_| None, &no_file).unwrap();
         let mut out = String::new();
         let header = |name: &str| user.filter(|_| name == "x-user-id");
-        tell(&mut out, &settings, &settings.routes[0], &header, |time| format!("{time:?}"));
+        tell(&mut out, &settings, &settings.routes[0], &header, |time| format!("{time:?}"), &Live::Unknown);
         out
     }
 
@@ -85,8 +140,8 @@ mod tests {
         assert_eq!(
             told(canary, Some("alice")),
             "  cohort    a user (else an address) stays with its target\n  canary    \"b\" gets 1, 50, 100 % step by step, \
-             and not its weight: each for at least 600s and 200 requests; `streamgauge canary` tells where it stands\n            \
-             user \"alice\" is on it from 100 % on, and before that with \"a\"\n"
+             and not its weight: each for at least 600s and 200 requests; no proxy with this canary answered at --admin, so the \
+             shares above are those of its first step; `streamgauge canary` tells where it stands\n            user \"alice\" is on it from 100 % on, and before that with \"a\"\n"
         );
         let on_half = (0..100).filter(|at| {
             let user: &'static str = Box::leak(format!("user-{at}").into_boxed_str());
@@ -95,6 +150,17 @@ mod tests {
         assert!((30..=70).contains(&on_half.count()), "about half");
         let few = told("canary = { target = \"b\", steps = [1] }", Some("alice"));
         assert!(few.ends_with("user \"alice\" is on none of its steps, and stays with \"a\"\n"), "{few}");
+    }
+
+    #[test]
+    fn a_canary_has_its_live_share_or_its_first_step() {
+        let text = "[[upstream]]\nname = \"a\"\nurl = \"http://a\"\n[[route]]\nname = \"chat\"\n\
+                    targets = [{ upstream = \"a\" }, { name = \"b\", upstream = \"a\" }]\ncanary = { target = \"b\" }\n";
+        let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+        let settings = crate::config::parse(text, "test.toml", &|_| None, &no_file).unwrap();
+        let of = |live: &Live| shares(&settings.routes[0], live).map(|(_, share)| share * 100.0).collect::<Vec<_>>();
+        assert_eq!(of(&Live::Unknown), [99.0, 1.0], "both have a weight of 1");
+        assert_eq!(of(&Live::At(25)), [75.0, 25.0]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The canaries of the routes: their judges, which outlive reloads and restarts, and what their decisions set off.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use super::state::{Generation, Shared};
 use crate::config::Settings;
 use crate::config::canary::Canary as Plan;
 use crate::config::settings::Route;
-use crate::policy::canary::{Arm, Command, Decision, FirstAttempt, Judge, Kind, Refusal, Report};
+use crate::policy::canary::{Arm, Command, Decision, FirstAttempt, Judge, Kind, Refusal, Report, Sample};
 use crate::policy::routing;
 
 /// The form of [`Saved`]: another is not read.
@@ -31,13 +31,48 @@ struct Kept {
     /// What the rollout is about; see [`subject`].
     subject: String,
     judge: Mutex<Judge>,
-    /// The canary's share in percent: read by each request, set with each decision.
-    share: AtomicU8,
+    /// What requests are assigned by, as [`Draw::packed`]: read by each, set with each decision.
+    draw: AtomicU64,
     /// The start was told, or lies before a restart.
     is_told: AtomicBool,
 }
 
+/// What requests are assigned by at present. Share and epoch are read as one: a request must not be drawn by one epoch's share
+/// and be counted in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Draw {
+    /// The canary's share of requests, in percent.
+    pub(super) share: u8,
+    pub(super) epoch: u64,
+}
+
+impl Draw {
+    fn of(judge: &Judge, plan: &Plan) -> Self {
+        Self { share: judge.share(plan), epoch: judge.epoch() }
+    }
+
+    /// As one number: the share in the lowest 8 bits.
+    fn packed(self) -> u64 {
+        self.epoch << 8 | u64::from(self.share)
+    }
+
+    fn unpacked(packed: u64) -> Self {
+        let [share, ..] = packed.to_le_bytes();
+        Self { share, epoch: packed >> 8 }
+    }
+}
+
 impl Kept {
+    fn new(subject: String, judge: Judge, plan: &Plan) -> Self {
+        let draw = AtomicU64::new(Draw::of(&judge, plan).packed());
+        Self { subject, judge: Mutex::new(judge), draw, is_told: AtomicBool::new(false) }
+    }
+
+    /// Requests from here on are assigned as the judge has it.
+    fn assign_by(&self, judge: &Judge, plan: &Plan) {
+        self.draw.store(Draw::of(judge, plan).packed(), Ordering::Relaxed);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Judge> {
         self.judge.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,12 +94,12 @@ impl Rollout {
 
     /// Each variant's share of requests, from 0 to 1.
     pub fn shares(&self) -> impl Iterator<Item = (&str, f64)> {
-        routing::shares(&self.route, Some(self.share())).map(|(target, share)| (&*target.name, share))
+        routing::shares(&self.route, Some(self.draw().share)).map(|(target, share)| (&*target.name, share))
     }
 
-    /// The canary's share of requests, in percent.
-    pub(super) fn share(&self) -> u8 {
-        self.kept.share.load(Ordering::Relaxed)
+    /// What a request is assigned by.
+    pub(super) fn draw(&self) -> Draw {
+        Draw::unpacked(self.kept.draw.load(Ordering::Relaxed))
     }
 
     /// The side on which a target stands.
@@ -72,17 +107,17 @@ impl Rollout {
         if target == &*self.plan.target { Arm::Canary } else { Arm::Baseline }
     }
 
-    fn observe(&self, arm: Arm, unit: u64, attempt: &FirstAttempt) -> Option<Decision> {
+    fn observe(&self, sample: Sample, attempt: &FirstAttempt) -> Option<Decision> {
         let mut judge = self.kept.lock();
-        let decision = judge.observe(&self.plan, (arm, unit), attempt, since_1970());
-        self.kept.share.store(judge.share(&self.plan), Ordering::Relaxed);
+        let decision = judge.observe(&self.plan, sample, attempt, since_1970());
+        self.kept.assign_by(&judge, &self.plan);
         decision
     }
 
     fn command(&self, command: Command) -> Result<Decision, Refusal> {
         let mut judge = self.kept.lock();
         let decision = judge.command(&self.plan, command, since_1970());
-        self.kept.share.store(judge.share(&self.plan), Ordering::Relaxed);
+        self.kept.assign_by(&judge, &self.plan);
         decision
     }
 }
@@ -97,8 +132,7 @@ pub(super) fn build(settings: &Settings, previous: Option<&Generation>) -> HashM
             Some(old) => Arc::clone(old),
             None => {
                 let judge = Judge::start(&plan, since_1970());
-                let share = AtomicU8::new(judge.share(&plan));
-                Arc::new(Kept { subject, judge: Mutex::new(judge), share, is_told: AtomicBool::new(false) })
+                Arc::new(Kept::new(subject, judge, &plan))
             }
         };
         Some((Arc::clone(&route.name), Arc::new(Rollout { route: Arc::clone(route), plan, kept })))
@@ -109,7 +143,7 @@ pub(super) fn build(settings: &Settings, previous: Option<&Generation>) -> HashM
 impl Shared {
     /// Lets the judge of a request's route hear of its first attempt.
     pub(super) fn judge(&self, assigned: &Assigned, attempt: &FirstAttempt) -> Option<Decision> {
-        let decision = assigned.rollout.observe(assigned.arm, assigned.unit.0, attempt)?;
+        let decision = assigned.rollout.observe(assigned.sample, attempt)?;
         self.decided(&assigned.rollout, &decision);
         Some(decision)
     }
@@ -222,8 +256,8 @@ impl Shared {
             let Some(rollout) = generation.rollouts.get(&*route) else { continue };
             if rollout.kept.subject == before.subject {
                 let mut judge = rollout.kept.lock();
-                *judge = before.judge;
-                rollout.kept.share.store(judge.share(&rollout.plan), Ordering::Relaxed);
+                *judge = before.judge.restored(&rollout.plan);
+                rollout.kept.assign_by(&judge, &rollout.plan);
                 rollout.kept.is_told.store(true, Ordering::Release);
             }
         }

@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use super::canary::Rollout;
 use crate::llm::{Reading, RequestFacts};
-use crate::policy::canary::{Arm, FirstAttempt, FirstToken};
-use crate::policy::cohort::Unit;
+use crate::policy::canary::{FirstAttempt, FirstToken, Sample};
 use crate::telemetry::record::{Attempt, ErrorType, Outcome};
 
 /// The side of a comparison that a request was assigned to.
 #[derive(Clone)]
 pub(super) struct Assigned {
     pub(super) rollout: Arc<Rollout>,
-    pub(super) arm: Arm,
-    pub(super) unit: Unit,
+    pub(super) sample: Sample,
 }
 
 /// Watches the first attempt of one request.

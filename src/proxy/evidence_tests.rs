@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::policy::canary::Arm;
 use crate::proxy::canary;
 
 fn assigned() -> Assigned {
@@ -8,7 +9,7 @@ fn assigned() -> Assigned {
     let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
     let settings = config::parse(text, "test.toml", &|_| None, &no_file).unwrap();
     let rollout = canary::build(&settings, None).remove("chat").unwrap();
-    Assigned { rollout, arm: Arm::Canary, unit: Unit(1) }
+    Assigned { rollout, sample: Sample { arm: Arm::Canary, unit: 1, epoch: 1 } }
 }
 
 const fn ms(millis: u64) -> Duration {

@@ -11,6 +11,7 @@ use super::evidence::Assigned;
 use super::reject::Rejection;
 use super::state::Generation;
 use crate::config::settings::{Route, Target};
+use crate::policy::canary::Sample;
 use crate::policy::cohort;
 use crate::policy::routing::{self, RequestHead};
 use crate::telemetry::record::ErrorType;
@@ -27,7 +28,7 @@ pub(super) struct Routed {
 impl Routed {
     /// The share of the route's canary, in percent.
     pub(super) fn canary_share(&self) -> Option<u8> {
-        self.assigned.as_ref().map(|assigned| assigned.rollout.share())
+        self.assigned.as_ref().map(|assigned| assigned.rollout.draw().share)
     }
 }
 
@@ -102,12 +103,16 @@ fn draw<'a>(
 ) -> Result<(&'a Target, Option<Assigned>), Rejection> {
     let unit = cohort::unit(route.sticky, &caller.identity, caller.address.map(|address| address.ip()), roll);
     let rollout = generation.rollouts.get(&route.name);
-    let Some(target) = routing::target(route, rollout.map(|rollout| rollout.share()), unit) else {
+    // Once: a decision may come at any moment, and the epoch must be that of the share.
+    let draw = rollout.map(|rollout| rollout.draw());
+    let Some(target) = routing::target(route, draw.map(|draw| draw.share), unit) else {
         // Only where all weights are zero, which no checked route has.
         return Err(Rejection::internal());
     };
-    let assigned =
-        rollout.map(|rollout| Assigned { rollout: Arc::clone(rollout), arm: rollout.arm(&target.name), unit });
+    let assigned = rollout.zip(draw).map(|(rollout, draw)| Assigned {
+        rollout: Arc::clone(rollout),
+        sample: Sample { arm: rollout.arm(&target.name), unit: unit.0, epoch: draw.epoch },
+    });
     Ok((target, assigned))
 }
 

@@ -123,6 +123,7 @@ fn canaries(app: &App) -> Vec<Line<'static>> {
             );
             lines.push(Line::styled(text, bad(fact.evidence >= fact.needed)));
         }
+        lines.extend(canary.block.iter().map(|block| Line::styled(format!("  {}", block.words), dim())));
     }
     lines
 }

@@ -30,6 +30,7 @@ fn overview() -> Value {
                 { "endpoint": "10.0.0.2:8000", "up": false, "reason": "faulty", "in_flight": 0, "first_token_s": null },
             ] }],
             "canaries": [{ "route": "chat", "canary": "next", "state": "running", "percent": 5, "next": "25 % in 9 s.",
+                "block": { "words": "Not counted yet: 9 requests of 7 users in the open block." },
                 "facts": [{ "fact": "odd_length", "evidence": 0.5, "needed": 526.3, "canary": tally(0, 7), "baseline": tally(2, 120) }] }],
             "limits": { "mode": "memory", "holders": [
                 { "limit": "per-user", "holder": "user:alice", "utilization": 0.95, "running": 2, "tokens": null },

@@ -1,35 +1,50 @@
-//! Requests are compared in blocks: short stretches of traffic in which both arms took part, and in which each user
-//! counts once for each fact, so that one bad user is not a crowd.
+//! Requests are compared in blocks: short stretches of the traffic of one epoch, in which each user counts once for each
+//! fact, so that one bad user is not a crowd.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::evidence::Pair;
 use super::facts::{Arm, Fact, PerFact};
 
-/// A block is whole when each arm has seen this many users ...
-const UNITS: usize = 4;
+/// A block is whole when the smaller side may be expected to have this many users ...
+const UNITS: u64 = 4;
 
 /// ... or this many requests, of however few users.
 const REQUESTS: u64 = 32;
 
-/// Users of one arm that a block takes in; the rest of a crowd is left out.
-const UNITS_MAX: usize = 2_048;
-
-/// The block being filled. What closes it are numbers of users and requests, never their answers: the bets rest on that.
-#[derive(Debug, Default)]
+/// The block being filled. What closes it is the number of all its users or requests: neither what was answered nor which
+/// side answered, for the bets rest on that.
+#[derive(Debug)]
 pub(super) struct Block {
+    size: Size,
+    requests: u64,
     baseline: Side,
     canary: Side,
     tallies: PerFact<Pair>,
 }
 
-#[derive(Debug, Default)]
-struct Side {
+/// How much makes a block whole.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    units: u64,
     requests: u64,
-    /// The facts that each user has given already, a bit each.
-    units: HashMap<u64, u8, BuildHasherDefault<Unmixed>>,
 }
+
+/// How far a block is filled. It is whole, and its requests are counted, as soon as either number is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filling {
+    /// Users of both sides so far, each counted once, and how many make the block whole.
+    pub users: u64,
+    pub users_needed: u64,
+    /// Requests of both sides so far, and how many make the block whole.
+    pub requests: u64,
+    pub requests_needed: u64,
+}
+
+/// The facts that each user of one side has given already, a bit each. At most as many as make a block whole.
+type Side = HashMap<u64, u8, BuildHasherDefault<Unmixed>>;
 
 /// A unit is a hash, or random, already.
 #[derive(Debug, Default)]
@@ -49,29 +64,37 @@ impl Hasher for Unmixed {
     }
 }
 
-impl Side {
-    fn is_full(&self) -> bool {
-        self.units.len() >= UNITS || self.requests >= REQUESTS
-    }
-}
-
 impl Block {
-    /// Whether nothing was seen of this user in the baseline yet, and there is room.
-    pub(super) fn is_new(&self, unit: u64) -> bool {
-        self.baseline.units.len() < UNITS_MAX && !self.baseline.units.contains_key(&unit)
+    /// An empty block of an epoch in which the canary has `share` percent.
+    pub(super) fn new(share: u8) -> Self {
+        let smaller = u64::from(share.min(100_u8.saturating_sub(share)).max(1));
+        let size = Size { units: UNITS * 100 / smaller, requests: REQUESTS * 100 / smaller };
+        Self { size, requests: 0, baseline: Side::default(), canary: Side::default(), tallies: PerFact::default() }
     }
 
-    /// Counts the answers of one request, those that its user has not given yet.
-    pub(super) fn note(&mut self, arm: Arm, unit: u64, answers: &PerFact<Option<bool>>) {
+    /// Whether nothing was seen of this user in the baseline yet.
+    pub(super) fn is_new(&self, unit: u64) -> bool {
+        !self.baseline.contains_key(&unit)
+    }
+
+    pub(super) fn filling(&self) -> Filling {
+        Filling {
+            users: self.units(),
+            users_needed: self.size.units,
+            requests: self.requests,
+            requests_needed: self.size.requests,
+        }
+    }
+
+    /// Counts the answers of one request, those that its user has not given yet. The tallies of the whole block, if that
+    /// was what it lacked; it is empty again then.
+    pub(super) fn note(&mut self, arm: Arm, unit: u64, answers: &PerFact<Option<bool>>) -> Option<PerFact<Pair>> {
+        self.requests += 1;
         let side = match arm {
             Arm::Baseline => &mut self.baseline,
             Arm::Canary => &mut self.canary,
         };
-        side.requests += 1;
-        if side.units.len() >= UNITS_MAX && !side.units.contains_key(&unit) {
-            return;
-        }
-        let given = side.units.entry(unit).or_default();
+        let given = side.entry(unit).or_default();
         for fact in Fact::ALL {
             let bit = 1_u8 << fact as u8;
             let Some(yes) = answers.get(fact).filter(|_| *given & bit == 0) else { continue };
@@ -82,12 +105,31 @@ impl Block {
                 Arm::Canary => pair.canary.count(yes),
             }
         }
+        let is_whole = self.units() >= self.size.units || self.requests >= self.size.requests;
+        is_whole.then(|| self.take())
     }
 
-    /// The whole block; the next begins.
-    pub(super) fn take_full(&mut self) -> Option<PerFact<Pair>> {
-        let full = self.baseline.is_full() && self.canary.is_full();
-        full.then(|| std::mem::take(self).tallies)
+    fn units(&self) -> u64 {
+        (self.baseline.len() + self.canary.len()) as u64
+    }
+
+    /// The next begins, in the room of the last.
+    fn take(&mut self) -> PerFact<Pair> {
+        self.requests = 0;
+        self.baseline.clear();
+        self.canary.clear();
+        std::mem::take(&mut self.tallies)
+    }
+}
+
+impl fmt::Display for Filling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { users, users_needed, requests, requests_needed } = self;
+        write!(
+            f,
+            "Not counted yet: {requests} requests of {users} users in the open block; all at once when it has {users_needed} \
+             users or {requests_needed} requests."
+        )
     }
 }
 
@@ -102,41 +144,43 @@ mod tests {
 
     #[test]
     fn one_user_counts_once_a_block_and_fact() {
-        let mut block = Block::default();
+        let mut block = Block::new(50);
         for _ in 0..10 {
-            block.note(Arm::Canary, 7, &failed(true));
+            assert_eq!(block.note(Arm::Canary, 7, &failed(true)), None);
         }
         let late = PerFact { late: Some(false), ..failed(true) };
-        block.note(Arm::Canary, 7, &late);
-        for unit in 0..4 {
-            assert!(block.take_full().is_none());
-            block.note(Arm::Canary, unit, &failed(false));
-            block.note(Arm::Baseline, unit, &failed(false));
+        assert_eq!(block.note(Arm::Canary, 7, &late), None);
+        for unit in 0..6 {
+            assert_eq!(block.note(Arm::Baseline, unit, &failed(false)), None);
         }
-        let tallies = block.take_full().unwrap();
-        assert_eq!(tallies.failed.canary, Tally { yes: 1, of: 5 });
-        assert_eq!(tallies.failed.baseline, Tally { yes: 0, of: 4 });
+        assert_eq!(block.filling(), Filling { users: 7, users_needed: 8, requests: 17, requests_needed: 64 });
+        let tallies = block.note(Arm::Canary, 8, &failed(false)).unwrap();
+        assert_eq!(tallies.failed.canary, Tally { yes: 1, of: 2 });
+        assert_eq!(tallies.failed.baseline, Tally { yes: 0, of: 6 });
         assert_eq!(tallies.late.canary, Tally { yes: 0, of: 1 });
-        assert!(block.take_full().is_none(), "a new one has begun");
+        assert_eq!((block.filling().users, block.filling().requests), (0, 0), "the next has begun");
     }
 
     #[test]
     fn few_users_fill_a_block_by_many_requests() {
-        let mut block = Block::default();
-        for _ in 0..REQUESTS {
-            assert!(block.take_full().is_none());
-            block.note(Arm::Canary, 1, &failed(true));
-            block.note(Arm::Baseline, 2, &failed(false));
+        let mut block = Block::new(50);
+        for _ in 1..2 * REQUESTS {
+            assert_eq!(block.note(Arm::Canary, 1, &failed(true)), None);
         }
-        assert_eq!(block.take_full().unwrap().failed.canary, Tally { yes: 1, of: 1 });
+        assert_eq!(block.note(Arm::Baseline, 2, &failed(false)).unwrap().failed.canary, Tally { yes: 1, of: 1 });
+    }
+
+    #[test]
+    fn the_smaller_a_side_the_larger_the_block() {
+        let users = |share| Block::new(share).filling().users_needed;
+        assert_eq!([0, 1, 5, 25, 50, 75, 99, 100].map(users), [400, 400, 80, 16, 8, 16, 400, 400]);
     }
 
     #[test]
     fn a_crowd_is_bounded() {
-        let mut block = Block::default();
-        for unit in 0..100_000 {
-            block.note(Arm::Baseline, unit, &failed(false));
-        }
-        assert_eq!(block.baseline.units.len(), UNITS_MAX);
+        let mut block = Block::new(1);
+        let whole = (0..10_000).filter(|unit| block.note(Arm::Baseline, *unit, &failed(false)).is_some());
+        assert_eq!(whole.count(), 25);
+        assert!(block.baseline.capacity() < 1_000);
     }
 }

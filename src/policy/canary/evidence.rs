@@ -1,32 +1,30 @@
 //! The test of one fact: is it more frequent in the canary than in the baseline?
 //!
-//! A test by betting. Before each block of requests a bet is laid that the canary does worse, at odds that are fair or
-//! unfavourable while it does not; the wealth that the bets have won is the evidence. Under the null hypothesis (each
-//! canary request of the block says "yes" with a probability θc no greater than the baseline's θb) the wealth is a
-//! non-negative supermartingale that starts at 1, so by Ville's inequality the probability that it *ever* reaches 1/a is
-//! at most a. That is why it may be looked at after every block, for as long as one likes.
+//! A test by betting. On each block of requests a bet is laid that the canary does worse, at odds that are fair or
+//! unfavourable while it does not; the wealth that the bets have won is the evidence. While the canary is no worse, the
+//! wealth is a non-negative supermartingale that starts at 1, so by Ville's inequality the probability that it *ever*
+//! reaches 1/a is at most a. That is why it may be looked at after every block, for as long as one likes.
 //!
-//! **The bet.** For guesses b < c of the two rates and a block of n baseline and m canary requests, let
-//! z = (n·b + m·c) / (n + m). The stake is multiplied by p_b(y)/p_z(y) for each baseline answer y and by p_c(y)/p_z(y) for
-//! each canary answer, p being the Bernoulli likelihood (the e-variable of Turner, Ly and Grünwald for k samples). Its
-//! expectation is at most 1: one factor has the expectation 1 + (b - z)·d in the baseline, with
-//! d = (θb - z) / (z·(1 - z)), and 1 + (c - z)·d' in the canary, which grows with θc since c > z and so is largest at
-//! θc = θb, d' = d. The weighted mean of b - z and c - z is 0, so by the inequality of the arithmetic and the
-//! geometric mean (1 + (b - z)·d)^n · (1 + (c - z)·d)^m ≤ 1. Nothing is asked of the guesses but that they
-//! are made before the block, nor must θb be the same from block to block.
+//! **The bet.** Let a block have n baseline and m canary answers, y of all n + m being "yes", k of them the canary's. If the
+//! canary is like the baseline, then who was drawn to it has nothing to do with what was answered: each m of the n + m
+//! answers are the canary's with the same probability, so k is hypergeometric, whatever the answers are. For an
+//! odds ratio r > 1 the stake is multiplied by r^k / E[r^K], K being so distributed: the likelihood ratio of Fisher's
+//! noncentral hypergeometric distribution. Its expectation is 1. Where the canary's odds are lower, k is
+//! stochastically smaller, and the expectation is at most 1, since the factor grows with k.
 //!
-//! **The guesses.** b is what the baseline has shown so far; c has one of a few fixed odds ratios to it, and the wealth is
-//! split evenly over them. **Late harm.** A canary that was good for long would have lost all wealth by the time it turns
-//! bad; so a part of it, 1/(t·(t + 1)), is only brought into play at block t. A mean of such processes is one itself.
+//! So nothing is asked of the answers, neither that their rate stands still within a block nor that they are independent of
+//! each other: after a step failures are known first and successes at their ends, dependencies fail for both, load
+//! rises. What is asked is that one chance, the same for all of a block, has drawn those who count in it: so a block
+//! belongs to one epoch, and is closed by the number of all its users, of whichever side.
+//!
+//! **The ratios.** A few are fixed, and the wealth is split evenly over them. **Late harm.** A canary that was good for long
+//! would have lost all wealth by the time it turns bad; so a part of it, 1/(t·(t + 1)), is only brought into play at the
+//! t-th block that tells anything. A mean of such processes is one itself.
 
 use serde::{Deserialize, Serialize};
 
 /// Odds of "yes" in the canary, relative to the baseline's, that are bet on.
 const ODDS_RATIOS: [f64; 4] = [2.0, 4.0, 10.0, 50.0];
-
-/// What the baseline's rate is guessed to be before anything is known: this many of so many.
-const PRIOR_YES: f64 = 0.5;
-const PRIOR_OF: f64 = 20.0;
 
 /// Wealth is not counted beyond this, so that it stays a number.
 const WEALTH_MAX: f64 = 1e300;
@@ -67,7 +65,7 @@ pub struct Pair {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Test {
-    /// Blocks that were bet on.
+    /// Blocks that told anything.
     blocks: u64,
     /// What is in play and what it has won, one for each of [`ODDS_RATIOS`].
     wealth: [f64; ODDS_RATIOS.len()],
@@ -76,18 +74,20 @@ pub(super) struct Test {
 }
 
 impl Test {
-    /// Lays the bets on a block, and settles them. The block must not have been chosen by its answers.
+    /// Lays the bets on a block, and settles them. The block must not have been chosen by who gave its answers.
     pub(super) fn bet(&mut self, block: Pair) {
-        let guess = (self.total.baseline.yes as f64 + PRIOR_YES) / (self.total.baseline.of as f64 + PRIOR_OF);
         self.total.baseline.add(block.baseline);
         self.total.canary.add(block.canary);
-        if block.baseline.of == 0 || block.canary.of == 0 {
+        let yes = block.baseline.yes + block.canary.yes;
+        let tells =
+            block.baseline.of > 0 && block.canary.of > 0 && yes > 0 && yes < block.baseline.of + block.canary.of;
+        if !tells {
             return;
         }
         self.blocks += 1;
         let now_in_play = 1.0 / (self.blocks as f64 * (self.blocks as f64 + 1.0));
         for (wealth, ratio) in self.wealth.iter_mut().zip(ODDS_RATIOS) {
-            *wealth = ((*wealth + now_in_play) * payoff(block, guess, worse(guess, ratio))).min(WEALTH_MAX);
+            *wealth = ((*wealth + now_in_play) * payoff(block, ratio)).min(WEALTH_MAX);
         }
     }
 
@@ -108,21 +108,49 @@ impl Test {
     }
 }
 
-/// The rate whose odds are `ratio` times those of `rate`.
-fn worse(rate: f64, ratio: f64) -> f64 {
-    let odds = ratio * rate / (1.0 - rate);
-    odds / (1.0 + odds)
+/// By what the stake is multiplied; see the module's text.
+fn payoff(block: Pair, ratio: f64) -> f64 {
+    let (n, m) = (block.baseline.of as f64, block.canary.of as f64);
+    let yes = (block.baseline.yes + block.canary.yes) as f64;
+    // The chances of each k, relative to the first one's, as logarithms: they are beyond any number where blocks are large.
+    let (mut k, last) = ((yes - n).max(0.0), yes.min(m));
+    let mut chance = 0.0;
+    let (mut all, mut expected) = (LogSum::default(), LogSum::default());
+    while k <= last {
+        all.add(chance);
+        expected.add(chance + k * ratio.ln());
+        chance += ((m - k) * (yes - k) / ((k + 1.0) * (n - yes + k + 1.0))).ln();
+        k += 1.0;
+    }
+    (block.canary.yes as f64 * ratio.ln() + all.ln() - expected.ln()).exp()
 }
 
-/// By what the stake is multiplied; see the module's text.
-fn payoff(block: Pair, baseline: f64, canary: f64) -> f64 {
-    let (n, m) = (block.baseline.of as f64, block.canary.of as f64);
-    let null = (n * baseline + m * canary) / (n + m);
-    let gain = |tally: Tally, rate: f64| {
-        let no = tally.of.saturating_sub(tally.yes) as f64;
-        tally.yes as f64 * (rate / null).ln() + no * ((1.0 - rate) / (1.0 - null)).ln()
-    };
-    (gain(block.baseline, baseline) + gain(block.canary, canary)).exp()
+/// A sum of numbers that are given as logarithms.
+struct LogSum {
+    largest: f64,
+    /// In units of the largest.
+    sum: f64,
+}
+
+impl Default for LogSum {
+    fn default() -> Self {
+        Self { largest: f64::NEG_INFINITY, sum: 0.0 }
+    }
+}
+
+impl LogSum {
+    fn add(&mut self, ln: f64) {
+        if ln > self.largest {
+            self.sum = self.sum * (self.largest - ln).exp() + 1.0;
+            self.largest = ln;
+        } else {
+            self.sum += (ln - self.largest).exp();
+        }
+    }
+
+    fn ln(&self) -> f64 {
+        self.largest + self.sum.ln()
+    }
 }
 
 #[cfg(test)]
@@ -131,34 +159,28 @@ mod tests {
 
     use super::*;
 
-    /// `Σ_y Binomial(y; of, rate) · f(y)`.
-    fn expected(of: u64, rate: f64, f: impl Fn(u64) -> f64) -> f64 {
-        let mut chance = (1.0 - rate).powi(of as i32);
-        let mut sum = 0.0;
-        for yes in 0..=of {
-            sum += chance * f(yes);
-            chance *= (of - yes) as f64 / (yes + 1) as f64 * rate / (1.0 - rate);
-        }
-        sum
+    /// The number of ways to choose `k` of `n`.
+    fn choose(n: u64, k: u64) -> f64 {
+        (0..k).fold(1.0, |ways, i| ways * (n - i) as f64 / (i + 1) as f64)
     }
 
     proptest! {
-        /// What validity rests on, computed over all outcomes of a block: whatever was guessed, no bet is expected to win
-        /// while the canary is no worse.
+        /// What validity rests on: whatever was answered, and however often, no bet is expected to win if chance alone has
+        /// drawn whose answers they are.
         #[test]
         fn no_bet_is_expected_to_win_under_the_null(
-            n in 1_u64..60, m in 1_u64..30,
-            guess in 0.0001_f64..0.9, ratio in proptest::sample::select(ODDS_RATIOS.to_vec()),
-            theta in 0.0005_f64..0.95, better in 0.0_f64..=1.0,
+            n in 1_u64..60, m in 1_u64..30, share in 0.0_f64..=1.0,
+            ratio in proptest::sample::select(ODDS_RATIOS.to_vec()), better in 0.01_f64..=1.0,
         ) {
-            let canary_rate = theta * better;
-            let expectation = expected(n, theta, |y| {
-                expected(m, canary_rate, |x| {
-                    let block = Pair { baseline: Tally { yes: y, of: n }, canary: Tally { yes: x, of: m } };
-                    payoff(block, guess, worse(guess, ratio))
-                })
-            });
-            prop_assert!(expectation <= 1.0 + 1e-9, "{expectation}");
+            let yes = ((n + m) as f64 * share) as u64;
+            let expectation = |odds: f64| {
+                let ks = || yes.saturating_sub(n)..=yes.min(m);
+                let chance = |k: u64| choose(m, k) * choose(n, yes - k) * odds.powf(k as f64);
+                let sum: f64 = ks().map(chance).sum();
+                ks().map(|k| chance(k) / sum * payoff(block(yes - k, n, k, m), ratio)).sum::<f64>()
+            };
+            prop_assert!((expectation(1.0) - 1.0).abs() < 1e-9, "{}", expectation(1.0));
+            prop_assert!(expectation(better) <= 1.0 + 1e-9, "{}", expectation(better));
         }
 
         #[test]
@@ -185,14 +207,14 @@ mod tests {
     fn evidence_grows_with_harm_and_shrinks_without() {
         let (mut bad, mut good, mut same) = (Test::default(), Test::default(), Test::default());
         assert_eq!(bad.evidence(), 1.0);
-        for _ in 0..20 {
+        for _ in 0..40 {
             bad.bet(block(0, 20, 2, 4));
             good.bet(block(2, 20, 0, 4));
             same.bet(block(0, 20, 0, 4));
         }
         assert!(bad.evidence() > 1e6, "{}", bad.evidence());
         assert!(good.evidence() < 0.2, "{}", good.evidence());
-        assert!(same.evidence() < 1.0, "{}", same.evidence());
+        assert_eq!(same.evidence(), 1.0, "where nothing happens there is no evidence");
     }
 
     #[test]
@@ -207,6 +229,16 @@ mod tests {
             test.evidence() > 500.0
         });
         assert!(needed.unwrap() <= 30, "{needed:?} blocks");
+    }
+
+    #[test]
+    fn large_blocks_stay_numbers() {
+        let mut test = Test::default();
+        for _ in 0..3 {
+            test.bet(block(0, 2_000, 2_000, 2_000));
+        }
+        assert_eq!(test.evidence(), WEALTH_MAX);
+        assert!(payoff(block(2_000, 2_000, 0, 2_000), 50.0) >= 0.0);
     }
 
     #[test]

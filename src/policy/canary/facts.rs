@@ -13,6 +13,16 @@ pub enum Arm {
     Canary,
 }
 
+/// What is known of a request when it is assigned, and stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    pub arm: Arm,
+    /// What was assigned: the user, the address, or the request.
+    pub unit: u64,
+    /// The epoch in which it was: what [`super::Judge::epoch`] said then.
+    pub epoch: u64,
+}
+
 /// One of the questions. "Yes" is always the bad answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::band::{Band, Usual};
-use super::block::Block;
 use super::decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
-use super::evidence::Test;
-use super::facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact};
+use super::epoch::Blocks;
+use super::evidence::{Pair, Test};
+use super::facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
 use super::harmed::Harmed;
 use super::streak::Streak;
 use crate::config::canary::Canary;
@@ -30,6 +30,9 @@ const LENGTH: Usual = Usual { from: 0.01, to: 0.99, margin_min: 1 };
 /// Decisions that are remembered.
 const HISTORY: usize = 16;
 
+/// Epochs beyond this are never reached by one a moment.
+const EPOCH_MAX: u64 = 1 << 48;
+
 /// Where a rollout stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,8 +43,8 @@ pub(super) enum Stage {
 }
 
 /// The judge of one rollout. Its size is bounded, however long it judges. What it says depends on nothing but what it was
-/// given, so it can be stored and read back at any time; only the block being filled, and whom
-/// the canary harmed, is lost then.
+/// given, so it can be stored and read back at any time, see [`Judge::restored`]; only the blocks being filled, the row of
+/// failures, and whom the canary harmed, are lost then.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
@@ -49,9 +52,12 @@ pub struct Judge {
     pub(super) paused: bool,
     /// A hold was told in this step.
     held: bool,
+    /// The number of the epoch; 0 in what an older version stored.
+    #[serde(default)]
+    epoch: u64,
     /// When the step began, since 1970.
     pub(super) since: Duration,
-    /// Canary requests of this step.
+    /// Canary requests that were assigned in this step, and whose end is known.
     pub(super) step_requests: u64,
     pub(super) tests: PerFact<Test>,
     pub(super) first_token: Band,
@@ -60,7 +66,7 @@ pub struct Judge {
     /// The last ones, oldest first.
     pub(super) decisions: VecDeque<Decision>,
     #[serde(skip)]
-    block: Block,
+    pub(super) blocks: Blocks,
     #[serde(skip)]
     harmed: PerFact<Harmed>,
 }
@@ -73,6 +79,7 @@ impl Judge {
             stage: Stage::Running { step: 0 },
             paused: false,
             held: false,
+            epoch: 0,
             since: now,
             step_requests: 0,
             tests: PerFact::default(),
@@ -80,7 +87,7 @@ impl Judge {
             length: Band::default(),
             streak: Streak::default(),
             decisions: VecDeque::new(),
-            block: Block::default(),
+            blocks: Blocks::default(),
             harmed: PerFact::default(),
         };
         judge.enter(plan, Stage::Running { step: 0 }, now);
@@ -100,29 +107,35 @@ impl Judge {
         }
     }
 
-    /// Takes in a request's first attempt, by the arm that the request was assigned to. `unit` is what was assigned: the
-    /// user, the address, or the request.
+    /// Under which number requests are assigned at present: each change of the share begins another epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// A judge that was read back goes on: with an epoch of its own, since nothing more is heard of what was assigned before.
+    #[must_use]
+    pub fn restored(mut self, plan: &Canary) -> Self {
+        self.begin_epoch(plan);
+        self
+    }
+
+    /// Takes in a request's first attempt, by the side and the epoch that the request was assigned to.
     pub fn observe(
         &mut self,
         plan: &Canary,
-        (arm, unit): (Arm, u64),
+        sample: Sample,
         attempt: &FirstAttempt,
         now: Duration,
     ) -> Option<Decision> {
         let Stage::Running { step } = self.stage else { return None };
-        self.step_requests += u64::from(arm == Arm::Canary);
-        if let Some(failed) = attempt.failed {
-            self.streak.note(arm, unit, failed);
-        }
-        self.note(plan, (arm, unit), attempt);
-        let full = self.block.take_full();
+        let full = self.note(plan, sample, attempt);
         if let Some(tallies) = &full {
             for fact in Fact::ALL {
                 self.tests.get_mut(fact).bet(*tallies.get(fact));
             }
         }
-        let broken = self.streak.broken(plan.alpha * FAST_SHARE);
-        let (kind, stage, reason) = match broken {
+        let (kind, stage, reason) = match self.streak.broken(plan.alpha * FAST_SHARE) {
             Some(broken) => (Kind::RollBack, Stage::RolledBack, Reason::Broken(broken)),
             // Evidence changes with a block alone.
             None if full.is_some() || self.is_due(plan, now) => self.verdict(plan, step, now)?,
@@ -150,7 +163,8 @@ impl Judge {
             (Command::Resume, Stage::RolledBack) => {
                 // A new rollout: what was held against the last one was acted on.
                 let decisions = std::mem::take(&mut self.decisions);
-                *self = Self { stage: Stage::RolledBack, decisions, ..Self::start(plan, now) };
+                let epoch = self.epoch;
+                *self = Self { stage: Stage::RolledBack, decisions, epoch, ..Self::start(plan, now) };
                 (Kind::Resume, Stage::Running { step: 0 })
             }
         };
@@ -165,17 +179,30 @@ impl Judge {
             && self.first_token.is_sound()
             && self.length.is_sound()
             && self.decisions.len() <= HISTORY
+            && self.epoch <= EPOCH_MAX
     }
 
-    fn note(&mut self, plan: &Canary, (arm, unit): (Arm, u64), attempt: &FirstAttempt) {
+    /// Counts a request with those of its epoch; the tallies of the block that it made whole.
+    fn note(&mut self, plan: &Canary, sample: Sample, attempt: &FirstAttempt) -> Option<PerFact<Pair>> {
+        let Sample { arm, unit, epoch } = sample;
+        let age = self.epoch.saturating_sub(epoch);
         let answers = attempt.answers(self.objective(plan), &self.length);
-        if arm == Arm::Baseline && self.block.is_new(unit) {
+        let block = self.blocks.of(age)?;
+        let teaches = arm == Arm::Baseline && block.is_new(unit);
+        let full = block.note(arm, unit, &answers);
+        if teaches {
             self.learn(attempt);
         }
-        self.block.note(arm, unit, &answers);
+        if age == 0 {
+            self.step_requests += u64::from(arm == Arm::Canary);
+            if let Some(failed) = attempt.failed {
+                self.streak.note(arm, unit, failed);
+            }
+        }
         for fact in Fact::ALL.into_iter().filter(|fact| arm == Arm::Canary && *answers.get(*fact) == Some(true)) {
             self.harmed.get_mut(fact).note(unit);
         }
+        full
     }
 
     /// What is usual is learnt from the baseline, once a user and block.
@@ -246,6 +273,13 @@ impl Judge {
         let is_whole = matches!(stage, Stage::Running { step } if plan.share(step) >= 100);
         self.stage = if is_whole { Stage::Promoted } else { stage };
         (self.since, self.step_requests, self.held) = (now, 0, false);
+        self.begin_epoch(plan);
+    }
+
+    fn begin_epoch(&mut self, plan: &Canary) {
+        self.epoch += 1;
+        self.blocks.begin(self.share(plan));
+        self.streak.end_row();
     }
 
     fn remember(&mut self, decision: Decision) -> Decision {

@@ -36,7 +36,17 @@ impl Rollout {
 
     fn see(&mut self, arm: Arm, attempt: &FirstAttempt) -> Option<Decision> {
         self.users += 1;
-        self.judge.observe(&self.plan, (arm, self.users), attempt, self.now)
+        self.see_of(arm, self.users, attempt)
+    }
+
+    /// A request that is answered at once.
+    fn see_of(&mut self, arm: Arm, unit: u64, attempt: &FirstAttempt) -> Option<Decision> {
+        self.end(Sample { arm, unit, epoch: self.judge.epoch() }, attempt)
+    }
+
+    /// An answer's end.
+    fn end(&mut self, sample: Sample, attempt: &FirstAttempt) -> Option<Decision> {
+        self.judge.observe(&self.plan, sample, attempt, self.now)
     }
 
     /// So many seconds; the decisions made in them.
@@ -132,19 +142,15 @@ fn a_fixed_objective_needs_no_learning() {
 
 #[test]
 fn a_broken_canary_is_not_waited_for() {
-    for users in [2, 5] {
-        let mut rollout = Rollout::start(&[1, 100]);
-        (0..99).for_each(|_| assert_eq!(rollout.see(Arm::Baseline, &OK), None));
-        let mut fail = |number: u64| {
-            let by = (Arm::Canary, u64::MAX - number % users);
-            rollout.judge.observe(&rollout.plan, by, &FirstAttempt::FAILED, rollout.now)
-        };
-        let decisions: Vec<Decision> = (0..5).filter_map(&mut fail).collect();
-        assert_eq!(kinds(&decisions), [(Kind::RollBack, 0)], "{users} users");
-        // Four users make a block, and that is evidence enough.
-        let by_streak = matches!(decisions[0].reason, Reason::Broken(broken) if broken.successes == 99);
-        assert_eq!(by_streak, users == 2, "{}", decisions[0]);
-    }
+    let mut rollout = Rollout::start(&[1, 100]);
+    let mut fail = |number: u64| {
+        let decision = rollout.see_of(Arm::Canary, u64::MAX - number % 2, &FirstAttempt::FAILED);
+        (0..9).for_each(|_| assert_eq!(rollout.see(Arm::Baseline, &OK), None));
+        decision
+    };
+    let decisions: Vec<Decision> = (0..5).filter_map(&mut fail).collect();
+    assert_eq!(kinds(&decisions), [(Kind::RollBack, 0)]);
+    assert!(matches!(decisions[0].reason, Reason::Broken(broken) if broken.successes == 36), "{}", decisions[0]);
 }
 
 #[test]
@@ -163,8 +169,7 @@ fn two_bad_users_are_not_a_crowd() {
         let decisions = rollout.pass(1, &OK, &OK);
         assert!(decisions.iter().all(|decision| decision.kind == Kind::Hold), "{decisions:?}");
         for user in [u64::MAX, u64::MAX - 1] {
-            let by = (Arm::Canary, user);
-            let decision = rollout.judge.observe(&rollout.plan, by, &FirstAttempt::FAILED, rollout.now);
+            let decision = rollout.see_of(Arm::Canary, user, &FirstAttempt::FAILED);
             assert!(decision.is_none_or(|decision| decision.kind == Kind::Hold), "{decision:?}");
         }
     }
@@ -248,9 +253,80 @@ fn evidence_outlasts_steps_and_storage() {
     assert!(before.facts[2].finding.requests.canary.yes >= 2, "{:?}", before.facts[2]);
     let stored = serde_json::to_string(&rollout.judge).unwrap();
     assert!(stored.len() < 20_000, "{}", stored.len());
-    rollout.judge = serde_json::from_str(&stored).unwrap();
+    let under_way = Sample { arm: Arm::Canary, unit: 1, epoch: rollout.judge.epoch() };
+    rollout.judge = serde_json::from_str::<Judge>(&stored).unwrap().restored(&rollout.plan);
     assert!(rollout.judge.is_sound());
-    assert_eq!(rollout.report(), before);
+    let after = rollout.report();
+    assert_eq!((&after.facts, after.step_requests), (&before.facts, before.step_requests));
+    assert_eq!(after.filling.map(|filling| filling.users), Some(0), "a block that was not whole is lost");
+    assert_eq!(rollout.end(under_way, &bad), None);
+    assert_eq!(rollout.report().step_requests, before.step_requests, "what was assigned before is another epoch's");
+}
+
+#[test]
+fn what_was_stored_without_epochs_is_read() {
+    let mut rollout = Rollout::start(&[50]);
+    let _ = rollout.pass(30, &OK, &OK);
+    let mut stored = serde_json::to_value(&rollout.judge).unwrap();
+    stored.as_object_mut().unwrap().remove("epoch").unwrap();
+    let judge = serde_json::from_value::<Judge>(stored).unwrap().restored(&rollout.plan);
+    assert!(judge.is_sound());
+    assert_eq!((judge.epoch(), judge.share(&rollout.plan)), (1, 50));
+    assert_eq!(judge.report(&rollout.plan, rollout.now).facts, rollout.report().facts);
+}
+
+/// What fails is known at once: the successes of the same requests come later.
+#[test]
+fn failures_of_a_step_are_not_held_against_successes_of_the_last_one() {
+    let mut rollout = Rollout::start(&[1, 50]);
+    let old = |arm, unit, rollout: &Rollout| Sample { arm, unit, epoch: rollout.judge.epoch() };
+    let before: Vec<Sample> = (0..2_000).map(|unit| old(Arm::Baseline, unit, &rollout)).collect();
+    assert_eq!(kinds(&rollout.pass(61, &OK, &OK)), [(Kind::Step, 50)]);
+    // One in ten fails, on both sides; the canary's failures are known, and of the baseline what was assigned before.
+    for (at, sample) in before.into_iter().enumerate() {
+        assert_eq!(rollout.end(sample, &OK), None);
+        if at.is_multiple_of(10) {
+            assert_eq!(rollout.see(Arm::Canary, &FirstAttempt::FAILED), None, "after {at}");
+            assert_eq!(rollout.see(Arm::Baseline, &FirstAttempt::FAILED), None, "after {at}");
+        }
+    }
+    assert_eq!(rollout.share(), 50);
+}
+
+#[test]
+fn answers_of_older_epochs_are_dropped_and_the_last_ones_count_apart() {
+    let mut rollout = Rollout::start(&[10, 20, 30]);
+    let sample = |rollout: &Rollout| Sample { arm: Arm::Canary, unit: u64::MAX, epoch: rollout.judge.epoch() };
+    let first = sample(&rollout);
+    let steps: Vec<Decision> = rollout.pass(61, &OK, &OK);
+    assert_eq!(kinds(&steps), [(Kind::Step, 20)]);
+    let second = sample(&rollout);
+    assert!(second.epoch > first.epoch);
+    let known = |rollout: &Rollout| (rollout.judge.step_requests, rollout.judge.blocks.filling().requests);
+    let before = known(&rollout);
+    let apart = rollout.judge.blocks.of(1).map(|block| block.filling());
+    assert_eq!(rollout.end(first, &FirstAttempt::FAILED), None);
+    assert_eq!(known(&rollout), before, "it is no request of this step");
+    assert_ne!(rollout.judge.blocks.of(1).map(|block| block.filling()), apart, "it counts with its own");
+    assert_eq!(kinds(&rollout.pass(61, &OK, &OK)), [(Kind::Step, 30)]);
+    let harmed = rollout.report().facts[0].finding.requests;
+    (0..10_000).for_each(|_| assert_eq!(rollout.end(first, &FirstAttempt::FAILED), None));
+    assert_eq!(rollout.report().facts[0].finding.requests, harmed, "it comes too late");
+    assert_eq!(rollout.end(second, &OK), None);
+    // A rollout that starts anew hears nothing of what was assigned before.
+    let _ = rollout.command(Command::RollBack).unwrap();
+    let _ = rollout.command(Command::Resume).unwrap();
+    (0..10_000).for_each(|_| assert_eq!(rollout.end(second, &FirstAttempt::FAILED), None));
+    assert_eq!(rollout.report().facts[0].finding.requests.canary, Tally::default());
+}
+
+#[test]
+fn a_pause_is_no_change_of_share() {
+    let mut rollout = Rollout::start(&[50, 100]);
+    let epoch = rollout.judge.epoch();
+    let _ = rollout.command(Command::Pause).unwrap();
+    let _ = rollout.command(Command::Resume).unwrap();
+    assert_eq!(rollout.judge.epoch(), epoch);
 }
 
 #[test]
@@ -262,8 +338,7 @@ fn memory_is_bounded() {
     }
     assert_eq!(rollout.report().decisions.len(), HISTORY);
     for user in 0..20_000 {
-        let none = rollout.judge.observe(&rollout.plan, (Arm::Baseline, user), &OK, rollout.now);
-        assert_eq!(none, None);
+        assert_eq!(rollout.see_of(Arm::Baseline, user, &OK), None);
     }
     assert!(serde_json::to_string(&rollout.judge).unwrap().len() < 20_000);
 }

@@ -7,12 +7,13 @@
 //! ```
 //!
 //! `facts` are five yes/no questions; `band` knows what is usual for the baseline; `block` gathers short stretches of
-//! traffic; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `harmed`
+//! traffic, of one `epoch` each; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `harmed`
 //! tells a canary's fault from a user's; `judge` decides.
 
 mod band;
 mod block;
 mod decision;
+mod epoch;
 mod evidence;
 mod facts;
 mod harmed;
@@ -20,9 +21,10 @@ mod judge;
 mod report;
 mod streak;
 
+pub use block::Filling;
 pub use decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
 pub use evidence::{Pair, Tally};
-pub use facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact};
+pub use facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
 pub use judge::Judge;
 pub use report::{Bounds, FactReport, Report, State};
 pub use streak::Broken;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::block::Filling;
 use super::decision::{Decision, Finding};
 use super::facts::Fact;
 use super::judge::{Judge, SUSPICION, Stage};
@@ -62,6 +63,8 @@ pub struct Report {
     pub step_requests: u64,
     /// How long this step has lasted.
     pub step_age: Duration,
+    /// Requests that are known and not in the numbers of `facts` yet; `None` where nothing is compared.
+    pub filling: Option<Filling>,
     pub facts: Vec<FactReport>,
     /// The last ones, oldest first; at most 16.
     pub decisions: Vec<Decision>,
@@ -95,6 +98,7 @@ impl Judge {
             next_share,
             step_requests: self.step_requests,
             step_age,
+            filling: matches!(self.stage, Stage::Running { .. }).then(|| self.blocks.filling()),
             facts,
             decisions: self.decisions.iter().copied().collect(),
             next: String::new(),

@@ -1,0 +1,246 @@
+//! The canary judge under simulated traffic, in time: how often it rolls a canary back that is like its baseline, and how
+//! soon one that is worse.
+//!
+//! `STREAMGAUGE_ROLLOUTS` sets how many rollouts of an equal canary are simulated; `--nocapture` shows the numbers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod random;
+mod traffic;
+
+use std::time::Duration;
+
+use streamgauge::config::canary::Canary;
+use streamgauge::policy::canary::{Decision, Fact, Reason};
+
+use random::{no_surprise, upper_bound};
+use traffic::{Backend, Ended, Rollout, Traffic, Users, Weather};
+
+/// Threads that simulate.
+const THREADS: u64 = 2;
+
+/// Rollouts of an equal canary where nothing else is said: in a build without optimization they take half a minute.
+const ROLLOUTS: u64 = 80;
+
+const USUAL: Backend = Backend { fails: 0.02, stalls: 0.01, breaks: 0.005, first_token_s: 0.3, answer_s: 30.0 };
+
+/// Traffic in which a canary is like its baseline, each made to mislead in another way.
+const EQUAL: [Traffic; 7] = [
+    Traffic {
+        what: "20/s, answers of 60 s, 10 % fail",
+        rate: 20.0,
+        baseline: Backend { fails: 0.1, answer_s: 60.0, ..USUAL },
+        users: Users::None,
+        weather: Weather::Calm,
+        lags: 0.0,
+        troubled: 0.0,
+    },
+    Traffic {
+        what: "50/s, answers of 30 s, 5 % fail",
+        rate: 50.0,
+        baseline: Backend { fails: 0.05, ..USUAL },
+        users: Users::None,
+        weather: Weather::Calm,
+        lags: 0.0,
+        troubled: 0.0,
+    },
+    Traffic {
+        what: "100/s, answers of 30 s, 2 % fail",
+        rate: 100.0,
+        baseline: USUAL,
+        users: Users::None,
+        weather: Weather::Calm,
+        lags: 0.0,
+        troubled: 0.0,
+    },
+    Traffic {
+        what: "20/s, answers of 5 s, unequal users",
+        rate: 20.0,
+        baseline: Backend { answer_s: 5.0, ..USUAL },
+        users: Users::Zipf(10_000),
+        weather: Weather::Calm,
+        lags: 0.0,
+        troubled: 0.0,
+    },
+    Traffic {
+        what: "20/s, answers of 60 s, 10 % fail, one in ten told up to 15 min late, unequal users",
+        rate: 20.0,
+        baseline: Backend { fails: 0.1, answer_s: 60.0, ..USUAL },
+        users: Users::Zipf(10_000),
+        weather: Weather::Calm,
+        lags: 0.1,
+        troubled: 0.0,
+    },
+    Traffic {
+        what: "20/s, answers of 30 s, a dependency of both fails again and again",
+        rate: 20.0,
+        baseline: USUAL,
+        users: Users::None,
+        weather: Weather::Outages,
+        lags: 0.0,
+        troubled: 0.0,
+    },
+    Traffic {
+        what: "10 to 50/s in waves, answers of 30 s, load makes them fail",
+        rate: 10.0,
+        baseline: USUAL,
+        users: Users::Zipf(10_000),
+        weather: Weather::Waves,
+        lags: 0.02,
+        troubled: 0.0,
+    },
+];
+
+fn plan(steps: &[u8]) -> Canary {
+    Canary {
+        target: "next".into(),
+        steps: steps.to_vec(),
+        step_time: Duration::from_secs(600),
+        min_requests: 200,
+        alpha: 0.01,
+        first_token_objective: None,
+    }
+}
+
+/// Simulates in a few threads; the results in the order of the seeds.
+fn simulate<T: Send>(runs: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let parts: Vec<Vec<T>> = std::thread::scope(|scope| {
+        let part = |thread: u64| (thread..runs).step_by(THREADS as usize).map(&run).collect();
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || part(thread))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
+    (0..runs).map(|at| parts[(at % THREADS) as usize].next().unwrap()).collect()
+}
+
+fn rollouts() -> Option<u64> {
+    std::env::var("STREAMGAUGE_ROLLOUTS").ok().map(|text| text.parse().unwrap())
+}
+
+/// Whether numbers are to be measured, and not only watched over.
+fn is_measured() -> bool {
+    rollouts().is_some()
+}
+
+fn equal(plan: &Canary, traffic: &Traffic, seed: u64) -> Ended {
+    let canary = traffic.baseline;
+    Rollout { plan, traffic, canary, turns: None, watched_s: 600.0 }.run(seed)
+}
+
+fn rolled_back(ended: &[Ended]) -> Vec<&Decision> {
+    ended.iter().filter_map(|ended| ended.decision.as_ref()).collect()
+}
+
+#[test]
+fn a_canary_like_the_baseline_is_hardly_ever_rolled_back() {
+    let runs = rollouts().unwrap_or(ROLLOUTS);
+    let plan = plan(&[1, 5, 25, 50]);
+    let ended = simulate(runs, |seed| equal(&plan, &EQUAL[seed as usize % EQUAL.len()], seed + 1));
+    for (at, traffic) in EQUAL.iter().enumerate() {
+        let of: Vec<_> = ended.iter().skip(at).step_by(EQUAL.len()).collect();
+        let back = of.iter().filter(|ended| ended.decision.is_some()).count();
+        println!("{}: {back} of {} rolled back", traffic.what, of.len());
+    }
+    let back = rolled_back(&ended);
+    let broken = back.iter().filter(|decision| matches!(decision.reason, Reason::Broken(_))).count();
+    let through = ended.iter().filter(|ended| ended.is_through && ended.decision.is_none()).count();
+    let bound = upper_bound(back.len() as u64, runs);
+    println!(
+        "{runs} rollouts of a canary like the baseline: {} rolled back ({broken} by the rule for streaks), {through} came \
+         through; the rate is at most {bound:.5} with 99 % confidence, alpha is {}",
+        back.len(),
+        plan.alpha
+    );
+    assert!(back.len() as u64 <= no_surprise(runs, plan.alpha), "{} of {runs} were rolled back", back.len());
+    assert!(runs < 5_000 || bound <= plan.alpha, "{bound}");
+    assert!(through as u64 * 100 >= runs * 95, "only {through} of {runs} came through");
+}
+
+#[test]
+fn a_longer_look_is_no_danger() {
+    // A last step below 100 % is judged on and on.
+    let runs = if is_measured() { 400 } else { 40 };
+    let traffic = Traffic { rate: 20.0, ..EQUAL[3] };
+    let plan = plan(&[50]);
+    let canary = traffic.baseline;
+    let rollout = Rollout { plan: &plan, traffic: &traffic, canary, turns: None, watched_s: 4_000.0 };
+    let back = rolled_back(&simulate(runs, |seed| rollout.run(7_000_000 + seed))).len() as u64;
+    println!("{runs} rollouts that are watched over 80,000 requests at 50 %: {back} rolled back");
+    assert!(back <= no_surprise(runs, plan.alpha), "{back}");
+}
+
+/// What goes wrong, and how many of the canary's requests may have been assigned, by the median, before that is found.
+const HARM: [(&str, Backend, u64); 6] = [
+    ("2 % errors become 10 %", Backend { fails: 0.1, ..USUAL }, 1_500),
+    ("the time to the first token grows by half", Backend { first_token_s: 0.45, ..USUAL }, 2_500),
+    ("truncated answers, 0.5 % become 5 %", Backend { breaks: 0.05, ..USUAL }, 2_500),
+    ("stalls, 1 % become 10 %", Backend { stalls: 0.1, ..USUAL }, 2_500),
+    ("answers are five times as long", Backend { answer_s: 150.0, ..USUAL }, 5_000),
+    ("nothing works", Backend { fails: 1.0, ..USUAL }, 500),
+];
+
+#[test]
+fn a_real_regression_is_found_soon() {
+    let runs = if is_measured() { 200 } else { 6 };
+    let traffic = EQUAL[1];
+    let traffic = Traffic { what: "50/s, answers of 30 s, 2 % fail", baseline: USUAL, ..traffic };
+    for share in [5, 50] {
+        let plan = plan(&[share]);
+        for (what, bad, median_max) in HARM {
+            for (since, at_s) in [("from its first request on", 0.0), ("after 20 minutes", 1_200.0)] {
+                let turns = Some((at_s, bad));
+                let rollout =
+                    Rollout { plan: &plan, traffic: &traffic, canary: USUAL, turns, watched_s: at_s + 3_600.0 };
+                let ended = simulate(runs, |seed| rollout.run(9_000_000 + seed));
+                let found: Vec<&Ended> =
+                    ended.iter().filter(|ended| ended.decision.is_some() && ended.after_s > 0.0).collect();
+                let missed = runs - found.len() as u64;
+                assert!(missed <= no_surprise(runs, plan.alpha), "{what} at {share} %: missed in {missed} of {runs}");
+                let mut requests: Vec<u64> = found.iter().map(|ended| ended.canary_requests).collect();
+                let mut seconds: Vec<u64> = found.iter().map(|ended| ended.after_s as u64).collect();
+                requests.sort_unstable();
+                seconds.sort_unstable();
+                let at = |of: &[u64], percent: usize| of[(of.len() - 1) * percent / 100];
+                println!(
+                    "{}; {what} {since}, canary at {share} %: found after {} s and {} canary requests (median); in 9 of 10 \
+                     within {} s and {}",
+                    traffic.what,
+                    at(&seconds, 50),
+                    at(&requests, 50),
+                    at(&seconds, 90),
+                    at(&requests, 90)
+                );
+                assert!(at(&requests, 50) <= median_max, "{what} at {share} %: {}", at(&requests, 50));
+            }
+        }
+    }
+}
+
+/// What the promise does not cover, and how far it is off: told, so that docs/canary.md can say it.
+#[test]
+fn what_alpha_does_not_cover_is_measured() {
+    let runs = if is_measured() { 400 } else { 8 };
+    let plan = plan(&[1, 5, 25, 50]);
+    let usual = EQUAL[1];
+    for slower in [1.2, 1.5, 2.0] {
+        let canary = Backend { answer_s: usual.baseline.answer_s * slower, ..usual.baseline };
+        let rollout = Rollout { plan: &plan, traffic: &usual, canary, turns: None, watched_s: 600.0 };
+        let ended = simulate(runs, |seed| rollout.run(11_000_000 + seed));
+        let back = rolled_back(&ended);
+        let lengths = back.iter().filter(|it| it.finding().is_some_and(|it| it.fact == Fact::OddLength)).count();
+        println!(
+            "{}, the canary's answers take {slower} times as long: {} of {runs} rolled back, {lengths} for their length",
+            usual.what,
+            back.len()
+        );
+    }
+    for users in [1_000, 200, 20] {
+        let traffic = Traffic { users: Users::Zipf(users), troubled: 0.02, ..EQUAL[3] };
+        let ended = simulate(runs, |seed| equal(&plan, &traffic, 12_000_000 + seed));
+        let back = rolled_back(&ended).len() as u64;
+        let through = ended.iter().filter(|ended| ended.is_through && ended.decision.is_none()).count();
+        println!(
+            "{users} unequal users, one in fifty fails half of the time: {back} of {runs} rolled back, {through} came through"
+        );
+    }
+}
