@@ -9,6 +9,7 @@ PHASE = "streamgauge_phase_seconds"
 GAP = "streamgauge_token_gap_seconds"
 ATTEMPTS = "streamgauge_attempts_total"
 COST = "streamgauge_cost_usd_total"
+UNPRICED = "streamgauge_unpriced_requests_total"
 TOKENS = "streamgauge_tokens_total"
 DECISIONS = "streamgauge_limit_decisions_total"
 

@@ -12,7 +12,7 @@ import sys
 
 from grafana import drill, heat, line, mean, of, over_range, quantile, quantiles, rate, row, stat, states, table, text, total, write
 from names import (
-    ATTEMPTS, BAD, COST, DECISIONS, DURATION, EVERY, FAILED, GAP, GAP_SPAN, HELD, NOT_OURS, OUTPUT, PHASE, RELEASED, REQUESTS, SERVED, TOKENS,
+    ATTEMPTS, BAD, COST, DECISIONS, DURATION, EVERY, FAILED, GAP, GAP_SPAN, HELD, NOT_OURS, OUTPUT, PHASE, RELEASED, REQUESTS, SERVED, TOKENS, UNPRICED,
     TPOT, TPOT_SPAN, TTFT, TTFT_SPAN, USAGE, share,
 )
 from slo import ANSWERED, FIRST_TOKEN
@@ -287,9 +287,11 @@ def limits():
         ),
         row(
             "What does it cost?",
-            line("Dollars an hour by model", "currencyUSD", "By the prices in the configuration.", {"{{model}}": f"3600 * {rate(COST, 'model')}"}, stack="normal"),
+            line("Dollars an hour by model", "currencyUSD", "By the [[price]]s in the configuration, else by the built-in catalogue.", {"{{model}}": f"3600 * {rate(COST, 'model')}"}, stack="normal"),
             line("Dollars an hour by route", "currencyUSD", "Which product spends it.", {"{{route}}": f"3600 * {rate(COST, 'route')}"}, stack="normal"),
             table("Spent in the time shown", "currencyUSD", "By team and model, dearest first.", f"sort_desc({over_range(COST, 'team, model')})"),
+            line("Answers without a price", "reqps", "Their model has no [[price]], and the catalogue does not list it: what they cost is in no number here.",
+                 {"{{upstream}}: {{model}}": rate(UNPRICED, "upstream, model")}),
             stat("Dollars per million output tokens", "currencyUSD", "What an output token costs in all, its prompt included. It rises with longer prompts.",
                  f"1e6 * {over_range(COST)} / {over_range(TOKENS, where=OUTPUT)}"),
         ),

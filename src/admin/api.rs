@@ -15,6 +15,7 @@ use super::events::Overview;
 use super::limits;
 use super::login;
 use super::pages::{self, File};
+use super::prices;
 use super::sessions::Sessions;
 use crate::policy::canary::Command;
 use crate::policy::health::Reason;
@@ -41,6 +42,8 @@ pub(super) enum Page {
     Events,
     Upstreams,
     Limits,
+    /// Whose prices count.
+    Prices,
     Canaries,
     /// Something is to be done about one.
     Canary(Command),
@@ -61,6 +64,7 @@ impl Page {
             "/api/streams/events" => Self::Events,
             "/api/upstreams" => Self::Upstreams,
             "/api/limits" => Self::Limits,
+            "/api/prices" => Self::Prices,
             "/api/config" => Self::Config,
             "/api/reload" => Self::Reload,
             "/api/canaries" => Self::Canaries,
@@ -109,6 +113,7 @@ impl Api {
             Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
             Page::Upstreams => Answer::json(200, &json!({ "upstreams": self.upstreams_view() })),
             Page::Limits => self.limits(head.uri.query().unwrap_or("")).await,
+            Page::Prices => Answer::json(200, &prices::view(&self.shared)),
             Page::Canaries => Answer::json(200, &canaries::list(&self.shared)),
             Page::Canary(command) => canaries::obey(&self.shared, command, head.uri.path()),
             Page::Config => self.config(),

@@ -92,6 +92,7 @@ fn upstream(upstream: &Upstream) -> Value {
             HostPolicy::Name(name) => name,
         },
         "dialect": upstream.dialect.map_or("auto".to_owned(), |dialect| format!("{dialect:?}").to_lowercase()),
+        "provider": upstream.provider.as_deref(),
         "ask_usage": upstream.ask_usage.as_str(),
         "protocol": match upstream.protocol {
             UpstreamProtocol::Auto => "auto",
@@ -167,14 +168,14 @@ fn limit(limit: &Limit) -> Value {
     })
 }
 
-fn price(priced: &Priced) -> Value {
+pub(super) fn price(priced: &Priced) -> Value {
     let dollars = |nano: u64| nano as f64 / 1e9;
     json!({
         "model": priced.model.source,
-        "input": dollars(priced.price.input),
-        "cached_input": dollars(priced.price.cached_input),
-        "cache_write": dollars(priced.price.cache_write),
-        "output": dollars(priced.price.output),
+        "input": dollars(priced.price.base.input),
+        "cached_input": dollars(priced.price.base.cached_input),
+        "cache_write": dollars(priced.price.base.cache_write),
+        "output": dollars(priced.price.base.output),
     })
 }
 

@@ -14,6 +14,7 @@ mod gate;
 mod limits;
 mod login;
 mod pages;
+mod prices;
 mod sessions;
 #[cfg(test)]
 mod tests;

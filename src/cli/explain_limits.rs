@@ -25,7 +25,7 @@ pub(super) fn tell(out: &mut String, settings: &Settings, route: &Route, facts: 
         let estimate = estimate(limit, facts, body);
         let _ = writeln!(out, "            holds {}", words(&estimate));
         let _ = writeln!(out, "            {}", fits(limit, &estimate));
-        cost(out, settings, limit, facts, &estimate);
+        cost(out, settings, limit, route, facts, &estimate);
     }
 }
 
@@ -74,7 +74,14 @@ fn fits(limit: &Limit, estimate: &Estimate) -> String {
     }
 }
 
-fn cost(out: &mut String, settings: &Settings, limit: &Limit, facts: &RequestFacts, estimate: &Estimate) {
+fn cost(
+    out: &mut String,
+    settings: &Settings,
+    limit: &Limit,
+    route: &Route,
+    facts: &RequestFacts,
+    estimate: &Estimate,
+) {
     if !limit.has_budget() {
         return;
     }
@@ -83,9 +90,15 @@ fn cost(out: &mut String, settings: &Settings, limit: &Limit, facts: &RequestFac
         output: Some(estimate.output),
         ..crate::llm::Usage::default()
     };
-    let _ = match settings.prices.cost([facts.model.as_deref()], &usage) {
+    let target = route.targets.first();
+    let provider = target.and_then(|target| target.upstream.provider.as_deref());
+    let models = [target.and_then(|target| target.model.as_deref()), facts.model.as_deref()];
+    let _ = match settings.prices.bill(provider, models, &usage).cost() {
         Some(cost) => writeln!(out, "            may cost {:.6} US dollars", cost.dollars()),
-        None => writeln!(out, "            costs nothing that is known: no [[price]] covers its model"),
+        None => writeln!(
+            out,
+            "            is refused with 403: no price of its model is known, and the limit counts dollars"
+        ),
     };
 }
 
@@ -156,5 +169,19 @@ mod tests {
         let open = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hello"}]}"#;
         assert!(told("tokens_per_minute = 1000", open).contains("250 for the answer (a guess"));
         assert!(told("tokens_per_minute = 1000", "{}").contains("holds"));
+    }
+
+    #[test]
+    fn a_budget_tells_what_it_refuses() {
+        let text = "[[upstream]]\nurl = \"http://h\"\nprovider = \"openai\"\n[[limit]]\nname = \"l\"\ncost_per_day = 1.0\n\
+                    [[route]]\nlimits = [\"l\"]";
+        let settings = config::parse(text, "t.toml", &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
+        for (model, words) in [("gpt-4o-mini", "may cost 0.000"), ("mine", "is refused with 403")] {
+            let body = format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"hello"}}]}}"#);
+            let facts = RequestFacts::read("/v1/chat/completions", Some(body.as_bytes()));
+            let mut out = String::new();
+            tell(&mut out, &settings, &settings.routes[0], &facts, Some(&body));
+            assert!(out.contains(words), "{model}: {out}");
+        }
     }
 }

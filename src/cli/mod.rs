@@ -7,6 +7,7 @@ mod explain_cohort;
 mod explain_limits;
 mod healthcheck;
 mod key;
+mod prices;
 mod top;
 
 use std::io::{IsTerminal, Write};
@@ -53,6 +54,8 @@ enum Command {
     Explain(explain::ExplainOptions),
     /// Print the JSON Schema of the config file, for editors.
     Schema,
+    /// List what models cost, by the catalogue that is built in.
+    Prices(prices::Options),
     /// API keys of clients.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -162,6 +165,10 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Schema => print_schema(),
+        Command::Prices(options) => prices::list(&options).map(|text| {
+            say(&text);
+            ExitCode::SUCCESS
+        }),
         Command::Key(KeyCommand::New { user, team }) => key::new(user.as_deref(), team.as_deref()).map(|text| {
             say(&text);
             ExitCode::SUCCESS

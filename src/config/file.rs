@@ -196,6 +196,9 @@ pub struct UpstreamTable {
     /// What its LLM answers look like.
     #[schemars(extend("default" = "auto"))]
     pub dialect: Option<At<DialectWord>>,
+    /// Who runs its models, as OpenTelemetry calls him ("groq", "azure.ai.openai", "deepseek"): for telemetry, and for the prices
+    /// of the catalogue. Absent: by the host of its url where that is known.
+    pub provider: Option<At<String>>,
     /// Whether OpenAI-shaped streams are asked for their usage where the client does not ask. The client sees nothing of it.
     #[schemars(extend("default" = "auto"))]
     pub ask_usage: Option<At<AskUsageWord>>,

@@ -1,8 +1,8 @@
-//! Checked `[[price]]`.
+//! Checked `[[price]]`, and behind it the catalogue that is built in.
 
 use super::settings::Glob;
 use crate::llm::Usage;
-use crate::llm::price::{Cost, Price};
+use crate::llm::price::{Bill, Price, PriceSource, catalogue};
 
 /// What models cost; the first pattern that matches counts.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,39 +16,118 @@ pub struct Priced {
 }
 
 impl Prices {
-    /// The price of `model`; `None`: the file names none.
-    pub fn of(&self, model: &str) -> Option<&Price> {
+    /// What an answer of `provider` costs, by the first of `models` that has a price: the configuration's own first, then the
+    /// catalogue's. `None`: nobody knows.
+    pub fn find<'m>(
+        &self,
+        provider: Option<&str>,
+        models: impl IntoIterator<Item = Option<&'m str>> + Clone,
+    ) -> Option<(Price, PriceSource)> {
+        let own = || {
+            let mut named = models.clone().into_iter().flatten().peekable();
+            // A pattern for all models is a price for what names none.
+            let nameless = named.peek().is_none().then_some("");
+            named.chain(nameless).find_map(|model| self.own(model))
+        };
+        let listed = || {
+            let listed = models.clone().into_iter().flatten().find_map(|model| catalogue().find(provider, model))?;
+            Some((listed.price, PriceSource::Catalogue))
+        };
+        own().map(|price| (*price, PriceSource::Config)).or_else(listed)
+    }
+
+    fn own(&self, model: &str) -> Option<&Price> {
         self.0.iter().find(|priced| priced.model.matches(model)).map(|priced| &priced.price)
     }
 
-    /// What `usage` costs, by the first of `models` that has a price; `None` where none has, or nothing is known.
-    pub fn cost<'m>(&self, models: impl IntoIterator<Item = Option<&'m str>>, usage: &Usage) -> Option<Cost> {
-        let price = models.into_iter().flatten().find_map(|model| self.of(model))?;
-        usage.is_known().then(|| price.cost(usage))
+    /// What `usage` costs; see [`Prices::find`].
+    pub fn bill<'m>(
+        &self,
+        provider: Option<&str>,
+        models: impl IntoIterator<Item = Option<&'m str>> + Clone,
+        usage: &Usage,
+    ) -> Bill {
+        if !usage.is_known() {
+            return Bill::Unknown;
+        }
+        let priced = |(price, source): (Price, _)| Bill::Priced { cost: price.cost(usage), source };
+        self.find(provider, models).map_or(Bill::Unpriced, priced)
+    }
+
+    /// Whether a budget can count on what matches `model` at `provider`. Of a pattern at a provider whose prices are listed
+    /// nothing more can be told: what has no price there is refused when it comes.
+    pub fn serves_budgets(&self, provider: Option<&str>, model: &Glob) -> bool {
+        let own = || self.0.iter().any(|priced| priced.model.covers(model));
+        let listed = || match (model.is_literal(), provider) {
+            (true, _) => catalogue().find(provider, &model.source).is_some(),
+            (false, Some(provider)) => catalogue().lists_models_of(provider),
+            (false, None) => false,
+        };
+        own() || listed()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::price::{Cost, Rates};
 
     fn prices(entries: &[(&str, u64)]) -> Prices {
         let priced = |(model, output): &(&str, u64)| Priced {
             model: Glob::new(model),
-            price: Price { output: *output, ..Price::default() },
+            price: Price::from(Rates { output: *output, ..Rates::default() }),
         };
         Prices(entries.iter().map(priced).collect())
     }
 
+    fn own(nano: u64) -> Bill {
+        Bill::Priced { cost: Cost(nano), source: PriceSource::Config }
+    }
+
+    const USAGE: Usage = Usage {
+        input: None,
+        cached_input: None,
+        cache_write: None,
+        output: Some(3),
+        reasoning: None,
+        input_audio: None,
+        output_audio: None,
+    };
+
     #[test]
     fn the_first_match_wins() {
         let prices = prices(&[("gpt-4o-mini*", 1_000_000), ("gpt-4o*", 2_000_000)]);
-        assert_eq!(prices.of("gpt-4o-mini-2024").map(|price| price.output), Some(1_000_000));
-        assert_eq!(prices.of("gpt-4o").map(|price| price.output), Some(2_000_000));
-        assert_eq!(prices.of("llama"), None);
-        let usage = Usage { output: Some(3), ..Usage::default() };
-        assert_eq!(prices.cost([Some("unknown"), None, Some("gpt-4o")], &usage), Some(Cost(6)));
-        assert_eq!(prices.cost([Some("unknown")], &usage), None);
-        assert_eq!(prices.cost([Some("gpt-4o")], &Usage::default()), None);
+        assert_eq!(prices.own("gpt-4o-mini-2024").map(|price| price.base.output), Some(1_000_000));
+        assert_eq!(prices.own("gpt-4o").map(|price| price.base.output), Some(2_000_000));
+        assert_eq!(prices.bill(None, [Some("unknown"), None, Some("gpt-4o")], &USAGE), own(6));
+        assert_eq!(prices.bill(None, [Some("unknown")], &USAGE), Bill::Unpriced);
+        assert_eq!(prices.bill(None, [Some("gpt-4o")], &Usage::default()), Bill::Unknown);
+    }
+
+    #[test]
+    fn the_catalogue_stands_behind_what_is_written() {
+        let listed = Bill::Priced { cost: Cost(3 * 600), source: PriceSource::Catalogue };
+        let none = Prices::default();
+        assert_eq!(none.bill(None, [Some("gpt-4o-mini")], &USAGE), listed);
+        assert_eq!(none.bill(Some("openai"), [Some("unheard-of"), Some("gpt-4o-mini")], &USAGE), listed);
+        assert_eq!(none.bill(Some("vllm"), [Some("gpt-4o-mini")], &USAGE), Bill::Unpriced);
+        let alias = prices(&[("our-model", 1_000_000)]);
+        assert_eq!(alias.bill(None, [Some("gpt-4o-mini"), Some("our-model")], &USAGE), own(3), "the own one first");
+    }
+
+    #[test]
+    fn a_price_for_all_is_one_for_the_nameless() {
+        assert_eq!(prices(&[("*", 1_000_000)]).bill(None, [None, None], &USAGE), own(3));
+        assert_eq!(prices(&[("gpt*", 1_000_000)]).bill(None, [None], &USAGE), Bill::Unpriced);
+    }
+
+    #[test]
+    fn budgets_count_on_what_is_known() {
+        let (own, none) = (prices(&[("gpt*", 1)]), Prices::default());
+        let serves = |prices: &Prices, provider, model| prices.serves_budgets(provider, &Glob::new(model));
+        assert!(serves(&own, None, "gpt-x*") && !serves(&own, None, "*"));
+        assert!(serves(&none, None, "gpt-4o-mini") && !serves(&none, None, "gpt-4o*") && !serves(&none, None, "mine"));
+        assert!(serves(&none, Some("openai"), "*") && !serves(&none, Some("vllm"), "*"));
+        assert!(!serves(&none, Some("ibm.watsonx.ai"), "*"));
     }
 }

@@ -33,6 +33,13 @@ pub struct Settings {
     pub files: Vec<PathBuf>,
 }
 
+impl Settings {
+    /// Who runs the models of the upstream of this name, where that is known.
+    pub fn provider_of(&self, upstream: &str) -> Option<Arc<str>> {
+        self.upstreams.iter().find(|known| *known.name == *upstream)?.provider.clone()
+    }
+}
+
 /// `[server]`: listeners, bounds and trust.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
@@ -160,6 +167,8 @@ pub struct Upstream {
     pub host: HostPolicy,
     /// `None`: recognised by path and answer.
     pub dialect: Option<Dialect>,
+    /// Who runs its models, as telemetry and the price catalogue call him; `None`: not known.
+    pub provider: Option<Arc<str>>,
     pub ask_usage: AskUsage,
     pub protocol: UpstreamProtocol,
     /// A PEM file with the certificates that this upstream's own must chain to, in place of the system's.

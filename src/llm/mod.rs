@@ -18,6 +18,7 @@ mod mend;
 mod pattern;
 mod pointer;
 pub mod price;
+pub mod provider;
 pub mod reading;
 pub mod reply;
 pub mod request;

@@ -1,8 +1,13 @@
 //! What tokens cost. Amounts are whole nano-dollars, so that a million small ones add up to what they are.
 
+mod catalogue;
+pub(super) mod names;
+
 use std::fmt;
 use std::iter::Sum;
 use std::ops::Add;
+
+pub use catalogue::{Catalogue, Listed, catalogue};
 
 use super::Usage;
 
@@ -53,9 +58,9 @@ impl Sum for Cost {
 /// budget.
 const TOKENS_MAX: u64 = 1 << 30;
 
-/// What a model's tokens cost, in nano-dollars per million of them.
+/// What tokens cost, by kind, in nano-dollars per million of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Price {
+pub struct Rates {
     /// Prompt tokens that no cache had to do with.
     pub input: u64,
     /// Prompt tokens read from a cache.
@@ -66,21 +71,108 @@ pub struct Price {
     pub output: u64,
 }
 
+/// What tokens of sound cost, in nano-dollars per million of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sound {
+    pub input: u64,
+    pub output: u64,
+}
+
+/// What a model's tokens cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Price {
+    pub base: Rates,
+    /// Absent: as text.
+    pub sound: Option<Sound>,
+    /// Prompts of more tokens than the number have these rates, for all of their tokens. The higher number stands last.
+    pub steps: [Option<(u64, Rates)>; 2],
+}
+
+impl From<Rates> for Price {
+    fn from(base: Rates) -> Self {
+        Self { base, ..Self::default() }
+    }
+}
+
 impl Price {
     /// What `usage` costs, rounded to the nearest nano-dollar. Numbers that are not known count nothing.
     pub fn cost(&self, usage: &Usage) -> Cost {
         let input = usage.input.unwrap_or(0).min(TOKENS_MAX);
         let cached = usage.cached_input.unwrap_or(0).min(input);
         let written = usage.cache_write.unwrap_or(0).min(input - cached);
+        let output = usage.output.unwrap_or(0).min(TOKENS_MAX);
+        let rates = self.rates(input);
+        let sound = self.sound.unwrap_or(Sound { input: rates.input, output: rates.output });
+        let heard = usage.input_audio.unwrap_or(0).min(input - cached - written);
+        let spoken = usage.output_audio.unwrap_or(0).min(output);
         let parts = [
-            (input - cached - written, self.input),
-            (cached, self.cached_input),
-            (written, self.cache_write),
-            (usage.output.unwrap_or(0).min(TOKENS_MAX), self.output),
+            (input - cached - written - heard, rates.input),
+            (cached, rates.cached_input),
+            (written, rates.cache_write),
+            (output - spoken, rates.output),
+            (heard, sound.input),
+            (spoken, sound.output),
         ];
         let millionths = parts.iter().map(|(tokens, price)| u128::from(*tokens) * u128::from(*price));
         let millionths = millionths.fold(0_u128, u128::saturating_add);
         Cost(u64::try_from(millionths.saturating_add(500_000) / 1_000_000).unwrap_or(u64::MAX))
+    }
+
+    /// The rates of a prompt of so many tokens.
+    fn rates(&self, input: u64) -> &Rates {
+        let beyond = self.steps.iter().rev().flatten().find(|(beyond, _)| input > *beyond);
+        beyond.map_or(&self.base, |(_, rates)| rates)
+    }
+}
+
+/// Where a price is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PriceSource {
+    /// A `[[price]]` of the configuration.
+    Config,
+    /// The catalogue that is built in.
+    Catalogue,
+}
+
+/// What is known of the cost of one answer. What has no price is not free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Bill {
+    /// Nobody knows how many tokens it took.
+    #[default]
+    Unknown,
+    /// It took tokens, and its model has no price.
+    Unpriced,
+    Priced {
+        cost: Cost,
+        source: PriceSource,
+    },
+}
+
+impl Bill {
+    pub fn cost(self) -> Option<Cost> {
+        match self {
+            Self::Priced { cost, .. } => Some(cost),
+            Self::Unpriced | Self::Unknown => None,
+        }
+    }
+
+    /// The word used in logs: where the price is from, or that there is none; `None` where there is nothing to pay.
+    pub fn price_source(self) -> Option<&'static str> {
+        match self {
+            Self::Unknown => None,
+            Self::Unpriced => Some("none"),
+            Self::Priced { source: PriceSource::Config, .. } => Some("config"),
+            Self::Priced { source: PriceSource::Catalogue, .. } => Some("catalogue"),
+        }
+    }
+
+    /// The same, with `cost` on top.
+    #[must_use]
+    pub fn plus(self, cost: Cost, source: PriceSource) -> Self {
+        match self {
+            Self::Priced { cost: own, source } => Self::Priced { cost: own + cost, source },
+            Self::Unpriced | Self::Unknown => Self::Priced { cost, source },
+        }
     }
 }
 
@@ -91,8 +183,16 @@ mod tests {
     use super::*;
 
     /// $2.50, $1.25, $3.75 and $10 per million.
-    const PRICE: Price =
-        Price { input: 2_500_000_000, cached_input: 1_250_000_000, cache_write: 3_750_000_000, output: 10_000_000_000 };
+    const PRICE: Price = Price {
+        base: Rates {
+            input: 2_500_000_000,
+            cached_input: 1_250_000_000,
+            cache_write: 3_750_000_000,
+            output: 10_000_000_000,
+        },
+        sound: None,
+        steps: [None; 2],
+    };
 
     fn usage(input: u64, cached: u64, written: u64, output: u64) -> Usage {
         Usage {
@@ -101,6 +201,7 @@ mod tests {
             cache_write: Some(written),
             output: Some(output),
             reasoning: Some(output / 2),
+            ..Usage::default()
         }
     }
 
@@ -119,11 +220,41 @@ mod tests {
     fn odd_numbers_cost_no_less_than_their_parts_and_never_overflow() {
         assert_eq!(PRICE.cost(&usage(10, 100, 0, 0)), Cost(10 * 1_250), "more cached than there is");
         assert_eq!(PRICE.cost(&usage(u64::MAX, 0, 0, u64::MAX)), Cost(12_500 << 30));
-        let dear = Price { output: u64::MAX, ..Price::default() };
+        let dear = Price::from(Rates { output: u64::MAX, ..Rates::default() });
         assert_eq!(dear.cost(&usage(0, 0, 0, u64::MAX)), Cost(u64::MAX));
         assert_eq!([Cost(u64::MAX), Cost(7)].into_iter().sum::<Cost>(), Cost(u64::MAX));
-        let dust = Price { input: 1, ..Price::default() };
+        let dust = Price::from(Rates { input: 1, ..Rates::default() });
         assert_eq!((dust.cost(&usage(499_999, 0, 0, 0)), dust.cost(&usage(500_000, 0, 0, 0))), (Cost(0), Cost(1)));
+    }
+
+    #[test]
+    fn all_tokens_of_a_long_prompt_have_its_rates() {
+        let twice = |rates: Rates| Rates { input: 2 * rates.input, output: 2 * rates.output, ..rates };
+        let steps = [Some((1_000, twice(PRICE.base))), Some((2_000, twice(twice(PRICE.base))))];
+        let price = Price { steps, ..PRICE };
+        assert_eq!(price.cost(&usage(1_000, 0, 0, 10)), PRICE.cost(&usage(1_000, 0, 0, 10)));
+        assert_eq!(price.cost(&usage(1_001, 0, 0, 10)), Cost(1_001 * 5_000 + 10 * 20_000));
+        assert_eq!(price.cost(&usage(2_001, 0, 0, 10)), Cost(2_001 * 10_000 + 10 * 40_000));
+        assert_eq!(price.cost(&usage(2_001, 2_001, 0, 0)), Cost(2_001 * 1_250), "what the step does not name stays");
+    }
+
+    #[test]
+    fn sound_has_its_price_where_there_is_one() {
+        let usage = Usage { input_audio: Some(40), output_audio: Some(8), ..usage(100, 10, 0, 20) };
+        assert_eq!(PRICE.cost(&usage), PRICE.cost(&Usage { input_audio: None, output_audio: None, ..usage }));
+        let price = Price { sound: Some(Sound { input: 32_000_000_000, output: 64_000_000_000 }), ..PRICE };
+        assert_eq!(price.cost(&usage), Cost(50 * 2_500 + 10 * 1_250 + 40 * 32_000 + 12 * 10_000 + 8 * 64_000));
+        let odd = Usage { input_audio: Some(u64::MAX), output_audio: Some(u64::MAX), ..usage };
+        assert_eq!(price.cost(&odd), Cost(10 * 1_250 + 90 * 32_000 + 20 * 64_000), "never more than there is");
+    }
+
+    #[test]
+    fn what_has_no_price_is_not_free() {
+        let priced = Bill::Priced { cost: Cost(2), source: PriceSource::Config };
+        assert_eq!((Bill::Unpriced.cost(), Bill::Unknown.cost(), priced.cost()), (None, None, Some(Cost(2))));
+        assert_eq!(Bill::Unpriced.price_source(), Some("none"));
+        let more = Bill::Priced { cost: Cost(5), source: PriceSource::Config };
+        assert_eq!(priced.plus(Cost(3), PriceSource::Catalogue), more);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Token usage, normalised to five numbers over all dialects.
+//! Token usage, normalised to the same numbers over all dialects.
 
 /// How many tokens one answer took. A number that the upstream did not tell is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,6 +13,10 @@ pub struct Usage {
     pub output: Option<u64>,
     /// The part of `output` that was reasoning.
     pub reasoning: Option<u64>,
+    /// The part of `input` that was sound and not read from a cache.
+    pub input_audio: Option<u64>,
+    /// The part of `output` that was sound.
+    pub output_audio: Option<u64>,
 }
 
 impl Usage {

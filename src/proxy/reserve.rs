@@ -50,6 +50,10 @@ pub(super) async fn reserve(
         vocabulary_of(admitted.facts.model.as_deref()).await;
     }
     let ask = Ask::of(visit, admitted, routed);
+    if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
+        flight.limited(ask.refused_by(budget, limits, flight.now()));
+        return Err(ask.unpriced(budget));
+    }
     let (claims, prompt) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
     let before = flight.now();
@@ -112,8 +116,40 @@ impl<'a> Ask<'a> {
             (Content::Form { tokens, .. }, _) => Some(*tokens),
             _ => None,
         };
-        let price = model.and_then(|model| visit.settings().prices.of(model)).copied();
+        let target = &routed.target;
+        let models = [target.model.as_deref(), model];
+        let price = visit.settings().prices.find(target.upstream.provider.as_deref(), models).map(|(price, _)| price);
         Self { visit, route: &routed.route.name, facts, body_bytes, counted, price }
+    }
+
+    /// Whether nobody knows what the request will cost.
+    fn lacks_price(&self) -> bool {
+        self.facts.is_llm() && self.price.is_none()
+    }
+
+    /// What is told of a request that `budget` cannot count.
+    fn refused_by(&self, budget: &Limit, limits: &[Arc<Limit>], at: Duration) -> LimitInfo {
+        LimitInfo {
+            at,
+            verdict: LimitVerdict::Denied { limit: Arc::clone(&budget.name), reason: "no_price" },
+            mode: self.visit.shared.limiter.mode().as_str(),
+            names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
+            waited: Duration::ZERO,
+            reserved: 0,
+            used: 0,
+            remaining: None,
+            cut: false,
+        }
+    }
+
+    fn unpriced(&self, budget: &Limit) -> Rejection {
+        let model = self.facts.model.as_deref().map_or("no model".to_owned(), |model| format!("the model `{model}`"));
+        let message = format!(
+            "The request names {model}, whose price is not known, and the limit `{}` counts dollars. Ask for another model, \
+             or have a [[price]] added for it.",
+            budget.name
+        );
+        Rejection::refused(403, ErrorType::Forbidden, message)
     }
 
     /// The claims, and the tokens that the prompt takes of each.

@@ -13,7 +13,7 @@ use super::shadow;
 use super::state::{Generation, Shared};
 use super::tries::Tries;
 use crate::llm::content;
-use crate::llm::price::Cost;
+use crate::llm::price::{Bill, Cost};
 use crate::llm::{Dialect, Reading, RequestFacts, Usage};
 use crate::policy::shadow::Side;
 use crate::telemetry::ids;
@@ -248,16 +248,17 @@ impl<'a> Flight<'a> {
     /// What was read of the answer.
     pub(super) fn read(&mut self, dialect: Dialect, request: &Arc<RequestFacts>, reading: Reading) {
         let models = [reading.response_model.as_deref(), request.model.as_deref()];
-        let cost = self.generation.settings.prices.cost(models, &reading.usage);
+        let provider = self.provider();
+        let bill = self.generation.settings.prices.bill(provider.as_deref(), models, &reading.usage);
         if let Some(reservation) = &mut self.reservation {
-            reservation.read(reading.usage, cost);
+            reservation.read(reading.usage, bill.cost());
         }
         if let Some(witness) = &mut self.witness {
             witness.read(&reading);
         }
         self.note(|record| {
             let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
-            record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, cost, span_id });
+            record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, bill, provider, span_id });
         });
     }
 
@@ -299,6 +300,12 @@ impl<'a> Flight<'a> {
         });
     }
 
+    /// Who runs the models of the upstream that is asked.
+    fn provider(&self) -> Option<Arc<str>> {
+        let served_by = self.record.as_ref()?.served_by.as_ref()?;
+        self.generation.settings.provider_of(&served_by.upstream)
+    }
+
     fn note(&mut self, write: impl FnOnce(&mut Record)) {
         if let Some(record) = &mut self.record {
             write(record);
@@ -332,9 +339,10 @@ impl Flight<'_> {
         let Some(llm) = record.llm.as_mut().filter(|_| outrun > 0) else { return };
         let prompt = Usage { input: llm.reading.usage.input, ..Usage::default() };
         let models = [llm.reading.response_model.as_deref(), llm.request.model.as_deref()];
-        let Some(one) = self.generation.settings.prices.cost(models, &prompt) else { return };
+        let one = self.generation.settings.prices.bill(llm.provider.as_deref(), models, &prompt);
+        let Bill::Priced { cost: one, source } = one else { return };
         let cost: Cost = std::iter::repeat_n(one, outrun).sum();
-        llm.cost = Some(llm.cost.unwrap_or_default() + cost);
+        llm.bill = llm.bill.plus(cost, source);
         if let Some(reservation) = &mut self.reservation {
             reservation.outrun(cost);
         }
@@ -352,6 +360,9 @@ impl Drop for Flight<'_> {
         }
         if let Some(reservation) = &mut self.reservation {
             reservation.received(record.bytes_in);
+        }
+        if let Some(llm) = &mut record.llm {
+            llm.provider = record.served_by.as_ref().and_then(|by| self.generation.settings.provider_of(&by.upstream));
         }
         let tries = self.tries.take();
         self.testify(&tries);

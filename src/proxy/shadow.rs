@@ -225,7 +225,8 @@ impl Sending {
             self.routed.target.model.as_deref(),
             self.admitted.facts.model.as_deref(),
         ];
-        self.generation.settings.prices.cost(models, &reading.usage)
+        let provider = self.routed.target.upstream.provider.as_deref();
+        self.generation.settings.prices.bill(provider, models, &reading.usage).cost()
     }
 
     /// Asks, and hears the answer to its end.

@@ -180,7 +180,7 @@ fn level(outcome: Outcome) -> &'static str {
 fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     let (request, reading) = (&llm.request, &llm.reading);
     line.text(names::GEN_AI_OPERATION_NAME, request.operation.unwrap_or(names::OPERATION_UNKNOWN));
-    line.text(names::GEN_AI_PROVIDER_NAME, llm.dialect.provider_name());
+    line.text_if(names::GEN_AI_PROVIDER_NAME, llm.provider_name());
     line.text_if(names::GEN_AI_REQUEST_MODEL, request.model.as_deref());
     line.text_if(names::GEN_AI_RESPONSE_MODEL, reading.response_model.as_deref());
     line.truth_if(names::GEN_AI_REQUEST_STREAM, request.stream);
@@ -190,9 +190,10 @@ fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     line.number_if(names::GEN_AI_USAGE_OUTPUT_TOKENS, reading.usage.output);
     line.number_if(names::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, reading.usage.reasoning);
     line.text("usage_source", reading.usage_source.as_str());
-    if let Some(cost) = llm.cost {
+    if let Some(cost) = llm.bill.cost() {
         line.bare("cost_usd", &cost.to_string());
     }
+    line.text_if("price_source", llm.bill.price_source());
     if !reading.finish_reasons.is_empty() {
         let mut reasons = line.array(names::GEN_AI_RESPONSE_FINISH_REASONS);
         for reason in &reading.finish_reasons {

@@ -37,7 +37,7 @@ fn a_chat_as_json() {
         r#""gen_ai.request.model":"gpt-4o","gen_ai.response.model":"gpt-4o-2024-08-06","gen_ai.request.stream":true,"#,
         r#""gen_ai.usage.input_tokens":100,"gen_ai.usage.cache_read.input_tokens":40,"#,
         r#""gen_ai.usage.cache_write.input_tokens":7,"gen_ai.usage.output_tokens":11,"#,
-        r#""gen_ai.usage.reasoning.output_tokens":2,"usage_source":"reported","cost_usd":0.0003605,"#,
+        r#""gen_ai.usage.reasoning.output_tokens":2,"usage_source":"reported","cost_usd":0.0003605,"price_source":"config","#,
         r#""gen_ai.response.finish_reasons":["stop"],"first_byte_s":0.020000,"ttft_s":0.030000,"first_answer_s":0.040000,"tpot_s":0.010000,"#,
         r#""max_gap_s":0.025000,"stalls":0,"duration_s":0.137000,"phases":{"admit":0.001000,"connect":0.004000,"#,
         r#""upstream_wait":0.010000,"generation":0.120000,"proxy":0.002000},"frames":13,"bytes_in":300,"#,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use super::phases::{Phase, Phases, Stopwatch};
-use crate::llm::price::Cost;
+use crate::llm::price::Bill;
 use crate::llm::{Dialect, Reading, RequestFacts};
 use crate::policy::canary::Decision;
 
@@ -117,8 +117,10 @@ pub struct LlmInfo {
     pub dialect: Dialect,
     pub request: Arc<RequestFacts>,
     pub reading: Reading,
-    /// What the tokens cost; `None` where the model has no price, or the tokens are not known.
-    pub cost: Option<Cost>,
+    /// What the tokens cost.
+    pub bill: Bill,
+    /// Who runs the model, where the configuration or the upstream's host tells.
+    pub provider: Option<Arc<str>>,
     /// The CLIENT span "chat gpt-4o" over all attempts.
     pub span_id: u64,
 }
@@ -332,6 +334,13 @@ impl Record {
 }
 
 impl LlmInfo {
+    /// `gen_ai.provider.name`: who is known to run the model, or else whose format the answer has. Where there was no answer,
+    /// nobody knows.
+    pub fn provider_name(&self) -> Option<&str> {
+        let answered = self.reading.first_byte.is_some();
+        self.provider.as_deref().or_else(|| answered.then(|| self.dialect.provider_name()))
+    }
+
     /// Mean time between output tokens after the first; `None` with fewer than two tokens or without their number.
     pub fn time_per_output_token(&self) -> Option<Duration> {
         let (first, last) = (self.reading.first_token?, self.reading.last_token?);
@@ -367,7 +376,26 @@ mod tests {
             usage: crate::llm::Usage { output, ..Default::default() },
             ..Default::default()
         };
-        LlmInfo { dialect: Dialect::OpenAiChat, request: Arc::default(), reading, cost: None, span_id: 1 }
+        LlmInfo {
+            dialect: Dialect::OpenAiChat,
+            request: Arc::default(),
+            reading,
+            bill: Bill::Unknown,
+            provider: None,
+            span_id: 1,
+        }
+    }
+
+    #[test]
+    fn no_provider_is_guessed_without_an_answer() {
+        let mut llm = llm(None, None, None);
+        assert_eq!(llm.provider_name(), None);
+        llm.provider = Some("groq".into());
+        assert_eq!(llm.provider_name(), Some("groq"));
+        llm.reading.first_byte = Some(Duration::ZERO);
+        assert_eq!(llm.provider_name(), Some("groq"));
+        llm.provider = None;
+        assert_eq!(llm.provider_name(), Some("openai"));
     }
 
     #[test]

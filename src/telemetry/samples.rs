@@ -7,7 +7,7 @@ use super::record::{
     Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, TraceIds, WebSocketInfo,
 };
 use crate::llm::gaps::Gaps;
-use crate::llm::price::Cost;
+use crate::llm::price::{Bill, Cost, PriceSource};
 use crate::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
 
 pub(crate) fn ms(value: u64) -> Duration {
@@ -95,6 +95,7 @@ pub(crate) fn chat(model: &str) -> Record {
             cache_write: Some(7),
             output: Some(11),
             reasoning: Some(2),
+            ..Usage::default()
         },
         usage_source: UsageSource::Reported,
         server: None,
@@ -118,7 +119,8 @@ pub(crate) fn chat(model: &str) -> Record {
         dialect: Dialect::OpenAiChat,
         request: Arc::new(request),
         reading,
-        cost: Some(Cost(360_500)),
+        bill: Bill::Priced { cost: Cost(360_500), source: PriceSource::Config },
+        provider: None,
         span_id: 0x2,
     });
     record

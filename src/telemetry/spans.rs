@@ -153,7 +153,9 @@ impl Tree<'_> {
         let attributes = &mut span.attributes;
         attributes.reserve(28);
         attributes.push(KeyValue::new(names::GEN_AI_OPERATION_NAME, operation));
-        attributes.push(KeyValue::new(names::GEN_AI_PROVIDER_NAME, llm.dialect.provider_name()));
+        if let Some(provider) = llm.provider_name() {
+            attributes.push(KeyValue::new(names::GEN_AI_PROVIDER_NAME, provider.to_owned()));
+        }
         request_attributes(llm, attributes);
         response_attributes(llm, attributes);
         usage_attributes(llm, attributes);
@@ -344,7 +346,7 @@ fn usage_attributes(llm: &LlmInfo, attributes: &mut Vec<KeyValue>) {
             attributes.push(number(name, tokens));
         }
     }
-    if let Some(cost) = llm.cost {
+    if let Some(cost) = llm.bill.cost() {
         attributes.push(KeyValue::new(names::GEN_AI_USAGE_COST, cost.dollars()));
         attributes.push(KeyValue::new(names::LLM_COST_TOTAL, cost.dollars()));
     }

@@ -58,6 +58,7 @@ class Run:
         for future in [
             *(chat("") for _ in range(4)),
             chat("reasoning=3", model="demo-2"),
+            chat("", model="unlisted"),
             chat("cut_at=3"),
             chat("error_at=2"),
             chat("silent_at=3"),

@@ -28,6 +28,7 @@ mod limit_edges;
 mod limits;
 mod operations;
 mod passing;
+mod prices;
 mod shadow;
 mod shared_limits;
 mod soak;

@@ -71,16 +71,18 @@ impl Checker<'_> {
         written: Option<&At<Vec<At<String>>>>,
         limits: &[Arc<Limit>],
         models: &[Glob],
+        providers: &[Option<Arc<str>>],
         prices: &Prices,
     ) {
         let (Some(at), Some(budget)) = (written, limits.iter().find(|limit| limit.has_budget())) else { return };
         let every = [Glob::new("*")];
         let taken = if models.is_empty() { every.as_slice() } else { models };
-        let lacks_price = |model: &&Glob| !prices.0.iter().any(|priced| priced.model.covers(model));
+        let lacks_price =
+            |model: &&Glob| providers.iter().any(|provider| !prices.serves_budgets(provider.as_deref(), model));
         if let Some(model) = taken.iter().find(lacks_price) {
             let message = format!(
-                "limit \"{}\" counts what requests cost, and no [[price]] covers the model \"{}\" of this route: add \
-                 one, or name the route's `models`",
+                "limit \"{}\" counts what requests cost, and no [[price]] covers the model \"{}\" of this route, nor does \
+                 the catalogue for the `provider` of its upstreams: add a price, or name the route's `models`",
                 budget.name, model.source
             );
             self.problem(&at.span, message);

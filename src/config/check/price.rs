@@ -6,7 +6,7 @@ use super::super::read::Readable;
 use super::super::settings::Glob;
 use super::super::units::{At, Table};
 use super::Checker;
-use crate::llm::price::Price;
+use crate::llm::price::{Price, Rates};
 
 /// US dollars per million tokens beyond which a price is a slip of the unit.
 const DOLLARS_MAX: f64 = 10_000.0;
@@ -46,12 +46,12 @@ impl Checker<'_> {
         let output = self.needed("output", file.output.as_ref(), table, readable);
         let input = input.map_or(0, |at| self.per_million("input", at));
         let or_input = |at: Option<u64>| at.unwrap_or(input);
-        Price {
+        Price::from(Rates {
             input,
             cached_input: or_input(file.cached_input.as_ref().map(|at| self.per_million("cached_input", at))),
             cache_write: or_input(file.cache_write.as_ref().map(|at| self.per_million("cache_write", at))),
             output: output.map_or(0, |at| self.per_million("output", at)),
-        }
+        })
     }
 
     fn needed<'f, T>(
@@ -78,12 +78,19 @@ impl Checker<'_> {
         (at.value * NANO).round() as u64
     }
 
-    /// A budget in dollars would never run out where nothing has a price.
+    /// A budget in dollars would never run out where nothing has a price. Whether the catalogue lists what a route takes is
+    /// told there.
     fn budgets_without_prices(&mut self, readable: &Readable) {
+        let is_used = |name: &str| {
+            let limits = readable.file.route.iter().filter_map(|route| route.value.limits.as_ref());
+            limits.flat_map(|limits| &limits.value).any(|limit| limit.value == name)
+        };
         let budget = |limit: &LimitTable| {
             limit.cost_per_day.as_ref().or(limit.cost_per_month.as_ref()).map(|at| at.span.clone())
         };
-        for span in readable.file.limit.iter().filter_map(|table| budget(&table.value)) {
+        let unused = readable.file.limit.iter().map(|table| &table.value);
+        let unused = unused.filter(|limit| !limit.name.as_ref().is_some_and(|name| is_used(&name.value)));
+        for span in unused.filter_map(budget) {
             self.problem(&span, "a limit in dollars needs to know what tokens cost: add a [[price]]");
         }
     }

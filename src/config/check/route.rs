@@ -85,8 +85,11 @@ impl Checker<'_> {
         let targets = self.targets(table, &path, readable, upstreams);
         let models = self.models(file.models.as_ref());
         let limits = self.route_limits(file.limits.as_ref(), readable, limits);
+        let fallback = self.fallback(&file.fallback, &path, readable, upstreams);
         if !readable.is_table_lost("price") {
-            self.priced(file.limits.as_ref(), &limits, &models, prices);
+            let all = targets.iter().chain(&fallback);
+            let providers: Vec<_> = all.map(|target| target.upstream.provider.clone()).collect();
+            self.priced(file.limits.as_ref(), &limits, &models, &providers, prices);
         }
         let canary = self.canary(table, readable, &targets);
         let shadow = self.shadow(file.shadow.as_ref(), &path, readable, upstreams);
@@ -95,7 +98,7 @@ impl Checker<'_> {
             methods: self.methods(file.methods.as_ref()),
             headers: self.header_conditions(&file.headers),
             models,
-            fallback: self.fallback(&file.fallback, &path, readable, upstreams),
+            fallback,
             failover: failover::rule(file.failover.as_ref()),
             retries: self.retries(file.retries.as_ref().map(|table| &table.value)),
             hedge_after: self.hedge_after(file, &targets),

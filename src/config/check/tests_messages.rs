@@ -223,7 +223,7 @@ const CASES: [(&str, &str); 66] = [
     ),
     (
         "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\ncost_per_day = 1.0\n[[price]]\nmodel = \"x*\"\ninput = 1.0\noutput = 1.0\n[[route]]\nmodels = [\"xy\", \"y\"]\nlimits = [\"a\"]",
-        "12:10: limit \"a\" counts what requests cost, and no [[price]] covers the model \"y\" of this route: add one, or name the route's `models`",
+        "12:10: limit \"a\" counts what requests cost, and no [[price]] covers the model \"y\" of this route, nor does the catalogue for the `provider` of its upstreams: add a price, or name the route's `models`",
     ),
 ];
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::llm::{Dialect, PlainRules};
+use crate::llm::{Dialect, PlainRules, provider};
 
 use super::super::address::host_and_port;
 use super::super::file::{AskUsageWord, DialectWord, ProtocolWord, StreamTable, UpstreamTable};
@@ -57,6 +57,7 @@ impl Checker<'_> {
             name: name.into(),
             host: self.host(file.host.as_ref(), is_tls),
             dialect: file.dialect.as_ref().and_then(|at| dialect(at.value)),
+            provider: self.provider(file.provider.as_ref(), &endpoints),
             ask_usage: match file.ask_usage.as_ref().map(|at| at.value) {
                 None | Some(AskUsageWord::Auto) => AskUsage::Auto,
                 Some(AskUsageWord::Always) => AskUsage::Always,
@@ -129,6 +130,24 @@ impl Checker<'_> {
                 HostPolicy::Name(name.to_owned())
             }
         }
+    }
+
+    /// Endpoints of different providers have none in common.
+    fn provider(&mut self, written: Option<&At<String>>, endpoints: &[Endpoint]) -> Option<Arc<str>> {
+        let Some(at) = written else {
+            let mut known = endpoints.iter().map(|endpoint| match &endpoint.address {
+                EndpointAddress::Tcp { host, .. } => provider::at_host(host),
+                EndpointAddress::Unix(_) => None,
+            });
+            let first = known.next().flatten()?;
+            return known.all(|other| other == Some(first)).then(|| first.into());
+        };
+        if !provider::is_name(&at.value) {
+            let message = "`provider` is a name of lower-case letters, digits, dots, dashes and underscores, as \"groq\" or \
+                           \"azure.ai.openai\"";
+            self.problem(&at.span, message);
+        }
+        Some(at.value.as_str().into())
     }
 
     fn ca(&mut self, at: &At<String>, endpoints: &[Endpoint]) -> Option<PathBuf> {

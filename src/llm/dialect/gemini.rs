@@ -157,6 +157,7 @@ impl Tokens {
             cache_write: None,
             output: sum(self.candidates_token_count.count(), self.thoughts_token_count.count()),
             reasoning: self.thoughts_token_count.count(),
+            ..Usage::default()
         }
     }
 }

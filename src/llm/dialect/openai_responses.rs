@@ -233,6 +233,7 @@ impl Tokens {
             cache_write: None,
             output: self.output_tokens.count(),
             reasoning: output.and_then(|details| details.reasoning_tokens.count()),
+            ..Usage::default()
         }
     }
 }

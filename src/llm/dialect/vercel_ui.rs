@@ -209,6 +209,7 @@ impl Tokens {
             cache_write: input.and_then(|details| details.cache_write_tokens.count()),
             output: self.output_tokens.count(),
             reasoning: reasoning.or(self.reasoning_tokens.count()),
+            ..Usage::default()
         }
     }
 }

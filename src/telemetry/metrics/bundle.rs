@@ -18,7 +18,7 @@ pub(super) struct Labels<'a> {
     pub(super) variant: &'a str,
     pub(super) model: &'a str,
     pub(super) operation: &'static str,
-    pub(super) provider: &'static str,
+    pub(super) provider: &'a str,
 }
 
 /// The series of requests with the same labels. Each is made when the first value for it comes, so that a route
@@ -29,7 +29,7 @@ pub(super) struct Bundle {
     variant: Box<str>,
     model: Box<str>,
     operation: &'static str,
-    provider: &'static str,
+    provider: Box<str>,
     phases: [Slot<Histogram>; Phase::ALL.len()],
     overhead: Slot<Histogram>,
     first_token: Slot<Histogram>,
@@ -44,6 +44,7 @@ pub(super) struct Bundle {
     token_usage: [Slot<Histogram>; 2],
     tokens: [Slot<Counter>; TokenType::ALL.len()],
     usage: [Slot<Counter>; UsageSource::ALL.len()],
+    unpriced: Slot<Counter>,
     /// Attempts at this upstream that succeeded.
     attempts_ok: Slot<Counter>,
     /// The first few results seen: nearly all requests end in one of them.
@@ -94,7 +95,7 @@ impl Bundle {
             variant: labels.variant.into(),
             model: labels.model.into(),
             operation: labels.operation,
-            provider: labels.provider,
+            provider: labels.provider.into(),
             phases: Default::default(),
             overhead: OnceLock::new(),
             first_token: OnceLock::new(),
@@ -108,6 +109,7 @@ impl Bundle {
             token_usage: Default::default(),
             tokens: Default::default(),
             usage: Default::default(),
+            unpriced: OnceLock::new(),
             attempts_ok: OnceLock::new(),
             results: Default::default(),
         }
@@ -120,7 +122,7 @@ impl Bundle {
             variant: &self.variant,
             model: &self.model,
             operation: self.operation,
-            provider: self.provider,
+            provider: &self.provider,
         }
     }
 
@@ -129,7 +131,7 @@ impl Bundle {
     }
 
     fn genai(&self) -> [&str; 6] {
-        [&self.route, &self.upstream, &self.variant, &self.model, self.operation, self.provider]
+        [&self.route, &self.upstream, &self.variant, &self.model, self.operation, &self.provider]
     }
 
     fn genai_and<'a>(&'a self, last: &'a str) -> [&'a str; 7] {
@@ -199,6 +201,11 @@ impl Bundle {
     pub(super) fn usage(&self, of: &Families, source: UsageSource) -> Option<&Counter> {
         let slot = self.usage.get(source as usize)?;
         Some(handle!(slot, of.usage, [&self.route, &self.upstream, source.as_str()]))
+    }
+
+    /// Answers that took tokens of a model without a price.
+    pub(super) fn unpriced(&self, of: &Families) -> &Counter {
+        handle!(self.unpriced, of.unpriced, [&self.route, &self.upstream, &self.model])
     }
 
     /// What a team's tokens cost. The team is a label already.

@@ -117,7 +117,9 @@ families! {
     tokens: Counter = "streamgauge_tokens_total" ["route", "upstream", "model", "type"];
     /// LLM requests by where their token usage comes from.
     usage: Counter = "streamgauge_usage_total" ["route", "upstream", "source"];
-    /// What tokens cost, in US dollars, where the model has a [[price]]. The team is `none` where none is known, and `other` beyond the first 100.
+    /// Answers whose tokens cost nobody knows what: their model has no [[price]], and the catalogue does not list it.
+    unpriced: Counter = "streamgauge_unpriced_requests_total" ["route", "upstream", "model"];
+    /// What tokens cost, in US dollars, where the model has a price. The team is `none` where none is known, and `other` beyond the first 100.
     cost: Dollars = "streamgauge_cost_usd_total" ["route", "model", "team"];
     /// WebSocket messages passed, by direction: `in` from the client, `out` to it.
     websocket_messages: Counter = "streamgauge_websocket_messages_total" ["route", "direction"];

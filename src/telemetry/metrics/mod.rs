@@ -27,6 +27,7 @@ use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
 use super::record::{Cause, ErrorType, LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
 use super::semconv;
+use crate::llm::price::Bill;
 
 /// The value of a label that does not apply.
 const NONE: &str = "none";
@@ -180,6 +181,11 @@ impl Metrics {
         self.families.all().map(|family| family.len()).sum()
     }
 
+    /// Answers whose cost nobody knows, by route, upstream and model.
+    pub fn unpriced(&self) -> Vec<([Box<str>; 3], u64)> {
+        self.families.unpriced.series().into_iter().map(|(labels, counter)| (labels, counter.count())).collect()
+    }
+
     fn bundle(&self, record: &Record, known: &Known) -> Arc<Bundle> {
         let model = record.llm.as_ref().map(|llm| llm.request.model.as_deref().unwrap_or(NONE)).unwrap_or(NONE);
         let labels = Labels {
@@ -188,7 +194,7 @@ impl Metrics {
             variant: record.served_by.as_ref().map_or(NONE, |served_by| &served_by.variant),
             model,
             operation: record.llm.as_ref().map_or(NONE, operation),
-            provider: record.llm.as_ref().map_or(NONE, |llm| llm.dialect.provider_name()),
+            provider: record.llm.as_ref().and_then(LlmInfo::provider_name).unwrap_or(NONE),
         };
         // Only models that are labels have bundles, so nearly every request is through after one lookup.
         if let Some(bundle) = self.bundles.find(&labels) {
@@ -290,9 +296,10 @@ impl Metrics {
             bundle.slow_gaps(of).add(reading.slow_gaps.len() as u64);
         }
         self.observe_usage(record, llm, known, bundle);
-        if let Some(cost) = llm.cost {
-            let team = self.team(record);
-            bundle.cost(of, team).add(cost);
+        match llm.bill {
+            Bill::Priced { cost, .. } => bundle.cost(of, self.team(record)).add(cost),
+            Bill::Unpriced => bundle.unpriced(of).add(1),
+            Bill::Unknown => {}
         }
     }
 

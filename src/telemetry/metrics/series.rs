@@ -56,6 +56,10 @@ impl Counter {
         self.0.inc_by(count);
     }
 
+    pub(super) fn count(&self) -> u64 {
+        self.0.get()
+    }
+
     /// For a count that is kept elsewhere and only ever grows.
     pub(crate) fn set(&self, count: u64) {
         self.0.inc_by(count.saturating_sub(self.0.get()));
@@ -268,6 +272,12 @@ impl<M: Metric, const N: usize> Family<M, N> {
         }
         let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(series.entry(key).or_insert_with(|| Arc::new((self.make)(self.bounds))))
+    }
+
+    /// The series there are, with their label values.
+    pub(super) fn series(&self) -> Vec<([Box<str>; N], Arc<M>)> {
+        let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        series.iter().map(|(values, metric)| (values.clone(), Arc::clone(metric))).collect()
     }
 
     pub(super) fn remove(&self, values: [&str; N]) {

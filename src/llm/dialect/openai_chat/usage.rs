@@ -78,6 +78,7 @@ impl Tokens {
             cache_write: prompt.and_then(PromptDetails::cache_write),
             output: self.completion_tokens.count(),
             reasoning: completion.and_then(|details| details.reasoning_tokens.count()),
+            ..Usage::default()
         }
     }
 

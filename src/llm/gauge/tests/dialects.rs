@@ -57,7 +57,7 @@ fn sse(dialect: Dialect, parts: &[&str]) -> Reading {
 }
 
 fn usage(reading: &Reading) -> [Option<u64>; 5] {
-    let Usage { input, cached_input, cache_write, output, reasoning } = reading.usage;
+    let Usage { input, cached_input, cache_write, output, reasoning, .. } = reading.usage;
     [input, cached_input, cache_write, output, reasoning]
 }
 

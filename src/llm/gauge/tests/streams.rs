@@ -22,8 +22,14 @@ fn openai_chat_from_the_role_chunk_to_done() {
     assert_eq!(milestones(&reading), [Some(3), Some(3), Some(4)]);
     assert_eq!((reading.first_byte, reading.max_gap), (Some(ms(1)), Some(ms(1))));
     assert_eq!((reading.frames, reading.token_frames), (6, 2));
-    let usage =
-        Usage { input: Some(9), cached_input: Some(4), cache_write: None, output: Some(12), reasoning: Some(5) };
+    let usage = Usage {
+        input: Some(9),
+        cached_input: Some(4),
+        cache_write: None,
+        output: Some(12),
+        reasoning: Some(5),
+        ..Usage::default()
+    };
     assert_eq!((reading.usage, reading.usage_source), (usage, UsageSource::Reported));
     assert_eq!(reading.finish_reasons, ["stop"]);
     assert_eq!(reading.response_id.as_deref(), Some("chatcmpl-9"));
@@ -153,7 +159,7 @@ fn anthropic_from_message_start_to_stop() {
         cached_input: Some(3_000),
         cache_write: Some(200),
         output: Some(89),
-        reasoning: None,
+        ..Usage::default()
     };
     assert_eq!((reading.usage, reading.usage_source), (usage, UsageSource::Reported));
     assert_eq!(reading.finish_reasons, ["end_turn"]);

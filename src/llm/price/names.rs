@@ -1,0 +1,62 @@
+//! Patterns of names, as the catalogue and the table of hosts have them.
+
+/// Whether `text` fits `pattern`: `*` stands for any text, `#` for a digit, and `!text` at the end for what `text` must lack.
+/// Takes at most the product of both lengths.
+pub(in crate::llm) fn fits(pattern: &str, text: &str) -> bool {
+    let (pattern, lacks) = pattern.split_once('!').map_or((pattern, None), |(pattern, lacks)| (pattern, Some(lacks)));
+    lacks.is_none_or(|lacks| !text.contains(lacks)) && fits_bytes(pattern.as_bytes(), text.as_bytes())
+}
+
+fn fits_bytes(mut pattern: &[u8], mut text: &[u8]) -> bool {
+    // Where to go on when what follows the last `*` does not fit: it takes one byte more.
+    let mut retry: Option<(&[u8], &[u8])> = None;
+    loop {
+        match (pattern, text) {
+            ([b'*', rest @ ..], _) => {
+                retry = Some((rest, text));
+                pattern = rest;
+                continue;
+            }
+            ([], []) => return true,
+            ([one, rest @ ..], [byte, after @ ..]) if one == byte || (*one == b'#' && byte.is_ascii_digit()) => {
+                (pattern, text) = (rest, after);
+                continue;
+            }
+            _ => {}
+        }
+        let Some((rest, [_, after @ ..])) = retry else { return false };
+        retry = Some((rest, after));
+        (pattern, text) = (rest, after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit() {
+        for (pattern, text, expected) in [
+            ("gpt-4o", "gpt-4o", true),
+            ("gpt-4o", "gpt-4o-mini", false),
+            ("gpt-4o*", "gpt-4o", true),
+            ("*nova*lite*", "us.amazon.nova-2-lite-v1:0", true),
+            ("*nova*lite", "us.amazon.nova-2-lite-v1:0", false),
+            ("gpt-5-####-##-##", "gpt-5-2025-08-07", true),
+            ("gpt-5-####-##-##", "gpt-5-2025-08-0x", false),
+            ("gemini-2.5-pro*!-tts", "gemini-2.5-pro-preview", true),
+            ("gemini-2.5-pro*!-tts", "gemini-2.5-pro-preview-tts", false),
+            ("*", "", true),
+            ("", "", true),
+            ("", "x", false),
+            ("*a*b", "xaxbxb", true),
+        ] {
+            assert_eq!(fits(pattern, text), expected, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_name_takes_no_time() {
+        assert!(!fits("*a*a*a*a*a*a*b", &"a".repeat(10_000)));
+    }
+}
