@@ -107,6 +107,7 @@ impl Names {
                 span_id: 2,
             }),
             websocket: None,
+            of_websocket: false,
             prompt: None,
         }
     }

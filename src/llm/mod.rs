@@ -28,6 +28,7 @@ pub mod timings;
 pub mod usage;
 pub mod values;
 mod walk;
+#[cfg(feature = "server")]
 pub mod websocket;
 
 pub use dialect::{Dialect, Framing};

@@ -99,6 +99,16 @@ impl RequestFacts {
         }
     }
 
+    /// What the handshake of a WebSocket tells: the model, in the query that the Realtime API has it in.
+    pub fn of_websocket(query: &str) -> Self {
+        let named = |pair: &str| {
+            let (key, value) = pair.split_once('=')?;
+            let is_model = matches!(key, "model" | "deployment") && !value.is_empty() && !value.contains(['%', '+']);
+            is_model.then(|| cut(value, TEXT_LIMIT).to_owned())
+        };
+        Self { model: query.split('&').find_map(named), ..Self::default() }
+    }
+
     /// Whether the answer will come in one piece: then it has no first token, and its head comes only with its end.
     pub fn answers_whole(&self) -> bool {
         let streams_unasked = match self.dialect {

@@ -1,6 +1,7 @@
 //! Who calls, as limits, cohorts and telemetry know it.
 
 mod refusal;
+pub mod subprotocol;
 mod token;
 
 use std::sync::Arc;
@@ -56,7 +57,7 @@ pub struct Established {
 /// What a request says of its sender.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Claims<'a> {
-    /// The fields named in [`CREDENTIAL_HEADERS`], in that order.
+    /// The fields named in [`CREDENTIAL_HEADERS`], in that order, and what a browser offers as a WebSocket's subprotocol.
     pub credentials: &'a [(&'static str, &'a [u8])],
     /// The user whom a trusted proxy names; nothing from anyone else.
     pub user: Option<&'a str>,
@@ -93,7 +94,8 @@ pub fn establish(
         let identity = Identity { user, team: key.team.clone(), key: Some(Arc::clone(&key.id)) };
         return Ok(Established { identity, source: Source::Key, spent });
     }
-    let bearer = credentials.iter().find(|(name, _)| *name == "authorization").and_then(|(_, text)| *text);
+    let bearer = |name: &str| credentials.iter().find(|(other, _)| *other == name).and_then(|(_, text)| *text);
+    let bearer = bearer("authorization").or_else(|| bearer(subprotocol::HEADER));
     if let (Some(jwt), Some(token)) = (&rules.jwt, bearer.and_then(Token::read)) {
         let identity = token.verify(jwt, keys, now).map_err(Refusal::Token)?;
         return Ok(Established { identity, source: Source::Jwt, spent: Vec::new() });

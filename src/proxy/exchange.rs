@@ -147,7 +147,11 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     flight.known(visit.caller.client());
     let visit = &*visit;
     let must_read = route::depends_on_body(visit.generation, session.req_header());
-    let admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), must_read).await?;
+    let mut admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), must_read).await?;
+    if session.is_upgrade_req() {
+        // What is asked for on a WebSocket is told by its messages.
+        admitted.facts = Arc::new(RequestFacts::of_websocket(session.req_header().uri.query().unwrap_or_default()));
+    }
     flight.asks(&admitted.facts);
     if visit.settings().telemetry.capture_content {
         flight.prompt(&admitted);
@@ -161,7 +165,7 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
     let standing = reserve::reserve(visit, flight, &admitted, &routed).await?;
     if session.is_upgrade_req() {
-        return Box::pin(upgrade::run(visit, session, flight, &routed)).await;
+        return Box::pin(upgrade::run(visit, session, flight, &admitted.facts, &routed)).await;
     }
     forward(visit, session, flight, admitted, &routed, standing).await
 }

@@ -10,10 +10,11 @@ use super::admit::RequestBody;
 use super::caller::Caller;
 use super::cors;
 use super::exchange::Visit;
+use super::identity;
 use super::ratelimit;
 use crate::config::settings::{Endpoint, HostPolicy, Route, Secret, Target};
 use crate::llm::Dialect;
-use crate::policy::identity::CREDENTIAL_HEADERS;
+use crate::policy::identity::{CREDENTIAL_HEADERS, subprotocol};
 use crate::policy::limits::Standing;
 use crate::policy::{routing, trust};
 use crate::telemetry::record::{Phase, Phases};
@@ -171,6 +172,9 @@ fn forwarding(head: &mut RequestHeader, out: &Outgoing<'_>) -> pingora::Result<(
 fn credentials(head: &mut RequestHeader, key: &Secret, llm: Option<Dialect>) -> pingora::Result<()> {
     for name in CREDENTIAL_HEADERS.into_iter().chain(["cookie"]) {
         head.remove_header(name);
+    }
+    if head.headers.contains_key(subprotocol::HEADER) {
+        identity::without_subprotocol_key(head);
     }
     let (name, text) = match llm {
         Some(Dialect::Anthropic) => ("x-api-key", key.expose().to_owned()),

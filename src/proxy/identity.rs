@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::reject::Rejection;
 use super::state::{Generation, Shared};
 use crate::config::identity::{IdentityRules, JwtKeys, JwtRules, KeySet, USER_HEADER};
-use crate::policy::identity::{self as policy, CREDENTIAL_HEADERS, Claims, Established, Refusal, Source};
+use crate::policy::identity::{self as policy, CREDENTIAL_HEADERS, Claims, Established, Refusal, Source, subprotocol};
 use crate::telemetry::record::ErrorType;
 
 /// Finds out who calls, and leaves in `head` what an upstream may read: a user's name that is vouched for, and no key of
@@ -39,13 +39,32 @@ pub(super) fn establish(
     }
     let found = judge(shared, generation, rules, head, caller.trusted).map_err(|refusal| rejection(&refusal))?;
     for name in &found.spent {
-        head.remove_header(*name);
+        if *name == subprotocol::HEADER {
+            without_subprotocol_key(head);
+        } else {
+            head.remove_header(*name);
+        }
     }
     if matches!(found.source, Source::Key | Source::Jwt) {
         caller.vouched = tell_user(head, &rules.user_header, found.identity.user.as_deref());
     }
     (caller.identity, caller.source) = (found.identity, found.source);
     Ok(())
+}
+
+/// The subprotocols that a client offers, a header's value each.
+fn offers(head: &RequestHeader) -> impl Iterator<Item = &str> {
+    head.headers.get_all(subprotocol::HEADER).iter().filter_map(|value| value.to_str().ok())
+}
+
+/// Takes credentials out of the subprotocols that a client offers. A browser has no other place for them.
+pub(super) fn without_subprotocol_key(head: &mut RequestHeader) {
+    let rest = subprotocol::without_credentials(offers(head));
+    head.remove_header(subprotocol::HEADER);
+    if let Some(value) = rest.and_then(|rest| HeaderValue::from_str(&rest).ok()) {
+        // It is made of what came in a header.
+        let _ = head.insert_header(subprotocol::HEADER, value);
+    }
 }
 
 /// Tells of a user whom somebody named and nobody believes.
@@ -89,7 +108,9 @@ fn judge(
     trusted: bool,
 ) -> Result<Established, Refusal> {
     let values = |name: &'static str| head.headers.get_all(name).iter().map(move |value| (name, value.as_bytes()));
-    let credentials: Vec<(&'static str, &[u8])> = CREDENTIAL_HEADERS.into_iter().flat_map(values).collect();
+    let offered = subprotocol::credentials(offers(head)).map(|secret| (subprotocol::HEADER, secret.as_bytes()));
+    let credentials: Vec<(&'static str, &[u8])> =
+        CREDENTIAL_HEADERS.into_iter().flat_map(values).chain(offered).collect();
     let mut users = head.headers.get_all(rules.user_header.as_str()).iter();
     let user = users.next().filter(|_| trusted);
     if users.next().is_some() {

@@ -58,6 +58,7 @@ mod socket;
 mod state;
 mod tap;
 mod tries;
+mod turns;
 mod upgrade;
 mod upload;
 mod usage;

@@ -13,6 +13,7 @@ use super::usage::vocabulary_of;
 use crate::config::limits::Limit;
 use crate::llm::count::count_prompt;
 use crate::llm::price::{Cost, Price};
+use crate::llm::websocket::Asked;
 use crate::llm::{RequestFacts, Usage};
 use crate::policy::limits::{self, Claim, Denial, Estimate, Reason, Request, Standing, Used};
 use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict, Outcome};
@@ -88,6 +89,56 @@ pub(super) async fn reserve(
     }
 }
 
+/// What a limit says of a response that it refuses.
+pub(super) struct Refused {
+    pub(super) info: LimitInfo,
+    pub(super) message: String,
+}
+
+/// Takes what one response on a WebSocket may need of each of `limits`, or of none. `at` is the time on the connection's clock.
+///
+/// # Errors
+/// The refusal, in the words of the limit.
+pub(super) async fn reserve_response(
+    visit: &Visit<'_>,
+    routed: &Routed,
+    limits: &[Arc<Limit>],
+    asked: &Asked,
+    at: Duration,
+) -> Result<(Reservation, LimitInfo), Refused> {
+    let (facts, route) = (&asked.facts, &*routed.route.name);
+    let price = Ask::price(visit, routed, facts);
+    let ask = Ask { visit, route, facts, body_bytes: asked.bytes, counted: Some(asked.prompt), price };
+    if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
+        let info = ask.refused_by(budget, limits, at);
+        return Err(Refused { info, message: ask.unpriced(budget).message.into_owned() });
+    }
+    let (claims, prompt) = ask.claims(limits);
+    let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
+    let told = |verdict, mode: Mode, standing: &Standing| LimitInfo {
+        at,
+        verdict,
+        mode: mode.as_str(),
+        names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
+        waited: Duration::ZERO,
+        reserved,
+        used: 0,
+        remaining: standing.tokens.map(|tokens| tokens.remaining),
+        cut: false,
+    };
+    match visit.shared.limiter.admit(claims).await {
+        Ok((hold, standing)) => {
+            let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
+            Ok((Reservation::new(hold, prompt, &ask), info))
+        }
+        Err(denial) => {
+            let verdict = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
+            let info = told(verdict, visit.shared.limiter.mode(), &denial.standing);
+            Err(Refused { info, message: denial.to_string() })
+        }
+    }
+}
+
 /// What is known of a request when it is reserved for.
 struct Ask<'a> {
     visit: &'a Visit<'a>,
@@ -116,10 +167,14 @@ impl<'a> Ask<'a> {
             (Content::Form { tokens, .. }, _) => Some(*tokens),
             _ => None,
         };
-        let target = &routed.target;
-        let models = [target.model.as_deref(), model];
-        let price = visit.settings().prices.find(target.upstream.provider.as_deref(), models).map(|(price, _)| price);
+        let price = Self::price(visit, routed, facts);
         Self { visit, route: &routed.route.name, facts, body_bytes, counted, price }
+    }
+
+    fn price(visit: &Visit<'_>, routed: &Routed, facts: &RequestFacts) -> Option<Price> {
+        let target = &routed.target;
+        let models = [target.model.as_deref(), facts.model.as_deref()];
+        visit.settings().prices.find(target.upstream.provider.as_deref(), models).map(|(price, _)| price)
     }
 
     /// Whether nobody knows what the request will cost.

@@ -71,6 +71,7 @@ impl<'a> Flight<'a> {
             prompt: None,
             limit: None,
             canary: None,
+            of_websocket: false,
         };
         let (tries, stopwatch) = (Tries::new(clock, Some(live.follower())), Stopwatch::start(Phase::Admit));
         Self {
@@ -280,6 +281,30 @@ impl<'a> Flight<'a> {
     /// The first token has passed.
     pub(super) fn first_token(&self, at: Duration) {
         self.live.first_token(at);
+    }
+
+    /// Tells of one response on a WebSocket, beside the connection's own record. Times are on the connection's clock.
+    pub(super) fn tell_response(
+        &self,
+        asked_at: Duration,
+        ended_at: Duration,
+        (outcome, error): (Outcome, Option<ErrorType>),
+        llm: LlmInfo,
+        limit: Option<LimitInfo>,
+    ) {
+        let Some(connection) = &self.record else { return };
+        self.shared.telemetry.publish_response(Record {
+            started: connection.started + asked_at,
+            duration: ended_at.saturating_sub(asked_at),
+            outcome,
+            error,
+            attempts: Vec::new(),
+            phases: Phases::default(),
+            llm: Some(llm),
+            limit,
+            of_websocket: true,
+            ..connection.clone()
+        });
     }
 
     pub(super) fn websocket(&mut self, info: WebSocketInfo) {

@@ -1,6 +1,7 @@
-//! WebSockets: the handshake, and then bytes both ways, with a tap on each.
+//! WebSockets: the handshake, and then bytes both ways, with a tap on each. What a model says there is followed by `turns`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
@@ -8,6 +9,7 @@ use pingora::protocols::ALPN;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::{HttpPeer, Peer};
+use serde_json::json;
 
 use super::admit::RequestBody;
 use super::drain::DrainStage;
@@ -18,8 +20,10 @@ use super::member::{Member, Ticket};
 use super::reject::Rejection;
 use super::route::Routed;
 use super::settle::Flight;
+use super::turns::Talk;
 use crate::config::settings::{Failover, Target};
-use crate::llm::websocket::{FrameReader, close_frame};
+use crate::llm::RequestFacts;
+use crate::llm::websocket::{Extensions, Messages, Side, close_frame, text_frame};
 use crate::policy::failover::{Choice, Plan, Room, Stage};
 use crate::policy::health::Sign;
 use crate::policy::limits::Standing;
@@ -29,6 +33,13 @@ use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome, Phase, Phases
 /// "Going away" (RFC 6455, section 7.4.1).
 const GOING_AWAY: u16 = 1001;
 
+/// "Policy violation": a limit is used up.
+const POLICY_VIOLATION: u16 = 1008;
+
+/// So many chunks of an answer are passed on at most, in search of a place between two frames, before a refused connection is
+/// closed without a word.
+const LAST_CHUNKS: usize = 64;
+
 /// Any mask will do: it protects from intermediaries that we are not.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x1e, 0x87];
 
@@ -37,11 +48,12 @@ pub(super) async fn run(
     visit: &Visit<'_>,
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
+    facts: &RequestFacts,
     routed: &Routed,
 ) -> Result<Ending, Stop> {
     client.set_keepalive(None);
     let head = client.req_header().clone();
-    let Shaken { mut upstream, head, ticket: _ticket } = tokio::select! {
+    let Shaken { mut upstream, head, target, ticket: _ticket } = tokio::select! {
         biased;
         answered = handshake(visit, &head, flight, routed) => answered?,
         // Nothing may come before the handshake's answer: what does is the client's going.
@@ -60,29 +72,30 @@ pub(super) async fn run(
         session.maybe_upgrade_body_writer();
     }
     flight.enter(Phase::Generation);
-    let mut pipe = Pipe::default();
+    let mut pipe = Pipe::new(&head, Talk::new(visit, routed, target, facts.model.as_deref()));
     let end = pipe.run(visit, client, &mut upstream, flight).await;
-    pipe.book(flight, end);
+    pipe.book(flight, end).await;
     upstream.shutdown().await;
     client.shutdown().await;
     Ok(Ending::Dirty)
 }
 
 /// An upstream that answered the handshake.
-struct Shaken {
+struct Shaken<'r> {
     upstream: HttpSession,
     head: ResponseHeader,
+    target: &'r Target,
     /// Counts the connection at its endpoint for as long as it lasts.
     ticket: Ticket,
 }
 
 /// Connects, and sends the handshake on. Where no connection can be made, the next endpoint or target is tried.
-async fn handshake(
+async fn handshake<'r>(
     visit: &Visit<'_>,
     client: &pingora::http::RequestHeader,
     flight: &mut Flight<'_>,
-    routed: &Routed,
-) -> Result<Shaken, Rejection> {
+    routed: &'r Routed,
+) -> Result<Shaken<'r>, Rejection> {
     let route = &routed.route;
     let mut plan = Plan::new(route, &routed.target, routed.canary_share());
     let mut tried: Vec<Arc<Member>> = Vec::new();
@@ -111,7 +124,7 @@ async fn handshake(
                 if status < 500 && status != 429 {
                     ticket.tell(Sign::Well);
                 }
-                return Ok(Shaken { upstream, head, ticket });
+                return Ok(Shaken { upstream, head, target, ticket });
             }
             Err((stage, error)) => {
                 failed = Some(faults::rejection(error, &target.upstream.name, &ticket.member.endpoint));
@@ -277,19 +290,35 @@ enum End {
     Upstream,
     GoingDown,
     Cut,
+    /// A limit refused a response, or had one cut.
+    Refused,
 }
 
 /// Both directions, and what was seen of them.
-#[derive(Default)]
-struct Pipe {
-    from_client: FrameReader,
-    from_upstream: FrameReader,
+struct Pipe<'a> {
+    from_client: Messages,
+    from_upstream: Messages,
+    /// Until it is clear that nobody talks with a model here.
+    talk: Option<Talk<'a>>,
     info: WebSocketInfo,
+    /// When the client's first message had come.
+    asked_at: Option<Duration>,
     bytes_in: u64,
     bytes_out: u64,
 }
 
-impl Pipe {
+impl<'a> Pipe<'a> {
+    /// A connection that `head` agreed to.
+    fn new(head: &ResponseHeader, talk: Talk<'a>) -> Self {
+        let named = head.headers.get_all("sec-websocket-extensions");
+        let agreed = Extensions::read(named.iter().filter_map(|value| value.to_str().ok()));
+        let (mut from_client, mut from_upstream) = (Messages::default(), Messages::default());
+        from_client.read(Side::Client, agreed);
+        from_upstream.read(Side::Server, agreed);
+        let info = WebSocketInfo::default();
+        Self { from_client, from_upstream, talk: Some(talk), info, asked_at: None, bytes_in: 0, bytes_out: 0 }
+    }
+
     async fn run(
         &mut self,
         visit: &Visit<'_>,
@@ -310,11 +339,16 @@ impl Pipe {
                     if client.write_response_body(chunk, false).await.is_err() {
                         return End::Client;
                     }
+                    if let Some(refusal) = self.follow(flight).await {
+                        return self.refuse(&refusal, patience, client, upstream).await;
+                    }
                 }
                 read = client.read_request_body() => {
                     let Ok(Some(chunk)) = read else { return End::Client };
-                    self.bytes_in += chunk.len() as u64;
-                    self.from_client.feed(&chunk);
+                    self.note_question(&chunk, flight);
+                    if let Some(refusal) = self.follow(flight).await {
+                        return self.refuse(&refusal, patience, client, upstream).await;
+                    }
                     // One task serves both ways: an upstream that reads nothing must not hold it for ever.
                     let written = tokio::select! {
                         written = tokio::time::timeout(patience, upstream.write_request_body(chunk, false)) => written,
@@ -337,32 +371,107 @@ impl Pipe {
 
     fn note_answer(&mut self, chunk: &Bytes, flight: &Flight<'_>) {
         self.bytes_out += chunk.len() as u64;
-        let messages = self.from_upstream.feed(chunk);
-        if messages > 0 && self.info.first_message.is_none() && self.from_client.messages() > 0 {
-            self.info.first_message = Some(flight.now());
+        let Self { from_upstream, talk, .. } = self;
+        let messages = match talk {
+            Some(talk) => {
+                let now = flight.now();
+                from_upstream.feed(chunk, &mut |text| talk.server(text, now))
+            }
+            None => from_upstream.feed(chunk, &mut |_| {}),
+        };
+        if messages > 0
+            && self.info.first_message.is_none()
+            && let Some(asked_at) = self.asked_at
+        {
+            self.info.first_message = Some(flight.now().saturating_sub(asked_at));
         }
+    }
+
+    fn note_question(&mut self, chunk: &Bytes, flight: &Flight<'_>) {
+        self.bytes_in += chunk.len() as u64;
+        let Self { from_client, talk, .. } = self;
+        let messages = match talk {
+            Some(talk) => {
+                let now = flight.now();
+                from_client.feed(chunk, &mut |text| talk.client(text, now))
+            }
+            None => from_client.feed(chunk, &mut |_| {}),
+        };
+        if messages > 0 && self.asked_at.is_none() {
+            self.asked_at = Some(flight.now());
+        }
+    }
+
+    /// Follows what was said; returns what a limit has against it.
+    async fn follow(&mut self, flight: &Flight<'_>) -> Option<String> {
+        let talk = self.talk.as_mut()?;
+        if talk.is_strange() {
+            self.talk = None;
+            self.from_client.only_count();
+            self.from_upstream.only_count();
+            return None;
+        }
+        talk.follow(flight, &mut self.info).await
+    }
+
+    /// Tells the client what a limit has against its last wish, and closes. What is refused never reaches the upstream.
+    async fn refuse(
+        &mut self,
+        refusal: &str,
+        patience: Duration,
+        client: &mut ServerSession,
+        upstream: &mut HttpSession,
+    ) -> End {
+        for _ in 0..LAST_CHUNKS {
+            if self.from_upstream.frames().at_boundary() {
+                let error = json!({ "type": "error", "error": {
+                    "type": "tokens", "code": "rate_limit_exceeded", "message": refusal, "param": null,
+                }});
+                let frames = [text_frame(&error.to_string()), Some(close_frame(POLICY_VIOLATION, None))];
+                for frame in frames.into_iter().flatten() {
+                    if client.write_response_body(frame, false).await.is_err() {
+                        break;
+                    }
+                }
+                break;
+            }
+            let Ok(Ok(Some(chunk))) = tokio::time::timeout(patience, upstream.read_response_body()).await else {
+                break;
+            };
+            self.bytes_out += chunk.len() as u64;
+            self.from_upstream.feed(&chunk, &mut |_| {});
+            if client.write_response_body(chunk, false).await.is_err() {
+                break;
+            }
+        }
+        End::Refused
     }
 
     /// Close frames both ways, where one can be put in; whether both sides were told.
     async fn say_goodbye(&mut self, client: &mut ServerSession, upstream: &mut HttpSession) -> bool {
-        let fits = self.from_client.at_boundary() && self.from_upstream.at_boundary();
+        let fits = self.from_client.frames().at_boundary() && self.from_upstream.frames().at_boundary();
         fits && client.write_response_body(close_frame(GOING_AWAY, None), false).await.is_ok()
             && upstream.write_request_body(close_frame(GOING_AWAY, Some(MASK)), false).await.is_ok()
     }
 
-    fn book(mut self, flight: &mut Flight<'_>, end: End) {
-        self.info.messages_in = self.from_client.messages();
-        self.info.messages_out = self.from_upstream.messages();
-        self.info.close_code = self.from_upstream.close_code().or(self.from_client.close_code());
-        flight.bytes(self.bytes_in, self.bytes_out);
-        flight.websocket(self.info);
+    async fn book(mut self, flight: &mut Flight<'_>, end: End) {
+        let (client, upstream) = (self.from_client.frames(), self.from_upstream.frames());
+        self.info.messages_in = client.messages();
+        self.info.messages_out = upstream.messages();
+        self.info.close_code = upstream.close_code().or(client.close_code());
         let normal = matches!(self.info.close_code, Some(1000 | 1001));
         let (outcome, error) = match end {
+            End::Refused => (Outcome::Truncated, Some(ErrorType::RateLimited)),
             _ if normal => (Outcome::Completed, None),
             End::GoingDown | End::Cut => (Outcome::Truncated, Some(ErrorType::Draining)),
             End::Client => (Outcome::ClientCancelled, Some(ErrorType::ClientGone)),
             End::Upstream => (Outcome::Truncated, Some(ErrorType::UpstreamBodyReset)),
         };
+        if let Some(talk) = &mut self.talk {
+            talk.close(flight, &mut self.info, (outcome, error)).await;
+        }
+        flight.bytes(self.bytes_in, self.bytes_out);
+        flight.websocket(self.info);
         flight.last_attempt_ended(error.filter(|_| end == End::Upstream));
         flight.end(outcome, error);
     }

@@ -127,7 +127,7 @@ pub(crate) fn render_json(record: &Record, out: &mut String) {
     let mut line = Json::object(out);
     line.time("timestamp", record.started);
     line.text("level", level(record.outcome));
-    line.text("event", if record.llm.is_some() { "llm.request" } else { "http.request" });
+    line.text("event", event(record));
     line.text("request_id", &record.request_id);
     let (mut trace, mut span) = ([0; 32], [0; 16]);
     line.text("trace_id", ids::hex(record.trace.trace_id, &mut trace));
@@ -165,6 +165,14 @@ pub(crate) fn render_json(record: &Record, out: &mut String) {
     line.text("outcome", record.outcome.as_str());
     line.text_if("error_type", record.error.map(|error| error.as_str()));
     line.end();
+}
+
+fn event(record: &Record) -> &'static str {
+    match &record.llm {
+        Some(_) if record.of_websocket => "llm.response",
+        Some(_) => "llm.request",
+        None => "http.request",
+    }
 }
 
 fn level(outcome: Outcome) -> &'static str {
@@ -222,6 +230,12 @@ fn json_websocket(record: &Record, line: &mut Json<'_>) {
     object.number("messages_out", websocket.messages_out);
     object.seconds_if("first_message_s", websocket.first_message);
     object.number_if("close_code", websocket.close_code.map(u64::from));
+    if websocket.responses > 0 {
+        object.number("responses", websocket.responses);
+        object.number("input_tokens", websocket.input_tokens);
+        object.number("output_tokens", websocket.output_tokens);
+        object.bare("cost_usd", &websocket.cost.to_string());
+    }
     object.end();
 }
 

@@ -76,6 +76,18 @@ impl Telemetry {
         self.live.ended(record);
     }
 
+    /// Tells of one response on a WebSocket that may stay open for hours. Never blocks, and never fails.
+    pub fn publish_response(&self, record: Record) {
+        self.metrics.observe_response(&record);
+        let record = Arc::new(record);
+        if let Some(spans) = &self.spans {
+            spans.export(&record);
+        }
+        if let Some(access_log) = &self.access_log {
+            access_log.write(&record);
+        }
+    }
+
     /// Tells of one copy whose answer was compared. Never blocks, and never fails.
     pub fn publish_shadow(&self, record: ShadowRecord) {
         self.metrics.shadowed(&record);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use super::phases::{Phase, Phases, Stopwatch};
-use crate::llm::price::Bill;
+use crate::llm::price::{Bill, Cost};
 use crate::llm::{Dialect, Reading, RequestFacts};
 use crate::policy::canary::Decision;
 
@@ -42,6 +42,8 @@ pub struct Record {
     pub limit: Option<LimitInfo>,
     /// What its end made the judge of a canary decide.
     pub canary: Option<Decision>,
+    /// It is one response on a WebSocket, told beside the record of its connection.
+    pub of_websocket: bool,
 }
 
 /// Identity of the request within distributed traces.
@@ -129,9 +131,14 @@ pub struct LlmInfo {
 pub struct WebSocketInfo {
     pub messages_in: u64,
     pub messages_out: u64,
-    /// First server message after a client message.
+    /// From the client's first message to the server's first one after it.
     pub first_message: Option<Duration>,
     pub close_code: Option<u16>,
+    /// Of a model, on the connection, and what they took together.
+    pub responses: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cost: Cost,
 }
 
 /// What the limits of a route said of a request.
@@ -327,7 +334,7 @@ impl ErrorType {
 impl Record {
     /// Whether the answer was what the client asked for: a 2xx status, and its normal end or at least a first token.
     pub fn answered(&self) -> bool {
-        let success = self.status.is_some_and(|status| (200..300).contains(&status));
+        let success = self.of_websocket || self.status.is_some_and(|status| (200..300).contains(&status));
         let token = self.llm.as_ref().is_some_and(|llm| llm.reading.first_token.is_some());
         success && (self.outcome == Outcome::Completed || token)
     }

@@ -43,6 +43,7 @@ pub(crate) fn plain() -> Record {
         prompt: None,
         limit: None,
         canary: None,
+        of_websocket: false,
     }
 }
 
@@ -131,7 +132,12 @@ pub(crate) fn websocket() -> Record {
     let mut record = plain();
     record.status = Some(101);
     record.request.path = "/ws".into();
-    record.websocket =
-        Some(WebSocketInfo { messages_in: 3, messages_out: 5, first_message: Some(ms(12)), close_code: Some(1000) });
+    record.websocket = Some(WebSocketInfo {
+        messages_in: 3,
+        messages_out: 5,
+        first_message: Some(ms(12)),
+        close_code: Some(1000),
+        ..WebSocketInfo::default()
+    });
     record
 }

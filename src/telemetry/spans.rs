@@ -24,13 +24,15 @@ use crate::llm::content;
 
 /// How many spans the tree of `record` has.
 pub(super) fn count(record: &Record) -> u64 {
-    1 + u64::from(record.llm.is_some()) + record.attempts.len() as u64
+    u64::from(!record.of_websocket) + u64::from(record.llm.is_some()) + record.attempts.len() as u64
 }
 
 /// Appends the spans of `record`, parents first.
 pub(super) fn build(record: &Record, late: Option<Late>, scope: &InstrumentationScope, spans: &mut Vec<SpanData>) {
     let tree = Tree { record, scope };
-    spans.push(tree.server(late));
+    if !record.of_websocket {
+        spans.push(tree.server(late));
+    }
     let attempts_under = match &record.llm {
         Some(llm) => {
             spans.push(tree.logical(llm));

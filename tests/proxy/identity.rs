@@ -11,7 +11,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const TRUSTING: &str = "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
 
 /// The entry for a key, and the key.
-fn key(user: &str) -> (String, String) {
+pub fn key(user: &str) -> (String, String) {
     let out = std::process::Command::new(env!("CARGO_BIN_EXE_streamgauge"))
         .args(["key", "new", "--user", user, "--team", "search"])
         .output()

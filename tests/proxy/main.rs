@@ -29,6 +29,7 @@ mod limits;
 mod operations;
 mod passing;
 mod prices;
+mod realtime;
 mod shadow;
 mod shared_limits;
 mod soak;

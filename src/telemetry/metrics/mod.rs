@@ -121,6 +121,18 @@ impl Metrics {
         }
     }
 
+    /// Counts one response on a WebSocket: what it took and how fast it was. The connection is the request.
+    pub fn observe_response(&self, record: &Record) {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let bundle = self.bundle(record, &known);
+        if let Some(limit) = &record.limit {
+            self.observe_limit(limit, &known);
+        }
+        if let Some(llm) = &record.llm {
+            self.observe_llm(record, llm, &known, &bundle);
+        }
+    }
+
     /// Counts a request as being served until the guard goes.
     pub fn in_flight(&self, route: &str) -> InFlight {
         let names = self.known.read().unwrap_or_else(PoisonError::into_inner);

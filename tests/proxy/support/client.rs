@@ -102,6 +102,14 @@ impl Client {
         .await
     }
 
+    /// Reads so many bytes.
+    pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill().await, "ended after {} bytes", self.buffer.len());
+        }
+        self.buffer.drain(..count).collect()
+    }
+
     /// Waits for more bytes; everything read so far.
     pub async fn read_more(&mut self) -> String {
         assert!(self.fill().await, "ended; got {:?}", String::from_utf8_lossy(&self.buffer));

@@ -1,0 +1,150 @@
+//! The responses of one WebSocket: each takes of the limits, and is told, as a request of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::exchange::Visit;
+use super::reserve::{self, Refused, Reservation};
+use super::route::Routed;
+use super::settle::Flight;
+use crate::config::limits::Limit;
+use crate::config::settings::Target;
+use crate::llm::Dialect;
+use crate::llm::websocket::{Asked, Ended, Happened, Turns};
+use crate::telemetry::ids;
+use crate::telemetry::record::{ErrorType, LimitInfo, LlmInfo, Outcome, WebSocketInfo};
+
+/// What is said on one connection.
+pub(super) struct Talk<'a> {
+    visit: &'a Visit<'a>,
+    routed: &'a Routed,
+    target: &'a Target,
+    turns: Turns,
+    /// Those of the route, less how many requests may run at a time: the connection is one.
+    limits: Vec<Arc<Limit>>,
+    /// By the number of the response. Never more than [`Turns`] has at a time.
+    held: BTreeMap<u64, Held>,
+    /// The response that a limit refused.
+    refused: Option<u64>,
+    /// How the connection ended, and with it the responses that still ran.
+    lost: (Outcome, Option<ErrorType>),
+}
+
+/// What a response holds, or why it holds nothing.
+struct Held {
+    reservation: Option<Reservation>,
+    info: LimitInfo,
+}
+
+impl<'a> Talk<'a> {
+    pub(super) fn new(visit: &'a Visit<'a>, routed: &'a Routed, target: &'a Target, model: Option<&str>) -> Self {
+        let counts = |limit: &&Arc<Limit>| limit.counts_tokens() || limit.requests_per_minute.is_some();
+        let of_response = |limit: &Arc<Limit>| Arc::new(Limit { concurrent: None, ..Limit::clone(limit) });
+        let turns = Turns::new(model, visit.settings().telemetry.slow_gap);
+        let limits = routed.route.limits.iter().filter(counts).map(of_response).collect();
+        Self {
+            visit,
+            routed,
+            target,
+            turns,
+            limits,
+            held: BTreeMap::new(),
+            refused: None,
+            lost: (Outcome::ClientCancelled, None),
+        }
+    }
+
+    /// Whether nothing is said that anybody here understands.
+    pub(super) fn is_strange(&self) -> bool {
+        self.turns.is_strange()
+    }
+
+    pub(super) fn client(&mut self, text: &[u8], now: Duration) {
+        self.turns.client(text, now);
+    }
+
+    pub(super) fn server(&mut self, text: &[u8], now: Duration) {
+        self.turns.server(text, now);
+    }
+
+    /// Follows what was said since the last call. Returns what the client is to be told where a limit refuses a response, or
+    /// wants one cut.
+    pub(super) async fn follow(&mut self, flight: &Flight<'_>, told: &mut WebSocketInfo) -> Option<String> {
+        let mut refusal = None;
+        for happened in self.turns.happened() {
+            match happened {
+                Happened::Asked(asked) if self.limits.is_empty() => drop(asked),
+                Happened::Asked(asked) => refusal = self.reserve(&asked, flight).await.or(refusal),
+                Happened::Generated { turn, tokens } => refusal = self.generated(turn, tokens).or(refusal),
+                Happened::Ended(ended) => self.ended(*ended, flight, told),
+            }
+        }
+        refusal
+    }
+
+    /// The connection is over, so are the responses that still run.
+    pub(super) async fn close(
+        &mut self,
+        flight: &Flight<'_>,
+        told: &mut WebSocketInfo,
+        (outcome, error): (Outcome, Option<ErrorType>),
+    ) {
+        if outcome != Outcome::Completed {
+            self.lost = (outcome, error);
+        }
+        self.turns.close(flight.now());
+        self.follow(flight, told).await;
+    }
+
+    async fn reserve(&mut self, asked: &Asked, flight: &Flight<'_>) -> Option<String> {
+        match reserve::reserve_response(self.visit, self.routed, &self.limits, asked, flight.now()).await {
+            Ok((mut reservation, info)) => {
+                reservation.asked();
+                self.held.insert(asked.turn, Held { reservation: Some(reservation), info });
+                None
+            }
+            Err(Refused { info, message }) => {
+                self.refused = Some(asked.turn);
+                self.held.insert(asked.turn, Held { reservation: None, info });
+                Some(message)
+            }
+        }
+    }
+
+    fn generated(&mut self, turn: u64, tokens: u64) -> Option<String> {
+        let held = self.held.get_mut(&turn)?;
+        let cuts = held.reservation.as_mut()?.generated(tokens);
+        held.info.cut |= cuts;
+        cuts.then(|| "A limit on tokens is used up, and this response has outrun what it held.".to_owned())
+    }
+
+    /// Settles a response, and tells of it.
+    fn ended(&mut self, ended: Ended, flight: &Flight<'_>, told: &mut WebSocketInfo) {
+        let Ended { turn, facts, reading, asked_at, ended_at, cancelled } = ended;
+        let provider = self.target.upstream.provider.clone();
+        let models = [reading.response_model.as_deref(), self.target.model.as_deref(), facts.model.as_deref()];
+        let bill = self.visit.settings().prices.bill(provider.as_deref(), models, &reading.usage);
+        let (outcome, error) = match () {
+            () if self.refused == Some(turn) => (Outcome::Rejected, Some(ErrorType::RateLimited)),
+            () if reading.error.is_some() => (Outcome::ErrorInStream, Some(ErrorType::ErrorEvent)),
+            () if cancelled || !reading.normal_end => self.lost,
+            () => (Outcome::Completed, None),
+        };
+        let limit = self.held.remove(&turn).map(|held| {
+            let used = held.reservation.map_or(0, |mut reservation| {
+                reservation.read(reading.usage, bill.cost());
+                reservation.ended(outcome);
+                reservation.settle()
+            });
+            LimitInfo { used, ..held.info }
+        });
+        told.responses += 1;
+        told.input_tokens = told.input_tokens.saturating_add(reading.usage.input.unwrap_or(0));
+        told.output_tokens = told.output_tokens.saturating_add(reading.usage.output.unwrap_or(0));
+        told.cost = told.cost + bill.cost().unwrap_or_default();
+        let dialect = Dialect::OpenAiResponses;
+        let llm = LlmInfo { dialect, request: facts, reading, bill, provider, span_id: ids::new_span_id() };
+        flight.tell_response(asked_at, ended_at, (outcome, error), llm, limit);
+    }
+}
