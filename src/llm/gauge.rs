@@ -106,9 +106,9 @@ impl Gauge {
         self.meter.counter = Some(Box::new(AnswerCounter::new(model, &self.meter.rules)));
     }
 
-    /// The answer's tokens so far, where they are counted.
+    /// The answer's tokens so far, where they are counted. `None` too while the vocabulary is not there: nobody waits for it.
     pub fn counted(&self) -> Option<u64> {
-        self.meter.counter.as_ref().map(|counter| counter.total())
+        self.meter.counter.as_ref().filter(|counter| counter.is_ready()).map(|counter| counter.total())
     }
 
     /// About how many tokens came so far, where they are counted; costs nothing.

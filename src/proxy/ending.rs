@@ -91,7 +91,7 @@ pub(super) async fn conclude(
         flight.cut();
     }
     if matches!(end, End::Complete | End::Exhausted) {
-        let read = source.tap.finish(StreamEnd::Clean, now).await;
+        let read = source.tap.finish(StreamEnd::Clean, now);
         let (outcome, error) = judge(status, read.as_ref().map(|(_, reading)| reading));
         if matches!(outcome, Outcome::Truncated | Outcome::ErrorInStream) {
             source.ticket.tell(Sign::Faulty);
@@ -109,7 +109,7 @@ pub(super) async fn conclude(
     // First of all: what nobody waits for must not be generated.
     source.session.shutdown().await;
     drop(source.session);
-    book(flight, source.tap.finish(StreamEnd::Cut, now).await, outcome, Some(error), passing);
+    book(flight, source.tap.finish(StreamEnd::Cut, now), outcome, Some(error), passing);
     if let Some((dialect, style)) = speaks.filter(|_| boundary || end == End::Unfit)
         && !message.is_empty()
     {

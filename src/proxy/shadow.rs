@@ -280,7 +280,7 @@ impl Sending {
         tries.ended(opened.number, error);
         let Opened { mut session, peer, mut tap, early, started, .. } = opened;
         let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
-        let reading = tap.finish(end, clock.now()).await.map(|(_, reading)| reading);
+        let reading = tap.finish(end, clock.now()).map(|(_, reading)| reading);
         if error.is_none() && !early {
             self.shared.connector.release(session, &peer).await;
         } else {

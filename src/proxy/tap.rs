@@ -179,9 +179,8 @@ impl Tap {
         self.gauge.as_ref().is_some_and(Gauge::at_boundary)
     }
 
-    /// The answer is over; what was read of it, and what nobody reported counted. Waits for the vocabulary where that is
-    /// needed for the first time.
-    pub(super) async fn finish(&mut self, end: StreamEnd, now: Duration) -> Option<(Dialect, Reading)> {
+    /// The answer is over; what was read of it, and what nobody reported counted, or estimated while the vocabulary is not there.
+    pub(super) fn finish(&mut self, end: StreamEnd, now: Duration) -> Option<(Dialect, Reading)> {
         let Some(gauge) = &mut self.gauge else {
             let bill = self.bill.as_mut()?;
             bill.finish(end, now);
@@ -192,7 +191,6 @@ impl Tap {
         gauge.finish(end, now);
         let mut reading = gauge.take_reading();
         if let Some(metering) = &self.metering {
-            metering.prepare(&reading).await;
             metering.settle(gauge, &mut reading);
         }
         Some((gauge.dialect(), reading))

@@ -113,17 +113,6 @@ impl Metering {
         self.facts.model.as_deref()
     }
 
-    /// Waits until `reading`, the last of its answer, can be settled: where something must be counted, for the vocabulary.
-    pub(super) async fn prepare(&self, reading: &Reading) {
-        if self.is_settled(reading) {
-            return;
-        }
-        let counts_input = self.body.is_some() && reading.usage.input.is_none();
-        if counts_input || self.may_lack_output(reading) {
-            vocabulary_of(self.model()).await;
-        }
-    }
-
     /// Fills in what `reading`, the last of `gauge`, lacks.
     pub(super) fn settle(&self, gauge: &Gauge, reading: &mut Reading) {
         let body_bytes = self.body.as_ref().map_or(0, |body| body.len() as u64);
@@ -171,8 +160,12 @@ impl Metering {
         if !self.may_lack_output(reading) {
             return None;
         }
-        let (output, source) = match gauge.counted() {
-            Some(counted) if counted > 0 || reading.token_frames == 0 => (counted, UsageSource::Counted),
+        let (output, source) = match (gauge.counted(), gauge.counted_roughly()) {
+            (Some(counted), _) if counted > 0 || reading.token_frames == 0 => (counted, UsageSource::Counted),
+            (None, Some(about)) => {
+                vocabulary_soon(self.model());
+                (about, UsageSource::Estimated)
+            }
             _ => (estimate, UsageSource::Estimated),
         };
         (reported.is_none_or(|reported| reported < output)).then_some((output, source))
@@ -181,6 +174,10 @@ impl Metering {
     fn input(&self, dialect: Dialect, estimate: u64, reading: &Reading) -> Option<(u64, UsageSource)> {
         let body = self.body.as_ref().filter(|_| reading.usage.input.is_none())?;
         let dialect = self.facts.dialect.unwrap_or(dialect);
+        if !encoding_of(self.model()).is_ready() {
+            vocabulary_soon(self.model());
+            return Some((estimate, UsageSource::Estimated));
+        }
         Some(match count_prompt(dialect, self.model(), body) {
             Some(count) if count.media == 0 => (count.tokens, UsageSource::Counted),
             Some(count) => (count.tokens, UsageSource::Estimated),
@@ -189,9 +186,23 @@ impl Metering {
     }
 }
 
-/// Loads the vocabulary that `model` is counted with, where it is not: off the runtime's threads, for it takes 80 ms.
+fn encoding_of(model: Option<&str>) -> Encoding {
+    Encoding::of_model(model.unwrap_or_default())
+}
+
+/// Begins to load the vocabulary that `model` is counted with, where nobody has yet. No answer's end waits for it: it is
+/// estimated, as `usage_source` says.
+pub(super) fn vocabulary_soon(model: Option<&str>) {
+    let encoding = encoding_of(model);
+    if encoding.is_wanted() {
+        drop(tokio::task::spawn_blocking(move || encoding.prepare()));
+    }
+}
+
+/// Loads the vocabulary that `model` is counted with, where it is not, before a limit holds tokens: off the runtime's threads,
+/// for it takes 80 ms.
 pub(super) async fn vocabulary_of(model: Option<&str>) {
-    let encoding = Encoding::of_model(model.unwrap_or_default());
+    let encoding = encoding_of(model);
     if !encoding.is_ready() {
         // Where there is no thread to be had, the count itself loads it.
         let _ = tokio::task::spawn_blocking(move || encoding.prepare()).await;

@@ -12,6 +12,9 @@ const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstr
 
 const PRICE: &str = "[[price]]\nmodel = \"gpt-*\"\ninput = 2.5\ncached_input = 1.25\noutput = 10\n";
 
+/// Before a limit holds tokens the vocabulary is there.
+const LIMITED: &str = "limits = [\"wide\"]\n[[limit]]\nname = \"wide\"\ntokens_per_minute = 1000000\n";
+
 const CHAT: &str = r#"{"model":"gpt-4o", "stream" : true,"messages":[{"role":"user","content":"hi"}]}"#;
 
 const USAGE: &str = "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":1000,\"completion_tokens\":200,\"prompt_tokens_details\":{\"cached_tokens\":400}}}";
@@ -96,8 +99,18 @@ async fn the_vocabulary_is_loaded_only_where_something_is_counted() {
     {
         let proxy = Proxy::start(&config).await;
         let before = memory(&proxy).await;
-        let (_, record) = ask(&proxy, "r", CHAT).await;
-        assert_eq!(record["usage_source"], source);
+        let (_, first) = ask(&proxy, "first", CHAT).await;
+        let at_once = if source == "counted" { "estimated" } else { source };
+        assert_eq!(first["usage_source"], at_once, "nobody waits for the vocabulary");
+        soon("the vocabulary", async {
+            for number in 0.. {
+                let (_, record) = ask(&proxy, &format!("r{number}"), CHAT).await;
+                if record["usage_source"] == source {
+                    return;
+                }
+            }
+        })
+        .await;
         let grown = memory(&proxy).await - before;
         assert_eq!(grown > 30.0, source == "counted", "{source}: {grown} MiB");
     }
@@ -164,7 +177,7 @@ async fn a_server_that_refuses_to_be_asked_is_asked_no_more() {
         let (answer, record) = ask(&proxy, "first", CHAT).await;
         assert_eq!((answer.status, record["outcome"].as_str()), (200, Some("completed")), "{}", answer.text());
         assert_eq!(requests.load(Ordering::SeqCst), 2);
-        assert_eq!(record["usage_source"], "counted");
+        assert_eq!(record["usage_source"], "estimated");
         let (answer, _) = ask(&proxy, "second", CHAT).await;
         assert_eq!(answer.status, 200);
         assert_eq!(requests.load(Ordering::SeqCst), 3, "the refusal was forgotten");
@@ -225,7 +238,7 @@ async fn what_nobody_reports_is_counted() {
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {length}\r\n\r\n{answer}"
     ))
     .await;
-    let proxy = Proxy::start(&config(upstream.address, &format!("{ROUTE}{PRICE}"))).await;
+    let proxy = Proxy::start(&config(upstream.address, &format!("{ROUTE}{LIMITED}{PRICE}"))).await;
     let mut client = proxy.client().await;
     client.post("/ask", r#"{"model":"gpt-4o","prompt":"How high is the river?"}"#, "x-request-id: r\r\n").await;
     assert_eq!(client.answer().await.text(), answer);
@@ -274,7 +287,7 @@ async fn a_client_that_leaves_before_the_usage_is_not_free() {
         }
     })
     .await;
-    let proxy = Proxy::start(&config(upstream.address, &format!("{ROUTE}{PRICE}"))).await;
+    let proxy = Proxy::start(&config(upstream.address, &format!("{ROUTE}{LIMITED}{PRICE}"))).await;
     let record = leave(&proxy, "counted", "\".\"").await;
     assert_eq!(
         (record["outcome"].as_str(), record["usage_source"].as_str()),

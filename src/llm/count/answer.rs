@@ -58,6 +58,11 @@ impl AnswerCounter {
         self.tokens.total()
     }
 
+    /// Whether the vocabulary is there: before, [`AnswerCounter::total`] waits for it.
+    pub fn is_ready(&self) -> bool {
+        self.tokens.encoding.is_ready()
+    }
+
     /// About how many tokens so far; costs nothing.
     pub fn roughly(&self) -> u64 {
         self.tokens.roughly()

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::llm::count::Encoding;
 use crate::llm::pattern::Pattern;
 
 /// Events of a dialect as they may come, `TEXT` and `NOISE` to be filled in.
@@ -93,6 +94,7 @@ proptest! {
         captures: bool,
     ) {
         let (dialect, framing, kinds) = stream;
+        Encoding::O200k.prepare();
         let mut gauges = [gauge(dialect, framing), gauge(dialect, framing)];
         gauges[1].meter.pattern = Pattern::exhausted();
         for gauge in &mut gauges {
@@ -124,6 +126,7 @@ proptest! {
 
 #[test]
 fn a_stream_of_text_is_met_again() {
+    Encoding::O200k.prepare();
     for (dialect, framing, kinds) in STREAMS {
         let kind = kinds.iter().find(|kind| kind.contains("TEXT")).copied().unwrap_or_default();
         let mut gauge = gauge(dialect, framing);
