@@ -9,6 +9,7 @@ mod path;
 use std::borrow::Cow;
 
 use super::Dialect;
+use super::reading::{TEXT_LIMIT, cut};
 use body::Body;
 use form::Form;
 pub use path::canonical_path;
