@@ -22,7 +22,8 @@ const THREADS: u64 = 2;
 /// Rollouts of an equal canary where nothing else is said: in a build without optimization they take half a minute.
 const ROLLOUTS: u64 = 80;
 
-const USUAL: Backend = Backend { fails: 0.02, stalls: 0.01, breaks: 0.005, first_token_s: 0.3, answer_s: 30.0 };
+const USUAL: Backend =
+    Backend { fails: 0.02, stalls: 0.01, breaks: 0.005, first_token_s: 0.3, answer_s: 30.0, tokens_per_s: 20.0 };
 
 /// Traffic in which a canary is like its baseline, each made to mislead in another way.
 const EQUAL: [Traffic; 7] = [
@@ -223,15 +224,19 @@ fn what_alpha_does_not_cover_is_measured() {
     let plan = plan(&[1, 5, 25, 50]);
     let usual = EQUAL[1];
     for slower in [1.2, 1.5, 2.0] {
-        let canary = Backend { answer_s: usual.baseline.answer_s * slower, ..usual.baseline };
+        let same = usual.baseline;
+        let canary = Backend { answer_s: same.answer_s * slower, tokens_per_s: same.tokens_per_s / slower, ..same };
         let rollout = Rollout { plan: &plan, traffic: &usual, canary, turns: None, watched_s: 600.0 };
         let ended = simulate(runs, |seed| rollout.run(11_000_000 + seed));
         let back = rolled_back(&ended);
-        let lengths = back.iter().filter(|it| it.finding().is_some_and(|it| it.fact == Fact::OddLength)).count();
+        let by = |fact| back.iter().filter(|it| it.finding().is_some_and(|it| it.fact == fact)).count();
         println!(
-            "{}, the canary's answers take {slower} times as long: {} of {runs} rolled back, {lengths} for their length",
+            "{}, the canary's take {slower} times as long for as many tokens: {} of {runs} rolled back, {} as failing, {} for \
+             their length",
             usual.what,
-            back.len()
+            back.len(),
+            by(Fact::Failed),
+            by(Fact::OddLength)
         );
     }
     for users in [1_000, 200, 20] {

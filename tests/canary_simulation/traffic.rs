@@ -13,9 +13,6 @@ use crate::random::Random;
 /// Seconds until a failure is known.
 const FAILURE_S: f64 = 0.2;
 
-/// Tokens a second of an answer: long answers take long.
-const TOKENS_PER_S: f64 = 20.0;
-
 /// How a backend behaves.
 #[derive(Debug, Clone, Copy)]
 pub struct Backend {
@@ -26,6 +23,8 @@ pub struct Backend {
     pub first_token_s: f64,
     /// Median, in seconds; how long an answer lasts is log-normal.
     pub answer_s: f64,
+    /// Of an answer: long answers take long.
+    pub tokens_per_s: f64,
 }
 
 /// What stays with a user.
@@ -127,7 +126,7 @@ impl Backend {
             stalled: (stalled || !truncated).then_some(stalled),
             truncated: Some(truncated),
             first_token: Some(FirstToken::Came(Duration::from_secs_f64(first_token))),
-            output: (!truncated).then_some((whole * TOKENS_PER_S) as u64),
+            output: (!truncated).then_some((whole * self.tokens_per_s) as u64),
         };
         (attempt, first_token + lasts + if stalled { 5.0 } else { 0.0 })
     }
