@@ -39,6 +39,7 @@ pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 pub const RETRY_ATTEMPTS: u32 = 3;
 pub const RETRY_BUDGET: f64 = 0.2;
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+pub const PING_INTERVAL: Duration = Duration::from_secs(15);
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
 /// A store on the same network answers within a millisecond: what takes longer is worse than counting alone.
 pub const LIMITS_DEADLINE: Duration = Duration::from_millis(10);

@@ -205,7 +205,11 @@ pub struct UpstreamTable {
     /// The HTTP version spoken to it. "auto": ALPN decides over TLS, HTTP/1.1 in clear text.
     #[schemars(extend("default" = "auto"))]
     pub protocol: Option<At<ProtocolWord>>,
-    /// A PEM file with the certificates that its own must chain to, in place of the system's.
+    /// How often an HTTP/2 connection to it is asked whether it lives: one that does not answer within 5 s is closed. "0s":
+    /// never, for servers that take offence (some of gRPC do).
+    #[schemars(extend("default" = "15s"))]
+    pub ping_interval: Option<At<DurationText>>,
+    /// A PEM file with the certificates that its own must chain to, or be, in place of the system's.
     pub ca: Option<At<String>>,
     /// The environment variable with the API key that is put in place of the client's credentials.
     pub api_key_env: Option<At<String>>,

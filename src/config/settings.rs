@@ -171,6 +171,8 @@ pub struct Upstream {
     pub provider: Option<Arc<str>>,
     pub ask_usage: AskUsage,
     pub protocol: UpstreamProtocol,
+    /// How often an HTTP/2 connection is asked whether it lives; zero: never.
+    pub ping_interval: Duration,
     /// A PEM file with the certificates that this upstream's own must chain to, in place of the system's.
     pub ca: Option<PathBuf>,
     /// Put in place of the client's credentials.

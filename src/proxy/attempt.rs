@@ -7,17 +7,19 @@ use std::time::Duration;
 use pingora::ErrorType as Kind;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::client::HttpSession;
-use pingora::upstreams::peer::HttpPeer;
 
 use super::admit::RequestBody;
+use super::connect::First;
+use super::dial::Unconnected;
 use super::exchange::Visit;
-use super::faults::{Fault, Race, Went, connect_error, fault, retry_after, server_address};
+use super::faults::{Fault, Race, Went, fault, retry_after, server_address};
 use super::headers::{self, Outgoing};
 use super::hold::Upload;
 use super::member::Ticket;
 use super::open::Asked;
 use super::opened::{Held, Opened};
 use super::send::{self, Sent};
+use super::shared_h2;
 use super::socket;
 use super::tap::Tap;
 use super::tries::TryLog;
@@ -33,14 +35,13 @@ use crate::telemetry::record::{Attempt, Cause, ErrorType};
 const HELD_BYTES_MAX: usize = 64 * 1024;
 const HELD_FRAMES_MAX: u64 = 64;
 
-/// Makes the pools' keys for a connection that must not be a kept one.
-const FRESH: u64 = 0x5f72_6573_6801;
-
 /// A failed attempt.
 pub(super) struct Failed {
     pub(super) stage: Stage,
     pub(super) race: Race,
     pub(super) error: ErrorType,
+    /// Why it failed, in words, where more is known than the error's kind.
+    pub(super) cause: Option<String>,
     /// The answer was a stream of events, as far as it came.
     pub(super) streamed: bool,
     /// What the upstream said, where it said anything: it is passed on when nobody else can answer.
@@ -119,7 +120,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Asks, with the wish for usage where it is to be made; a request that is refused for that goes out as it came.
-    async fn ask(&self, upload: &mut Upload) -> Result<(Answer, Metering), Fault> {
+    async fn ask(&mut self, upload: &mut Upload) -> Result<(Answer, Metering), Fault> {
         let (upstream, admitted) = (&self.step.target.upstream, self.asked.admitted);
         let own = self.asked.body_for(self.step.target);
         let (mut metering, body) = Metering::begin(&self.visit.shared.usage, upstream, admitted, own.clone());
@@ -153,17 +154,16 @@ impl<'a> Trial<'a> {
                 Ok(opened)
             }
             Some(error) => {
+                if matches!(error, ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout) {
+                    shared_h2::retire(&opened.session);
+                }
                 if !matches!(error, ErrorType::UpstreamStatus | ErrorType::TotalTimeout) {
                     opened.ticket.tell(Sign::Faulty);
                 }
                 // What broke off cannot be passed on as an answer.
                 let speaks = matches!(error, ErrorType::UpstreamStatus | ErrorType::ErrorEvent);
                 let streamed = opened.tap.streams();
-                Err(self.failed(
-                    Fault { stage: Stage::Sent, race: Race::None, error },
-                    streamed,
-                    speaks.then_some(opened),
-                ))
+                Err(self.failed(Fault::sent(error, Race::None), streamed, speaks.then_some(opened)))
             }
         }
     }
@@ -247,6 +247,7 @@ impl<'a> Trial<'a> {
         Box::new(Failed {
             stage: fault.stage,
             race: fault.race,
+            cause: fault.cause,
             error: fault.error,
             streamed,
             answer,
@@ -255,15 +256,16 @@ impl<'a> Trial<'a> {
         })
     }
 
-    async fn exchange(&self, upload: &mut Upload, body: &RequestBody) -> Result<Answer, Fault> {
+    async fn exchange(&mut self, upload: &mut Upload, body: &RequestBody) -> Result<Answer, Fault> {
         let (mut session, reused) = self.connect().await?;
         self.log.connected(reused);
         let socket = session.as_http1().and_then(|_| session.stream()).map(|stream| stream.id());
         let taken = || socket.filter(|_| reused).and_then(socket::acknowledged);
-        let (before, sent_at) = (taken(), self.asked.clock.now());
+        let clock = self.asked.clock;
+        let (before, sent_at) = (taken(), clock.now());
         let fail = |error: &pingora::Error| {
             let untaken = before.is_some() && before == taken();
-            fault(error, Went { reused, untaken, since: self.asked.clock.now().saturating_sub(sent_at) })
+            fault(error, Went { reused, untaken, since: clock.now().saturating_sub(sent_at) })
         };
         let head = self.request_head(&session, body).map_err(|error| fail(&error))?;
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
@@ -278,32 +280,43 @@ impl<'a> Trial<'a> {
             (Ok(Ok(head)), _) => Ok(Answer { session, head, early, first_token_by }),
             (Ok(Err(error)), _) => Err(fail(&error)),
             (Err(_), _) => {
+                shared_h2::retire(&session);
                 session.shutdown().await;
                 let is_total = total.is_some_and(|total| by >= total);
                 let error = if is_total { ErrorType::TotalTimeout } else { ErrorType::FirstTokenTimeout };
-                Err(Fault { stage: Stage::Sent, race: Race::None, error })
+                Err(Fault::sent(error, Race::None))
             }
         }
     }
 
-    async fn connect(&self) -> Result<(HttpSession, bool), Fault> {
-        let unsent = |error| Fault { stage: Stage::Unsent, race: Race::None, error };
-        let peer = &self.step.ticket.member.peer;
-        let connector = &self.visit.shared.connector;
-        let connect = async {
-            if self.step.fresh {
-                let mut fresh = HttpPeer::clone(peer);
-                fresh.group_key ^= FRESH;
-                connector.fresh(&fresh).await
-            } else {
-                connector.session(peer).await
-            }
-        };
-        match tokio::time::timeout(self.asked.routed.limits.connect, connect).await {
+    /// A session, and whether its connection served another request before.
+    async fn connect(&mut self) -> Result<(HttpSession, bool), Fault> {
+        match tokio::time::timeout(self.asked.routed.limits.connect, self.connect_somewhere()).await {
             Ok(Ok(connected)) => Ok(connected),
-            Ok(Err(error)) => Err(unsent(connect_error(&error))),
-            Err(_) => Err(unsent(ErrorType::ConnectTimeout)),
+            Ok(Err(Unconnected { error, cause })) => Err(Fault::unsent(error, Some(cause))),
+            Err(_) => Err(Fault::unsent(ErrorType::ConnectTimeout, None)),
         }
+    }
+
+    /// Where there is no connection yet, one is made to whichever address of the endpoint answers first.
+    async fn connect_somewhere(&mut self) -> Result<(HttpSession, bool), Unconnected> {
+        let connector = &self.visit.shared.connector;
+        if !self.step.fresh
+            && let Some(session) = connector.reused(&self.step.ticket.member.peer).await
+        {
+            return Ok((session, true));
+        }
+        let places = self.step.ticket.addresses();
+        let peers: Vec<_> = places.iter().map(|place| Arc::clone(&place.peer)).collect();
+        let First { session, at, behind } = connector.first(&peers).await?;
+        let ticket = &mut self.step.ticket;
+        if let Some(place) = places.get(at).filter(|_| at > 0) {
+            ticket.move_to(place);
+        }
+        for place in behind.iter().filter_map(|behind| places.get(*behind)) {
+            ticket.tell_unreachable(place);
+        }
+        Ok((session, false))
     }
 
     fn request_head(&self, session: &HttpSession, body: &RequestBody) -> pingora::Result<Box<RequestHeader>> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::Version;
 use pingora::http::RequestHeader;
-use pingora::upstreams::peer::HttpPeer;
 use tokio::time::MissedTickBehavior;
 
 use super::member::Member;
@@ -16,9 +15,6 @@ use crate::config::settings::{HealthCheck, HostPolicy, Upstream};
 
 /// A check that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Makes the pools' keys for connections that no request uses.
-const CHECKS: u64 = 0x6368_6563_6b73;
 
 impl Shared {
     /// Checks the endpoints of all upstreams that want it, at their intervals, under each configuration in turn. Never ends.
@@ -57,9 +53,11 @@ impl Shared {
 
     /// The status that one endpoint answers a check with.
     async fn ask(&self, upstream: &Upstream, check: &HealthCheck, member: &Member) -> pingora::Result<u16> {
-        let mut peer = HttpPeer::clone(&member.peer);
-        peer.group_key ^= CHECKS;
-        let (mut session, _) = self.connector.fresh(&peer).await?;
+        let mut session = self
+            .connector
+            .fresh(&member.peer)
+            .await
+            .map_err(|unconnected| pingora::Error::explain(pingora::ErrorType::ConnectError, unconnected.cause))?;
         let head = request(upstream, check, member, session.as_http2().is_some())?;
         session.write_request_header(Box::new(head)).await?;
         session.finish_request_body().await?;

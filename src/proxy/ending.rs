@@ -11,6 +11,7 @@ use super::opened::Source;
 use super::reject::Rejection;
 use super::relay::Passing;
 use super::settle::Flight;
+use super::shared_h2;
 use super::socket;
 use crate::llm::reply::{ErrorReply, error_event};
 use crate::llm::{Dialect, Framing, Reading, StreamEnd};
@@ -106,6 +107,9 @@ pub(super) async fn conclude(
     let promised = (passing.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
     // What follows an early head can only be an event of the stream that it promised.
     let speaks = if end == End::Unfit { Some(promised) } else { source.tap.speaks() };
+    if matches!(end, End::Late(_)) {
+        shared_h2::retire(&source.session);
+    }
     // First of all: what nobody waits for must not be generated.
     source.session.shutdown().await;
     drop(source.session);

@@ -16,6 +16,20 @@ pub(super) struct Fault {
     pub(super) stage: Stage,
     pub(super) race: Race,
     pub(super) error: ErrorType,
+    /// In words, where more is known than the error's kind.
+    pub(super) cause: Option<String>,
+}
+
+impl Fault {
+    /// There was no connection.
+    pub(super) fn unsent(error: ErrorType, cause: Option<String>) -> Self {
+        Self { stage: Stage::Unsent, race: Race::None, error, cause }
+    }
+
+    /// The request went out.
+    pub(super) fn sent(error: ErrorType, race: Race) -> Self {
+        Self { stage: Stage::Sent, race, error, cause: None }
+    }
 }
 
 /// Whether a kept connection was closed under the request before any byte of an answer, and what that tells.
@@ -54,7 +68,7 @@ const MOMENT: Duration = Duration::from_millis(500);
 pub(super) fn fault(error: &pingora::Error, went: Went) -> Fault {
     let protocol = [Kind::InvalidHTTPHeader, Kind::HTTPStatus(0), Kind::H2Error, Kind::InvalidH2];
     if protocol.contains(error.etype()) && !error.retry() {
-        return Fault { stage: Stage::Sent, race: Race::None, error: ErrorType::UpstreamProtocol };
+        return Fault::sent(ErrorType::UpstreamProtocol, Race::None);
     }
     let race = match error.retry {
         // HTTP/2 says so itself: GOAWAY before the stream, REFUSED_STREAM.
@@ -66,7 +80,7 @@ pub(super) fn fault(error: &pingora::Error, went: Went) -> Fault {
         pingora::RetryType::ReusedOnly if went.reused && went.since <= MOMENT => Race::Perhaps,
         _ => Race::None,
     };
-    Fault { stage: Stage::Sent, race, error: ErrorType::UpstreamReset }
+    Fault::sent(ErrorType::UpstreamReset, race)
 }
 
 /// `Retry-After` (RFC 9110, section 10.2.3), in seconds or as a date. A date is compared with the answer's own, so that a
@@ -82,20 +96,6 @@ pub(super) fn retry_after(head: &ResponseHeader) -> Option<Duration> {
     Some(until.duration_since(now).unwrap_or_default())
 }
 
-/// Which kind of failure to connect this is.
-pub(super) fn connect_error(error: &pingora::Error) -> ErrorType {
-    match error.etype() {
-        Kind::ConnectRefused => ErrorType::ConnectRefused,
-        Kind::ConnectTimedout => ErrorType::ConnectTimeout,
-        Kind::TLSHandshakeFailure
-        | Kind::TLSHandshakeTimedout
-        | Kind::InvalidCert
-        | Kind::HandshakeError
-        | Kind::TLSWantX509Lookup => ErrorType::TlsFailed,
-        _ => ErrorType::ConnectFailed,
-    }
-}
-
 /// `server.address` and `server.port` of an endpoint.
 pub(super) fn server_address(endpoint: &Endpoint) -> (Arc<str>, Option<u16>) {
     match &endpoint.address {
@@ -104,8 +104,8 @@ pub(super) fn server_address(endpoint: &Endpoint) -> (Arc<str>, Option<u16>) {
     }
 }
 
-/// What the client is told of a failed attempt.
-pub(super) fn rejection(error: ErrorType, upstream: &str, endpoint: &Endpoint) -> Rejection {
+/// What the client is told of a failed attempt; `cause` is what more is known of it.
+pub(super) fn rejection(error: ErrorType, cause: Option<&str>, upstream: &str, endpoint: &Endpoint) -> Rejection {
     let at = &endpoint.authority;
     let (what, hint) = match error {
         ErrorType::ConnectRefused => ("refused the connection", "Is it running there?"),
@@ -120,7 +120,10 @@ pub(super) fn rejection(error: ErrorType, upstream: &str, endpoint: &Endpoint) -
         ErrorType::TotalTimeout => ("did not answer in time", "See `timeouts.total`."),
         _ => ("could not be reached", "Check its url."),
     };
-    let message = format!("Upstream `{upstream}` ({at}) {what}. {hint}");
+    let message = match cause {
+        Some(cause) => format!("Upstream `{upstream}` ({at}) {what}: {cause}. {hint}"),
+        None => format!("Upstream `{upstream}` ({at}) {what}. {hint}"),
+    };
     match error {
         ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout => Rejection::timeout(error, message),
         _ => Rejection::upstream(error, message),

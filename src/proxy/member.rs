@@ -77,6 +77,26 @@ impl Ticket {
         Self { pool: Arc::clone(pool), member: Arc::clone(member), probes: false, aside: true }
     }
 
+    /// Where a connection for this place may be made: the place itself first.
+    pub(super) fn addresses(&self) -> Vec<Arc<Member>> {
+        self.pool.addresses(&self.member)
+    }
+
+    /// The connection was made to another address of the same name: the place is there.
+    pub(super) fn move_to(&mut self, member: &Arc<Member>) {
+        *self = match self.aside {
+            true => Self::take_aside(&self.pool, member),
+            false => Self::take(&self.pool, member, self.pool.now()),
+        };
+    }
+
+    /// Another address of the same name could not be connected to, or was far behind.
+    pub(super) fn tell_unreachable(&self, member: &Member) {
+        if !self.aside {
+            self.pool.note(member, Sign::Unreachable);
+        }
+    }
+
     /// The place goes on with the answer; what is left of this one tells nothing any more.
     pub(super) fn hand_on(&mut self) -> Self {
         self.member.state().load.enter();

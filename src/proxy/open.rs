@@ -87,6 +87,14 @@ pub(super) async fn open(
     Ok(opened)
 }
 
+/// How the last attempt failed.
+struct Last {
+    error: ErrorType,
+    cause: Option<String>,
+    upstream: Arc<str>,
+    endpoint: Arc<Endpoint>,
+}
+
 /// The way to an answer.
 struct Opening<'a> {
     visit: &'a Visit<'a>,
@@ -102,7 +110,7 @@ struct Opening<'a> {
     /// The failed answer that tells most, and how much.
     told: Option<(u8, Box<Opened>)>,
     /// The last failure, for our own words where no upstream had any.
-    last: Option<(ErrorType, Arc<str>, Arc<Endpoint>)>,
+    last: Option<Last>,
 }
 
 impl<'a> Opening<'a> {
@@ -302,7 +310,8 @@ impl<'a> Opening<'a> {
                 self.told = Some((tells, answer));
             }
         }
-        self.last = Some((failed.error, failed.upstream, failed.endpoint));
+        let Failed { error, cause, upstream, endpoint, .. } = failed;
+        self.last = Some(Last { error, cause, upstream, endpoint });
     }
 
     /// Nobody is left to ask.
@@ -311,7 +320,7 @@ impl<'a> Opening<'a> {
             return Ok(answer);
         }
         Err(match &self.last {
-            Some((error, upstream, endpoint)) => rejection(*error, upstream, endpoint),
+            Some(last) => rejection(last.error, last.cause.as_deref(), &last.upstream, &last.endpoint),
             None => {
                 let name = &self.asked.routed.target.upstream.name;
                 let message = format!("The name of upstream `{name}` cannot be resolved. Check its url.");

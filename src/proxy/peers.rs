@@ -10,9 +10,6 @@ use pingora::upstreams::peer::HttpPeer;
 use super::ca;
 use crate::config::settings::{Endpoint, Upstream, UpstreamProtocol};
 
-/// How many requests may share one HTTP/2 connection towards an upstream.
-const H2_STREAMS_MAX: usize = 100;
-
 /// `None` where the path cannot be an address.
 pub(super) fn unix(path: &Path, endpoint: &Endpoint) -> Option<HttpPeer> {
     HttpPeer::new_uds(path.to_str()?, endpoint.tls, tls_name(endpoint)).ok()
@@ -43,14 +40,28 @@ pub(super) fn finish(peers: Vec<HttpPeer>, endpoint: &Endpoint, upstream: &Upstr
                 (UpstreamProtocol::Auto, true) => ALPN::H2H1,
                 (UpstreamProtocol::Auto, false) | (UpstreamProtocol::Http1, _) => ALPN::H1,
             };
-            peer.options.max_h2_streams = H2_STREAMS_MAX;
-            peer.options.idle_timeout = Some(super::state::IDLE_CONNECTION_TIMEOUT);
+            peer.options.h2_ping_interval = Some(upstream.ping_interval).filter(|interval| !interval.is_zero());
             peer.options.ca.clone_from(&authorities);
             // Connections verified by one set of authorities are never reused for another.
             peer.group_key = ca::fingerprint(upstream.ca.as_deref());
             Arc::new(peer)
         })
         .collect()
+}
+
+/// `first`, and then the others: one of the other family, one of its own, and so on.
+pub(super) fn in_turn<T>(first: T, others: impl Iterator<Item = T>, is_v6: impl Fn(&T) -> bool) -> Vec<T> {
+    let family = is_v6(&first);
+    let (same, another): (Vec<T>, Vec<T>) = others.partition(|other| is_v6(other) == family);
+    let (mut same, mut another) = (same.into_iter(), another.into_iter());
+    let mut turns = vec![first];
+    loop {
+        let next = [another.next(), same.next()];
+        if next.iter().all(Option::is_none) {
+            return turns;
+        }
+        turns.extend(next.into_iter().flatten());
+    }
 }
 
 /// The host of `host[:port]`, without IPv6 brackets.
@@ -64,6 +75,15 @@ fn host_of(authority: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let order = |first: &'static str, others: [&'static str; 4]| {
+            in_turn(first, others.into_iter(), |address| address.contains(':')).join(" ")
+        };
+        assert_eq!(order("1.1.1.1", ["1.1.1.2", "1.1.1.3", "::1", "::2"]), "1.1.1.1 ::1 1.1.1.2 ::2 1.1.1.3");
+        assert_eq!(order("::1", ["::2", "::3", "::4", "1.1.1.1"]), "::1 1.1.1.1 ::2 ::3 ::4");
+    }
 
     #[test]
     fn hosts_are_taken_out_of_authorities() {

@@ -127,6 +127,17 @@ impl Pool {
         Some(Ticket::take_aside(self, &member))
     }
 
+    /// Where a connection to `member`'s endpoint may be made: there first, then at the other addresses of its name that are
+    /// believed to answer, IPv6 and IPv4 in turn (RFC 8305, section 4).
+    pub(super) fn addresses(&self, member: &Arc<Member>) -> Vec<Arc<Member>> {
+        let now = self.now();
+        let others = self
+            .members()
+            .filter(|other| other.endpoint == member.endpoint && !other.is(member) && other.state().health.is_up(now));
+        let is_v6 = |member: &Arc<Member>| member.peer.address().as_inet().is_some_and(SocketAddr::is_ipv6);
+        peers::in_turn(Arc::clone(member), others, is_v6)
+    }
+
     /// Takes in what a request showed of a member.
     pub(super) fn note(&self, member: &Member, sign: Sign) {
         let now = self.now();

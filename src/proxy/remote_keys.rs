@@ -180,10 +180,10 @@ async fn connect(connector: &Connectors, url: &Endpoint) -> Result<HttpSession, 
     let mut last = "has no address".to_owned();
     for address in addresses {
         // Without options it is HTTP/1.1, and over TLS the certificate is verified.
-        let peer = HttpPeer::new(address, url.tls, host.clone());
+        let peer = HttpPeer::new(address, url.tls, host.trim_matches(['[', ']']).to_owned());
         match connector.fresh(&peer).await {
-            Ok((session, _)) => return Ok(session),
-            Err(error) => last = format!("cannot be connected to: {}", error.etype().as_str()),
+            Ok(session) => return Ok(session),
+            Err(error) => last = format!("cannot be connected to: {}", error.cause),
         }
     }
     Err(last)

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora::connectors::ConnectorOptions;
 use tokio::sync::{Notify, watch};
 
 use super::budget::RouteLoad;
@@ -71,8 +70,6 @@ pub struct Generation {
 impl Shared {
     /// Builds generation 1.
     pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Arc<Self> {
-        let mut options = ConnectorOptions::new(IDLE_CONNECTIONS_MAX);
-        options.ca_file = None;
         let around = Around { telemetry: Arc::clone(&telemetry), clock: Clock::start() };
         let first = Generation::build(1, settings, None, &around);
         Arc::new(Self {
@@ -82,7 +79,7 @@ impl Shared {
             limiter: Arc::default(),
             canary_decided: Notify::new(),
             usage: Arc::default(),
-            connector: Connectors::new(options),
+            connector: Connectors::new(),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),
             bodies: super::body_bytes::AllBodies::default(),

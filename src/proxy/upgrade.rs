@@ -127,7 +127,7 @@ async fn handshake<'r>(
                 return Ok(Shaken { upstream, head, target, ticket });
             }
             Err((stage, error)) => {
-                failed = Some(faults::rejection(error, &target.upstream.name, &ticket.member.endpoint));
+                failed = Some(faults::rejection(error, None, &target.upstream.name, &ticket.member.endpoint));
                 if stage == Stage::Sent {
                     ticket.tell(Sign::Faulty);
                     break;
@@ -164,7 +164,7 @@ impl Shake<'_> {
         let connect = tokio::time::timeout(routed.limits.connect, visit.shared.connector.session(&peer)).await;
         let connected = match connect {
             Ok(Ok((session, _))) => Ok(session),
-            Ok(Err(error)) => Err((Stage::Unsent, faults::connect_error(&error))),
+            Ok(Err(unconnected)) => Err((Stage::Unsent, unconnected.error)),
             Err(_) => Err((Stage::Unsent, ErrorType::ConnectTimeout)),
         };
         flight.enter(Phase::UpstreamWait);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::llm::{Dialect, PlainRules, provider};
 
 use super::super::address::host_and_port;
+use super::super::defaults;
 use super::super::file::{AskUsageWord, DialectWord, ProtocolWord, StreamTable, UpstreamTable};
 use super::super::read::Readable;
 use super::super::settings::{AskUsage, Endpoint, EndpointAddress, HostPolicy, Secret, Upstream, UpstreamProtocol};
@@ -68,6 +69,7 @@ impl Checker<'_> {
                 Some(ProtocolWord::Http1) => UpstreamProtocol::Http1,
                 Some(ProtocolWord::Http2) => UpstreamProtocol::Http2,
             },
+            ping_interval: self.duration(file.ping_interval.as_ref(), defaults::PING_INTERVAL),
             ca: file.ca.as_ref().and_then(|at| self.ca(at, &endpoints)),
             api_key: self.api_key(file),
             stream: Arc::new(
