@@ -38,6 +38,7 @@ pub(super) async fn view(shared: &Shared, query: &str) -> Result<Value, &'static
     let limits: Vec<&str> = settings_limits.iter().map(|limit| &*limit.name).collect();
     Ok(json!({
         "mode": shared.limiter.mode().as_str(),
+        "store_trouble": shared.limiter.trouble(),
         "limits": limits,
         "holder": holder,
         "in_store": in_store.map(|standings| standings.iter().map(standing_view).collect::<Vec<_>>()),

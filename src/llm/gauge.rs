@@ -53,6 +53,14 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// What came in a chunk and in one right after it.
+    pub fn add(&mut self, more: Self) {
+        self.token |= more.token;
+        self.work |= more.work;
+        self.unknown |= more.unknown;
+        self.other |= more.other;
+    }
+
     /// Whether anything came that shows that work goes on. Pings, comments and empty deltas do not: a backend that hangs
     /// sends them too.
     pub fn tells_of_work(self) -> bool {

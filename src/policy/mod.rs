@@ -10,6 +10,7 @@ pub mod health;
 pub mod hygiene;
 pub mod identity;
 pub mod limits;
+pub mod locations;
 pub mod nominated;
 mod recent;
 pub mod routing;

@@ -109,6 +109,29 @@ pub fn upstream_path<'a>(route: &Route, target: &Target, base_path: &str, path_a
     }
 }
 
+/// The other way of [`upstream_path`]: under which path a client finds what an upstream has under `path`, which may have a query
+/// and a fragment. As it came where nothing of the route's leads there.
+#[must_use]
+pub fn client_path<'a>(route: &Route, target: &Target, base_path: &str, path: &'a str) -> Cow<'a, str> {
+    let (own, rest) = path.split_at(path.find(['?', '#']).unwrap_or(path.len()));
+    let at_segment = |left: &&str| left.is_empty() || left.starts_with('/');
+    let Some(inner) = own.strip_prefix(base_path).filter(at_segment) else { return Cow::Borrowed(path) };
+    let Some(new) = target.path.as_deref() else {
+        return if base_path.is_empty() { Cow::Borrowed(path) } else { Cow::Owned(format!("{inner}{rest}")) };
+    };
+    let pattern = &route.path.0;
+    let literal = pattern.literal_prefix();
+    let seen = if pattern.is_literal() {
+        (inner == new).then(|| pattern.source.clone())
+    } else if let Some(start) = literal.strip_suffix('/') {
+        let tail = inner.strip_prefix(new.strip_suffix('/').unwrap_or(new)).filter(at_segment);
+        tail.map(|tail| format!("{start}{tail}"))
+    } else {
+        inner.strip_prefix(new).map(|tail| format!("{literal}{tail}"))
+    };
+    seen.map_or(Cow::Borrowed(path), |seen| Cow::Owned(format!("{seen}{rest}")))
+}
+
 /// Splits a path into its new start and what stays of it. `None`: the path does not start as the pattern does.
 fn replace_start<'a>(pattern: &Glob, new: &'a str, path: &'a str) -> Option<(&'a str, &'a str)> {
     if pattern.is_literal() {

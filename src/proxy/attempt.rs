@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::ErrorType as Kind;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession;
 
 use super::admit::RequestBody;
@@ -267,7 +267,8 @@ impl<'a> Trial<'a> {
             let untaken = before.is_some() && before == taken();
             fault(error, Went { reused, untaken, since: clock.now().saturating_sub(sent_at) })
         };
-        let head = self.request_head(&session, body).map_err(|error| fail(&error))?;
+        let head =
+            headers::request(&self.outgoing(session.as_http2().is_some(), body)).map_err(|error| fail(&error))?;
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
         let sent = self.send_body(&mut session, body, upload).await;
         // A failed write may have an answer behind it: only when there is none, the write's error counts.
@@ -277,7 +278,10 @@ impl<'a> Trial<'a> {
         let by = [first_token_by, total].into_iter().flatten().min().unwrap_or(Duration::MAX);
         let read = tokio::time::timeout_at(self.asked.clock.instant(by), self.read_head(&mut session)).await;
         match (read, sent) {
-            (Ok(Ok(head)), _) => Ok(Answer { session, head, early, first_token_by }),
+            (Ok(Ok(mut head)), _) => {
+                headers::map_locations(&mut head, &self.outgoing(false, body));
+                Ok(Answer { session, head, early, first_token_by })
+            }
             (Ok(Err(error)), _) => Err(fail(&error)),
             (Err(_), _) => {
                 shared_h2::retire(&session);
@@ -319,8 +323,9 @@ impl<'a> Trial<'a> {
         Ok((session, false))
     }
 
-    fn request_head(&self, session: &HttpSession, body: &RequestBody) -> pingora::Result<Box<RequestHeader>> {
-        headers::request(&Outgoing {
+    /// What the request's head is built from, and its answer's read by.
+    fn outgoing<'b>(&'b self, h2: bool, body: &'b RequestBody) -> Outgoing<'b> {
+        Outgoing {
             head: self.asked.head,
             caller: &self.visit.caller,
             route: &self.asked.routed.route,
@@ -329,9 +334,9 @@ impl<'a> Trial<'a> {
             body,
             llm: self.asked.admitted.facts.dialect,
             attempt_span: self.span_id,
-            h2: session.as_http2().is_some(),
+            h2,
             upgrade: false,
-        })
+        }
     }
 
     async fn send_body(

@@ -22,7 +22,7 @@ pub(super) async fn commit(
     if passing.line.is_committed() {
         // The early head promised an event stream.
         flight.status_sent(200);
-        let fits = events && head.status.is_success();
+        let fits = events && !source.tap.is_packed() && head.status.is_success();
         return if fits { Ok(early_framing(session)) } else { Err(End::Unfit) };
     }
     flight.enter(Phase::Proxy);

@@ -16,6 +16,7 @@ use crate::config::settings::{Endpoint, HostPolicy, Route, Secret, Target};
 use crate::llm::Dialect;
 use crate::policy::identity::{CREDENTIAL_HEADERS, subprotocol};
 use crate::policy::limits::Standing;
+use crate::policy::locations::{self, Way};
 use crate::policy::{routing, trust};
 use crate::telemetry::record::{Phase, Phases};
 use crate::telemetry::trace_context;
@@ -83,6 +84,29 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     framing(&mut head, out)?;
     target(&mut head, out, &path, &host)?;
     Ok(head)
+}
+
+/// Maps where an answer leads back to what the client sees.
+pub(super) fn map_locations(head: &mut ResponseHeader, out: &Outgoing<'_>) {
+    if ![header::LOCATION, header::CONTENT_LOCATION].iter().any(|name| head.headers.contains_key(name)) {
+        return;
+    }
+    let (host, client) = (host(out), client_host(out.head));
+    let way = Way {
+        route: out.route,
+        target: out.target,
+        base_path: &out.endpoint.base_path,
+        tls: out.endpoint.tls,
+        upstream_host: host.to_str().unwrap_or_default(),
+        client_host: client.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    };
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        let location = head.headers.get(&name).and_then(|value| value.to_str().ok());
+        if let Some(seen) = location.and_then(|location| locations::mapped(location, &way)) {
+            // A part of a header's value is one.
+            let _ = head.insert_header(name, seen);
+        }
+    }
 }
 
 /// A continued trace's `tracestate` goes on in one header where it is well-formed; a new trace has none.

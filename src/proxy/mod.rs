@@ -62,6 +62,7 @@ mod tap;
 mod tls;
 mod tries;
 mod turns;
+mod unpack;
 mod upgrade;
 mod upload;
 mod usage;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
 
+use super::unpack::{Readable, Unpacker};
 use super::usage::Metering;
 use crate::llm::ask::UsageFilter;
 use crate::llm::dialect::{AnswerLabels, recognise_answer};
@@ -16,6 +17,8 @@ pub(super) struct Tap {
     gauge: Option<Gauge>,
     /// Reads what an answer that seems to be no LLM's reports of usage.
     bill: Option<Box<Gauge>>,
+    /// The answer is compressed: it is decoded for reading, and nothing can be put into it.
+    packed: Option<Box<Unpacker>>,
     /// Less what was taken out.
     pub(super) bytes: u64,
     metering: Option<Box<Metering>>,
@@ -33,21 +36,28 @@ impl Tap {
         slow_gap: Duration,
     ) -> Self {
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-        // What is compressed cannot be read.
-        let readable = header("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
-        let recognised = recognise_answer(facts.dialect, AnswerLabels::read(header), &[])
-            .filter(|_| readable && head.status.is_success());
+        let recognised =
+            recognise_answer(facts.dialect, AnswerLabels::read(header), &[]).filter(|_| head.status.is_success());
+        let (recognised, packed) = match recognised.map(|known| (known, Readable::of(head))) {
+            Some((known, Readable::Plain)) => (Some(known), None),
+            Some((known, Readable::Packed(unpacker))) => (Some(known), Some(unpacker)),
+            Some((_, Readable::No)) | None => (None, None),
+        };
         let gauge = recognised.map(|(dialect, framing)| Gauge::new(dialect, framing, Arc::clone(rules), slow_gap));
-        Self { gauge, bill: None, bytes: 0, metering: None, filter: None, only_tokens: false }
+        Self { gauge, bill: None, packed, bytes: 0, metering: None, filter: None, only_tokens: false }
     }
 
     /// Sees to it that usage is known that an answer in JSON reports, though nothing else says that it is an LLM's: under a
     /// limit it counts, however the request was spelled.
     pub(super) fn billed(mut self, head: &ResponseHeader, rules: &Arc<PlainRules>) -> Self {
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let is_plain = header("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
         let guess = recognise_answer(Some(Dialect::PlainSse), AnswerLabels::read(header), &[]);
-        if self.gauge.is_none() && is_plain && guess.is_some_and(|(_, framing)| framing == Framing::Json) {
+        if self.gauge.is_none() && guess.is_some_and(|(_, framing)| framing == Framing::Json) {
+            match Readable::of(head) {
+                Readable::Plain => {}
+                Readable::Packed(unpacker) => self.packed = Some(unpacker),
+                Readable::No => return self,
+            }
             let gauge = Gauge::new(Dialect::PlainSse, Framing::Json, Arc::clone(rules), Duration::MAX);
             self.bill = Some(Box::new(gauge));
         }
@@ -60,7 +70,7 @@ impl Tap {
             if metering.counts() {
                 gauge.count(metering.model());
             }
-            if metering.wished() && gauge.framing() == Framing::Sse {
+            if metering.wished() && gauge.framing() == Framing::Sse && self.packed.is_none() {
                 self.filter = Some(Box::default());
             }
             self.metering = Some(Box::new(metering));
@@ -132,15 +142,30 @@ impl Tap {
     /// Looks at one chunk.
     pub(super) fn feed(&mut self, chunk: &[u8], now: Duration) -> Progress {
         self.bytes += chunk.len() as u64;
-        let Some(gauge) = &mut self.gauge else {
-            if let Some(bill) = &mut self.bill {
-                bill.feed(chunk, now);
+        let is_bill = self.gauge.is_none();
+        let Some(gauge) = self.gauge.as_mut().or(self.bill.as_deref_mut()) else { return Progress::default() };
+        let mut progress = Progress::default();
+        let reads_on = match &mut self.packed {
+            None => {
+                progress = gauge.feed(chunk, now);
+                true
             }
-            return Progress::default();
+            Some(packed) => packed.feed(chunk, |piece| progress.add(gauge.feed(piece, now))),
         };
-        let progress = gauge.feed(chunk, now);
         self.only_tokens = !progress.other && gauge.dialect() == Dialect::OpenAiChat;
+        if !reads_on {
+            // What cannot be decoded is passed on all the same, and counted.
+            (self.gauge, self.bill) = (None, None);
+        }
+        if is_bill {
+            return Progress::default();
+        }
         progress
+    }
+
+    /// Whether it is compressed.
+    pub(super) fn is_packed(&self) -> bool {
+        self.packed.is_some()
     }
 
     /// See [`Gauge::capture`].
@@ -152,7 +177,7 @@ impl Tap {
 
     /// See [`Gauge::closing`].
     pub(super) fn closing(&self) -> Option<Bytes> {
-        self.gauge.as_ref().and_then(Gauge::closing)
+        self.gauge.as_ref().filter(|_| self.packed.is_none()).and_then(Gauge::closing)
     }
 
     /// See [`Gauge::asked`].
@@ -171,12 +196,13 @@ impl Tap {
 
     /// Whether something may be put between the events here.
     pub(super) fn at_sse_boundary(&self) -> bool {
-        self.gauge.as_ref().is_some_and(|gauge| gauge.framing() == Framing::Sse && gauge.at_boundary())
+        self.packed.is_none()
+            && self.gauge.as_ref().is_some_and(|gauge| gauge.framing() == Framing::Sse && gauge.at_boundary())
     }
 
     /// Whether the bytes so far end between two events or lines.
     pub(super) fn at_boundary(&self) -> bool {
-        self.gauge.as_ref().is_some_and(Gauge::at_boundary)
+        self.packed.is_none() && self.gauge.as_ref().is_some_and(Gauge::at_boundary)
     }
 
     /// The answer is over; what was read of it, and what nobody reported counted, or estimated while the vocabulary is not there.

@@ -10,6 +10,7 @@ mod rollouts;
 mod service;
 mod source;
 mod tls;
+mod trail;
 mod upgrade;
 mod watch;
 

@@ -73,7 +73,11 @@ impl Reloader {
                     None => return,
                 },
             }
-            watch.follow(self.seen.paths());
+            if watch.follow(self.seen.paths()) {
+                // What came there before it was watched.
+                self.look();
+                watch.follow(self.seen.paths());
+            }
         }
     }
 

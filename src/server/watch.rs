@@ -14,6 +14,8 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::trail::trail;
+
 /// After an event, wait until none came for so long: a file is often written in several steps.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -57,12 +59,13 @@ impl Watch {
         Self { watcher, watched: BTreeSet::new(), names, events, slow }
     }
 
-    /// Watches the directories of `files` and no others.
-    pub(super) fn follow<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
-        let files: Vec<PathBuf> = files.flat_map(names_of).collect();
+    /// Watches the directories of `files`, and of every symlink on the way to them, and no others. Tells whether there are new
+    /// ones: what happened there before they were watched nobody told.
+    pub(super) fn follow<'a>(&mut self, files: impl Iterator<Item = &'a Path>) -> bool {
+        let files: BTreeSet<PathBuf> = files.flat_map(trail).collect();
         *lock(&self.names) = files.iter().filter_map(|file| file.file_name().map(OsString::from)).collect();
         let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| directory(file)).collect();
-        let Some(watcher) = &mut self.watcher else { return };
+        let Some(watcher) = &mut self.watcher else { return false };
         for gone in self.watched.difference(&wanted) {
             // One that was removed meanwhile is not watched any more anyway.
             let _ = watcher.unwatch(gone);
@@ -73,7 +76,9 @@ impl Watch {
                 tracing::warn!(directory = %directory.display(), %error, "cannot watch a directory for changes");
             }
         }
+        let is_wider = !wanted.is_subset(&self.watched);
         self.watched = wanted;
+        is_wider
     }
 
     /// Resolves when it is time to look at the files.
@@ -110,11 +115,6 @@ fn is_change(event: &Event, names: &BTreeSet<OsString>) -> bool {
         EventKind::Access(_) => false,
         _ => true,
     }
-}
-
-/// `file` as it is named, and where it leads to through symlinks.
-fn names_of(file: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    [file.to_owned()].into_iter().chain(file.canonicalize().ok())
 }
 
 fn directory(file: &Path) -> Option<PathBuf> {
@@ -174,6 +174,36 @@ mod tests {
         fs::rename(mount.path().join("..tmp"), mount.path().join("..data")).unwrap();
         tells(&mut watch).await;
         assert_eq!(fs::read_to_string(&file).unwrap(), "two");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_dangled_is_found_again() {
+        let place = tempfile::tempdir().unwrap();
+        let release = |name: &str| {
+            let release = place.path().join(name);
+            fs::create_dir(&release).unwrap();
+            fs::write(release.join("streamgauge.toml"), name).unwrap();
+        };
+        release("1");
+        let etc = place.path().join("etc");
+        fs::create_dir(&etc).unwrap();
+        let file = etc.join("streamgauge.toml");
+        symlink("../current/streamgauge.toml", &file).unwrap();
+        symlink("1", place.path().join("current")).unwrap();
+        let mut watch = following(&file).await;
+        // Away: first what the link leads to, then the way to it.
+        fs::remove_dir_all(place.path().join("1")).unwrap();
+        tells(&mut watch).await;
+        watch.follow([file.as_path()].into_iter());
+        fs::remove_file(place.path().join("current")).unwrap();
+        tells(&mut watch).await;
+        watch.follow([file.as_path()].into_iter());
+        release("2");
+        symlink("2", place.path().join("current")).unwrap();
+        tells(&mut watch).await;
+        assert!(watch.follow([file.as_path()].into_iter()), "what is new there is to be looked at");
+        fs::write(place.path().join("2/streamgauge.toml"), "again").unwrap();
+        tells(&mut watch).await;
     }
 
     #[test]

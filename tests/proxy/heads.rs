@@ -215,3 +215,30 @@ async fn an_upgrade_that_is_not_taken_is_as_if_it_were_not_there() {
     old.send("GET /x HTTP/1.0\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n").await;
     assert_eq!(old.answer().await.status, 200);
 }
+
+#[tokio::test]
+async fn locations_lead_to_where_the_client_finds_them() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = listener.local_addr().unwrap();
+    let answer = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{own}/base/v2/items/?q=1\r\n\
+         content-location: /base/v2/items\r\ncontent-length: 0\r\n\r\n"
+    );
+    let _upstream = Upstream::on(listener, move |mut conn| {
+        let answer = answer.clone();
+        async move {
+            while conn.request().await.is_some() {
+                conn.write(&answer).await;
+            }
+        }
+    });
+    let text = format!(
+        "[[upstream]]\nname = \"own\"\nurl = \"http://{own}/base\"\nhost = \"own\"\n\
+         [[route]]\npath = \"/api/*\"\ntargets = [{{ upstream = \"own\", path = \"/v2\" }}]\n"
+    );
+    let proxy = Proxy::start(&text).await;
+    let answer = proxy.client().await.get("/api/items?q=1", "").await;
+    assert_eq!(answer.status, 307);
+    assert_eq!(answer.header("location"), Some("/api/items/?q=1"));
+    assert_eq!(answer.header("content-location"), Some("/api/items"));
+}

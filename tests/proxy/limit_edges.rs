@@ -117,3 +117,62 @@ async fn a_request_that_is_failed_over_is_charged_once() {
     assert_settled(&proxy).await;
     assert_eq!(tokens(&proxy, "used").await, 80);
 }
+
+/// A Redis that answers every command with the same refusal.
+async fn refusing_store(refusal: &'static str) -> std::net::SocketAddr {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                while matches!(stream.read_line(&mut line).await, Ok(1..)) {
+                    // An array of so many strings, each with a line for its length and one for itself.
+                    let strings: usize = line.trim_start_matches('*').trim().parse().unwrap();
+                    for _ in 0..strings {
+                        line.clear();
+                        stream.read_line(&mut line).await.unwrap();
+                        let length: usize = line.trim_start_matches('$').trim().parse().unwrap();
+                        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut vec![0; length + 2]).await.unwrap();
+                    }
+                    line.clear();
+                    if stream.write_all(format!("-{refusal}\r\n").as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_is_not_taken_for_one_that_does_not_run() {
+    let cases = [
+        ("MOVED 4711 10.0.0.2:6379", "limits.redis name 10.0.0.2:6379"),
+        ("READONLY You can't write against a read only replica.", "limits.redis name the primary"),
+        ("NOAUTH Authentication required.", "password"),
+    ];
+    for (refusal, hint) in cases {
+        let store = refusing_store(refusal).await;
+        let upstream = Upstream::fixed("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        let limits = format!(
+            "[[limit]]\nname = \"l\"\nkey = \"global\"\nrequests_per_minute = 1000\n[limits]\nredis = \"redis://{store}\"\n\
+             deadline = \"5s\"\n"
+        );
+        let proxy = Proxy::start(&config(upstream.address, &limits)).await;
+        assert_eq!(proxy.client().await.get("/x", "").await.status, 200, "counted alone");
+        let said = |line: &serde_json::Value| {
+            line["event"] == "limits.store_away" && line["message"].as_str().is_some_and(|text| text.contains(hint))
+        };
+        let line = proxy.line(hint, said).await;
+        let word = refusal.split(' ').next().unwrap();
+        let text = line["message"].as_str().unwrap();
+        assert!(text.contains(word) && !text.contains("is Redis running"), "{text}");
+        let (_, view) = proxy.admin_get("/api/limits").await;
+        assert!(view.contains(hint), "{view}");
+    }
+}

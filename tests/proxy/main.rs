@@ -27,6 +27,7 @@ mod identity;
 mod limit_edges;
 mod limits;
 mod operations;
+mod packed;
 mod passing;
 mod prices;
 mod realtime;

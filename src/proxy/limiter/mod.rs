@@ -6,6 +6,7 @@
 mod pending;
 mod reply;
 mod shared;
+mod trouble;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -146,6 +147,11 @@ impl Limiter {
                 OnStoreFailure::Reject => Mode::Reject,
             },
         }
+    }
+
+    /// What keeps the shared store from being used, and what to do about it, while something does.
+    pub fn trouble(&self) -> Option<String> {
+        self.store()?.trouble()
     }
 
     /// Tells the shared store what was used as it comes, and that this proxy lives. Never ends.

@@ -6,10 +6,11 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, IntoConnectionInfo, RedisResult, Script, ScriptInvocation};
+use redis::{Client, IntoConnectionInfo, RedisError, RedisResult, Script, ScriptInvocation};
 
 use super::pending::{Entry, Pending, Report};
 use super::reply::Reply;
+use super::trouble::Trouble;
 use crate::config::limits::{LimitStore, OnExhausted, OnStoreFailure};
 use crate::policy::limits::{Breaker, Claim, Denial, Standing, Used};
 
@@ -50,6 +51,8 @@ pub(in crate::proxy) struct SharedStore {
     /// Proxies that were alive when the store was last asked, this one included.
     nodes: AtomicU32,
     away: AtomicBool,
+    /// Why it is away.
+    trouble: Mutex<Option<Trouble>>,
     /// By limit: the share in use of the fullest holder met lately.
     met: Mutex<HashMap<Arc<str>, f64>>,
     pub(super) pending: Pending,
@@ -78,6 +81,7 @@ impl SharedStore {
             numbers: AtomicU64::new(0),
             nodes: AtomicU32::new(1),
             away: AtomicBool::new(false),
+            trouble: Mutex::default(),
             met: Mutex::default(),
             pending: Pending::default(),
             deadline: store.deadline,
@@ -125,7 +129,7 @@ impl SharedStore {
         for claim in entry.claims.iter() {
             admit_args(&mut call, claim);
         }
-        let Ok(mut connection) = self.connect() else { return Err(self.failed(now)) };
+        let mut connection = self.connect().map_err(|error| self.failed(Some(&error), now))?;
         match tokio::time::timeout(self.deadline, call.invoke_async::<Vec<i64>>(&mut connection)).await {
             Ok(Ok(numbers)) => {
                 self.answered();
@@ -133,11 +137,8 @@ impl SharedStore {
                 self.nodes.store(reply.nodes, Ordering::Relaxed);
                 Ok(reply)
             }
-            Ok(Err(error)) => {
-                tracing::debug!(event = "limits.store_error", %error);
-                Err(self.failed(now))
-            }
-            Err(_) => Err(self.failed(now)),
+            Ok(Err(error)) => Err(self.failed(Some(&error), now)),
+            Err(_) => Err(self.failed(None, now)),
         }
     }
 
@@ -156,11 +157,13 @@ impl SharedStore {
 
     /// Tells what waits to be told. True when all of it was.
     pub(super) async fn tell(&self, now: Duration) -> bool {
-        let Ok(mut connection) = self.connect() else {
-            self.failed(now);
-            return false;
-        };
-        self.tell_over(&mut connection, now).await
+        match self.connect() {
+            Ok(mut connection) => self.tell_over(&mut connection, now).await,
+            Err(error) => {
+                self.failed(Some(&error), now);
+                false
+            }
+        }
     }
 
     /// The last words, over a connection of their own: the one that requests used ends with their runtime.
@@ -188,7 +191,8 @@ impl SharedStore {
         .await;
         match renewed {
             Ok(Ok(_)) => self.answered(),
-            Ok(Err(_)) | Err(_) => _ = self.failed(now),
+            Ok(Err(error)) => _ = self.failed(Some(&error), now),
+            Err(_) => _ = self.failed(None, now),
         }
     }
 
@@ -209,8 +213,8 @@ impl SharedStore {
                 return true;
             }
             for report in &batch {
-                if !self.tell_one(connection, report).await {
-                    self.failed(now);
+                if let Err(error) = self.tell_one(connection, report).await {
+                    self.failed(error.as_ref(), now);
                     return false;
                 }
                 self.pending.told(report);
@@ -219,7 +223,13 @@ impl SharedStore {
         }
     }
 
-    async fn tell_one(&self, connection: &mut (impl ConnectionLike + Send), report: &Report) -> bool {
+    /// # Errors
+    /// What the store said; nothing where it did not answer in time.
+    async fn tell_one(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        report: &Report,
+    ) -> Result<(), Option<RedisError>> {
         let call = self.report(&report.entry, report.used, report.done);
         match tokio::time::timeout(REPORT_DEADLINE, call.invoke_async::<Vec<i64>>(connection)).await {
             Ok(Ok(exhausted)) => {
@@ -230,9 +240,10 @@ impl SharedStore {
                 if report.entry.claims.iter().zip(&exhausted).any(wants_cut) {
                     report.entry.cut.store(true, Ordering::Relaxed);
                 }
-                true
+                Ok(())
             }
-            Ok(Err(_)) | Err(_) => false,
+            Ok(Err(error)) => Err(Some(error)),
+            Err(_) => Err(None),
         }
     }
 
@@ -275,9 +286,20 @@ impl SharedStore {
         Ok(connection.insert(new).clone())
     }
 
-    fn failed(&self, now: Duration) -> Away {
+    /// What keeps it from being used, in words.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.as_ref().filter(|_| self.is_away()).map(Trouble::hint)
+    }
+
+    fn failed(&self, error: Option<&RedisError>, now: Duration) -> Away {
         self.away.store(true, Ordering::Relaxed);
-        if self.lock().failed(now) {
+        let trouble = Trouble::of(error);
+        let hint = trouble.hint();
+        let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(trouble.clone());
+        // A refusal tells more than the silence of before, and is said even if the store was given up by then.
+        let is_news = before.as_ref() != Some(&trouble) && trouble != Trouble::Silent;
+        if self.lock().failed(now) | is_news {
             tracing::warn!(
                 event = "limits.store_away",
                 mode = match self.on_failure {
@@ -285,14 +307,16 @@ impl SharedStore {
                     OnStoreFailure::Reject => "reject",
                 },
                 nodes = self.nodes(),
-                "the shared store of the limits does not answer: is Redis running, and does limits.redis name it?"
+                "the shared store of the limits cannot be used: {hint}"
             );
         }
         Away
     }
 
     fn answered(&self) {
-        self.away.store(false, Ordering::Relaxed);
+        if self.away.swap(false, Ordering::Relaxed) {
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         if self.lock().answered() {
             tracing::info!(event = "limits.store_back", "the shared store of the limits answers again");
         }
