@@ -81,6 +81,11 @@ impl Page {
         }
     }
 
+    /// What a machine looks at again and again.
+    pub(super) fn is_monitoring(self) -> bool {
+        matches!(self, Self::Metrics | Self::Healthy | Self::Ready)
+    }
+
     /// It is a POST.
     pub(super) fn changes(self) -> bool {
         matches!(self, Self::Reload | Self::Canary(_) | Self::Login | Self::Logout)

@@ -1,8 +1,8 @@
 //! Speaks HTTP/1.1 on the admin address. Everything is bounded: nobody may hold it up.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::Method;
@@ -18,14 +18,13 @@ use super::control::Control;
 use super::events::{self, Overview};
 use super::gate::{Asked, Denial, Gate};
 use super::login;
+use super::logins::Logins;
+use super::places::{Place, Places};
 use super::sessions::Sessions;
 use crate::proxy::Shared;
 
-/// Connections at once. A scraper, a few people and their browsers need a handful.
-const CONNECTIONS_MAX: usize = 256;
-
-/// From a connection's opening, or its last answer, to the end of the next request head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it is looked whether a connection that says nothing should go.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A whole request body must come within this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,22 +40,35 @@ pub struct AdminApp {
     api: Api,
     /// Only this machine can reach the address.
     local: bool,
-    connections: AtomicUsize,
+    places: Places,
+    logins: Logins,
 }
 
 impl AdminApp {
     /// `local`: the address is loopback or a unix socket, so that no token is asked for.
     pub fn new(shared: Arc<Shared>, control: Control, local: bool) -> Self {
         let api = Api { shared, control, sessions: Sessions::default(), overview: Overview::default() };
-        Self { api, local, connections: AtomicUsize::new(0) }
+        Self { api, local, places: Places::default(), logins: Logins::default() }
     }
 
     /// Decides on one request whose head has come, and answers it; `None` when that was written already.
-    async fn answer(&self, session: &mut ServerSession, shutdown: &ShutdownWatch) -> Option<Answer> {
-        let page = match self.admit(session.req_header()) {
+    async fn answer(
+        &self,
+        session: &mut ServerSession,
+        shutdown: &ShutdownWatch,
+        only_monitoring: bool,
+    ) -> Option<Answer> {
+        let address = address(session);
+        let page = match self.admit(session.req_header(), address) {
             Ok(page) => page,
             Err(answer) => return Some(answer),
         };
+        if only_monitoring && !page.is_monitoring() {
+            session.set_keepalive(None);
+            let message =
+                "the admin address has too many connections: close some, only health and metrics are answered";
+            return Some(Answer::error(503, message).with("retry-after", "2"));
+        }
         let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(session)).await {
             Ok(Some(body)) => body,
             Ok(None) => {
@@ -69,18 +81,31 @@ impl AdminApp {
             }
         };
         if page == Page::Events {
-            let may_look = |session: &ServerSession| self.check(session.req_header(), page).is_ok();
+            let may_look = |session: &ServerSession| self.check(session.req_header(), page, address).is_ok();
             return events::serve(&self.api, session, shutdown, may_look).await.err();
         }
-        Some(self.api.answer(page, session.req_header(), &body).await)
+        let answer = self.api.answer(page, session.req_header(), &body).await;
+        if page == Page::Login {
+            match answer.status {
+                401 => self.logins.failed(address, self.api.shared.telemetry.metrics()),
+                303 => self.logins.succeeded(address),
+                _ => {}
+            }
+        }
+        Some(answer)
     }
 
     /// Which page is asked for, by somebody who may.
-    fn admit(&self, head: &RequestHeader) -> Result<Page, Answer> {
+    fn admit(&self, head: &RequestHeader, address: Option<IpAddr>) -> Result<Page, Answer> {
         let Some(page) = Page::find(head.uri.path()) else {
             return Err(Answer::error(404, "there is no such page. GET / lists what there is"));
         };
-        if let Err(denial) = self.check(head, page) {
+        if let Err(denial) = self.check(head, page, address) {
+            if denial == Denial::TooManyTries {
+                let left = self.logins.may_try(address).err().unwrap_or_default();
+                let answer = Answer::error(denial.status(), denial.message());
+                return Err(answer.with("retry-after", (left.as_secs() + 1).to_string()));
+            }
             if page == Page::Live && denial == Denial::NoToken {
                 return Err(login::form(""));
             }
@@ -96,13 +121,31 @@ impl AdminApp {
         Ok(page)
     }
 
-    fn check(&self, head: &RequestHeader, page: Page) -> Result<(), Denial> {
+    /// Whether the request may be answered; a wrong token is remembered.
+    fn check(&self, head: &RequestHeader, page: Page, address: Option<IpAddr>) -> Result<(), Denial> {
+        let tries =
+            !self.local && (page == Page::Login || !page.is_public() && head.headers.contains_key("authorization"));
+        if tries && self.logins.may_try(address).is_err() {
+            return Err(Denial::TooManyTries);
+        }
+        let checked = self.check_head(head, page);
+        match checked {
+            Err(Denial::WrongToken) => self.logins.failed(address, self.api.shared.telemetry.metrics()),
+            Ok(()) if tries && page != Page::Login => self.logins.succeeded(address),
+            _ => {}
+        }
+        checked
+    }
+
+    fn check_head(&self, head: &RequestHeader, page: Page) -> Result<(), Denial> {
         let generation = self.api.shared.generation.load();
         let hosts: Vec<&[u8]> = head.headers.get_all("host").iter().map(|value| value.as_bytes()).collect();
         let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
         Gate { local: self.local, token: generation.settings.server.admin_token.as_ref() }.check(&Asked {
             hosts: &hosts,
             origin: header("origin"),
+            site: header("sec-fetch-site"),
+            navigates: header("sec-fetch-mode") == Some(b"navigate") && header("sec-fetch-dest") == Some(b"document"),
             authorization: header("authorization"),
             session: self.api.has_session(head),
             changes: page.changes(),
@@ -118,11 +161,11 @@ impl HttpServerApp for AdminApp {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let _place = Place::take(&self.connections)?;
+        let place = self.places.enter(address(&session))?;
         session.set_write_timeout(Some(WRITE_TIMEOUT));
-        let answer = match tokio::time::timeout(HEAD_TIMEOUT, session.read_request()).await {
-            Ok(Ok(true)) => self.answer(&mut session, shutdown).await?,
-            Ok(Err(error)) if *error.etype() == PingoraError::InvalidHTTPHeader => {
+        let answer = match read_head(&mut session, &place).await {
+            Some(Ok(true)) => self.answer(&mut session, shutdown, place.kept).await?,
+            Some(Err(error)) if *error.etype() == PingoraError::InvalidHTTPHeader => {
                 session.set_keepalive(None);
                 let answer = Answer::error(400, "this is not valid HTTP");
                 // Whoever sends that may be gone already.
@@ -130,9 +173,9 @@ impl HttpServerApp for AdminApp {
                 return None;
             }
             // Gone, silent or too slow.
-            Ok(Ok(false) | Err(_)) | Err(_) => return None,
+            Some(Ok(false) | Err(_)) | None => return None,
         };
-        if *shutdown.borrow() {
+        if *shutdown.borrow() || place.kept {
             session.set_keepalive(None);
         }
         let head_only = session.req_header().method == Method::HEAD;
@@ -140,6 +183,26 @@ impl HttpServerApp for AdminApp {
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+/// The connection's other end; `None` on a unix socket.
+fn address(session: &ServerSession) -> Option<IpAddr> {
+    session.client_addr().and_then(|address| Some(address.as_inet()?.ip()))
+}
+
+/// Reads a head; `None` when it did not come in the time that there is, which is less while places are wanted.
+async fn read_head(session: &mut ServerSession, place: &Place<'_>) -> Option<pingora::Result<bool>> {
+    let began = Instant::now();
+    let mut read = std::pin::pin!(session.read_request());
+    loop {
+        tokio::select! {
+            biased;
+            read = &mut read => return Some(read),
+            () = tokio::time::sleep(LOOK_AGAIN) => if began.elapsed() >= place.patience() {
+                return None;
+            },
+        }
     }
 }
 
@@ -168,22 +231,4 @@ async fn read_body(session: &mut ServerSession) -> Option<Vec<u8>> {
 
 fn allows(page: Page, method: &Method) -> bool {
     if page.changes() { *method == Method::POST } else { *method == Method::GET || *method == Method::HEAD }
-}
-
-/// One connection's place among [`CONNECTIONS_MAX`].
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(count: &'a AtomicUsize) -> Option<Self> {
-        let place = Self(count);
-        let before = count.fetch_add(1, Ordering::AcqRel);
-        // Dropping the place takes the count back.
-        (before < CONNECTIONS_MAX).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }

@@ -54,6 +54,9 @@ fn server(server: &Server) -> Value {
         },
         "tls": server.tls.as_ref().map(|tls| json!({ "cert": tls.cert, "key": tls.key })),
         "state_dir": server.state_dir,
+        "socket_mode": format!("{:04o}", server.socket_mode),
+        "address_share": server.address_share,
+        "min_body_rate": server.min_body_rate,
     })
 }
 
@@ -118,7 +121,8 @@ fn route(route: &Route) -> Value {
         "name": &*route.name,
         "path": route.path.0.source,
         "methods": route.methods,
-        "headers": route.headers.iter().map(|(name, value)| json!({ name.as_str(): value })).collect::<Vec<_>>(),
+        // A value may be the secret by which a route is chosen.
+        "headers": route.headers.iter().map(|(name, _)| json!({ name.as_str(): "***" })).collect::<Vec<_>>(),
         "models": route.models.iter().map(|glob| glob.source.as_str()).collect::<Vec<_>>(),
         "targets": route.targets.iter().map(target).collect::<Vec<_>>(),
         "sticky": match route.sticky {

@@ -13,6 +13,10 @@ pub(super) struct Asked<'a> {
     /// Each `Host` header.
     pub(super) hosts: &'a [&'a [u8]],
     pub(super) origin: Option<&'a [u8]>,
+    /// What the browser says of the page that asks (`Sec-Fetch-Site`); scripts and old browsers say nothing.
+    pub(super) site: Option<&'a [u8]>,
+    /// A person followed a link or typed the address: no page reads the answer (`Sec-Fetch-Mode` and `-Dest`).
+    pub(super) navigates: bool,
     pub(super) authorization: Option<&'a [u8]>,
     /// A cookie names somebody who has logged in.
     pub(super) session: bool,
@@ -36,6 +40,8 @@ pub(super) enum Denial {
     TwoHosts,
     ForeignHost,
     ForeignOrigin,
+    ForeignPage,
+    TooManyTries,
     NoToken,
     WrongToken,
     TokenNotSet,
@@ -45,7 +51,8 @@ impl Denial {
     pub(super) fn status(self) -> u16 {
         match self {
             Self::TwoHosts => 400,
-            Self::ForeignHost | Self::ForeignOrigin | Self::TokenNotSet => 403,
+            Self::ForeignHost | Self::ForeignOrigin | Self::ForeignPage | Self::TokenNotSet => 403,
+            Self::TooManyTries => 429,
             Self::NoToken | Self::WrongToken => 401,
         }
     }
@@ -57,6 +64,8 @@ impl Denial {
                 "this address answers to localhost and to IP addresses only: a web page may not read it by another name"
             }
             Self::ForeignOrigin => "a page of another origin may not change anything here",
+            Self::ForeignPage => "a page of another site may not load anything from here",
+            Self::TooManyTries => "too many wrong tokens came from this address: wait, see Retry-After",
             Self::NoToken => "send the admin token: `Authorization: Bearer …`",
             Self::WrongToken => "this is not the admin token",
             Self::TokenNotSet => "no admin token is set, so this address answers /metrics, /healthz and /readyz only",
@@ -75,6 +84,11 @@ impl Gate<'_> {
             [host] => Some(*host),
             _ => return Err(Denial::TwoHosts),
         };
+        // What has no such header is no page of a browser of these years.
+        let foreign_page = asked.site.is_some_and(|site| site != b"same-origin" && site != b"none");
+        if foreign_page && (asked.changes || !asked.navigates) {
+            return Err(Denial::ForeignPage);
+        }
         if asked.changes && !same_origin(asked.origin, host) {
             return Err(Denial::ForeignOrigin);
         }
@@ -137,7 +151,16 @@ mod tests {
     use super::*;
 
     fn asked<'a>(hosts: &'a [&'a [u8]]) -> Asked<'a> {
-        Asked { hosts, origin: None, authorization: None, session: false, changes: false, public: false }
+        Asked {
+            hosts,
+            origin: None,
+            site: None,
+            navigates: false,
+            authorization: None,
+            session: false,
+            changes: false,
+            public: false,
+        }
     }
 
     const LOCAL: Gate<'static> = Gate { local: true, token: None };
@@ -192,5 +215,24 @@ mod tests {
         assert_eq!(gate.check(&Asked { authorization: Some(b"Bearer no"), ..session }), Err(Denial::WrongToken));
         let unset = Gate { local: false, token: None };
         assert_eq!(unset.check(&asked(&hosts)), Err(Denial::TokenNotSet));
+    }
+
+    #[test]
+    fn a_page_of_another_site_may_not_even_load_what_is_public() {
+        let hosts: [&[u8]; 1] = [b"localhost:9090"];
+        for local in [true, false] {
+            let token = Secret::new("open-sesame-open-sesame".to_owned());
+            let gate = Gate { local, token: Some(&token) };
+            let from = |site: &'static [u8]| Asked { site: Some(site), public: true, ..asked(&hosts) };
+            for site in [&b"cross-site"[..], b"same-site"] {
+                assert_eq!(gate.check(&from(site)), Err(Denial::ForeignPage));
+                assert_eq!(gate.check(&Asked { navigates: true, ..from(site) }), Ok(()), "a link from a dashboard");
+                let form = Asked { navigates: true, changes: true, ..from(site) };
+                assert_eq!(gate.check(&form), Err(Denial::ForeignPage));
+            }
+            for site in [&b"same-origin"[..], b"none"] {
+                assert_eq!(gate.check(&from(site)), Ok(()));
+            }
+        }
     }
 }

@@ -13,7 +13,9 @@ mod events;
 mod gate;
 mod limits;
 mod login;
+mod logins;
 mod pages;
+mod places;
 mod prices;
 mod sessions;
 #[cfg(test)]

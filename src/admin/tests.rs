@@ -1,12 +1,14 @@
 //! The admin address over real connections.
 
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::apps::ServerApp;
 use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::{GetSocketDigest as _, SocketDigest};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,7 +50,10 @@ impl Admin {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
-                tokio::spawn(async move { app.process_new(Box::new(Stream::from(stream)), &shutdown).await });
+                let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+                let mut stream = Stream::from(stream);
+                stream.set_socket_digest(digest);
+                tokio::spawn(async move { app.process_new(Box::new(stream), &shutdown).await });
             }
         });
         Self { address, shared, reloads, stop }
@@ -280,6 +285,67 @@ async fn off_loopback_a_browser_logs_in_and_out() {
     assert_eq!((status, head.contains("max-age=0")), (303, true));
     assert_eq!(admin.ask(&with("/api/config")).await.0, 401);
     assert_eq!(events(&mut feed, 100).await.last().unwrap().0, "end", "the feed ends with the session");
+}
+
+#[tokio::test]
+async fn who_guesses_tokens_is_slowed_down_counted_and_let_in_by_none() {
+    let admin = Admin::start(false).await;
+    let ask = |token: &'static str| {
+        let request = format!("GET /api/upstreams HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n");
+        let admin = &admin;
+        async move { admin.ask(&request).await }
+    };
+    assert_eq!(ask(CANARY).await.0, 200);
+    for _ in 0..5 {
+        assert_eq!(ask("guess").await.0, 401);
+    }
+    let (status, head, body) = ask(CANARY).await;
+    assert_eq!(status, 429, "the right token tells a guesser nothing either: {body}");
+    assert!(head.contains("retry-after: "), "{head}");
+    let form = "POST /login HTTP/1.1\r\nhost: a\r\norigin: http://a\r\ncontent-length: 11\r\n\r\ntoken=guess";
+    assert_eq!(admin.ask(form).await.0, 429, "the form is no other way");
+    assert_eq!(admin.get("/healthz").await.0, 200);
+    let (_, _, metrics) = admin.get("/metrics").await;
+    assert!(metrics.contains("streamgauge_admin_login_failures_total 5"), "{metrics}");
+}
+
+#[tokio::test]
+async fn idle_strangers_do_not_make_the_process_look_dead() {
+    let admin = Admin::start(true).await;
+    let mut strangers = Vec::new();
+    for _ in 0..256 {
+        strangers.push(TcpStream::connect(admin.address).await.unwrap());
+    }
+    // One that is served says that those before it have their places.
+    let (status, head, body) = admin.get("/api/upstreams").await;
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("only health and metrics"), "{body}");
+    assert!(head.contains("retry-after"), "{head}");
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(admin.get(path).await.0, 200, "{path}");
+    }
+    // Those who say nothing lose their places, long before the 30 s that they would have else.
+    let stranger = strangers.first_mut().unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(15), stranger.read_u8()).await.unwrap();
+    assert!(closed.is_err(), "closed without a word");
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_load_nothing() {
+    let admin = Admin::start(true).await;
+    let ask = |more: &'static str| {
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\n{more}\r\n");
+        let admin = &admin;
+        async move { admin.ask(&request).await }
+    };
+    let (status, head, _) = ask("sec-fetch-site: same-origin\r\n").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("cross-origin-resource-policy: same-origin"), "{head}");
+    assert_eq!(ask("sec-fetch-site: cross-site\r\nsec-fetch-mode: no-cors\r\nsec-fetch-dest: image\r\n").await.0, 403);
+    let link = "sec-fetch-site: cross-site\r\nsec-fetch-mode: navigate\r\nsec-fetch-dest: document\r\n";
+    assert_eq!(ask(link).await.0, 200, "a link from a dashboard");
+    let frame = "sec-fetch-site: cross-site\r\nsec-fetch-mode: navigate\r\nsec-fetch-dest: iframe\r\n";
+    assert_eq!(ask(frame).await.0, 403);
 }
 
 #[tokio::test]

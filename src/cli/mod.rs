@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::config::settings::Listen;
 use crate::config::{self, Settings};
 use crate::server::{self, Exit, Origin, Run, Source, Style};
+use crate::telemetry::json;
 use crate::telemetry::{self, Telemetry};
 
 /// Left over from a second signal, as shells have it for an interrupted program.
@@ -153,7 +154,13 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come here too; where nobody reads them, nothing is lost.
-            let _ = error.print();
+            let _ = if std::env::args().any(|argument| argument.chars().any(json::steers_terminals)) {
+                // It repeats what was typed, or what somebody else had typed.
+                complain(&error.render().to_string());
+                Ok(())
+            } else {
+                error.print()
+            };
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
@@ -240,13 +247,20 @@ fn print_schema() -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Our own words with others' names in them, for a terminal: nothing but line breaks and tabs steers it.
+fn plain(text: &str) -> String {
+    let harmless = |character: char| matches!(character, '\n' | '\t') || !json::steers_terminals(character);
+    text.chars().map(|character| if harmless(character) { character } else { '\u{fffd}' }).collect()
+}
+
 fn say(text: &str) {
+    let text = plain(text);
     // A closed pipe (`| head`) is no error of ours.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 fn complain(problem: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", problem.trim_end());
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(problem.trim_end()));
 }
 
 #[cfg(test)]
@@ -274,6 +288,13 @@ mod tests {
         for wrong in ["", "8080", "unix:", "example.com:80", "127.0.0.1", "127.0.0.1:70000"] {
             assert!(Address::from_str(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn nothing_that_is_said_steers_a_terminal() {
+        let said = plain("a\u{1b}[2Jb\u{9b}31mc\rd\u{202e}e\u{7}f\n\tg\u{2066}\u{61c}");
+        assert_eq!(said, "a\u{fffd}[2Jb\u{fffd}31mc\u{fffd}d\u{fffd}e\u{fffd}f\n\tg\u{fffd}\u{fffd}");
+        assert_eq!(plain("Grüße, 世界 ✓"), "Grüße, 世界 ✓");
     }
 
     #[test]

@@ -22,6 +22,12 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 pub const DRAIN_WEBSOCKETS: Duration = Duration::from_secs(30);
 
+/// Whoever may use a port of this machine may use the socket.
+pub const SOCKET_MODE: u32 = 0o666;
+pub const ADDRESS_SHARE: f64 = 0.5;
+/// Bytes a second.
+pub const MIN_BODY_RATE: u64 = 128;
+
 pub const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 
 pub const SERVICE_NAME: &str = "streamgauge";

@@ -102,6 +102,16 @@ pub struct ServerTable {
     pub tls: Option<Table<TlsTable>>,
     /// Where state outlives a restart. Absent: $XDG_STATE_HOME/streamgauge, or ~/.local/state/streamgauge.
     pub state_dir: Option<At<String>>,
+    /// Who may connect to the unix sockets of `listen`, as the mode of a file. That of `admin` is always 0600.
+    #[schemars(extend("default" = "0666"))]
+    pub socket_mode: Option<At<String>>,
+    /// The share of `max_connections` and of `max_streams` that one client address may take (IPv6 by /64). Trusted
+    /// proxies are not bound; 1 binds nobody.
+    #[schemars(extend("default" = 0.5))]
+    pub address_share: Option<At<f64>>,
+    /// The bytes a second that a request's body must come with, after its first 10 s; 0: no bound.
+    #[schemars(extend("default" = "128"))]
+    pub min_body_rate: Option<At<SizeText>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

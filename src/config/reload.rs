@@ -42,6 +42,7 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
         ("server.admin", a.admin != b.admin),
         ("server.tls (on or off)", a.tls.is_some() != b.tls.is_some()),
         ("server.state_dir", a.state_dir != b.state_dir),
+        ("server.socket_mode", a.socket_mode != b.socket_mode),
         ("telemetry.service_name", s.service_name != t.service_name),
         ("telemetry.otlp_endpoint", s.otlp_endpoint != t.otlp_endpoint),
         ("telemetry.otlp_protocol", s.otlp_protocol != t.otlp_protocol),

@@ -69,6 +69,20 @@ pub struct Server {
     pub continue_traces: ContinueTraces,
     pub tls: Option<Tls>,
     pub state_dir: PathBuf,
+    /// The file mode of the unix sockets that clients connect to.
+    pub socket_mode: u32,
+    /// The share of all connections, and of all requests, that one client address may take; over 0 to 1.
+    pub address_share: f64,
+    /// Bytes a second of a request's body; 0: no bound.
+    pub min_body_rate: u64,
+}
+
+impl Server {
+    /// How many of `all` places one client address may take; one at least.
+    #[must_use]
+    pub fn share_of_address(&self, all: usize) -> usize {
+        ((all as f64 * self.address_share).ceil() as usize).max(1)
+    }
 }
 
 /// An address to listen on.

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 
 use super::identity::Identity;
+use super::trust::network;
 use crate::config::canary::Sticky;
 
 /// What is assigned to a cohort: a user, an address or one request, as a number.
@@ -21,7 +22,7 @@ pub struct Unit(pub u64);
 #[must_use]
 pub fn unit(sticky: Sticky, identity: &Identity, address: Option<IpAddr>, roll: u64) -> Unit {
     let user = identity.user.as_deref().filter(|_| sticky == Sticky::User);
-    let address = address.filter(|_| sticky != Sticky::None).map(household);
+    let address = address.filter(|_| sticky != Sticky::None).map(network);
     match (user, address) {
         (Some(user), _) => Unit(hash(&[b"user", user.as_bytes()])),
         (None, Some(IpAddr::V4(address))) => Unit(hash(&[b"address", &address.octets()])),
@@ -38,14 +39,6 @@ pub(super) fn score(route: &str, target: &str, unit: Unit, weight: f64) -> f64 {
     // Half a step off both ends, so that the logarithm is finite and not zero.
     let u = ((draw >> 11) as f64 + 0.5) * STEP;
     -u.ln() / weight
-}
-
-/// One IPv6 client has a whole /64 to choose its addresses from.
-fn household(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        v4 @ IpAddr::V4(_) => v4,
-    }
 }
 
 /// Each part with its length in front, so that no two lists are one text.

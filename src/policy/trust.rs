@@ -8,25 +8,38 @@ use crate::config::settings::Network;
 const HOPS_MAX: usize = 64;
 
 /// Request headers that a backend may believe, so that only a trusted proxy may set them. Identity sees to the user's.
-const BELIEVED: [&str; 9] = [
+const BELIEVED: [&str; 18] = [
+    // Where a request came from.
     "forwarded",
     "x-real-ip",
     "x-client-ip",
     "x-cluster-client-ip",
     "true-client-ip",
     "cf-connecting-ip",
+    // What it asks for.
     "x-original-url",
     "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    // Who asks, as proxies that log people in say it.
+    "remote-user",
+    "x-remote-user",
+    "x-authenticated-user",
+    "x-webauth-user",
+    "x-token-subject",
+    "cf-access-authenticated-user-email",
     "baggage",
 ];
 
 /// As [`BELIEVED`]: all that begin so.
-const BELIEVED_PREFIX: &str = "x-forwarded-";
+const BELIEVED_PREFIXES: [&str; 5] =
+    ["x-forwarded-", "x-auth-request-", "x-ms-client-principal", "x-goog-authenticated-user-", "x-amzn-oidc-"];
 
 /// Whether a backend may believe a header of this name, which is in lower case.
 #[must_use]
 pub fn is_believed(name: &str) -> bool {
-    name.starts_with(BELIEVED_PREFIX) || BELIEVED.contains(&name)
+    BELIEVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || BELIEVED.contains(&name)
 }
 
 /// Whether a peer may set `x-user-id`, `x-forwarded-*`, `traceparent` and `baggage`. IPv4-mapped addresses count as
@@ -59,6 +72,15 @@ pub fn client_address<'a>(
         }
     }
     Some(client)
+}
+
+/// Those who share one line: an IPv4 address, or an IPv6 /64, from which one subscriber has all addresses.
+#[must_use]
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
 }
 
 /// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` and `[2001:db8::1]:80`.

@@ -10,6 +10,7 @@ use pingora::protocols::http::ServerSession;
 use super::body_bytes::BodyBytes;
 use super::exchange::Stop;
 use super::intake::{Intake, Taken};
+use super::pace::BodyPace;
 use super::reject::Rejection;
 use super::settle::Flight;
 use crate::config::settings::Server;
@@ -94,7 +95,7 @@ pub(super) async fn admit(
     let codings = codings(header("content-encoding").map(|value| value.as_bytes()));
     let looked = Look { labels, codings, must_read, max: usize::try_from(bounds.max_body).unwrap_or(usize::MAX) };
     let length = content_length(head);
-    let mut intake = Intake { bounds, bytes, length };
+    let mut intake = Intake { bounds, bytes, length, pace: BodyPace::new(bounds) };
     let taken = match looked.wants() {
         Wants::Nothing => {
             within(length, bounds.max_upload, "max_upload")?;

@@ -1,5 +1,6 @@
 //! The door: how many may come in, and which HTTP they speak.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::accept;
+use super::gate::{AddressPass, Pass};
 use super::state::Shared;
+use crate::policy::trust;
+use crate::telemetry::metrics::Full;
 
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -35,6 +39,10 @@ const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n\
     content-length: 51\r\nconnection: close\r\n\r\n{\"detail\":\"too many connections, try again later\"}\n";
+
+const ADDRESS_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n\
+    content-length: 160\r\nconnection: close\r\n\r\n{\"detail\":\"too many connections from this address. Close some; \
+    a proxy before many clients belongs into server.trusted_proxies, or raise server.address_share\"}\n";
 
 tokio::task_local! {
     /// When the first head of the connection that this task serves must be complete.
@@ -71,15 +79,18 @@ impl ServerApp for Door {
 
 impl Door {
     async fn serve(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
-        let (max_connections, patience) = {
-            let generation = self.shared.generation.load();
-            (generation.settings.server.max_connections, generation.settings.server.header_timeout)
-        };
-        let Some(_place) = self.shared.connections.enter(max_connections) else {
-            // Best effort: the client may be gone already.
-            let _ = tokio::time::timeout(patience, stream.write_all(OVERLOADED)).await;
-            let _ = stream.flush().await;
-            return;
+        let patience = self.shared.generation.load().settings.server.header_timeout;
+        let peer = stream.get_socket_digest().and_then(|digest| Some(digest.peer_addr()?.as_inet()?.ip()));
+        let _places = match self.enter(peer) {
+            Ok(places) => places,
+            Err(full) => {
+                self.shared.telemetry.metrics().connection_refused(full);
+                let answer = if full == Full::All { OVERLOADED } else { ADDRESS_FULL };
+                // Best effort: the client may be gone already.
+                let _ = tokio::time::timeout(patience, stream.write_all(answer)).await;
+                let _ = stream.flush().await;
+                return;
+            }
         };
         if stream.get_ssl_digest().is_some() {
             self.http1_or_alpn.process_new(stream, shutdown).await;
@@ -94,6 +105,21 @@ impl Door {
             // Gone, or silent for too long.
             Ok(None) | Err(_) => {}
         }
+    }
+
+    /// A place among all connections, and one among those of the client's address.
+    fn enter(&self, peer: Option<IpAddr>) -> Result<(Pass, Option<AddressPass>), Full> {
+        let generation = self.shared.generation.load();
+        let server = &generation.settings.server;
+        let place = self.shared.connections.enter(server.max_connections).ok_or(Full::All)?;
+        let own = match peer.filter(|peer| !trust::is_trusted(&server.trusted_proxies, Some(*peer))) {
+            None => None,
+            Some(peer) => {
+                let cap = server.share_of_address(server.max_connections);
+                Some(self.shared.connections_by_address.enter(peer, cap).ok_or(Full::Address)?)
+            }
+        };
+        Ok((place, own))
     }
 
     /// Serves the requests of a connection one after the other. As pingora does it, less the box of 9 KiB for each.
@@ -157,5 +183,19 @@ impl HttpServerApp for Hall {
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_without_a_session_is_as_long_as_it_says() {
+        for answer in [OVERLOADED, ADDRESS_FULL] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}: {text}", body.len());
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::caller::{self, Caller};
 use super::clock::Clock;
 use super::cors;
 use super::drain::DrainStage;
+use super::gate::AddressPass;
 use super::hold::{Hold, Line, Upload};
 use super::identity;
 use super::open::{self, Asked};
@@ -27,6 +28,7 @@ use super::state::{Generation, Shared};
 use super::upgrade;
 use crate::config::Settings;
 use crate::config::identity::USER_HEADER;
+use crate::config::settings::Server;
 use crate::llm::RequestFacts;
 use crate::policy::cors::Decision;
 use crate::policy::hygiene;
@@ -140,6 +142,7 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
         let message = "Too many requests are in progress. Try again in a second.";
         return Err(Rejection::overloaded(ErrorType::Overloaded, message).into());
     };
+    let _share = place_of_address(visit, session, server)?;
     if !visit.caller.trusted {
         session.req_header_mut().remove_header(&shadow::HEADER);
     }
@@ -168,6 +171,21 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
         return Box::pin(upgrade::run(visit, session, flight, &admitted.facts, &routed)).await;
     }
     forward(visit, session, flight, admitted, &routed, standing).await
+}
+
+/// Where one connection carries many requests, an address is bound by what it asks, too.
+fn place_of_address(
+    visit: &Visit<'_>,
+    session: &ServerSession,
+    server: &Server,
+) -> Result<Option<AddressPass>, Rejection> {
+    let Some(peer) = visit.caller.peer.filter(|_| session.is_http2() && !visit.caller.trusted) else { return Ok(None) };
+    let cap = server.share_of_address(server.max_streams);
+    visit.shared.streams_by_address.enter(peer.ip(), cap).map(Some).ok_or_else(|| {
+        let message = "Too many requests from this address are in progress. Try again in a second; a proxy before many \
+                       clients belongs into `server.trusted_proxies`, or have `server.address_share` raised.";
+        Rejection::overloaded(ErrorType::Overloaded, message)
+    })
 }
 
 /// Asks an upstream while the client's side is held, and passes its answer on.

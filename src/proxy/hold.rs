@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use super::admit::{self, RequestBody};
 use super::exchange::{Stop, Visit};
 use super::headers;
+use super::pace::BodyPace;
 use super::route::Routed;
 use crate::llm::{Dialect, RequestFacts};
 
@@ -141,10 +142,11 @@ impl Hold<'_> {
     async fn take_body(&self, session: &mut ServerSession) -> Result<(), Stop> {
         let server = &self.visit.settings().server;
         let Some(chunks) = &self.line.chunks else { return Ok(()) };
+        let mut pace = BodyPace::new(server);
         loop {
             // The place is taken before the chunk is read, so that no chunk is in hand when this future is dropped. Without
             // a place, the upstream has stopped listening: then the rest is read and thrown away.
-            let read = async { (chunks.reserve().await.ok(), admit::read_chunk(session, server.body_timeout).await) };
+            let read = async { (chunks.reserve().await.ok(), pace.read_chunk(session).await) };
             let (place, chunk) = tokio::select! {
                 biased;
                 () = self.line.interim.came.notified() => { self.pass_interim(session).await?; continue }

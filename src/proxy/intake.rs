@@ -3,9 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::http::ServerSession;
 
-use super::admit::{answer_expectation, read_chunk, within};
+use super::admit::{answer_expectation, within};
 use super::body_bytes::BodyBytes;
 use super::exchange::Stop;
+use super::pace::BodyPace;
 use super::reject::Rejection;
 use super::settle::Flight;
 use crate::config::settings::Server;
@@ -26,6 +27,7 @@ pub(super) struct Intake<'a> {
     pub(super) bytes: BodyBytes,
     /// As its head says.
     pub(super) length: Option<u64>,
+    pub(super) pace: BodyPace,
 }
 
 impl Intake<'_> {
@@ -43,7 +45,7 @@ impl Intake<'_> {
         answer_expectation(session).await?;
         let mut whole = first;
         let mut joined = BytesMut::new();
-        while let Some(chunk) = read_chunk(session, self.bounds.body_timeout).await? {
+        while let Some(chunk) = self.pace.read_chunk(session).await? {
             flight.bytes(chunk.len() as u64, 0);
             self.hold(chunk.len() as u64)?;
             if whole.is_empty() && joined.is_empty() {
@@ -73,7 +75,7 @@ impl Intake<'_> {
         let mut seen = Seen::new(codings);
         let mut first = BytesMut::new();
         loop {
-            let Some(chunk) = read_chunk(session, self.bounds.body_timeout).await? else {
+            let Some(chunk) = self.pace.read_chunk(session).await? else {
                 flight.bytes(first.len() as u64, 0);
                 return Ok(Taken::Whole(first.freeze()));
             };

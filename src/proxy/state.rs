@@ -40,6 +40,9 @@ pub struct Shared {
     pub(super) connector: Connectors,
     pub(super) connections: super::gate::Gate,
     pub(super) streams: super::gate::Gate,
+    /// What each client address has of both; trusted proxies are not counted.
+    pub(super) connections_by_address: super::gate::AddressGate,
+    pub(super) streams_by_address: super::gate::AddressGate,
     /// What request bodies take.
     pub(super) bodies: super::body_bytes::AllBodies,
     /// Wakes who fetches the keys of tokens.
@@ -82,6 +85,8 @@ impl Shared {
             connector: Connectors::new(),
             connections: super::gate::Gate::default(),
             streams: super::gate::Gate::default(),
+            connections_by_address: super::gate::AddressGate::default(),
+            streams_by_address: super::gate::AddressGate::default(),
             bodies: super::body_bytes::AllBodies::default(),
             keys_wanted: Notify::new(),
             installed: watch::Sender::new(1),

@@ -1,8 +1,9 @@
 //! What was spent outlives a restart: it is kept in a file of the state directory.
 
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
+use super::state_dir;
 use crate::config::Settings;
 use crate::policy::limits::Saved;
 use crate::proxy::Limiter;
@@ -39,7 +40,8 @@ pub(super) fn save(limiter: &Limiter, settings: &Settings) {
         return;
     }
     let directory = &settings.server.state_dir;
-    if let Err(error) = write(directory, &limiter.save()) {
+    let written = serde_json::to_vec(&limiter.save()).map_err(io::Error::from);
+    if let Err(error) = written.and_then(|json| state_dir::write(directory, FILE, &json)) {
         tracing::warn!(
             event = "budgets.not_saved",
             path = %directory.display(), %error,
@@ -53,18 +55,5 @@ fn has_budgets(settings: &Settings) -> bool {
 }
 
 fn read(path: &Path) -> io::Result<Saved> {
-    if std::fs::metadata(path)?.len() > FILE_MAX {
-        return Err(io::Error::other("the file is too large"));
-    }
-    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
-}
-
-/// Whole or not at all: a crash leaves the last file.
-fn write(directory: &Path, saved: &Saved) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    let new: PathBuf = directory.join(format!("{FILE}.new"));
-    let mut file = std::fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec(saved)?)?;
-    file.sync_all()?;
-    std::fs::rename(&new, directory.join(FILE))
+    Ok(serde_json::from_slice(&state_dir::read(path, FILE_MAX)?)?)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -22,11 +22,11 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Takes the socket for `address` over from `inherited`, or binds it.
+    /// Takes the socket for `address` over from `inherited`, or binds it; the file of a unix socket gets `mode`.
     ///
     /// # Errors
     /// The address cannot be had; the error says why and what to do.
-    pub fn open(address: &Listen, inherited: Option<&Fds>) -> Result<Self, ListenError> {
+    pub fn open(address: &Listen, mode: u32, inherited: Option<&Fds>) -> Result<Self, ListenError> {
         if let Some(fd) = inherited.and_then(|fds| fds.get(&key(address))) {
             // SAFETY: the process before sent this descriptor; each address is taken from the table once, and the table
             // itself never closes what it holds.
@@ -40,7 +40,7 @@ impl Bound {
                 let (at, socket) = bind_tcp(*at).map_err(failed)?;
                 Ok(Self { address: Listen::Tcp(at), socket })
             }
-            Listen::Unix(path) => Ok(Self { address: address.clone(), socket: bind_unix(path).map_err(failed)? }),
+            Listen::Unix(path) => Ok(Self { address: address.clone(), socket: bind_unix(path, mode).map_err(failed)? }),
         }
     }
 
@@ -100,7 +100,7 @@ fn bind_tcp(at: SocketAddr) -> Result<(SocketAddr, OwnedFd), Error> {
     Ok((listener.local_addr()?, OwnedFd::from(listener)))
 }
 
-fn bind_unix(path: &PathBuf) -> Result<OwnedFd, Error> {
+fn bind_unix(path: &PathBuf, mode: u32) -> Result<OwnedFd, Error> {
     if path.to_str().is_none() {
         return Err(Error::new(ErrorKind::InvalidInput, "the path is not valid UTF-8"));
     }
@@ -111,6 +111,7 @@ fn bind_unix(path: &PathBuf) -> Result<OwnedFd, Error> {
         }
         bound => bound?,
     };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     listener.set_nonblocking(true)?;
     Ok(OwnedFd::from(listener))
 }
@@ -137,15 +138,15 @@ mod tests {
 
     #[test]
     fn port_0_tells_what_it_became() {
-        let bound = Bound::open(&loopback(0), None).unwrap();
+        let bound = Bound::open(&loopback(0), 0o600, None).unwrap();
         let Listen::Tcp(at) = bound.address else { panic!("a TCP address") };
         assert_ne!(at.port(), 0);
     }
 
     #[test]
     fn a_taken_port_says_so_and_what_to_do() {
-        let first = Bound::open(&loopback(0), None).unwrap();
-        let message = Bound::open(&first.address, None).unwrap_err().to_string();
+        let first = Bound::open(&loopback(0), 0o600, None).unwrap();
+        let message = Bound::open(&first.address, 0o600, None).unwrap_err().to_string();
         assert!(message.starts_with(&format!("cannot listen on {}: the port is in use", first.address)));
         assert!(message.contains("--listen"), "{message}");
     }
@@ -154,11 +155,11 @@ mod tests {
     fn a_stale_socket_file_is_replaced_but_a_live_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let address = Listen::Unix(directory.path().join("proxy.sock"));
-        let live = Bound::open(&address, None).unwrap();
-        let message = Bound::open(&address, None).unwrap_err().to_string();
+        let live = Bound::open(&address, 0o600, None).unwrap();
+        let message = Bound::open(&address, 0o600, None).unwrap_err().to_string();
         assert!(message.contains("another program listens there"), "{message}");
         drop(live);
-        Bound::open(&address, None).unwrap();
+        Bound::open(&address, 0o600, None).unwrap();
     }
 
     #[test]
@@ -166,7 +167,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notes.txt");
         fs::write(&path, "precious").unwrap();
-        let message = Bound::open(&Listen::Unix(path.clone()), None).unwrap_err().to_string();
+        let message = Bound::open(&Listen::Unix(path.clone()), 0o600, None).unwrap_err().to_string();
         assert!(message.contains("no socket"), "{message}");
         assert_eq!(fs::read_to_string(path).unwrap(), "precious");
     }
@@ -177,7 +178,7 @@ mod tests {
         let address = Listen::Tcp(first.local_addr().unwrap());
         let mut inherited = Fds::new();
         inherited.add(key(&address), first.try_clone().unwrap().into_raw_fd());
-        let bound = Bound::open(&address, Some(&inherited)).unwrap();
+        let bound = Bound::open(&address, 0o600, Some(&inherited)).unwrap();
         assert_eq!(bound.address, address);
         // The same kernel socket: it still listens when the first owner is gone.
         drop(first);

@@ -9,6 +9,7 @@ mod reload;
 mod rollouts;
 mod service;
 mod source;
+mod state_dir;
 mod tls;
 mod trail;
 mod upgrade;
@@ -62,6 +63,9 @@ const TELEMETRY_FLUSH: Duration = Duration::from_secs(5);
 /// The same after a second signal.
 const TELEMETRY_FLUSH_FORCED: Duration = Duration::from_millis(200);
 
+/// The file mode of a unix socket on which the admin address is.
+const ADMIN_SOCKET_MODE: u32 = 0o600;
+
 /// Reloads that may wait for the one under way.
 const RELOADS_WAITING_MAX: usize = 1;
 
@@ -90,6 +94,10 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
     let telemetry = telemetry(&settings)?;
     let shared = Shared::new(settings.clone(), Arc::clone(&telemetry));
     shared.limiter.configure(&settings)?;
+    if let Some(complaint) = state_dir::complaint(&settings.server.state_dir) {
+        let path = settings.server.state_dir.display();
+        tracing::warn!(event = "state_dir.open", %path, "server.state_dir is not this user's alone: {complaint}");
+    }
     budgets::restore(&shared.limiter, &settings);
     rollouts::restore(&shared);
     prepare(&shared);
@@ -119,9 +127,14 @@ impl Sockets {
                 return Err(format!("{address} is named twice among the listen and admin addresses"));
             }
         }
-        let inherited = if upgrade { Some(upgrade::receive(&server.state_dir, &wanted)?) } else { None };
-        let open = |address: &Listen| Bound::open(address, inherited.as_ref()).map_err(|error| error.to_string());
-        Ok(Self { data: server.listen.iter().map(open).collect::<Result<_, _>>()?, admin: open(&server.admin)? })
+        let addresses: Vec<Listen> = server.listen.iter().chain([&server.admin]).cloned().collect();
+        let inherited = if upgrade { Some(upgrade::receive(&server.state_dir, &addresses)?) } else { None };
+        let open = |address: &Listen, mode: u32| {
+            Bound::open(address, mode, inherited.as_ref()).map_err(|error| error.to_string())
+        };
+        let data = server.listen.iter().map(|address| open(address, server.socket_mode)).collect::<Result<_, _>>()?;
+        // There is no token on a socket file: its permissions take the place.
+        Ok(Self { data, admin: open(&server.admin, ADMIN_SOCKET_MODE)? })
     }
 }
 
@@ -210,11 +223,12 @@ fn data_service(
     doors: &Arc<Doors>,
 ) -> Result<Prebound<Door>, String> {
     let mut service = pingora::services::listening::Service::new("data".to_owned(), Door::new(Arc::clone(shared)));
+    let mode = shared.generation.load().settings.server.socket_mode;
     for bound in &sockets {
         let name = listen::key(&bound.address);
         let listener = match (&bound.address, certificates) {
             // A unix socket stays on this machine: TLS would protect nothing.
-            (Listen::Unix(_), _) => ListenerConfig::uds(name),
+            (Listen::Unix(_), _) => ListenerConfig::uds(name).permissions(Permissions::from_mode(mode)),
             (Listen::Tcp(_), None) => ListenerConfig::tcp(name),
             (Listen::Tcp(_), Some(certificates)) => ListenerConfig::tcp(name).tls(certificates.listener_settings()?),
         };
@@ -230,8 +244,7 @@ fn admin_service(shared: &Arc<Shared>, socket: Bound, control: Control, doors: &
     service.threads = Some(1);
     let name = listen::key(&socket.address);
     service.add_listener(match &socket.address {
-        // There is no token on a socket file: its permissions take the place.
-        Listen::Unix(_) => ListenerConfig::uds(name).permissions(Permissions::from_mode(0o600)),
+        Listen::Unix(_) => ListenerConfig::uds(name).permissions(Permissions::from_mode(ADMIN_SOCKET_MODE)),
         Listen::Tcp(_) => ListenerConfig::tcp(name),
     });
     Prebound::new(service, vec![socket], doors.admin.subscribe(), Arc::clone(doors))

@@ -1,12 +1,12 @@
 //! How far canaries have come outlives a restart: it is kept in a file of the state directory.
 
-use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::io;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
 use super::drain::Doors;
+use super::state_dir;
 use crate::proxy::Shared;
 
 const FILE: &str = "canaries.json";
@@ -22,7 +22,7 @@ pub(super) fn restore(shared: &Shared) {
     let generation = shared.generation.load_full();
     if !generation.rollouts.is_empty() {
         let path = generation.settings.server.state_dir.join(FILE);
-        let restored = match read(&path) {
+        let restored = match state_dir::read(&path, FILE_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error.to_string()),
             Ok(json) => shared.restore_canaries(&json),
@@ -60,7 +60,7 @@ pub(super) fn save(shared: &Shared, doors: &Doors) {
     }
     let directory = shared.generation.load().settings.server.state_dir.clone();
     let saved = shared.save_canaries().map_err(io::Error::other);
-    let written = saved.and_then(|json| json.map_or(Ok(()), |json| write(&directory, &json)));
+    let written = saved.and_then(|json| json.map_or(Ok(()), |json| state_dir::write(&directory, FILE, &json)));
     if let Err(error) = written {
         tracing::warn!(
             event = "canaries.not_saved",
@@ -68,23 +68,4 @@ pub(super) fn save(shared: &Shared, doors: &Doors) {
             "a restart would send canaries back to an older step: make server.state_dir writable"
         );
     }
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut json = Vec::new();
-    std::fs::File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut json)?;
-    if json.len() as u64 > FILE_MAX {
-        return Err(io::Error::other("the file is too large"));
-    }
-    Ok(json)
-}
-
-/// Whole or not at all: a crash leaves the last file.
-fn write(directory: &Path, json: &[u8]) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    let new = directory.join(format!("{FILE}.new"));
-    let mut file = std::fs::File::create(&new)?;
-    file.write_all(json)?;
-    file.sync_all()?;
-    std::fs::rename(&new, directory.join(FILE))
 }

@@ -108,7 +108,7 @@ mod tests {
 
     /// A service on `address` that was not started yet.
     fn prebound(address: &Listen, doors: &Arc<Doors>) -> (Prebound<Greeter>, Listen) {
-        let bound = Bound::open(address, None).unwrap();
+        let bound = Bound::open(address, 0o600, None).unwrap();
         let address = bound.address.clone();
         let mut service = listening::Service::new("greeter".to_owned(), Greeter);
         service.add_listener(match &address {

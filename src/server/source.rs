@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::settings::{Listen, Secret};
-use crate::config::{self, Settings};
+use crate::config::{self, Settings, admin_problem};
 
 /// The variable that holds the admin token when there is no file to name another.
 const ADMIN_TOKEN_VARIABLE: &str = "STREAMGAUGE_ADMIN_TOKEN";
@@ -77,12 +77,8 @@ impl Source {
         if matches!(self.origin, Origin::Upstream(_)) && settings.server.admin_token.is_none() {
             settings.server.admin_token = std::env::var(ADMIN_TOKEN_VARIABLE).ok().map(Secret::new);
         }
-        if settings.server.admin_token.is_none() && !is_local(&settings.server.admin) {
-            return Err(vec![format!(
-                "the admin address {} can be reached from other machines and has no token: set {ADMIN_TOKEN_VARIABLE}, or \
-                 use --admin 127.0.0.1:9090",
-                settings.server.admin
-            )]);
+        if let Some(problem) = admin_problem(&settings.server) {
+            return Err(vec![problem]);
         }
         Ok(settings)
     }

@@ -187,13 +187,16 @@ pub(crate) fn bounded(value: &str, limit: usize) -> (&str, bool) {
 /// direction of writing.
 pub(crate) fn plain(text: &str, out: &mut String) {
     let (text, cut) = bounded(text, PLAIN_MAX);
-    let harmful = |character: char| {
-        character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    out.extend(text.chars().map(|character| if harmful(character) { '\u{fffd}' } else { character }));
+    out.extend(text.chars().map(|character| if steers_terminals(character) { '\u{fffd}' } else { character }));
     if cut {
         out.push('…');
     }
+}
+
+/// Whether a terminal that is sent the character could move its cursor, change its colours, or turn the direction of writing.
+pub(crate) fn steers_terminals(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Seconds with `digits` (at most 9) decimals, rounded.

@@ -18,7 +18,7 @@ mod exposition;
 mod facade;
 pub mod hints;
 pub mod ids;
-mod json;
+pub(crate) mod json;
 #[cfg(feature = "server")]
 pub mod late;
 pub mod live;

@@ -34,6 +34,7 @@ mod realtime;
 mod shadow;
 mod shared_connections;
 mod shared_limits;
+mod shares;
 mod soak;
 mod tls_upstreams;
 mod tokens;

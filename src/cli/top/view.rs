@@ -12,6 +12,7 @@ use super::app::{App, Link, Over, Pane};
 use super::model::Order;
 use super::rows::{self, Slow};
 use super::{anatomy, panes};
+use crate::telemetry::json;
 
 const KEYS: [(&str, &str); 9] = [
     ("↓ ↑  j k", "choose a stream; PgUp PgDn g G too"),
@@ -27,6 +28,16 @@ const KEYS: [(&str, &str); 9] = [
 
 /// Draws `app` as it stands `now`.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, now: Instant) {
+    draw_all(frame, app, now);
+    // The admin address may be anybody's: what it calls a route must not steer this terminal.
+    for cell in &mut frame.buffer_mut().content {
+        if cell.symbol().chars().any(json::steers_terminals) {
+            cell.set_symbol("\u{fffd}");
+        }
+    }
+}
+
+fn draw_all(frame: &mut Frame<'_>, app: &mut App, now: Instant) {
     app.arrange();
     let now = app.clock(now);
     let notes = notes(app);

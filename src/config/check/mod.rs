@@ -72,8 +72,20 @@ pub fn for_upstream(url: &str) -> Result<Settings, Problems> {
 /// What is wrong with the admin address and its token; `None`: nothing. To be asked again where the command line
 /// overrides the address.
 pub fn admin_problem(server: &Server) -> Option<String> {
-    if server.admin.is_local() || server.admin_token.is_some() {
+    /// What nobody guesses over the network: 16 characters of `openssl rand -hex 16` are 64 bits.
+    const TOKEN_MIN: usize = 16;
+    if server.admin.is_local() {
         return None;
+    }
+    if let Some(token) = &server.admin_token {
+        let length = token.expose().len();
+        return (length < TOKEN_MIN).then(|| {
+            format!(
+                "the admin address {} can be reached from other machines, and its token has {length} characters: take at \
+                 least {TOKEN_MIN}, as `openssl rand -hex 16` makes them",
+                server.admin,
+            )
+        });
     }
     let port = match &server.admin {
         Listen::Tcp(address) => address.port(),

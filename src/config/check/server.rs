@@ -39,6 +39,9 @@ impl Checker<'_> {
                 Some(at) => self.path(&at.value),
                 None => defaults::state_dir(self.env),
             },
+            socket_mode: file.socket_mode.as_ref().map_or(defaults::SOCKET_MODE, |at| self.socket_mode(at)),
+            address_share: self.address_share(file.address_share.as_ref()),
+            min_body_rate: file.min_body_rate.as_ref().map_or(defaults::MIN_BODY_RATE, |at| at.value.0),
         };
         self.admin_guarded(file, &server);
         server
@@ -96,6 +99,7 @@ impl Checker<'_> {
         let span = file.admin.as_ref().map_or(0..0, |at| at.span.clone());
         let Some(message) = admin_problem(server) else { return };
         match &file.admin_token_env {
+            _ if server.admin_token.is_some() => self.problem(&span, message),
             None => self.problem(&span, message),
             Some(at) if super::is_variable_name(&at.value) && (self.env)(&at.value).is_none() => {
                 let message = "this environment variable is not set, and the admin address can be reached from other \
@@ -104,6 +108,26 @@ impl Checker<'_> {
             }
             Some(_) => {}
         }
+    }
+
+    fn socket_mode(&mut self, at: &At<String>) -> u32 {
+        let digits = at.value.len() == 4 && at.value.starts_with('0');
+        match u32::from_str_radix(&at.value, 8) {
+            Ok(mode) if digits && mode & 0o600 == 0o600 && mode & !0o666 == 0 => mode,
+            _ => {
+                self.problem(&at.span, "`socket_mode`: write who may connect as \"0600\", \"0660\" or \"0666\"");
+                defaults::SOCKET_MODE
+            }
+        }
+    }
+
+    fn address_share(&mut self, written: Option<&At<f64>>) -> f64 {
+        let Some(at) = written else { return defaults::ADDRESS_SHARE };
+        if !(at.value > 0.0 && at.value <= 1.0) {
+            self.problem(&at.span, "`address_share`: a share is more than 0 and at most 1, which binds nobody");
+            return defaults::ADDRESS_SHARE;
+        }
+        at.value
     }
 
     fn tls(&mut self, table: &Table<TlsTable>) -> Option<Tls> {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,13 @@ use crate::config::limits::{Limit, LimitKey, OnExhausted};
 /// Cells kept at most: holders times limits.
 pub const CELLS_MAX: usize = 100_000;
 
+/// How many of them addresses may have: who is known by name finds a place however many addresses call.
+const ADDRESS_CELLS_MAX: usize = CELLS_MAX / 2;
+
+/// IPv6 networks (/64) of one site (/48) that have cells of their own under one limit. Whoever is given a /48 has 65,536 of
+/// them to call from; beyond these, the site is one holder.
+const NETWORKS_OF_SITE_MAX: usize = 64;
+
 /// Least time between two sweeps that a full map asks for.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
@@ -29,12 +37,16 @@ pub struct Cells {
     /// By limit, then by holder.
     by_limit: HashMap<Arc<str>, OfLimit>,
     count: usize,
+    /// Of those: addresses'.
+    addresses: usize,
     swept: Duration,
 }
 
 #[derive(Debug, Default)]
 struct OfLimit {
     cells: HashMap<Arc<str>, Cell>,
+    /// By IPv6 site: its networks that have cells.
+    sites: HashMap<Site, usize>,
     totals: Totals,
 }
 
@@ -190,31 +202,60 @@ impl Cells {
             let mut cell = Cell::new(Arc::clone(limit));
             cell.spend = spend;
             self.by_limit.entry(Arc::clone(&limit.name)).or_default().cells.insert(holder.into(), cell);
-            self.count += 1;
         }
+        self.count_cells();
     }
 
     fn cell(&mut self, claim: &mut Claim, now: Duration) -> &mut Cell {
-        let name = &claim.limit.name;
-        let is_known = self.by_limit.get(name).is_some_and(|of_limit| of_limit.cells.contains_key(&claim.holder));
-        if !is_known && !self.has_room(now) {
-            claim.holder = Arc::from(OTHERS);
+        if !self.is_known(claim) {
+            self.find_holder(claim, now);
         }
-        let cells = &mut self.by_limit.entry(Arc::clone(&claim.limit.name)).or_default().cells;
-        match cells.entry(Arc::clone(&claim.holder)) {
+        let of_limit = self.by_limit.entry(Arc::clone(&claim.limit.name)).or_default();
+        match of_limit.cells.entry(Arc::clone(&claim.holder)) {
             Entry::Occupied(cell) => cell.into_mut(),
             Entry::Vacant(place) => {
                 self.count += 1;
+                self.addresses += usize::from(is_address(&claim.holder));
+                if let Some(site) = Site::of(&claim.holder) {
+                    *of_limit.sites.entry(site).or_default() += 1;
+                }
                 place.insert(Cell::new(Arc::clone(&claim.limit)))
             }
         }
     }
 
-    fn has_room(&mut self, now: Duration) -> bool {
-        if self.count >= CELLS_MAX && now >= self.swept + SWEEP_PAUSE {
+    fn is_known(&self, claim: &Claim) -> bool {
+        self.by_limit.get(&claim.limit.name).is_some_and(|of_limit| of_limit.cells.contains_key(&claim.holder))
+    }
+
+    /// In whose name somebody is counted who has no cell yet: the own, the site's, or that of all for whom there is no place.
+    fn find_holder(&mut self, claim: &mut Claim, now: Duration) {
+        if let Some(site) = Site::of(&claim.holder) {
+            let networks = |cells: &Self| {
+                cells.by_limit.get(&claim.limit.name).and_then(|of_limit| of_limit.sites.get(&site)).copied()
+            };
+            if networks(self) >= Some(NETWORKS_OF_SITE_MAX) && now >= self.swept + SWEEP_PAUSE {
+                self.drop_empty(now);
+            }
+            if networks(self) >= Some(NETWORKS_OF_SITE_MAX) {
+                claim.holder = site.holder();
+                if self.is_known(claim) {
+                    return;
+                }
+            }
+        }
+        if !self.has_room(&claim.holder, now) {
+            claim.holder = Arc::from(OTHERS);
+        }
+    }
+
+    fn has_room(&mut self, holder: &str, now: Duration) -> bool {
+        let has_room =
+            |cells: &Self| cells.count < CELLS_MAX && (!is_address(holder) || cells.addresses < ADDRESS_CELLS_MAX);
+        if !has_room(self) && now >= self.swept + SWEEP_PAUSE {
             self.drop_empty(now);
         }
-        self.count < CELLS_MAX
+        has_room(self)
     }
 
     fn drop_empty(&mut self, now: Duration) {
@@ -222,7 +263,21 @@ impl Cells {
         for of_limit in self.by_limit.values_mut() {
             of_limit.cells.retain(|_, cell| !cell.is_empty(now));
         }
-        self.count = self.by_limit.values().map(|of_limit| of_limit.cells.len()).sum();
+        self.count_cells();
+    }
+
+    fn count_cells(&mut self) {
+        (self.count, self.addresses) = (0, 0);
+        for of_limit in self.by_limit.values_mut() {
+            of_limit.sites.clear();
+            for holder in of_limit.cells.keys() {
+                self.count += 1;
+                self.addresses += usize::from(is_address(holder));
+                if let Some(site) = Site::of(holder) {
+                    *of_limit.sites.entry(site).or_default() += 1;
+                }
+            }
+        }
     }
 
     fn totals(&mut self, limit: &Arc<str>) -> &mut Totals {
@@ -240,6 +295,26 @@ impl Cells {
         }
         let (limit, key) = refusing.unwrap_or_else(|| (Arc::from(""), LimitKey::Global));
         Denial { limit, key, reason: misfit.reason, retry_after: misfit.wait, standing }
+    }
+}
+
+fn is_address(holder: &str) -> bool {
+    holder.starts_with("ip:")
+}
+
+/// An IPv6 /48, as a subscriber or an organisation is given it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Site(Ipv6Addr);
+
+impl Site {
+    /// The site of a holder that is an IPv6 network.
+    fn of(holder: &str) -> Option<Self> {
+        let network: Ipv6Addr = holder.strip_prefix("ip:")?.strip_suffix("/64")?.parse().ok()?;
+        Some(Self(Ipv6Addr::from_bits(network.to_bits() >> 80 << 80)))
+    }
+
+    fn holder(self) -> Arc<str> {
+        Arc::from(format!("ip:{}/48", self.0))
     }
 }
 

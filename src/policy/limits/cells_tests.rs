@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::limits::TokenLimit;
+use crate::policy::identity::Identity;
 use crate::policy::limits::Reason;
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -140,7 +141,7 @@ fn cells_are_bounded_and_newcomers_share_one() {
     let mut cells = Cells::default();
     let mut shared = 0;
     for number in 0..CELLS_MAX + 10 {
-        let mut request = [Claim { holder: format!("ip:{number}").into(), ..claim(&limit, 0) }];
+        let mut request = [Claim { holder: format!("user:{number}").into(), ..claim(&limit, 0) }];
         let admitted = cells.admit(&mut request, NOW);
         if &*request[0].holder == OTHERS {
             shared += usize::from(admitted.is_ok());
@@ -155,6 +156,45 @@ fn cells_are_bounded_and_newcomers_share_one() {
     assert_eq!((cells.count, cells.by_limit.len()), (0, 1));
     cells.sweep(&[], NOW + Duration::from_secs(61));
     assert_eq!(cells.by_limit.len(), 0);
+}
+
+#[test]
+fn a_site_with_all_its_networks_pushes_nobody_aside() {
+    let limit = Arc::new(Limit { requests_per_minute: NonZeroU32::new(1), ..limit("rpm") });
+    let mut cells = Cells::default();
+    let mut admitted = 0;
+    for network in 0..100_000_u128 {
+        let address = Ipv6Addr::from_bits((0x2001_0db8_0001 << 80) | (network % 65_536) << 64 | network);
+        let holder = super::super::holder(LimitKey::Ip, &Identity::default(), Some(address.into()), "");
+        admitted += usize::from(cells.admit(&mut [Claim { holder, ..claim(&limit, 0) }], NOW).is_ok());
+    }
+    assert_eq!(admitted, NETWORKS_OF_SITE_MAX + 1, "one request a minute for each network, and one for the site");
+    assert_eq!(cells.count, NETWORKS_OF_SITE_MAX + 1);
+    for other in ["ip:2001:db8:2::/64", "ip:192.0.2.1", "user:alice"] {
+        let mut request = [Claim { holder: other.into(), ..claim(&limit, 0) }];
+        cells.admit(&mut request, NOW).unwrap();
+        assert_eq!(&*request[0].holder, other);
+    }
+}
+
+#[test]
+fn addresses_leave_places_for_those_who_are_known() {
+    let limit = Arc::new(Limit { requests_per_minute: NonZeroU32::new(1), ..limit("rpm") });
+    let mut cells = Cells::default();
+    for number in 0..CELLS_MAX {
+        let holder = format!("ip:{}", std::net::Ipv4Addr::from_bits(number as u32));
+        let mut request = [Claim { holder: holder.into(), ..claim(&limit, 0) }];
+        if cells.admit(&mut request, NOW).is_ok() {
+            cells.report(&mut request, used(0), used(0), true, NOW);
+        }
+    }
+    assert_eq!(cells.count, ADDRESS_CELLS_MAX + 1);
+    let mut alice = [Claim { holder: "user:alice".into(), ..claim(&limit, 0) }];
+    cells.admit(&mut alice, NOW).unwrap();
+    assert_eq!(&*alice[0].holder, "user:alice");
+    cells.report(&mut alice, used(0), used(0), true, NOW);
+    cells.sweep(&[limit], NOW + Duration::from_secs(61));
+    assert_eq!((cells.count, cells.addresses), (0, 0));
 }
 
 /// What a model of the limiter remembers of one request under way.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::limits::{Limit, LimitKey};
 use crate::policy::identity::Identity;
+use crate::policy::trust::network;
 
 /// One limit that a request is under, and what it may take of it.
 #[derive(Debug, Clone)]
@@ -46,12 +47,9 @@ pub fn holder(key: LimitKey, identity: &Identity, address: Option<IpAddr>, route
 
 /// An address as one holder. A subscriber has a whole IPv6 /64 to call from.
 fn address_holder(address: Option<IpAddr>) -> String {
-    match address.map(|address| address.to_canonical()) {
+    match address.map(network) {
         Some(IpAddr::V4(address)) => format!("ip:{address}"),
-        Some(IpAddr::V6(address)) => {
-            let network = std::net::Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX));
-            format!("ip:{network}/64")
-        }
+        Some(IpAddr::V6(network)) => format!("ip:{network}/64"),
         // A unix socket: whoever may open it is one.
         None => "ip:local".to_owned(),
     }

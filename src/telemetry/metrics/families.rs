@@ -157,6 +157,10 @@ families! {
     config_reloads: Counter = "streamgauge_config_reloads_total" ["result"];
     /// Fetches of the keys of tokens by result: `ok`, or `failed`, where the last good ones stay.
     key_fetches: Counter = "streamgauge_identity_key_fetches_total" ["result"];
+    /// Tries to log in at the admin address with a wrong token.
+    admin_login_failures: Counter = "streamgauge_admin_login_failures_total" [];
+    /// Client connections that were turned away at once: `max_connections`, or the share of one address, `address_share`.
+    connections_refused: Counter = "streamgauge_connections_refused_total" ["reason"];
     /// Number of the configuration that is served; the first is 1.
     config_generation: Gauge = "streamgauge_config_generation" [];
     /// Whether the last reload was taken over, as 1; 0 while a rejected file waits to be mended.

@@ -45,6 +45,26 @@ pub enum HedgeResult {
     Failed,
 }
 
+/// Which places are taken, where there is none for a connection or a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// All that there are.
+    All,
+    /// Those that one client address may take.
+    Address,
+}
+
+impl Full {
+    /// As metrics and logs call it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "max_connections",
+            Self::Address => "address_share",
+        }
+    }
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     families: Families,
@@ -81,6 +101,10 @@ impl Metrics {
             families.config_reloads.get([result]);
         }
         families.websockets_in_flight.get([]);
+        families.admin_login_failures.get([]);
+        for full in [Full::All, Full::Address] {
+            families.connections_refused.get([full.as_str()]);
+        }
         Self {
             families,
             bundles: Bundles::default(),

@@ -24,6 +24,16 @@ impl Metrics {
         if ok { good.add(1) } else { failed.add(1) }
     }
 
+    /// Somebody sent a wrong token to the admin address.
+    pub fn admin_login_failed(&self) {
+        self.families.admin_login_failures.get([]).add(1);
+    }
+
+    /// A client connection was turned away.
+    pub fn connection_refused(&self, full: Full) {
+        self.families.connections_refused.get([full.as_str()]).add(1);
+    }
+
     /// The number of the configuration that is served now.
     pub fn generation(&self, number: u64) {
         self.families.config_generation.get([]).set(i64::try_from(number).unwrap_or(i64::MAX));

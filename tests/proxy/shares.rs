@@ -1,0 +1,132 @@
+//! One caller cannot take everything: shares of connections and streams, the pace of bodies, and files that are nobody else's.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::{Proxy, Upstream, config, soon};
+use crate::versions::h2_on;
+
+const ROUTE: &str = "[[route]]\nname = \"all\"\ntargets = [{ upstream = \"fake\" }]\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+async fn connect_from(local: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{local}:0").parse().unwrap()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Asks once, keeps the connection open, and returns what came.
+async fn ask(stream: &mut TcpStream) -> String {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("\r\n\r\n") {
+        assert_ne!(soon("an answer", stream.read_buf(&mut answer)).await.unwrap(), 0);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn one_address_takes_its_share_of_connections_and_no_more() {
+    let (upstream, _seen) = Upstream::recording(OK).await;
+    let limits = "[server]\nmax_connections = 4\naddress_share = 0.5\n";
+    let proxy = Proxy::start(&config(upstream.address, &format!("{limits}{ROUTE}"))).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = connect_from("127.0.0.1", proxy.listen).await;
+        assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200"));
+        held.push(stream);
+    }
+    let mut third = connect_from("127.0.0.1", proxy.listen).await;
+    let mut refused = String::new();
+    soon("a refusal", third.read_to_string(&mut refused)).await.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("server.address_share"), "{refused}");
+    let mut other = connect_from("127.0.0.2", proxy.listen).await;
+    assert!(ask(&mut other).await.starts_with("HTTP/1.1 200"), "others are let in");
+    let (_, metrics) = proxy.admin_get("/metrics").await;
+    assert!(metrics.contains("streamgauge_connections_refused_total{reason=\"address_share\"} 1"), "{metrics}");
+    drop(held);
+    // Its places are free as soon as the proxy has seen the end of the connections.
+    loop {
+        let mut again = connect_from("127.0.0.1", proxy.listen).await;
+        let mut start = [0; 12];
+        again.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        soon("an answer", again.read_exact(&mut start)).await.unwrap();
+        if start == *b"HTTP/1.1 200" {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_speaks_for_many_and_is_not_bound() {
+    let (upstream, _seen) = Upstream::recording(OK).await;
+    let limits = "[server]\nmax_connections = 8\naddress_share = 0.25\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let proxy = Proxy::start(&config(upstream.address, &format!("{limits}{ROUTE}"))).await;
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let mut stream = connect_from("127.0.0.1", proxy.listen).await;
+        assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200"));
+        held.push(stream);
+    }
+}
+
+#[tokio::test]
+async fn one_connection_with_many_streams_takes_its_share_and_no_more() {
+    let (upstream, mut connections) = Upstream::handed().await;
+    let limits = "[server]\nmax_streams = 4\naddress_share = 0.5\n";
+    let proxy = Proxy::start(&config(upstream.address, &format!("{limits}{ROUTE}"))).await;
+    let mut send = h2_on(TcpStream::connect(proxy.listen).await.unwrap()).await;
+    let request = || http::Request::get("http://app.test/").body(()).unwrap();
+    // They are served side by side: any of the three may come last.
+    let waiting: Vec<_> = (0..3).map(|_| send.send_request(request(), true).unwrap().0).collect();
+    let (answer, _, _waiting) = soon("a refusal", futures_util::future::select_all(waiting)).await;
+    assert_eq!(answer.unwrap().status(), 503);
+    let mut other = connect_from("127.0.0.2", proxy.listen).await;
+    other.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nx-request-id: other\r\n\r\n").await.unwrap();
+    // The upstream never answers: that it is asked says that the stream was let in.
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        asked.push(soon("a connection to the upstream", connections.recv()).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_dribbles_is_given_up() {
+    let (upstream, _seen) = Upstream::recording(OK).await;
+    let limits = "[server]\nmin_body_rate = \"1MiB\"\nbody_timeout = \"1h\"\n";
+    let proxy = Proxy::start(&config(upstream.address, &format!("{limits}{ROUTE}"))).await;
+    for media_type in ["application/json", "application/octet-stream"] {
+        let mut client = proxy.client().await;
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-type: {media_type}\r\ncontent-length: 100\r\n\r\n{{");
+        client.send(head).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 408, "{media_type}");
+        assert!(answer.text().contains("min_body_rate"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_is_nobody_elses() {
+    let (upstream, _seen) = Upstream::recording(OK).await;
+    let sockets = tempfile::tempdir().unwrap();
+    let data = sockets.path().join("data.sock");
+    let more = format!(
+        "[server]\nlisten = [\"127.0.0.1:0\", \"unix:{}\"]\nsocket_mode = \"0660\"\n[[limit]]\nname = \"spend\"\nkey = \"global\"\n\
+         cost_per_day = 1.0\n[[price]]\nmodel = \"*\"\ninput = 1.0\noutput = 1.0\n{ROUTE}limits = [\"spend\"]\n",
+        data.display()
+    );
+    let mut proxy = Proxy::start_listening(&config(upstream.address, &more)).await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o660);
+    // Who answers has taken the signals over, too.
+    assert_eq!(proxy.client().await.get("/", "").await.status, 200);
+    proxy.signal("TERM");
+    proxy.exited().await;
+    let state = proxy.directory.path().join("streamgauge");
+    assert_eq!(mode(&state), 0o700);
+    assert_eq!(mode(&state.join("budgets.json")), 0o600);
+}
