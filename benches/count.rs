@@ -5,9 +5,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use streamgauge::llm::Dialect;
 use streamgauge::llm::count::{AnswerCounter, Encoding, PROMPT_MAX, count_prompt};
 use streamgauge::llm::sse::Event;
-use streamgauge::llm::{Dialect, PlainRules};
 
 const PROSE: &str = "The gauge stood two metres above the mean, and the river carried 1,840 m³/s past the old bridge. ";
 const CODE: &str = "    if let Some(level) = gauge.read(&now)? {\n        levels.push((station_id, level));\n    }\n";
@@ -51,7 +51,7 @@ fn answers(c: &mut Criterion) {
     let mut group = c.benchmark_group("answer");
     for (name, data) in [("openai_chat", CHUNK), ("plain_json", PLAIN), ("plain", " river")] {
         group.throughput(Throughput::Bytes(data.len() as u64));
-        let mut counter = AnswerCounter::new(Some("gpt-4o"), &PlainRules::default());
+        let mut counter = AnswerCounter::new(Some("gpt-4o"));
         group.bench_function(name, |b| b.iter(|| counter.event(Event::of(black_box(data.as_bytes())))));
         assert!(counter.total() > 0);
     }

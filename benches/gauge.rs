@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use streamgauge::llm::request::RequestFacts;
-use streamgauge::llm::{Dialect, Framing, Gauge, PlainRules};
+use streamgauge::llm::{Dialect, Framing, Gauge, StreamRules};
 
 /// 200 bytes with the blank line.
 const OPENAI: &str = concat!(
@@ -46,7 +46,7 @@ const VERCEL_UI: &str = "data: {\"type\":\"text-delta\",\"id\":\"txt-0\",\"delta
 
 const PLAIN: &str = "data: {\"token\": \" river\", \"index\": 17}\n\n";
 
-fn gauge(dialect: Dialect, framing: Framing, rules: PlainRules) -> Gauge {
+fn gauge(dialect: Dialect, framing: Framing, rules: StreamRules) -> Gauge {
     Gauge::new(dialect, framing, Arc::new(rules), Duration::from_secs(2))
 }
 
@@ -74,8 +74,8 @@ fn event(c: &mut Criterion, name: &str, mut gauge: Gauge, events: &[String], pie
 
 fn events(c: &mut Criterion) {
     assert_eq!(OPENAI.len(), 200);
-    let plain = PlainRules::default;
-    let token = PlainRules { text: Some("/token".into()), ..PlainRules::default() };
+    let plain = StreamRules::default;
+    let token = StreamRules::read("text = '/token'").unwrap_or_default();
     let chat = || gauge(Dialect::OpenAiChat, Framing::Sse, plain());
     // No two in turn are alike but for their text: each is read in full.
     let unlike: Vec<_> = (0..4).map(|n| OPENAI.replace("1761000000", &format!("176100000{n}"))).collect();
@@ -97,7 +97,7 @@ fn events(c: &mut Criterion) {
 }
 
 fn start(c: &mut Criterion) {
-    let rules = Arc::new(PlainRules::default());
+    let rules = Arc::new(StreamRules::default());
     c.bench_function("new_gauge", |b| {
         b.iter_batched(
             || Arc::clone(&rules),

@@ -10,11 +10,17 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use streamgauge::llm::dialect::shape::shapes;
 use streamgauge::llm::{Dialect, Framing, Gauge, StreamEnd};
 
 use case::{Case, Report, dialect_of, directories, load_all};
 
 const CASES_MIN: usize = 8;
+
+/// Of a shape, which is rules alone; those that only stand inside of others have none.
+const SHAPE_CASES_MIN: usize = 3;
+
+const INNER_SHAPES: [&str; 3] = ["langchain-message", "langserve-log", "bedrock-chunk"];
 
 /// Dialects whose streams are written, but which the gauge does not know yet.
 const AWAITED: [&str; 0] = [];
@@ -29,9 +35,17 @@ fn corpus_dir() -> PathBuf {
 fn replay(case: &Case) -> Gauge {
     let mut gauge = case.gauge();
     for (now, bytes) in &case.reads {
-        let before = gauge.reading().token_frames;
+        let (before, was) = (gauge.reading().token_frames, gauge.dialect());
         let progress = gauge.feed(bytes, *now);
-        assert_eq!(progress.token, gauge.reading().token_frames > before, "{}: progress tells of tokens", case.name);
+        // What was taken for tokens by guess is taken back once the stream shows what it is.
+        if was == gauge.dialect() {
+            assert_eq!(
+                progress.token,
+                gauge.reading().token_frames > before,
+                "{}: progress tells of tokens",
+                case.name
+            );
+        }
     }
     let (now, end) = case.end;
     gauge.finish(end, now);
@@ -79,6 +93,14 @@ fn each_dialect_has_its_cases_and_each_directory_its_dialect() {
     for dialect in Dialect::ALL {
         let found = directories(&corpus_dir().join(dialect.as_str())).len();
         assert!(found >= CASES_MIN, "tests/corpus/{} has {found} cases, of {CASES_MIN} at least", dialect.as_str());
+    }
+    for shape in shapes().iter().filter(|shape| !INNER_SHAPES.contains(&shape.name())) {
+        let found = directories(&corpus_dir().join(shape.name())).len();
+        assert!(
+            found >= SHAPE_CASES_MIN,
+            "tests/corpus/{} has {found} cases, of {SHAPE_CASES_MIN} at least",
+            shape.name()
+        );
     }
     let words = directories(&corpus_dir()).into_iter().map(|(word, _)| word);
     let left_over: Vec<_> =

@@ -14,7 +14,7 @@ use streamgauge::llm::ask::{UsageFilter, with_usage};
 use streamgauge::llm::count::count_prompt;
 use streamgauge::llm::lines::LineScanner;
 use streamgauge::llm::sse::{EVENT_LIMIT, Frame, SseScanner};
-use streamgauge::llm::{Dialect, Framing, Gauge, PlainRules, Reading, RequestFacts, StreamEnd};
+use streamgauge::llm::{Dialect, Framing, Gauge, Reading, RequestFacts, StreamEnd, StreamRules};
 
 /// A function that is fuzzed.
 pub type Target = fn(&[u8]);
@@ -86,14 +86,9 @@ pub fn gauge(data: &[u8]) {
     let dialect = Dialect::ALL[usize::from(*dialect) % Dialect::ALL.len()];
     let framing = FRAMINGS[usize::from(setup & 7) % FRAMINGS.len()];
     let rules = if setup & 8 == 0 {
-        PlainRules::default()
+        StreamRules::default()
     } else {
-        PlainRules {
-            text: Some("/choices/0/token".into()),
-            error: Some("/fault".into()),
-            usage: Some("/usage".into()),
-            done: Some("<end>".into()),
-        }
+        StreamRules::read("text = '/choices/0/token'\nerror = '/fault'\nusage = '/usage'\ndone = '<end>'").unwrap()
     };
     let end = if setup & 16 == 0 { StreamEnd::Clean } else { StreamEnd::Cut };
     let new = || Gauge::new(dialect, framing, Arc::new(rules.clone()), Duration::ZERO);
@@ -172,11 +167,13 @@ pub fn json(data: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(&one_line) else { return };
     let event = [b"data: ".as_slice(), &one_line, b"\n\n"].concat();
     for pointer in ["/choices/0/delta/content", "/message/content", "/delta", "/0/a~1b", "/type"] {
-        let rules =
-            PlainRules { text: Some(pointer.into()), error: Some("/never/there".into()), ..PlainRules::default() };
+        let rules = StreamRules::read(&format!("text = '{pointer}'\nerror = '/never/there'")).unwrap();
         let mut gauge = Gauge::new(Dialect::PlainSse, Framing::Sse, Arc::new(rules), Duration::ZERO);
         gauge.feed(&event, Duration::ZERO);
-        let filled = value.pointer(pointer).is_some_and(is_filled);
+        let Some(found) = value.pointer(pointer).filter(|found| !found.is_array() && !found.is_object()) else {
+            continue;
+        };
+        let filled = is_filled(found);
         assert_eq!(gauge.reading().token_frames > 0, filled, "{pointer} in {value}");
     }
     let mut chat = Gauge::new(Dialect::OpenAiChat, Framing::Sse, Arc::default(), Duration::ZERO);

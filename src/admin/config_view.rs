@@ -14,6 +14,8 @@ use crate::config::settings::{
     Settings, Target, Telemetry, Timeouts, Upstream, UpstreamProtocol,
 };
 use crate::config::shadow::Shadow;
+use crate::llm::Dialect;
+use crate::llm::dialect::shape::Shape;
 use crate::telemetry::sampler;
 
 /// All of `settings`.
@@ -94,7 +96,7 @@ fn upstream(upstream: &Upstream) -> Value {
             HostPolicy::Own => "own",
             HostPolicy::Name(name) => name,
         },
-        "dialect": upstream.dialect.map_or("auto".to_owned(), |dialect| format!("{dialect:?}").to_lowercase()),
+        "dialect": upstream.dialect.map_or("auto", Dialect::as_str),
         "provider": upstream.provider.as_deref(),
         "ask_usage": upstream.ask_usage.as_str(),
         "protocol": match upstream.protocol {
@@ -104,16 +106,29 @@ fn upstream(upstream: &Upstream) -> Value {
         },
         "ca": upstream.ca,
         "api_key": masked(upstream.api_key.as_ref()),
-        "stream": json!({
-            "text": upstream.stream.text,
-            "error": upstream.stream.error,
-            "usage": upstream.stream.usage,
-            "done": upstream.stream.done,
-        }),
+        "stream": upstream.stream.shape.as_ref().map(|shape| stream(shape)),
         "health": upstream.health.as_ref().map(|health| {
             json!({ "path": without_secrets(&health.path), "interval": duration(health.interval) })
         }),
     })
+}
+
+/// The rules of a stream, without those that were not written.
+fn stream(shape: &Shape) -> Value {
+    let mut rules = serde_json::to_value(shape.written()).unwrap_or_default();
+    if let Some(fields) = rules.as_object_mut() {
+        fields.retain(|key, value| {
+            let says = match value {
+                Value::Null | Value::Bool(false) => false,
+                Value::String(text) => !text.is_empty(),
+                Value::Array(items) => !items.is_empty(),
+                Value::Object(members) => !members.is_empty(),
+                Value::Bool(true) | Value::Number(_) => true,
+            };
+            says && key != "name"
+        });
+    }
+    rules
 }
 
 fn route(route: &Route) -> Value {

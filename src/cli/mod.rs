@@ -8,6 +8,7 @@ mod explain_limits;
 mod healthcheck;
 mod key;
 mod prices;
+mod read;
 mod top;
 
 use std::io::{IsTerminal, Write};
@@ -53,6 +54,8 @@ enum Command {
     },
     /// Tell which route a request would take, why the earlier ones do not match, and where it would go.
     Explain(explain::ExplainOptions),
+    /// Tell how each event of a recorded stream is read, which is the first token and why, and the rule to write if it is wrong.
+    Read(read::Options),
     /// Print the JSON Schema of the config file, for editors.
     Schema,
     /// List what models cost, by the catalogue that is built in.
@@ -171,6 +174,7 @@ pub fn main() -> ExitCode {
             say(&text);
             ExitCode::SUCCESS
         }),
+        Command::Read(options) => read::read(&options, &mut std::io::stdout().lock()).map(|()| ExitCode::SUCCESS),
         Command::Schema => print_schema(),
         Command::Prices(options) => prices::list(&options).map(|text| {
             say(&text);

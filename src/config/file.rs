@@ -12,12 +12,14 @@ mod identity;
 mod limits;
 mod prices;
 mod shadow;
+mod stream;
 
 pub use canary::{CanaryTable, StickyWord};
 pub use identity::{AlgorithmWord, IdentityTable, JwtTable, KeyTable};
 pub use limits::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
 pub use prices::PriceTable;
 pub use shadow::ShadowTable;
+pub use stream::StreamTable;
 
 pub use super::file_failover::{FailoverWord, FallbackTable, HealthTable, RetriesTable};
 use super::units::{At, DurationText, OneOrMany, SizeText, Table};
@@ -43,6 +45,9 @@ pub struct File {
     pub limit: Vec<Table<LimitTable>>,
     /// Where the counts of all limits are kept.
     pub limits: Option<Table<LimitsTable>>,
+    /// Streams of shapes of your own, which are recognised wherever they come.
+    #[serde(default)]
+    pub dialect: Vec<Table<StreamTable>>,
     /// What models cost; the first that matches counts.
     #[serde(default)]
     pub price: Vec<Table<PriceTable>>,
@@ -203,9 +208,11 @@ pub struct UpstreamTable {
     /// The Host header it gets: "keep" (the client's; the default for http), "own" (the url's; the default for https),
     /// or a name.
     pub host: Option<At<String>>,
-    /// What its LLM answers look like.
+    /// What its answers speak: "auto" (recognised by path and answer), "openai-chat", "openai-responses", "anthropic",
+    /// "gemini", "ollama", "vercel-ui", "vercel-data", "plain-sse", "plain-text", a framework's, as "langgraph" or "ag-ui"
+    /// (`streamgauge read --help` lists them), or the name of a [[dialect]].
     #[schemars(extend("default" = "auto"))]
-    pub dialect: Option<At<DialectWord>>,
+    pub dialect: Option<At<String>>,
     /// Who runs its models, as OpenTelemetry calls him ("groq", "azure.ai.openai", "deepseek"): for telemetry, and for the prices
     /// of the catalogue. Absent: by the host of its url where that is known.
     pub provider: Option<At<String>>,
@@ -225,7 +232,7 @@ pub struct UpstreamTable {
     pub api_key_env: Option<At<String>>,
     /// The file with the API key that is put in place of the client's credentials.
     pub api_key_file: Option<At<String>>,
-    /// How to read a plain FastAPI stream of values.
+    /// How to read a stream of an app's own.
     pub stream: Option<Table<StreamTable>>,
     /// Asks each endpoint regularly whether it is well. Absent: only what requests show counts.
     pub health: Option<Table<HealthTable>>,
@@ -242,34 +249,6 @@ pub enum AskUsageWord {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-pub enum DialectWord {
-    /// Recognised by path and answer.
-    Auto,
-    /// OpenAI's `/chat/completions`, as vLLM, SGLang, llama.cpp and most others speak it.
-    #[serde(rename = "openai-chat")]
-    OpenAiChat,
-    /// OpenAI's `/responses`.
-    #[serde(rename = "openai-responses")]
-    OpenAiResponses,
-    /// Anthropic's `/messages`.
-    Anthropic,
-    /// Google's `:generateContent` and `:streamGenerateContent`.
-    Gemini,
-    /// Ollama's `/api/chat` and `/api/generate`.
-    Ollama,
-    /// The UI message stream of Vercel's AI SDK, versions 5 to 7.
-    VercelUi,
-    /// The data stream of Vercel's AI SDK, version 4.
-    VercelData,
-    /// A plain event stream of values, as FastAPI apps write it.
-    PlainSse,
-    /// A chunked `text/plain` answer.
-    PlainText,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum ProtocolWord {
@@ -277,20 +256,6 @@ pub enum ProtocolWord {
     Http1,
     /// In clear text with prior knowledge.
     Http2,
-}
-
-/// JSON pointers (RFC 6901) into the events of a plain stream.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StreamTable {
-    /// Where the generated text stands, as "/token". Absent: any data is text.
-    pub text: Option<At<String>>,
-    /// Where an error stands. Absent: a top-level `error` key.
-    pub error: Option<At<String>>,
-    /// Where token usage stands, as "/usage": a number of output tokens, or an object as OpenAI's or Anthropic's.
-    pub usage: Option<At<String>>,
-    /// The data that ends a stream, as "[DONE]"; an end without it is a truncation.
-    pub done: Option<At<String>>,
 }
 
 /// Which requests go where, and within which times.

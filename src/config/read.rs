@@ -113,7 +113,7 @@ fn cut_wrong_brackets(root: &mut DeTable<'_>, lost: &mut Vec<(usize, String)>, p
     for (key, value) in root.iter() {
         let name = key.get_ref().as_ref();
         let message = match (name, value.get_ref()) {
-            ("upstream" | "route" | "limit" | "price", DeValue::Table(_)) => {
+            ("upstream" | "route" | "limit" | "dialect" | "price", DeValue::Table(_)) => {
                 format!("[{name}] must be [[{name}]], with two brackets: there may be several")
             }
             ("server" | "cors" | "telemetry" | "identity" | "limits", DeValue::Array(_)) => {

@@ -12,7 +12,7 @@ use super::identity::IdentityRules;
 use super::limits::{Limit, LimitStore};
 use super::prices::Prices;
 use super::shadow::Shadow;
-use crate::llm::{Dialect, PlainRules};
+use crate::llm::{Dialect, StreamRules};
 
 /// One whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -191,8 +191,8 @@ pub struct Upstream {
     pub ca: Option<PathBuf>,
     /// Put in place of the client's credentials.
     pub api_key: Option<Secret>,
-    /// How to read a plain FastAPI stream.
-    pub stream: Arc<PlainRules>,
+    /// How its streams are read.
+    pub stream: Arc<StreamRules>,
     /// Absent: only what requests show counts.
     pub health: Option<HealthCheck>,
 }

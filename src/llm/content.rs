@@ -3,7 +3,6 @@
 
 use serde_json::{Value, json};
 
-use super::PlainRules;
 use super::count::AnswerTexts;
 use super::reading::cut;
 use super::sse::Event;
@@ -88,16 +87,13 @@ fn gather<'a>(content: &'a Value, texts: &mut Vec<&'a str>, depth: usize) {
 }
 
 /// Gathers the text of an answer as it passes.
+#[derive(Default)]
 pub(super) struct Capture {
     texts: AnswerTexts,
     text: String,
 }
 
 impl Capture {
-    pub(super) fn new(rules: &PlainRules) -> Self {
-        Self { texts: AnswerTexts::new(rules), text: String::new() }
-    }
-
     pub(super) fn event(&mut self, event: Event<'_>) {
         let Self { texts, text } = self;
         if text.len() < CONTENT_MAX {
@@ -165,7 +161,7 @@ mod tests {
 
     #[test]
     fn answers_are_gathered_within_the_bound() {
-        let mut capture = Capture::new(&PlainRules::default());
+        let mut capture = Capture::default();
         assert_eq!(capture.text(), None);
         capture.event(Event::of(br#"{"choices":[{"delta":{"role":"assistant","content":"Hel"}}]}"#));
         capture.event(Event::of(br#"{"choices":[{"delta":{"content":"lo"}}]}"#));

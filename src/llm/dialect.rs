@@ -8,21 +8,26 @@ mod gemini;
 mod ollama;
 mod openai_chat;
 mod openai_responses;
-mod plain;
+mod plain_text;
 mod recognise;
+pub mod shape;
+mod stream_rules;
 mod vercel_data;
 mod vercel_ui;
 
 use serde::Deserialize;
 
+use super::Reading;
 use super::json::{Fault, read_object};
 use super::pattern::Varying;
 use super::sse::Event;
-use super::{PlainRules, Reading};
 
 pub(super) use closing::Closing;
 pub use recognise::{AnswerLabels, recognise_answer};
-pub(super) use recognise::{Look, dialect_in, dialect_of_event, framing_of_bytes};
+pub(super) use recognise::{Look, dialect_in, dialect_instead, dialect_of_event, framing_of_bytes};
+pub use stream_rules::StreamRules;
+
+use shape::{Shape, ShapeReader};
 
 /// What an LLM-shaped exchange speaks. Settled twice: a guess by the request, the truth by the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +50,8 @@ pub enum Dialect {
     PlainSse,
     /// A chunked `text/plain` answer of an LLM-shaped request.
     PlainText,
+    /// A shape that rules describe, built in or the user's own: its name.
+    Shape(&'static str),
 }
 
 /// How the events of an answer are delimited.
@@ -56,6 +63,8 @@ pub enum Framing {
     JsonLines,
     /// JSON objects in one array that grows, or one after the other, over any lines.
     JsonValues,
+    /// Binary frames of AWS, each an event with its name and data.
+    AwsEvents,
     /// One JSON document: an answer that is not streamed.
     Json,
     /// Bytes without frames.
@@ -63,6 +72,7 @@ pub enum Framing {
 }
 
 impl Dialect {
+    /// All dialects that are code.
     pub const ALL: [Self; 9] = [
         Self::OpenAiChat,
         Self::OpenAiResponses,
@@ -87,7 +97,23 @@ impl Dialect {
             Self::VercelData => "vercel-data",
             Self::PlainSse => "plain-sse",
             Self::PlainText => "plain-text",
+            Self::Shape(name) => name,
         }
+    }
+
+    /// The dialect that is code and has this name.
+    pub fn of_code(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dialect| dialect.as_str() == name)
+    }
+
+    /// The dialect of this name, code or a shape that is built in.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::of_code(name).or_else(|| shape::built_in(name).map(|shape| Self::Shape(shape.name())))
+    }
+
+    /// All dialects that are known without a configuration.
+    pub fn known() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain(shape::shapes().iter().map(|shape| Self::Shape(shape.name())))
     }
 
     /// `gen_ai.provider.name` of OpenTelemetry's GenAI conventions: the well-known value whose format this is, as they
@@ -100,10 +126,11 @@ impl Dialect {
             Self::Gemini => "gcp.gemini",
             Self::Ollama => "ollama",
             Self::VercelUi | Self::VercelData | Self::PlainSse | Self::PlainText => "custom",
+            Self::Shape(name) => shape::built_in(name).map_or("custom", |shape| shape.provider()),
         }
     }
 
-    pub(super) fn reader(self, rules: &PlainRules) -> Box<dyn Reader> {
+    pub(super) fn reader(self, rules: &StreamRules) -> Box<dyn Reader> {
         match self {
             Self::OpenAiChat => Box::new(openai_chat::OpenAiChat::default()),
             Self::OpenAiResponses => Box::new(openai_responses::OpenAiResponses::default()),
@@ -112,8 +139,12 @@ impl Dialect {
             Self::Ollama => Box::new(ollama::Ollama::default()),
             Self::VercelUi => Box::new(vercel_ui::VercelUi::default()),
             Self::VercelData => Box::new(vercel_data::VercelData::default()),
-            Self::PlainSse => Box::new(plain::PlainEvents::new(rules)),
-            Self::PlainText => Box::new(plain::PlainText),
+            Self::PlainText => Box::new(plain_text::PlainText),
+            Self::PlainSse => Box::new(ShapeReader::new(rules.shape.clone().unwrap_or_else(Shape::plain))),
+            Self::Shape(name) => {
+                let shape = rules.own.named(name).or_else(|| shape::built_in(name)).cloned();
+                Box::new(ShapeReader::new(shape.unwrap_or_else(Shape::plain)))
+            }
         }
     }
 }
@@ -125,8 +156,35 @@ impl Framing {
             Self::Sse => "sse",
             Self::JsonLines => "json-lines",
             Self::JsonValues => "json-values",
+            Self::AwsEvents => "aws-events",
             Self::Json => "json",
             Self::Opaque => "opaque",
+        }
+    }
+}
+
+/// By what it is known which event is the first token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Basis {
+    /// The format says so.
+    #[default]
+    Dialect,
+    /// The configuration says so.
+    Rules,
+    /// Nothing says so: text under the usual keys was taken for it.
+    Guess,
+    /// The answer is text without events: its first byte.
+    Bytes,
+}
+
+impl Basis {
+    /// The word used in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dialect => "dialect",
+            Self::Rules => "rules",
+            Self::Guess => "guess",
+            Self::Bytes => "bytes",
         }
     }
 }
@@ -151,7 +209,15 @@ pub(super) trait Reader: Send + Sync {
 
     /// Whether the last event told nothing but one text that was not empty: all else it has may be, and was, noted before. An
     /// event that differs from it only where this names need not be read.
-    fn varying(&self) -> Option<Varying> {
+    fn varying(&self) -> Option<Varying<'_>> {
+        None
+    }
+
+    /// From now on the text of each event is gathered, where the reader can.
+    fn gather(&mut self) {}
+
+    /// What the last event generated; `None` from a reader that does not gather.
+    fn said(&self) -> Option<&str> {
         None
     }
 

@@ -7,28 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::aws::AwsScanner;
 use super::clumps::Clumps;
-use super::content::Capture;
 use super::count::AnswerCounter;
-use super::dialect::{Closing, Look, dialect_in, framing_of_bytes};
+use super::dialect::{Closing, Look, StreamRules, dialect_in, framing_of_bytes};
 use super::lines::LineScanner;
 use super::sse::{EVENT_LIMIT, SseScanner};
 use super::values::ValueScanner;
 use super::{Dialect, Framing, Reading};
 use meter::Meter;
-
-/// How to read a plain stream of values: JSON pointers (RFC 6901) into its events.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PlainRules {
-    /// Where the generated text stands; absent: any data is text.
-    pub text: Option<String>,
-    /// Absent: a top-level `error` key.
-    pub error: Option<String>,
-    /// Where usage stands: a number of output tokens, or an object as OpenAI's or Anthropic's; absent: nowhere.
-    pub usage: Option<String>,
-    /// The data that ends the stream; when set, an end without it is a truncation.
-    pub done: Option<String>,
-}
 
 /// How the bytes of an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +70,7 @@ enum Scanner {
     Sse(SseScanner),
     Lines(LineScanner),
     Values(ValueScanner),
+    Aws(AwsScanner),
     Document(Document),
     Opaque,
 }
@@ -99,7 +87,7 @@ impl Gauge {
     ///
     /// Both are what the answer's head tells ([`recognise_answer`](super::dialect::recognise_answer)); where its bytes
     /// show that a label was wrong, [`Gauge::dialect`] and [`Gauge::framing`] follow them.
-    pub fn new(dialect: Dialect, framing: Framing, rules: Arc<PlainRules>, slow_gap: Duration) -> Self {
+    pub fn new(dialect: Dialect, framing: Framing, rules: Arc<StreamRules>, slow_gap: Duration) -> Self {
         Self {
             framing,
             look: Some(Vec::new()),
@@ -111,7 +99,8 @@ impl Gauge {
 
     /// From now on the tokens of the answer are counted, as those of `model`.
     pub fn count(&mut self, model: Option<&str>) {
-        self.meter.counter = Some(Box::new(AnswerCounter::new(model, &self.meter.rules)));
+        self.meter.counter = Some(Box::new(AnswerCounter::new(model)));
+        self.meter.reader.gather();
     }
 
     /// The answer's tokens so far, where they are counted. `None` too while the vocabulary is not there: nobody waits for it.
@@ -126,7 +115,8 @@ impl Gauge {
 
     /// Keeps the answer's text too, bounded; for those who ask for it.
     pub fn capture(&mut self) {
-        self.meter.capture = Some(Box::new(Capture::new(&self.meter.rules)));
+        self.meter.capture = Some(Box::default());
+        self.meter.reader.gather();
     }
 
     /// Reads one chunk that came at `now`.
@@ -147,7 +137,7 @@ impl Gauge {
                 self.look_at(&held, now);
             }
         }
-        self.clumps.read(self.meter.reading.token_frames - token_frames, now);
+        self.clumps.read(self.meter.reading.token_frames.saturating_sub(token_frames), now);
         self.meter.progress
     }
 
@@ -171,6 +161,7 @@ impl Gauge {
                 Scanner::Sse(scanner) => scanner.at_boundary(),
                 Scanner::Lines(scanner) => scanner.at_boundary(),
                 Scanner::Values(scanner) => scanner.at_boundary(),
+                Scanner::Aws(scanner) => scanner.at_boundary(),
                 Scanner::Document(_) | Scanner::Opaque => false,
             }
     }
@@ -178,8 +169,10 @@ impl Gauge {
     /// The answer ended at `now`: flushes what the last event lacked.
     pub fn finish(&mut self, end: StreamEnd, now: Duration) {
         self.flush(end, now);
+        self.meter.explain();
         let reading = &mut self.meter.reading;
         reading.buffered = self.clumps.are_held();
+        reading.framing = Some(self.framing);
         reading.text = self.meter.capture.as_ref().and_then(|capture| capture.text());
     }
 
@@ -198,7 +191,7 @@ impl Gauge {
             Scanner::Sse(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
             Scanner::Lines(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
             Scanner::Document(document) => return meter.document(document),
-            Scanner::Values(_) | Scanner::Opaque => {}
+            Scanner::Values(_) | Scanner::Aws(_) | Scanner::Opaque => {}
         }
         meter.reader.end(&mut meter.reading);
         // The last event repeats the whole answer, pictures and all: where it is too long to look at it is believed.
@@ -258,6 +251,7 @@ impl Gauge {
             self.scanner = Scanner::of(framing);
         }
         let dialect = match framing {
+            _ if self.meter.rules.dialect.is_some() => self.meter.dialect,
             // What is neither events nor lines is text, whatever the request spoke.
             Framing::Opaque => Dialect::PlainText,
             _ => dialect_in(self.meter.dialect, framing),
@@ -271,6 +265,7 @@ impl Gauge {
             Scanner::Sse(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
             Scanner::Lines(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
             Scanner::Values(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
+            Scanner::Aws(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
             Scanner::Document(document) => document.feed(chunk),
             Scanner::Opaque => meter.text(chunk, now),
         }
@@ -283,6 +278,7 @@ impl Scanner {
             Framing::Sse => Self::Sse(SseScanner::default()),
             Framing::JsonLines => Self::Lines(LineScanner::default()),
             Framing::JsonValues => Self::Values(ValueScanner::default()),
+            Framing::AwsEvents => Self::Aws(AwsScanner::default()),
             Framing::Json => Self::Document(Document::default()),
             Framing::Opaque => Self::Opaque,
         }

@@ -4,6 +4,7 @@
 //! randomness; so it is unit-tested, fuzzed and benchmarked without a server.
 
 pub mod ask;
+mod aws;
 mod clumps;
 #[cfg(feature = "server")]
 pub mod coding;
@@ -16,7 +17,6 @@ mod json;
 pub mod lines;
 mod mend;
 mod pattern;
-mod pointer;
 pub mod price;
 pub mod provider;
 pub mod reading;
@@ -31,8 +31,9 @@ mod walk;
 #[cfg(feature = "server")]
 pub mod websocket;
 
-pub use dialect::{Dialect, Framing};
-pub use gauge::{Gauge, PlainRules, Progress, StreamEnd};
+pub use dialect::shape::ShapeRules;
+pub use dialect::{Basis, Dialect, Framing, StreamRules};
+pub use gauge::{Gauge, Progress, StreamEnd};
 pub use reading::Reading;
 pub use request::RequestFacts;
 pub use timings::ServerTimings;

@@ -14,11 +14,11 @@ const FRUITLESS_MAX: u8 = 8;
 
 /// Keys whose strings may differ between events that say the same otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Varying {
+pub(super) struct Varying<'k> {
     /// Of the text, all that the event told.
-    pub(super) text: &'static str,
+    pub(super) text: &'k str,
     /// Of a string that tells nothing, where the dialect has one; an event may lack it.
-    pub(super) noise: Option<&'static str>,
+    pub(super) noise: Option<&'k str>,
 }
 
 /// What the last event was, but for its text.
@@ -68,7 +68,7 @@ impl Pattern {
 
     /// Learns an event that told nothing but one text, in which only what `varying` names may differ from then on. Gives
     /// that text back; `None` where there is nothing to learn: the text must stand under its key, not empty, and once.
-    pub(super) fn learn<'e>(&mut self, event: Event<'e>, varying: Varying, produced: Produced) -> Option<&'e str> {
+    pub(super) fn learn<'e>(&mut self, event: Event<'e>, varying: Varying<'_>, produced: Produced) -> Option<&'e str> {
         self.forget();
         if self.fruitless >= FRUITLESS_MAX || event.data.len() + event.name.len() > LEARNT_MAX {
             return None;
@@ -158,7 +158,7 @@ fn string_in(json: &[u8]) -> Option<(&str, &[u8])> {
 mod tests {
     use super::*;
 
-    const VARYING: Varying = Varying { text: "content", noise: Some("pad") };
+    const VARYING: Varying<'_> = Varying { text: "content", noise: Some("pad") };
 
     fn learnt(data: &str) -> Pattern {
         let mut pattern = Pattern::default();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::gaps::Gaps;
-use super::{ServerTimings, Usage, UsageSource};
+use super::{Basis, Framing, ServerTimings, Usage, UsageSource};
 
 /// The most bytes kept of an error message, id or model name that an upstream sends.
 pub(super) const TEXT_LIMIT: usize = 256;
@@ -50,6 +50,12 @@ pub struct Reading {
     pub error: Option<String>,
     /// What the model said, bounded; only where the configuration wants it kept.
     pub text: Option<Box<str>>,
+    /// How the events were delimited; known at the end.
+    pub framing: Option<Framing>,
+    /// By what it is known which event was the first token.
+    pub basis: Basis,
+    /// What was taken for the first token by guess, and the rule that would settle it.
+    pub hint: Option<Box<String>>,
     /// The dialect's normal end was seen, and no error before it.
     pub normal_end: bool,
 }
@@ -98,6 +104,13 @@ impl Reading {
             }
         }
         self.last_token = self.last_token.max(Some(now));
+    }
+
+    /// What was booked was no token: it had been taken for one by guess, before the stream showed what it is.
+    pub(super) fn take_tokens_back(&mut self) {
+        (self.first_token, self.first_answer, self.last_token, self.max_gap) = (None, None, None, None);
+        (self.token_frames, self.gaps) = (0, Gaps::default());
+        self.slow_gaps.clear();
     }
 
     /// Draws what follows from the rest.

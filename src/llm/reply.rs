@@ -24,9 +24,8 @@ pub fn error_body(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Bytes {
             Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic | Dialect::Gemini | Dialect::Ollama,
         ) => json_of(dialect, error),
         // The SDK's hooks show a body as it is.
-        Some(Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText) | None => {
-            json(&Detail { detail: message, code, request_id })
-        }
+        Some(Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText | Dialect::Shape(_))
+        | None => json(&Detail { detail: message, code, request_id }),
     }
     .into()
 }
@@ -46,16 +45,19 @@ pub fn error_event(dialect: Dialect, framing: Framing, error: &ErrorReply<'_>) -
     let name: &[u8] = match dialect {
         // Their clients look into the data of unnamed events.
         Dialect::OpenAiChat | Dialect::Gemini | Dialect::VercelUi | Dialect::VercelData => b"",
-        Dialect::OpenAiResponses | Dialect::Anthropic | Dialect::Ollama | Dialect::PlainSse | Dialect::PlainText => {
-            b"event: error\n"
-        }
+        Dialect::OpenAiResponses
+        | Dialect::Anthropic
+        | Dialect::Ollama
+        | Dialect::PlainSse
+        | Dialect::PlainText
+        | Dialect::Shape(_) => b"event: error\n",
     };
     match framing {
         Framing::Sse => Some([name, b"data: ", &body, b"\n\n"].concat().into()),
         Framing::JsonLines => Some([&body, b"\n".as_slice()].concat().into()),
         // The boundary is inside an array.
         Framing::JsonValues => Some([b",\n", body.as_slice(), b"\n]\n"].concat().into()),
-        Framing::Json | Framing::Opaque => None,
+        Framing::Json | Framing::AwsEvents | Framing::Opaque => None,
     }
 }
 
@@ -75,9 +77,8 @@ fn json_of(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Vec<u8> {
         }),
         // Its clients take a string alone.
         Some(Dialect::Ollama) => json(&Ollama { error: &one_text(error) }),
-        Some(Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText) | None => {
-            json(&Plain { error: message, code, request_id })
-        }
+        Some(Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText | Dialect::Shape(_))
+        | None => json(&Plain { error: message, code, request_id }),
     }
 }
 
@@ -206,7 +207,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::llm::{Gauge, PlainRules};
+    use crate::llm::{Gauge, StreamRules};
 
     const ERROR: ErrorReply<'_> =
         ErrorReply { message: "no \"token\"\nyet", code: "first_token_timeout", status: 504, request_id: "r-1" };
@@ -272,7 +273,7 @@ mod tests {
                     continue;
                 }
                 let event = error_event(dialect, framing, &ERROR).unwrap();
-                let mut gauge = Gauge::new(dialect, framing, Arc::new(PlainRules::default()), Duration::ZERO);
+                let mut gauge = Gauge::new(dialect, framing, Arc::new(StreamRules::default()), Duration::ZERO);
                 gauge.feed(&event, Duration::ZERO);
                 assert!(gauge.at_boundary(), "{dialect:?} {framing:?}");
                 let reading = gauge.reading();
@@ -312,7 +313,7 @@ mod tests {
         for (dialect, framing, expected) in exact {
             assert_eq!(error_event(dialect, framing, &ERROR).unwrap(), expected);
         }
-        let mut array = Gauge::new(Dialect::Gemini, Framing::Json, Arc::new(PlainRules::default()), Duration::ZERO);
+        let mut array = Gauge::new(Dialect::Gemini, Framing::Json, Arc::new(StreamRules::default()), Duration::ZERO);
         array.feed(b"[{}", Duration::ZERO);
         array.feed(&error_event(Dialect::Gemini, array.framing(), &ERROR).unwrap(), Duration::ZERO);
         assert!(array.reading().error.as_ref().is_some_and(|error| error.starts_with("DEADLINE_EXCEEDED: no")));

@@ -10,7 +10,7 @@ use super::unpack::{Readable, Unpacker};
 use super::usage::Metering;
 use crate::llm::ask::UsageFilter;
 use crate::llm::dialect::{AnswerLabels, recognise_answer};
-use crate::llm::{Dialect, Framing, Gauge, PlainRules, Progress, Reading, RequestFacts, StreamEnd, UsageSource};
+use crate::llm::{Dialect, Framing, Gauge, Progress, Reading, RequestFacts, StreamEnd, StreamRules, UsageSource};
 
 /// The tap on one answer.
 pub(super) struct Tap {
@@ -32,12 +32,14 @@ impl Tap {
     pub(super) fn new(
         facts: &RequestFacts,
         head: &ResponseHeader,
-        rules: &Arc<PlainRules>,
+        rules: &Arc<StreamRules>,
         slow_gap: Duration,
     ) -> Self {
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let recognised =
-            recognise_answer(facts.dialect, AnswerLabels::read(header), &[]).filter(|_| head.status.is_success());
+        // Who says how its streams are read says that they are an LLM's.
+        let said = rules.dialect.or(rules.shape.is_some().then_some(Dialect::PlainSse));
+        let asked = rules.dialect.or(facts.dialect).or(said);
+        let recognised = recognise_answer(asked, AnswerLabels::read(header), &[]).filter(|_| head.status.is_success());
         let (recognised, packed) = match recognised.map(|known| (known, Readable::of(head))) {
             Some((known, Readable::Plain)) => (Some(known), None),
             Some((known, Readable::Packed(unpacker))) => (Some(known), Some(unpacker)),
@@ -49,7 +51,7 @@ impl Tap {
 
     /// Sees to it that usage is known that an answer in JSON reports, though nothing else says that it is an LLM's: under a
     /// limit it counts, however the request was spelled.
-    pub(super) fn billed(mut self, head: &ResponseHeader, rules: &Arc<PlainRules>) -> Self {
+    pub(super) fn billed(mut self, head: &ResponseHeader, rules: &Arc<StreamRules>) -> Self {
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
         let guess = recognise_answer(Some(Dialect::PlainSse), AnswerLabels::read(header), &[]);
         if self.gauge.is_none() && guess.is_some_and(|(_, framing)| framing == Framing::Json) {

@@ -12,6 +12,7 @@ use super::json::{self, Json};
 use super::queue::{Dropped, Pace, Queue};
 use super::record::{LimitVerdict, LlmInfo, Outcome, Record};
 use super::semconv as names;
+use crate::llm::Framing;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,6 +217,10 @@ fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     line.seconds_if("max_gap_s", reading.max_gap);
     line.number("stalls", reading.slow_gaps.len() as u64);
     line.truth_if("buffered", reading.buffered.then_some(true));
+    line.text("dialect", llm.dialect.as_str());
+    line.text_if("framing", reading.framing.map(Framing::as_str));
+    line.text_if("ttft_basis", reading.first_token.map(|_| reading.basis.as_str()));
+    line.text_if("hint", reading.hint.as_deref().map(String::as_str));
     if let Some(server) = &reading.server {
         let mut timings = line.nested("server_timings");
         server.named().into_iter().for_each(|(name, time)| timings.seconds_if(name, time));

@@ -39,7 +39,7 @@ fn a_chat_as_json() {
         r#""gen_ai.usage.cache_write.input_tokens":7,"gen_ai.usage.output_tokens":11,"#,
         r#""gen_ai.usage.reasoning.output_tokens":2,"usage_source":"reported","cost_usd":0.0003605,"price_source":"config","#,
         r#""gen_ai.response.finish_reasons":["stop"],"first_byte_s":0.020000,"ttft_s":0.030000,"first_answer_s":0.040000,"tpot_s":0.010000,"#,
-        r#""max_gap_s":0.025000,"stalls":0,"duration_s":0.137000,"phases":{"admit":0.001000,"connect":0.004000,"#,
+        r#""max_gap_s":0.025000,"stalls":0,"dialect":"openai-chat","framing":"sse","ttft_basis":"dialect","duration_s":0.137000,"phases":{"admit":0.001000,"connect":0.004000,"#,
         r#""upstream_wait":0.010000,"generation":0.120000,"proxy":0.002000},"frames":13,"bytes_in":300,"#,
         r#""bytes_out":2048,"route":"chat","upstream":"fastapi","variant":"fastapi","attempts":[{"upstream":"primary","#,
         r#""error_type":"connect_refused","duration_s":0.014000},{"upstream":"fastapi","status":200,"#,

@@ -8,7 +8,7 @@ use super::record::{
 };
 use crate::llm::gaps::Gaps;
 use crate::llm::price::{Bill, Cost, PriceSource};
-use crate::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
+use crate::llm::{Basis, Dialect, Framing, Reading, RequestFacts, Usage, UsageSource};
 
 pub(crate) fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
@@ -105,6 +105,9 @@ pub(crate) fn chat(model: &str) -> Record {
         response_model: Some("gpt-4o-2024-08-06".to_owned()),
         error: None,
         text: None,
+        framing: Some(Framing::Sse),
+        basis: Basis::Dialect,
+        hint: None,
         normal_end: true,
     };
     let mut record = plain();

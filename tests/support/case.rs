@@ -9,7 +9,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
-use streamgauge::llm::{Dialect, Framing, Gauge, PlainRules, Reading, StreamEnd};
+use streamgauge::llm::dialect::shape::{Places, Several};
+use streamgauge::llm::{Dialect, Framing, Gauge, Reading, ShapeRules, StreamEnd, StreamRules};
 
 /// Gaps longer than this are slow ones.
 pub const SLOW_GAP: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ pub struct Case {
     pub name: String,
     pub dialect: Dialect,
     pub framing: Framing,
-    pub rules: PlainRules,
+    pub rules: StreamRules,
     pub reads: Vec<(Duration, Vec<u8>)>,
     pub end: (Duration, StreamEnd),
     pub expected: Report,
@@ -64,6 +65,25 @@ struct Setup {
     text: Option<String>,
     error: Option<String>,
     done: Option<String>,
+    /// The rules of a `stream` table.
+    rules: Option<ShapeRules>,
+}
+
+impl Setup {
+    fn rules(&self) -> Option<ShapeRules> {
+        let anywhere = |place: &Option<String>| match place {
+            Some(place) => Places::Anywhere(Several::One(place.clone())),
+            None => Places::default(),
+        };
+        let named = [&self.text, &self.error, &self.done].iter().any(|key| key.is_some());
+        let pointers = || ShapeRules {
+            text: anywhere(&self.text),
+            error: anywhere(&self.error),
+            done: self.done.clone(),
+            ..ShapeRules::default()
+        };
+        self.rules.clone().or_else(|| named.then(pointers))
+    }
 }
 
 impl Case {
@@ -90,9 +110,9 @@ impl Case {
         };
         let expected = serde_json::from_str(&text("report.json")).unwrap_or_else(|error| in_file("report.json", error));
         let (reads, end) = read_stream(&text("stream.txt")).unwrap_or_else(|fault| panic!("{name}/stream.txt{fault}"));
+        let rules = setup.rules().map_or_else(StreamRules::default, |rules| StreamRules::of(&rules).unwrap());
         let dialect = setup.dialect.map_or(home, |word| dialect_of(&word).unwrap_or_else(|| panic!("{name}: {word}?")));
         let framing = setup.framing.map_or_else(|| usual_framing(home), |word| framing_of(&name, &word));
-        let rules = PlainRules { text: setup.text, error: setup.error, done: setup.done, ..PlainRules::default() };
         Self { dialect, framing, rules, reads, end, expected, source: text("source"), name }
     }
 }
@@ -164,7 +184,7 @@ fn micros(time: Duration) -> u64 {
 
 /// The dialect that a word names.
 pub fn dialect_of(word: &str) -> Option<Dialect> {
-    Dialect::ALL.into_iter().find(|dialect| dialect.as_str() == word)
+    Dialect::named(word)
 }
 
 /// The directories below one, sorted by name.
@@ -196,12 +216,14 @@ fn usual_framing(dialect: Dialect) -> Framing {
     match dialect.as_str() {
         "ollama" | "vercel-data" => Framing::JsonLines,
         "plain-text" => Framing::Opaque,
+        "bedrock-converse" | "bedrock-invoke" => Framing::AwsEvents,
         _ => Framing::Sse,
     }
 }
 
 fn framing_of(name: &str, word: &str) -> Framing {
-    let all = [Framing::Sse, Framing::JsonLines, Framing::Json, Framing::Opaque, Framing::JsonValues];
+    let all =
+        [Framing::Sse, Framing::AwsEvents, Framing::JsonLines, Framing::Json, Framing::Opaque, Framing::JsonValues];
     let known = all.into_iter().find(|framing| framing.as_str() == word);
     known.unwrap_or_else(|| panic!("{name}/setup.json: no framing is called {word}"))
 }

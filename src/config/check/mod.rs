@@ -9,6 +9,7 @@ mod price;
 mod route;
 mod server;
 mod shadow;
+mod stream;
 mod upstream;
 
 use std::collections::BTreeMap;

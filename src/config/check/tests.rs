@@ -1,3 +1,4 @@
+use crate::llm::dialect::shape::{Places, Several};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -101,7 +102,8 @@ fn the_whole_example_is_right() {
     assert_eq!(upstream("internal").host, HostPolicy::Own);
     assert_eq!(upstream("internal").ca.as_deref(), Some(Path::new("conf/ca.pem")));
     assert_eq!(upstream("vllm").endpoints.len(), 3);
-    assert_eq!(upstream("fastapi").stream.text.as_deref(), Some("/token"));
+    let stream = upstream("fastapi").stream.shape.as_ref().unwrap().written().clone();
+    assert_eq!(stream.text, Places::Anywhere(Several::One("/token".to_owned())));
     let chat = &settings.routes[0];
     assert_eq!((chat.targets[0].weight, chat.targets[1].weight), (95, 5));
     assert_eq!((&*chat.targets[1].name, chat.targets[1].path.as_deref()), ("next", Some("/v1")));

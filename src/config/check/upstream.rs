@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::llm::{Dialect, PlainRules, provider};
+use crate::llm::dialect::shape::Recogniser;
+use crate::llm::provider;
 
 use super::super::address::host_and_port;
 use super::super::defaults;
-use super::super::file::{AskUsageWord, DialectWord, ProtocolWord, StreamTable, UpstreamTable};
+use super::super::file::{AskUsageWord, ProtocolWord, UpstreamTable};
 use super::super::read::Readable;
 use super::super::settings::{AskUsage, Endpoint, EndpointAddress, HostPolicy, Secret, Upstream, UpstreamProtocol};
 use super::super::units::{At, Table};
@@ -31,7 +32,8 @@ impl Checker<'_> {
             self.problem(&(0..0), message);
         }
         let mut taken = BTreeMap::new();
-        tables.iter().map(|table| self.upstream(table, readable, &mut taken)).collect()
+        let own = self.dialects(&readable.file.dialect);
+        tables.iter().map(|table| self.upstream(table, readable, &mut taken, &own)).collect()
     }
 
     fn upstream(
@@ -39,6 +41,7 @@ impl Checker<'_> {
         table: &Table<UpstreamTable>,
         readable: &Readable,
         taken: &mut BTreeMap<String, ()>,
+        own: &Arc<Recogniser>,
     ) -> Declared {
         let file = &table.value;
         let is_lost = |key| readable.is_lost(&table.span, key);
@@ -53,11 +56,12 @@ impl Checker<'_> {
             let span = file.name.as_ref().map_or(&table.span, |at| &at.span);
             self.unique("upstream", &name, span, taken);
         }
+        let stream = self.stream_rules(file.dialect.as_ref(), file.stream.as_ref(), own);
         let is_tls = endpoints.first().is_some_and(|endpoint| endpoint.tls);
         let upstream = Upstream {
             name: name.into(),
             host: self.host(file.host.as_ref(), is_tls),
-            dialect: file.dialect.as_ref().and_then(|at| dialect(at.value)),
+            dialect: stream.dialect,
             provider: self.provider(file.provider.as_ref(), &endpoints),
             ask_usage: match file.ask_usage.as_ref().map(|at| at.value) {
                 None | Some(AskUsageWord::Auto) => AskUsage::Auto,
@@ -72,9 +76,7 @@ impl Checker<'_> {
             ping_interval: self.duration(file.ping_interval.as_ref(), defaults::PING_INTERVAL),
             ca: file.ca.as_ref().and_then(|at| self.ca(at, &endpoints)),
             api_key: self.api_key(file),
-            stream: Arc::new(
-                file.stream.as_ref().map_or_else(PlainRules::default, |stream| self.stream(&stream.value)),
-            ),
+            stream: Arc::new(stream),
             health: file.health.as_ref().and_then(|health| self.health(health)),
             endpoints,
         };
@@ -171,50 +173,11 @@ impl Checker<'_> {
             (None, None) => None,
         }
     }
-
-    fn stream(&mut self, file: &StreamTable) -> PlainRules {
-        if let Some(at) = file.done.as_ref().filter(|at| at.value.is_empty() || at.value.contains(['\n', '\r'])) {
-            self.problem(&at.span, "`done` is the one line of data that ends a stream, as \"[DONE]\"");
-        }
-        PlainRules {
-            text: file.text.as_ref().map(|at| self.pointer(at)),
-            error: file.error.as_ref().map(|at| self.pointer(at)),
-            usage: file.usage.as_ref().map(|at| self.pointer(at)),
-            done: file.done.as_ref().map(|at| at.value.clone()),
-        }
-    }
-
-    /// A JSON pointer (RFC 6901): empty for the whole event, else with a slash in front of each key.
-    fn pointer(&mut self, at: &At<String>) -> String {
-        if !at.value.is_empty() && !at.value.starts_with('/') {
-            self.problem(&at.span, "a JSON pointer starts with a slash, as \"/choices/0/text\"");
-        }
-        let escapes = at.value.split('~').skip(1);
-        if escapes.into_iter().any(|after| !after.starts_with(['0', '1'])) {
-            self.problem(&at.span, "in a JSON pointer ~ is written ~0, and a slash inside a key ~1");
-        }
-        at.value.clone()
-    }
 }
 
 fn default_name(endpoint: &Endpoint) -> String {
     match &endpoint.address {
         EndpointAddress::Tcp { .. } => endpoint.authority.clone(),
         EndpointAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
-fn dialect(word: DialectWord) -> Option<Dialect> {
-    match word {
-        DialectWord::Auto => None,
-        DialectWord::OpenAiChat => Some(Dialect::OpenAiChat),
-        DialectWord::OpenAiResponses => Some(Dialect::OpenAiResponses),
-        DialectWord::Anthropic => Some(Dialect::Anthropic),
-        DialectWord::Gemini => Some(Dialect::Gemini),
-        DialectWord::Ollama => Some(Dialect::Ollama),
-        DialectWord::VercelUi => Some(Dialect::VercelUi),
-        DialectWord::VercelData => Some(Dialect::VercelData),
-        DialectWord::PlainSse => Some(Dialect::PlainSse),
-        DialectWord::PlainText => Some(Dialect::PlainText),
     }
 }

@@ -1,8 +1,6 @@
 //! The tokens of an answer, event by event.
 
 use super::{Encoding, TextCounter};
-use crate::llm::PlainRules;
-use crate::llm::pointer::Pointer;
 use crate::llm::sse::Event;
 use crate::llm::walk::{Role, Sink, walk};
 
@@ -18,18 +16,15 @@ pub struct AnswerCounter {
 }
 
 /// Finds what a model generates in the events of any dialect.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::llm) struct AnswerTexts {
-    /// Where the route says that the text stands.
-    pointer: Option<Pointer>,
-    done: Option<String>,
     texts: String,
 }
 
 impl AnswerCounter {
-    /// A counter for an answer of `model`; `rules` tell where a plain stream has its text.
-    pub fn new(model: Option<&str>, rules: &PlainRules) -> Self {
-        Self { tokens: TextCounter::new(Encoding::of_model(model.unwrap_or_default())), texts: AnswerTexts::new(rules) }
+    /// A counter for an answer of `model`.
+    pub fn new(model: Option<&str>) -> Self {
+        Self { tokens: TextCounter::new(Encoding::of_model(model.unwrap_or_default())), texts: AnswerTexts::default() }
     }
 
     /// Counts one event of a stream, one line, or a whole answer.
@@ -70,10 +65,6 @@ impl AnswerCounter {
 }
 
 impl AnswerTexts {
-    pub(in crate::llm) fn new(rules: &PlainRules) -> Self {
-        Self { pointer: rules.text.as_deref().map(Pointer::parse), done: rules.done.clone(), texts: String::new() }
-    }
-
     /// Hands the texts of one event out, of a line, or of a whole answer.
     pub(in crate::llm) fn event(&mut self, event: Event<'_>, mut take: impl FnMut(&str)) {
         let data = event.data.trim_ascii();
@@ -81,14 +72,7 @@ impl AnswerTexts {
             // A lone space may well be generated.
             return take(&String::from_utf8_lossy(event.data));
         }
-        if is_ping(event.name) || data == b"[DONE]" || self.done.as_ref().is_some_and(|done| done.as_bytes() == data) {
-            return;
-        }
-        if let Some(pointer) = &self.pointer {
-            if let Some(value) = pointer.find(data) {
-                let text = serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned());
-                take(&text);
-            }
+        if is_ping(event.name) || data == b"[DONE]" {
             return;
         }
         let (role, json) = match data {
@@ -194,16 +178,12 @@ mod tests {
 
     use super::*;
 
-    fn total_of(rules: &PlainRules, events: &[(&str, &str)]) -> u64 {
-        let mut counter = AnswerCounter::new(Some("gpt-4o"), rules);
+    fn total(events: &[(&str, &str)]) -> u64 {
+        let mut counter = AnswerCounter::new(Some("gpt-4o"));
         for (name, data) in events {
             counter.event(Event { name: name.as_bytes(), data: data.as_bytes(), id: &[] });
         }
         counter.total()
-    }
-
-    fn total(events: &[(&str, &str)]) -> u64 {
-        total_of(&PlainRules::default(), events)
     }
 
     fn text(text: &str) -> u64 {
@@ -315,14 +295,6 @@ mod tests {
     }
 
     #[test]
-    fn the_routes_pointer_decides() {
-        let rules = PlainRules { text: Some("/deep/0/t".into()), done: Some("END".into()), ..PlainRules::default() };
-        let events =
-            [("", r#"{"deep":[{"t":"The river "}],"text":"no"}"#), ("", r#"{"deep":[{"t":"is high."}]}"#), ("", "END")];
-        assert_eq!(total_of(&rules, &events), text("The river is high."));
-    }
-
-    #[test]
     fn errors_and_broken_events_count_nothing() {
         for data in [
             r#"{"error":{"message":"boom","text":"x"}}"#,
@@ -342,7 +314,7 @@ mod tests {
 
         #[test]
         fn any_event_is_survived(data in prop::collection::vec(any::<u8>(), 0..100), name in "[a-z._-]{0,12}") {
-            let mut counter = AnswerCounter::new(None, &PlainRules::default());
+            let mut counter = AnswerCounter::new(None);
             counter.event(Event { name: name.as_bytes(), data: &data, id: &[] });
             counter.total();
         }
@@ -350,7 +322,7 @@ mod tests {
         #[test]
         fn frames_in_any_pieces_count_as_their_text(words in prop::collection::vec("[a-zA-Z]{1,12}[.,]?", 1..400)) {
             let whole = words.join(" ");
-            let mut counter = AnswerCounter::new(None, &PlainRules::default());
+            let mut counter = AnswerCounter::new(None);
             for piece in whole.as_bytes().chunks(5) {
                 let piece = std::str::from_utf8(piece).unwrap();
                 let event = serde_json::json!({ "choices": [{ "delta": { "content": piece } }] }).to_string();

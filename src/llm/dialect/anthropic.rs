@@ -136,7 +136,7 @@ impl Reader for Anthropic {
         Produced::Nothing
     }
 
-    fn varying(&self) -> Option<Varying> {
+    fn varying(&self) -> Option<Varying<'_>> {
         self.only_text.map(|text| Varying { text, noise: None })
     }
 

@@ -29,7 +29,7 @@ impl Closing {
             Framing::Sse => self.write(&["data: ", line, "\n\n"]),
             Framing::JsonLines => self.write(&[line, "\n"]),
             Framing::JsonValues => self.write(&[",\n", line]),
-            Framing::Json | Framing::Opaque => {}
+            Framing::Json | Framing::AwsEvents | Framing::Opaque => {}
         }
     }
 

@@ -74,7 +74,7 @@ impl Reader for Ollama {
         line.produced()
     }
 
-    fn varying(&self) -> Option<Varying> {
+    fn varying(&self) -> Option<Varying<'_>> {
         self.only_text.map(|text| Varying { text, noise: Some("created_at") })
     }
 

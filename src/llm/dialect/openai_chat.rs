@@ -140,7 +140,7 @@ impl Reader for OpenAiChat {
         if is_known { chunk.choices.produced } else { Produced::Unknown }
     }
 
-    fn varying(&self) -> Option<Varying> {
+    fn varying(&self) -> Option<Varying<'_>> {
         // OpenAI pads its chunks, so that their lengths do not tell the text's.
         self.only_text.map(|text| Varying { text, noise: Some("obfuscation") })
     }

@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::shape::{Recogniser, built_in_recogniser};
 use super::vercel_data::coded;
-use super::{Dialect, Framing};
+use super::{Dialect, Framing, StreamRules};
 use crate::llm::json::{Filled, Flag, Word, read_object};
 use crate::llm::sse::Event;
 
@@ -73,6 +74,7 @@ pub fn recognise_answer(
         | "application/x-jsonlines"
         | "application/json-lines"
         | "application/jsonlines" => Framing::JsonLines,
+        "application/vnd.amazon.eventstream" => Framing::AwsEvents,
         json if json == "application/json" || json == "text/json" || json.ends_with("+json") => Framing::Json,
         "" | "text/plain" | "application/octet-stream" => Framing::Opaque,
         _ => return None,
@@ -82,7 +84,7 @@ pub fn recognise_answer(
         (Some(Dialect::VercelData), Framing::Opaque | Framing::Sse) => Framing::JsonLines,
         _ => declared,
     };
-    let streams = matches!(declared, Framing::Sse | Framing::JsonLines);
+    let streams = matches!(declared, Framing::Sse | Framing::JsonLines | Framing::AwsEvents);
     let guess = if streams { request.unwrap_or(Dialect::PlainSse) } else { request? };
     let framing = match framing_of_bytes(declared, guess, first) {
         Look::Is(framing) => framing,
@@ -93,6 +95,9 @@ pub fn recognise_answer(
 
 /// The framing that the first bytes show, where `declared` is what the answer's head says.
 pub(in crate::llm) fn framing_of_bytes(declared: Framing, dialect: Dialect, first: &[u8]) -> Look {
+    if declared == Framing::AwsEvents {
+        return Look::Is(declared);
+    }
     let is_sse = declared == Framing::Sse;
     let Some(byte) = first.first() else { return Look::TooShort };
     if dialect == Dialect::Gemini {
@@ -143,8 +148,36 @@ fn is_data_stream(dialect: Dialect, first: &[u8]) -> Option<bool> {
 }
 
 /// The dialect whose shape an event has, where the guess does not bind: an app's own path may pass on what OpenAI,
-/// Anthropic, Google, Ollama or Vercel's SDK sent.
-pub(in crate::llm) fn dialect_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
+/// Anthropic, Google, Ollama or Vercel's SDK sent, or speak as a framework does.
+pub(in crate::llm) fn dialect_of_event(guess: Dialect, event: Event<'_>, rules: &StreamRules) -> Dialect {
+    let shape = |known: &Recogniser| Some(Dialect::Shape(known.recognise(guess.as_str(), event)?.name()));
+    if let Some(own) = shape(&rules.own) {
+        return own;
+    }
+    match guess {
+        Dialect::PlainSse | Dialect::Ollama | Dialect::Shape(_) => match code_of_event(guess, event) {
+            code if code != guess => code,
+            _ => shape(built_in_recogniser()).unwrap_or(guess),
+        },
+        _ => guess,
+    }
+}
+
+/// What an event that the dialect does not have shows, of a stream whose request spoke that dialect.
+pub(in crate::llm) fn dialect_instead(guess: Dialect, event: Event<'_>, rules: &StreamRules) -> Dialect {
+    let plain = if matches!(guess, Dialect::Shape(_)) { Dialect::PlainSse } else { guess };
+    match code_of_event(plain, event) {
+        code if code != plain => code,
+        _ => {
+            let known = [&*rules.own, built_in_recogniser()];
+            let shape = known.into_iter().find_map(|known| known.recognise(guess.as_str(), event));
+            shape.map_or(guess, |shape| Dialect::Shape(shape.name()))
+        }
+    }
+}
+
+/// As [`dialect_of_event`], of the dialects that are code.
+fn code_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Shape<'a> {
@@ -166,9 +199,6 @@ pub(in crate::llm) fn dialect_of_event(guess: Dialect, event: Event<'_>) -> Dial
         id: Filled,
         #[serde(rename = "messageId")]
         message_id: Filled,
-    }
-    if !matches!(guess, Dialect::PlainSse | Dialect::Ollama) {
-        return guess;
     }
     let Some(shape) = read_object::<Shape<'_>>(event.data) else {
         let is_data_stream = guess == Dialect::PlainSse
@@ -343,9 +373,13 @@ mod tests {
             ("hello", Dialect::PlainSse),
         ];
         for (data, expected) in vectors {
-            assert_eq!(dialect_of_event(Dialect::PlainSse, Event::of(data.as_bytes())), expected, "{data}");
+            assert_eq!(
+                dialect_of_event(Dialect::PlainSse, Event::of(data.as_bytes()), &StreamRules::default()),
+                expected,
+                "{data}"
+            );
         }
         let openai = Event::of(vectors[0].0.as_bytes());
-        assert_eq!(dialect_of_event(Dialect::Anthropic, openai), Dialect::Anthropic);
+        assert_eq!(dialect_of_event(Dialect::Anthropic, openai, &StreamRules::default()), Dialect::Anthropic);
     }
 }

@@ -106,7 +106,7 @@ impl Reader for VercelUi {
         self.produced(&wire)
     }
 
-    fn varying(&self) -> Option<Varying> {
+    fn varying(&self) -> Option<Varying<'_>> {
         self.only_text.then_some(Varying { text: "delta", noise: None })
     }
 

@@ -6,21 +6,28 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Document, PlainRules, Progress};
+use super::{Document, Progress};
 use crate::llm::content::Capture;
 use crate::llm::count::AnswerCounter;
-use crate::llm::dialect::{Produced, Reader, dialect_of_event};
+use crate::llm::dialect::shape::sketch;
+use crate::llm::dialect::{Basis, Produced, Reader, StreamRules, dialect_instead, dialect_of_event};
 use crate::llm::json::{Fault, read_object};
 use crate::llm::pattern::Pattern;
 use crate::llm::sse::{Event, Frame};
 use crate::llm::{Dialect, Reading};
 
+/// So many events at most are looked at for what the stream speaks.
+const LOOKS_MAX: u8 = 32;
+
+/// Said where no event was taken for a token.
+const NO_TEXT: &str = "no event has text under a usual key; say where it stands: stream = { text = \"/...\" }";
+
 /// Turns events into a reading.
 pub(super) struct Meter {
     pub(super) dialect: Dialect,
-    /// The dialect may still follow the first event's shape.
-    open: bool,
-    pub(super) rules: Arc<PlainRules>,
+    /// So many more events may show that the dialect is another one.
+    looks: u8,
+    pub(super) rules: Arc<StreamRules>,
     pub(super) reader: Box<dyn Reader>,
     pub(super) pattern: Pattern,
     slow_gap: Duration,
@@ -35,11 +42,11 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(dialect: Dialect, rules: Arc<PlainRules>, slow_gap: Duration) -> Self {
+    pub(super) fn new(dialect: Dialect, rules: Arc<StreamRules>, slow_gap: Duration) -> Self {
         Self {
             dialect,
-            // Who names where the text stands knows the shape.
-            open: rules.text.is_none(),
+            // Who says what it is, or where the text stands, knows the shape.
+            looks: if rules.are_binding() { 0 } else { LOOKS_MAX },
             reader: dialect.reader(&rules),
             pattern: Pattern::default(),
             rules,
@@ -63,26 +70,88 @@ impl Meter {
             }
             Frame::Stray(json) => return self.stray(json),
         };
-        if self.open && !event.data.trim_ascii().is_empty() {
-            self.open = false;
-            self.become_dialect(dialect_of_event(self.dialect, event));
+        // A guess is held against each of the first events, all else against the first.
+        if self.looks > 0 && (self.dialect == Dialect::PlainSse || self.looks == LOOKS_MAX) {
+            self.look(event);
         }
         let produced = match self.pattern.meet(event) {
             Some(met) => {
                 self.say(event, met.text);
                 met.produced
             }
-            None => self.read(event),
+            None => self.read_or_change(event),
         };
         self.progress.work |= produced == Produced::Work;
         self.progress.unknown |= produced == Produced::Unknown;
         if produced > Produced::Unknown {
+            if self.reading.token_frames == 0 && self.basis() == Basis::Guess {
+                self.reading.hint = Some(Box::new(sketch(event).hint()));
+            }
             self.reading.note_token(produced == Produced::Answer, now, self.slow_gap);
             self.progress.token = true;
         } else {
             self.progress.other = true;
         }
         self.reading.settle();
+    }
+
+    /// Looks whether an event shows what the stream speaks.
+    fn look(&mut self, event: Event<'_>) {
+        if self.looks == 0 || event.data.trim_ascii().is_empty() {
+            return;
+        }
+        self.looks -= 1;
+        self.turn_into(dialect_of_event(self.dialect, event, &self.rules));
+    }
+
+    /// Follows what an event showed: what was taken for tokens by guess before was none.
+    fn turn_into(&mut self, shown: Dialect) {
+        if self.dialect == Dialect::PlainSse && shown != self.dialect {
+            self.reading.take_tokens_back();
+            self.reading.hint = None;
+        }
+        self.become_dialect(shown);
+    }
+
+    /// Reads an event; one that the dialect does not have may show, before any token, that it is another one.
+    fn read_or_change(&mut self, event: Event<'_>) -> Produced {
+        let produced = self.read(event);
+        let is_settled = self.looks == 0 || self.reading.token_frames > 0 || self.dialect == Dialect::PlainSse;
+        if produced != Produced::Unknown || is_settled {
+            return produced;
+        }
+        self.looks -= 1;
+        let shown = dialect_instead(self.dialect, event, &self.rules);
+        if shown == self.dialect {
+            return produced;
+        }
+        self.turn_into(shown);
+        self.read(event)
+    }
+
+    /// By what it is known which event is the first token.
+    fn basis(&self) -> Basis {
+        let is_own = |name: &&str| self.rules.own.named(name).is_some();
+        match self.dialect {
+            Dialect::PlainText => Basis::Bytes,
+            Dialect::PlainSse if self.rules.shape.as_ref().is_some_and(|shape| !shape.guesses()) => Basis::Rules,
+            Dialect::PlainSse => Basis::Guess,
+            Dialect::Shape(name) if is_own(&name) => Basis::Rules,
+            _ if self.rules.dialect.is_some() => Basis::Rules,
+            _ => Basis::Dialect,
+        }
+    }
+
+    /// Says at the end by what the first token was known; and where none was found, the rule that may find it.
+    pub(super) fn explain(&mut self) {
+        let (basis, reading) = (self.basis(), &mut self.reading);
+        if reading.frames > 0 && reading.token_frames == 0 && reading.error.is_none() {
+            reading.hint = Some(Box::new(NO_TEXT.to_owned()));
+        }
+        reading.basis = basis;
+        if basis != Basis::Guess {
+            reading.hint = None;
+        }
     }
 
     /// Reads an event in full.
@@ -94,7 +163,11 @@ impl Meter {
             None => None,
         };
         // Who gathers texts must find that one, and no other.
+        let said = self.reader.said();
         let agree = learnt.is_some_and(|text| {
+            if let Some(said) = said {
+                return said == text;
+            }
             let counts = self.counter.as_mut().is_none_or(|counter| counter.says(event, text));
             counts && self.capture.as_mut().is_none_or(|capture| capture.says(event, text))
         });
@@ -106,6 +179,10 @@ impl Meter {
 
     /// Hands what `event` says to those who gather it; all of that is `text`, where it is known.
     fn say(&mut self, event: Event<'_>, text: Option<&str>) {
+        if self.capture.is_none() && self.counter.is_none() {
+            return;
+        }
+        let text = text.or_else(|| self.reader.said());
         if let Some(capture) = &mut self.capture {
             match text {
                 Some(text) => capture.text_of_event(text),
@@ -138,16 +215,14 @@ impl Meter {
     /// Reads text: any byte is a token, also those that were held until it was sure that they are text.
     pub(super) fn text(&mut self, chunk: &[u8], now: Duration) {
         let at = if self.reading.token_frames == 0 { self.reading.first_byte.unwrap_or(now) } else { now };
-        self.open = false;
+        self.looks = 0;
         self.frame(Frame::Event(Event::of(chunk)), at);
     }
 
     /// Reads a whole answer: it has one frame, and no tokens that could be timed.
     pub(super) fn document(&mut self, document: &Document) {
         self.reading.frames = u64::from(self.reading.bytes > 0);
-        if self.open {
-            self.become_dialect(dialect_of_event(self.dialect, Event::of(&document.bytes)));
-        }
+        self.look(Event::of(&document.bytes));
         if let Some(capture) = &mut self.capture {
             capture.event(Event::of(&document.bytes));
         }
@@ -166,6 +241,9 @@ impl Meter {
             self.dialect = dialect;
             self.pattern.forget();
             self.reader = dialect.reader(&self.rules);
+            if self.counter.is_some() || self.capture.is_some() {
+                self.reader.gather();
+            }
         }
     }
 }

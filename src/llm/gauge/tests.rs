@@ -15,10 +15,10 @@ const fn ms(millis: u64) -> Duration {
 }
 
 fn gauge(dialect: Dialect, framing: Framing) -> Gauge {
-    gauge_with(dialect, framing, PlainRules::default())
+    gauge_with(dialect, framing, StreamRules::default())
 }
 
-fn gauge_with(dialect: Dialect, framing: Framing, rules: PlainRules) -> Gauge {
+fn gauge_with(dialect: Dialect, framing: Framing, rules: StreamRules) -> Gauge {
     Gauge::new(dialect, framing, Arc::new(rules), ms(1_000))
 }
 

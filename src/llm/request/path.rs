@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::body::Body;
 use super::{CHAT, EMBEDDINGS, GENERATE_CONTENT, TEXT_COMPLETION};
 use crate::llm::Dialect;
+use crate::llm::dialect::shape::shapes;
 use crate::llm::reading::{TEXT_LIMIT, cut};
 
 /// The path that backends may read in `path`, which has no query: what is percent-encoded and need not be is decoded,
@@ -89,7 +90,8 @@ pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'
     if ends("/v1/messages") || (ends("/messages") && body.is_some_and(speaks_messages)) {
         return Some((Dialect::Anthropic, CHAT));
     }
-    None
+    let shape = shapes().iter().find(|shape| shape.has_path(path));
+    shape.map(|shape| (Dialect::Shape(shape.name()), CHAT))
 }
 
 fn ends_with(path: &str, end: &str) -> bool {

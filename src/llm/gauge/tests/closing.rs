@@ -119,7 +119,7 @@ fn each_dialect_ends_in_its_own_words() {
 
 #[test]
 fn a_plain_stream_ends_with_its_routes_word() {
-    let rules = PlainRules { done: Some("[END]".into()), ..PlainRules::default() };
+    let rules = StreamRules::read("done = '[END]'").unwrap();
     let mut gauge = gauge_with(Dialect::PlainSse, Framing::Sse, rules);
     gauge.feed(b"data: a\n\n", ms(1));
     let closing = gauge.closing().unwrap();

@@ -249,12 +249,8 @@ fn plain_events_are_tokens_unless_they_say_otherwise() {
 
 #[test]
 fn plain_rules_name_text_error_and_end() {
-    let rules = PlainRules {
-        text: Some("/delta/0/token".into()),
-        error: Some("/fault".into()),
-        done: Some("{\"event\":\"end\"}".into()),
-        ..PlainRules::default()
-    };
+    let rules = "text = '/delta/0/token'\nerror = '/fault'\ndone = '{\"event\":\"end\"}'";
+    let rules = StreamRules::read(rules).unwrap();
     let plain = |parts: &[&str]| read(gauge_with(Dialect::PlainSse, Framing::Sse, rules.clone()), parts);
     let (meta, token) = ("data: {\"session\":1,\"error\":\"x\"}\n\n", "data: {\"delta\":[{\"token\":\"a\"}]}\n\n");
     let empty = "data: {\"delta\":[{\"token\":\"\"}]}\n\n";
@@ -269,7 +265,7 @@ fn plain_rules_name_text_error_and_end() {
 
 #[test]
 fn plain_rules_name_usage() {
-    let rules = PlainRules { text: Some("/t".into()), usage: Some("/meta/usage".into()), ..PlainRules::default() };
+    let rules = StreamRules::read("text = '/t'\nusage = '/meta/usage'").unwrap();
     let plain = |parts: &[&str]| read(gauge_with(Dialect::PlainSse, Framing::Sse, rules.clone()), parts);
     let token = "data: {\"t\":\"a\"}\n\n";
     let of = |usage: &str| {

@@ -1,0 +1,376 @@
+//! Reads one answer by the rules of a shape.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::guess::guess;
+use super::selector::{Seen, Spot, is_filled};
+use super::tokens::Tokens;
+use super::tree::Found;
+use super::value::{Role, produced};
+use super::{Code, Coding, Counts, Rule, Says, Shape};
+use crate::llm::count::AnswerTexts;
+use crate::llm::dialect::{Closing, Produced, Reader};
+use crate::llm::json::{Fault, Number, Word, read_value};
+use crate::llm::pattern::Varying;
+use crate::llm::sse::Event;
+use crate::llm::{Reading, StreamRules};
+
+/// Ends a stream where nothing else does.
+const DONE: &str = "[DONE]";
+
+/// Reads the events of one answer by rules.
+pub(in crate::llm) struct ShapeReader {
+    shape: Arc<Shape>,
+    children: Vec<Child>,
+    /// The text of the last event is gathered.
+    gathers: bool,
+    said: String,
+    /// Text was streamed, which an event with the whole may repeat.
+    streamed: bool,
+    /// Length and hash of what the last cumulative event said.
+    before: (usize, u64),
+    /// The rule whose one text is all that the last event told.
+    only_text: Option<usize>,
+}
+
+/// Reads what stands inside of events.
+struct Child {
+    reader: Box<dyn Reader>,
+    /// Finds the texts of a dialect that does not hand them out.
+    texts: AnswerTexts,
+    gathers: bool,
+}
+
+/// What the rules made of one event.
+#[derive(Default)]
+struct Told {
+    produced: Produced,
+    /// A rule is for it.
+    is_known: bool,
+    /// Text rules that found something, and the last of them.
+    texts: usize,
+    text_rule: usize,
+    /// It told more than text.
+    told_more: bool,
+    ended: bool,
+    failed: bool,
+    /// It opens something: nothing of it was generated.
+    opens: bool,
+    /// Its text came in one piece.
+    whole: bool,
+}
+
+impl ShapeReader {
+    pub(in crate::llm) fn new(shape: Arc<Shape>) -> Self {
+        let children = shape.children.iter().map(Child::new).collect();
+        Self { shape, children, gathers: false, said: String::new(), streamed: false, before: (0, 0), only_text: None }
+    }
+
+    /// Whether `data` is a word that ends streams; of `[DONE]` alone it is no success where others are expected.
+    fn is_done(&self, data: &[u8], reading: &mut Reading) -> bool {
+        let is_own = self.shape.done.as_ref().is_some_and(|done| done.as_bytes() == data);
+        if !is_own && data != DONE.as_bytes() {
+            return false;
+        }
+        reading.normal_end |= is_own || (self.shape.done.is_none() && !self.shape.ends);
+        true
+    }
+
+    fn rules(&mut self, seen: Seen<'_, '_>, reading: &mut Reading) -> Told {
+        let mut told = Told::default();
+        let shape = Arc::clone(&self.shape);
+        let gathers = self.gathers || !shape.cumulative.is_empty();
+        for (at, rule) in shape.rules.iter().enumerate() {
+            if rule.when.as_ref().is_some_and(|when| !when.fits(seen)) {
+                continue;
+            }
+            told.is_known |= rule.when.is_some();
+            match &rule.says {
+                Says::Text(role, spot, _) => {
+                    let said = gathers.then_some(&mut self.said);
+                    let text = text(seen, *spot, *role, said);
+                    if text > Produced::Nothing {
+                        (told.texts, told.text_rule) = (told.texts + 1, at);
+                    }
+                    told.is_known |= text > Produced::Nothing;
+                    told.produced = told.produced.max(text);
+                }
+                Says::Whole(spot) => self.whole(seen, *spot, &mut told),
+                Says::Error(spots) => told.failed |= error(rule, spots, seen, reading),
+                says => tell(says, seen, reading, &mut told),
+            }
+        }
+        told
+    }
+
+    /// What comes in one piece is new where nothing of it was streamed.
+    fn whole(&mut self, seen: Seen<'_, '_>, spot: Spot, told: &mut Told) {
+        told.told_more = true;
+        let mut text_of_it = String::new();
+        let text = text(seen, spot, Role::Answer, Some(&mut text_of_it));
+        if text > Produced::Nothing && !std::mem::take(&mut self.streamed) {
+            told.produced = told.produced.max(text);
+            told.whole = true;
+            if self.gathers {
+                self.said.push_str(&text_of_it);
+            }
+        }
+    }
+
+    fn insides(&mut self, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told) {
+        let shape = Arc::clone(&self.shape);
+        let gathers = self.gathers || !shape.cumulative.is_empty();
+        for inside in shape.insides.iter().filter(|inside| inside.when.fits(seen)) {
+            (told.is_known, told.told_more) = (true, true);
+            let Some(child) = self.children.get_mut(inside.child) else { continue };
+            let name = inside.name.and_then(|spot| first(seen, spot)).map(word).unwrap_or_default();
+            for value in all(seen, inside.spot) {
+                let decoded;
+                let data = match inside.coding {
+                    Coding::Plain => value.as_bytes(),
+                    Coding::Json => {
+                        decoded = word(value).into_bytes();
+                        &decoded
+                    }
+                    Coding::Base64 => {
+                        decoded = BASE64_STANDARD.decode(word(value)).unwrap_or_default();
+                        &decoded
+                    }
+                };
+                let event = Event { name: name.as_bytes(), data, id: &[] };
+                let ended = reading.normal_end;
+                told.produced = told.produced.max(child.event(event, reading, gathers.then_some(&mut self.said)));
+                reading.normal_end = ended || (reading.normal_end && inside.ends);
+            }
+        }
+    }
+
+    /// Of an event whose text begins with what the last one said only the rest is new.
+    fn cumulate(&mut self, seen: Seen<'_, '_>, told: &mut Told) {
+        if told.produced <= Produced::Unknown || !self.shape.cumulative.iter().any(|when| when.fits(seen)) {
+            return;
+        }
+        told.told_more = true;
+        let (len, hash) = self.before;
+        self.before = (self.said.len(), hashed(&self.said));
+        let repeats = len > 0 && self.said.get(..len).is_some_and(|start| hashed(start) == hash);
+        if repeats {
+            self.said.drain(..len);
+        }
+        if repeats && self.said.is_empty() {
+            told.produced = Produced::Nothing;
+        }
+    }
+}
+
+impl Reader for ShapeReader {
+    fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
+        self.only_text = None;
+        self.said.clear();
+        if self.is_done(event.data.trim_ascii(), reading) {
+            return Produced::Nothing;
+        }
+        let mut found = Found::default();
+        if let Ok(json) = std::str::from_utf8(event.data) {
+            self.shape.tree.find(json, &mut found);
+        }
+        let seen = Seen { event, found: &found };
+        let mut told = self.rules(seen, reading);
+        self.insides(seen, reading, &mut told);
+        reading.normal_end |= told.ended;
+        if told.failed {
+            return Produced::Nothing;
+        }
+        if self.shape.guesses && !told.is_known {
+            let guess = guess(event, self.gathers.then_some(&mut self.said));
+            if let Some(tokens) = guess.tokens {
+                tokens.note(&mut reading.usage);
+            }
+            return guess.produced;
+        }
+        if told.opens {
+            self.said.clear();
+            return Produced::Nothing;
+        }
+        self.cumulate(seen, &mut told);
+        let is_token = told.produced > Produced::Unknown;
+        self.streamed |= is_token && !told.whole;
+        if is_token && !told.told_more && told.texts == 1 {
+            self.only_text = Some(told.text_rule);
+        }
+        if told.produced == Produced::Nothing && !told.is_known { Produced::Unknown } else { told.produced }
+    }
+
+    fn varying(&self) -> Option<Varying<'_>> {
+        match self.shape.rules.get(self.only_text?) {
+            Some(Rule { says: Says::Text(_, _, Some(key)), .. }) => Some(Varying { text: key, noise: None }),
+            _ => None,
+        }
+    }
+
+    fn gather(&mut self) {
+        self.gathers = true;
+    }
+
+    fn said(&self) -> Option<&str> {
+        self.gathers.then_some(&self.said)
+    }
+
+    fn end(&mut self, reading: &mut Reading) {
+        reading.normal_end |= self.shape.done.is_none() && !self.shape.ends;
+    }
+
+    fn closing(&self, _: &Reading, closing: &mut Closing) -> bool {
+        if let Some(done) = &self.shape.done {
+            closing.data(done);
+        }
+        !self.shape.ends
+    }
+}
+
+impl Child {
+    fn new(code: &Code) -> Self {
+        let reader: Box<dyn Reader> = match code {
+            Code::Shape(shape) => Box::new(ShapeReader::new(Arc::clone(shape))),
+            Code::Dialect(dialect) => dialect.reader(&StreamRules::default()),
+        };
+        Self { reader, texts: AnswerTexts::default(), gathers: false }
+    }
+
+    fn event(&mut self, event: Event<'_>, reading: &mut Reading, said: Option<&mut String>) -> Produced {
+        if said.is_some() && !std::mem::replace(&mut self.gathers, true) {
+            self.reader.gather();
+        }
+        let produced = self.reader.event(event, reading);
+        if let Some(said) = said {
+            match self.reader.said() {
+                Some(text) => said.push_str(text),
+                None => self.texts.event(event, |text| said.push_str(text)),
+            }
+        }
+        // The shape around it knows the event.
+        if produced == Produced::Unknown { Produced::Nothing } else { produced }
+    }
+}
+
+/// Does what a rule says that is for no text.
+fn tell(says: &Says, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told) {
+    match says {
+        Says::End => told.ended = true,
+        Says::Start => told.opens = true,
+        Says::Work => told.produced = told.produced.max(Produced::Work),
+        Says::Usage(spot) => {
+            let Some(tokens) = all(seen, *spot).into_iter().filter_map(Tokens::read).next_back() else { return };
+            tokens.note(&mut reading.usage);
+            told.is_known = true;
+        }
+        Says::Counts(counts) => {
+            if !note_counts(counts, seen, reading) {
+                return;
+            }
+            told.is_known = true;
+        }
+        Says::Finish(spot) => {
+            let Some(reason) = first(seen, *spot).filter(|value| is_filled(value.as_bytes())) else { return };
+            let reason = word(reason);
+            if !reading.finish_reasons.contains(&reason) {
+                reading.note_finish_reason(Some(&reason));
+            }
+            told.is_known = true;
+        }
+        Says::Model(spot) => return reading.note_model(named(seen, *spot).as_deref()),
+        Says::Id(spot) => return reading.note_id(named(seen, *spot).as_deref()),
+        Says::Noise | Says::Text(..) | Says::Whole(_) | Says::Error(_) => return,
+    }
+    told.told_more = true;
+}
+
+/// An event that is chosen as an error is one, whatever it says of it.
+fn error(rule: &Rule, spots: &[Spot], seen: Seen<'_, '_>, reading: &mut Reading) -> bool {
+    let found = spots.iter().find_map(|spot| match spot {
+        Spot::Data => Some(String::from_utf8_lossy(seen.event.data).into_owned()),
+        _ => read_value::<Fault>(first(seen, *spot)?)?.0,
+    });
+    let found = found.or_else(|| rule.when.is_some().then(|| "the stream told of a failure".to_owned()));
+    if let Some(error) = &found {
+        reading.note_error(error);
+    }
+    found.is_some()
+}
+
+fn text(seen: Seen<'_, '_>, spot: Spot, role: Role, mut said: Option<&mut String>) -> Produced {
+    match spot {
+        Spot::At(slot) => {
+            let values = seen.found.all(slot);
+            values.map(|value| produced(value, role, said.as_deref_mut())).max().unwrap_or_default()
+        }
+        Spot::Name | Spot::Id => Produced::Nothing,
+        Spot::Data if seen.event.data.is_empty() => Produced::Nothing,
+        Spot::Data => {
+            if let Some(said) = said {
+                said.push_str(&String::from_utf8_lossy(seen.event.data));
+            }
+            if role == Role::Reasoning { Produced::Reasoning } else { Produced::Answer }
+        }
+    }
+}
+
+/// Notes counts that stand each for itself. False where none stands there.
+fn note_counts(counts: &Counts, seen: Seen<'_, '_>, reading: &mut Reading) -> bool {
+    let sum = |slots: &[u16]| {
+        let told = slots
+            .iter()
+            .filter_map(|slot| serde_json::from_str::<Number>(seen.found.last(*slot)?).ok().and_then(Number::count));
+        told.reduce(u64::saturating_add)
+    };
+    let usage = &mut reading.usage;
+    let told = [&counts.input, &counts.cached_input, &counts.cache_write, &counts.output, &counts.reasoning];
+    let told = told.map(|slots| sum(slots));
+    let fields =
+        [&mut usage.input, &mut usage.cached_input, &mut usage.cache_write, &mut usage.output, &mut usage.reasoning];
+    for (field, count) in fields.into_iter().zip(told) {
+        *field = count.or(*field);
+    }
+    told.iter().any(Option::is_some)
+}
+
+/// All values at a place, as they are written.
+fn all<'s>(seen: Seen<'s, 's>, spot: Spot) -> Vec<&'s str> {
+    match spot {
+        Spot::At(slot) => seen.found.all(slot).collect(),
+        Spot::Data => std::str::from_utf8(seen.event.data).into_iter().collect(),
+        Spot::Name => std::str::from_utf8(seen.event.name).into_iter().collect(),
+        Spot::Id => std::str::from_utf8(seen.event.id).into_iter().collect(),
+    }
+}
+
+fn first<'s>(seen: Seen<'s, 's>, spot: Spot) -> Option<&'s str> {
+    match spot {
+        Spot::At(slot) => seen.found.last(slot),
+        Spot::Data => std::str::from_utf8(seen.event.data).ok(),
+        Spot::Name => std::str::from_utf8(seen.event.name).ok(),
+        Spot::Id => std::str::from_utf8(seen.event.id).ok(),
+    }
+}
+
+/// A value as a word: a string without its quotes, all else as it is written.
+fn word(value: &str) -> String {
+    match serde_json::from_str::<Word<'_>>(value) {
+        Ok(Word(Some(word))) => word.into_owned(),
+        _ => value.to_owned(),
+    }
+}
+
+fn named(seen: Seen<'_, '_>, spot: Spot) -> Option<String> {
+    first(seen, spot).filter(|value| value.starts_with('"') && value.len() > 2).map(word)
+}
+
+fn hashed(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.as_bytes().hash(&mut hasher);
+    hasher.finish()
+}
