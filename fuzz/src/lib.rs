@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 use streamgauge::llm::ask::{UsageFilter, with_usage};
 use streamgauge::llm::count::count_prompt;
 use streamgauge::llm::lines::LineScanner;
+use streamgauge::llm::request::form::{Form, FormKind};
+use streamgauge::llm::request::lax;
 use streamgauge::llm::sse::{EVENT_LIMIT, Frame, SseScanner};
 use streamgauge::llm::{Dialect, Framing, Gauge, Reading, RequestFacts, StreamEnd, StreamRules};
 
@@ -140,15 +142,21 @@ pub fn request(data: &[u8]) {
     for dialect in Dialect::ALL {
         let _ = count_prompt(dialect, facts.model.as_deref(), body);
     }
+    let is_read = RequestFacts::read_json(path, body).is_some();
+    assert!(is_read || serde_json::from_slice::<Value>(body).is_err(), "who forgives reads all JSON");
+    disguised(path, body);
     let Ok(Value::Object(read)) = serde_json::from_slice::<Value>(body) else { return };
     if let Some(Value::String(model)) = read.get("model")
+        && facts.repeated.is_none()
         && !model.is_empty()
         && model.len() <= 256
         && !path.contains("/models/")
     {
         assert_eq!(facts.model.as_ref(), Some(model), "{path}");
     }
-    if let Some(Value::Bool(stream)) = read.get("stream") {
+    if let Some(Value::Bool(stream)) = read.get("stream")
+        && facts.repeated.is_none()
+    {
         assert_eq!(facts.stream, Some(*stream), "{path}");
     }
     if let Some(asking) = with_usage(body) {
@@ -158,6 +166,22 @@ pub fn request(data: &[u8]) {
         asks.remove("stream_options");
         let rest: serde_json::Map<_, _> = read.into_iter().filter(|(key, _)| key != "stream_options").collect();
         assert_eq!(asks, rest, "nothing else changes");
+    }
+}
+
+/// The same bytes as a form, in another encoding and under each coding: nothing of it panics, and a form that was renamed is
+/// still one.
+fn disguised(path: &str, body: &[u8]) {
+    let _ = lax::in_utf8(body);
+    let boundary = body.iter().copied().take_while(u8::is_ascii_alphanumeric).take(8).collect();
+    for kind in [FormKind::UrlEncoded, FormKind::Multipart(boundary)] {
+        let Some(form) = kind.read(body) else { continue };
+        let _ = RequestFacts::read_form(path, &form);
+        if let Some(renamed) = kind.with_model(body, "m") {
+            let models = |form: &Form<'_>| form.fields.iter().filter(|field| field.name == "model").count();
+            let again = kind.read(&renamed).expect("a form stays one");
+            assert_eq!((again.fields.len(), models(&again)), (form.fields.len(), models(&form)));
+        }
     }
 }
 

@@ -64,6 +64,11 @@ impl RequestFacts {
         Self::of(path, body.and_then(Body::read))
     }
 
+    /// Reads a request whose body has to be JSON as the standard has it. `None`: it is not.
+    pub fn read_strictly(path: &str, body: &[u8]) -> Option<Self> {
+        Body::read_strictly(body).map(|body| Self::of(path, Some(body)))
+    }
+
     /// Reads a request whose body has to be readable. `None`: it is no JSON, not even as the most forgiving backend reads it.
     pub fn read_json(path: &str, body: &[u8]) -> Option<Self> {
         Body::read(body).map(|body| Self::of(path, Some(body)))

@@ -151,8 +151,17 @@ impl Look {
     async fn read(&self, path: &str, body: &Bytes, intake: &mut Intake<'_>) -> Result<(Content, RequestFacts), Stop> {
         let unknown = || (Content::Unknown, RequestFacts::read(path, None));
         let Some(plain) = self.decoded(body, intake).await? else { return Ok(unknown()) };
-        let text = lax::in_utf8(&plain).map_or(plain, Bytes::from);
-        let begins_as_json = Beginning::of(&text) == Beginning::Json;
+        let text = match lax::in_utf8(&plain) {
+            Some(text) => {
+                intake.hold(text.len() as u64)?;
+                Bytes::from(text)
+            }
+            None => plain,
+        };
+        let begins_as_json = match Beginning::of(&text) {
+            Beginning::Open => return Ok(unknown()),
+            beginning => beginning == Beginning::Json,
+        };
         let read = match &self.labels.form {
             Some(kind) if !begins_as_json && !self.labels.is_torn => kind.read(&text).map(|form| {
                 let tokens = form.files * FILE_TOKENS + form.text_bytes().div_ceil(FIELD_BYTES_PER_TOKEN);
@@ -161,7 +170,8 @@ impl Look {
             }),
             _ if self.labels.is_torn && !begins_as_json => None,
             _ if !self.labels.json && !begins_as_json => return Ok(unknown()),
-            _ => RequestFacts::read_json(path, &text)
+            _ => read_json(path, &text)
+                .await
                 .filter(|_| !self.labels.odd_charset || !self.must_read)
                 .map(|facts| (Content::Json(text.clone()), facts)),
         };
@@ -197,6 +207,17 @@ impl Look {
             Err(_) => Err(Rejection::internal().into()),
         }
     }
+}
+
+/// Reads JSON. What only a forgiving reader takes costs several times as much: where it is long, not on the threads that serve.
+async fn read_json(path: &str, text: &Bytes) -> Option<RequestFacts> {
+    const INLINE_MAX: usize = 64 << 10;
+    let strict = RequestFacts::read_strictly(path, text);
+    if strict.is_some() || text.len() <= INLINE_MAX {
+        return strict.or_else(|| RequestFacts::read_json(path, text));
+    }
+    let (path, text) = (path.to_owned(), text.clone());
+    tokio::task::spawn_blocking(move || RequestFacts::read_json(&path, &text)).await.ok().flatten()
 }
 
 fn unreadable() -> Rejection {

@@ -149,7 +149,7 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     identity::establish(visit.shared, visit.generation, session.req_header_mut(), &mut visit.caller)?;
     flight.known(visit.caller.client());
     let visit = &*visit;
-    let must_read = route::depends_on_body(visit.generation, session.req_header());
+    let must_read = !session.is_body_done() && route::depends_on_body(visit.generation, session.req_header());
     let mut admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), must_read).await?;
     if session.is_upgrade_req() {
         // What is asked for on a WebSocket is told by its messages.

@@ -359,32 +359,34 @@ async fn limits_and_budgets_see_through_every_disguise() {
     );
     assert_eq!(stage.proxy.record("dear").await["limit"]["used"], 10_010);
     stage.seen();
+    let mut around = Vec::new();
     for disguise in disguises() {
         for control in ["tokens", "budget"] {
             let status = send(&stage.proxy, &disguise, &[("x-control", control)]).await;
             let seen = stage.seen();
-            assert!((400..500).contains(&status), "{} under {control}: {status}", disguise.name);
-            assert!(seen.is_empty(), "{} under {control} reached an upstream", disguise.name);
+            if !(400..500).contains(&status) || !seen.is_empty() {
+                around.push((control, disguise.name, status));
+            }
         }
     }
+    assert!(around.is_empty(), "got around them: {around:?}");
     assert_eq!(send(&stage.proxy, &json_with("small", SMALL), &[("x-control", "budget")]).await, 200);
 }
 
 #[tokio::test]
 async fn the_models_route_is_taken_in_every_disguise() {
     let mut stage = Stage::set("").await;
-    let mut passed = 0;
+    let (mut passed, mut around) = (0, Vec::new());
     for disguise in disguises() {
         let status = send(&stage.proxy, &disguise, &[("x-control", "model")]).await;
         let seen = stage.seen();
         let went: Vec<_> = seen.iter().map(|(name, _)| *name).collect();
-        match status {
-            200 => assert_eq!(went, ["big"], "{}", disguise.name),
-            400 => assert!(went.is_empty(), "{}", disguise.name),
-            _ => panic!("{}: {status}", disguise.name),
+        if !matches!((status, &went[..]), (200, ["big"]) | (400, [])) {
+            around.push((disguise.name, status, went));
         }
         passed += u32::from(status == 200);
     }
+    assert!(around.is_empty(), "got around it: {around:?}");
     assert!(passed > 30, "only {passed} passed: nothing is shown by refusing all");
 }
 
@@ -402,12 +404,16 @@ async fn the_model_is_renamed_for_whoever_reads_it() {
     }
     let requests: Vec<_> = passed.iter().map(|(_, request)| request.clone()).collect();
     let mut readers = 0;
-    for ((name, request), told) in passed.iter().zip(understood(&requests)) {
+    let mut around = Vec::new();
+    for ((name, _), told) in passed.iter().zip(understood(&requests)) {
         for (reader, model) in told.as_object().unwrap() {
-            assert!(model.is_null() || model == "small-model", "{name}: {reader} reads {model} in {request:?}");
+            if !model.is_null() && model != "small-model" {
+                around.push((*name, reader.clone(), model.clone()));
+            }
             readers += u32::from(!model.is_null());
         }
     }
+    assert!(around.is_empty(), "got around it: {around:?}");
     assert!(passed.len() > 30 && readers > 90, "{} passed, {readers} read", passed.len());
 }
 
@@ -482,6 +488,20 @@ async fn what_is_read_is_bounded_after_decoding_too() {
     let upload = Disguise { labels: vec![], framing: Framing::Chunk, ..json_with("an upload", vec![7; 1_000_000]) };
     assert_eq!(send(&stage.proxy, &upload, &[("x-control", "model")]).await, 200, "what is not read is not bounded so");
     assert_eq!(stage.seen().pop().map(|(_, request)| request.body.len()), Some(1_000_000));
+}
+
+#[tokio::test]
+async fn bodies_without_anything_in_them_pass() {
+    let stage = Stage::set("").await;
+    for framing in [Framing::Length, Framing::Chunk, Framing::Http2] {
+        for body in ["", " \r\n"] {
+            let empty = Disguise { framing, path: "/v1/chat/app", ..json_with("empty", body) };
+            if body.is_empty() && framing == Framing::Chunk {
+                continue;
+            }
+            assert_eq!(send(&stage.proxy, &empty, &[("x-control", "tokens")]).await, 200, "{body:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -90,24 +90,61 @@ const KEYS: [(&str, Key); 24] = [
 ];
 
 impl Key {
-    fn of(text: &str) -> Option<(&'static str, Self)> {
-        // Few keys have the length of one that is read, and fewer its first letter.
-        KEYS.into_iter().find(|(name, _)| lax::is_same_key(text, name))
+    fn of(text: &str) -> Option<Self> {
+        Self::exactly(text).or_else(|| {
+            // Nearly every key is in lower case.
+            let mut keys = KEYS.iter().filter(|_| lax::is_odd(text));
+            keys.find(|(name, _)| lax::is_same_key(text, name)).map(|(_, key)| *key)
+        })
+    }
+
+    fn exactly(text: &str) -> Option<Self> {
+        Some(match text {
+            "model" => Self::Model,
+            "stream" => Self::Stream,
+            "stream_options" => Self::StreamOptions,
+            "max_tokens" => Self::MaxTokens,
+            "max_output_tokens" => Self::MaxOutputTokens,
+            "max_completion_tokens" => Self::MaxCompletionTokens,
+            "max_new_tokens" => Self::MaxNewTokens,
+            "max_tokens_to_sample" => Self::MaxTokensToSample,
+            "n_predict" => Self::NPredict,
+            "max_gen_len" => Self::MaxGenLen,
+            "n" => Self::N,
+            "best_of" => Self::BestOf,
+            "temperature" => Self::Temperature,
+            "top_p" => Self::TopP,
+            "messages" => Self::Messages,
+            "contents" => Self::Contents,
+            "prompt" => Self::Prompt,
+            "input" => Self::Input,
+            "inputs" => Self::Inputs,
+            "options" => Self::Options,
+            "generationConfig" => Self::GenerationConfig,
+            "generation_config" => Self::GenerationConfigSnake,
+            "parameters" => Self::Parameters,
+            "inferenceConfig" => Self::InferenceConfig,
+            _ => return None,
+        })
     }
 }
 
 impl Body {
     /// Reads JSON as the most forgiving backend would; `None`: not even that could read it.
     pub(super) fn read(json: &[u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok().or_else(|| lax::read(json))
+        Self::read_strictly(json).or_else(|| lax::read(json))
+    }
+
+    pub(super) fn read_strictly(json: &[u8]) -> Option<Self> {
+        serde_json::from_slice(json).ok()
     }
 
     /// The fields of a form, which have no types.
     pub(super) fn of_form(form: &Form<'_>) -> Self {
         let mut body = Self { has_files: form.files > 0, ..Self::default() };
         for field in &form.fields {
-            let Some((name, key)) = Key::of(&field.name).filter(|(name, _)| *name == field.name) else { continue };
-            body.note(name, key);
+            let Some(key) = Key::exactly(&field.name) else { continue };
+            body.note(key);
             let text = String::from_utf8_lossy(&field.value);
             let number = || text.trim().parse::<f64>().ok();
             match key {
@@ -145,10 +182,11 @@ impl Body {
         }
     }
 
-    fn note(&mut self, name: &'static str, key: Key) {
+    fn note(&mut self, key: Key) {
         let bit = 1 << (key as u32);
         if self.seen & bit != 0 {
-            self.repeated = self.repeated.or(Some(name));
+            let name = KEYS.iter().find(|(_, other)| *other == key).map(|(name, _)| *name);
+            self.repeated = self.repeated.or(name);
         }
         self.seen |= bit;
     }
@@ -158,11 +196,11 @@ impl<'de> Loose<'de> for Body {
     fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
         let mut body = Self::default();
         while let Some(key) = fields.next_key::<Word<'_>>()? {
-            let Some((name, key)) = Key::of(key.0.as_deref().unwrap_or_default()) else {
+            let Some(key) = Key::of(key.0.as_deref().unwrap_or_default()) else {
                 fields.next_value::<IgnoredAny>()?;
                 continue;
             };
-            body.note(name, key);
+            body.note(key);
             match key {
                 Key::Model => {
                     let model: Word<'_> = fields.next_value()?;
@@ -226,7 +264,9 @@ impl<'de> Loose<'de> for Options {
         let mut options = Self::default();
         while let Some(key) = fields.next_key::<Word<'_>>()? {
             let key = key.0.as_deref().unwrap_or_default();
-            let is = |names: &[&str]| names.iter().any(|name| lax::is_same_key(key, name));
+            let is_odd = lax::is_odd(key);
+            let is =
+                |names: &[&str]| names.contains(&key) || is_odd && names.iter().any(|name| lax::is_same_key(key, name));
             if is(&["num_predict"]) {
                 // Ollama's -1 and -2 mean: without limit.
                 options.max_tokens.widen(fields.next_value::<Limit>()?.or_endless());

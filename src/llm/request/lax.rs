@@ -17,12 +17,16 @@ pub(in crate::llm) fn is_same_key(key: &str, name: &str) -> bool {
     key.len() > name.len() && !key.is_ascii() && fold(key).is_some_and(|key| key.eq_ignore_ascii_case(name))
 }
 
+/// Whether a key has letters that other readers fold.
+pub(super) fn is_odd(key: &str) -> bool {
+    key.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii())
+}
+
 /// A key in lower case where it is not so already.
 pub(in crate::llm) fn fold(key: &str) -> Option<Cow<'_, str>> {
     /// No key that is read is longer.
     const LONGEST: usize = 64;
-    let is_odd = key.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii());
-    (is_odd && key.len() <= LONGEST).then(|| {
+    (is_odd(key) && key.len() <= LONGEST).then(|| {
         let letters = key.chars().map(|letter| match letter {
             '\u{17f}' => 's',
             '\u{212a}' => 'k',
