@@ -14,7 +14,7 @@ use streamgauge::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
 use streamgauge::telemetry::access_log::{AccessLog, Style, render};
 use streamgauge::telemetry::export::SpanExporter;
 use streamgauge::telemetry::record::{
-    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, TraceIds,
+    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Place, Record, RequestInfo, ServedBy, TraceIds,
 };
 use streamgauge::telemetry::{Metrics, Telemetry, ids, trace_context};
 
@@ -65,8 +65,12 @@ impl Names {
         }
         let attempt = Attempt {
             upstream: Arc::clone(&self.upstream),
-            address: Arc::clone(&self.address),
-            port: Some(8000),
+            place: Place {
+                endpoint: Arc::clone(&self.address),
+                address: Arc::clone(&self.address),
+                port: Some(8000),
+                peer: None,
+            },
             span_id: 3,
             started: ms(1),
             ended: ms(2_214),
@@ -78,6 +82,7 @@ impl Names {
         Record {
             limit: None,
             canary: None,
+            passed_on: Some(0),
             request_id: ids::new_request_id(),
             trace: TraceIds { trace_id: 1, span_id: 1, parent: None, link: None, sampled },
             started: SystemTime::now(),

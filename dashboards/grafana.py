@@ -165,7 +165,7 @@ def _thresholds(limits, falling=False):
 
 
 # Labels of lines, and the span attributes that hold the same.
-_SPANS = {"route": "streamgauge.route", "upstream": "streamgauge.upstream", "variant": "streamgauge.variant", "gen_ai_request_model": "gen_ai.request.model"}
+_SPANS = {"route": "streamgauge.route", "upstream": "streamgauge.upstream", "endpoint": "streamgauge.endpoint", "variant": "streamgauge.variant", "gen_ai_request_model": "gen_ai.request.model"}
 
 
 def _slower_traces(attribute, labels):

@@ -8,6 +8,7 @@ REQUESTS = "streamgauge_requests_total"
 PHASE = "streamgauge_phase_seconds"
 GAP = "streamgauge_token_gap_seconds"
 ATTEMPTS = "streamgauge_attempts_total"
+ENDPOINT_ATTEMPTS = "streamgauge_endpoint_attempts_total"
 COST = "streamgauge_cost_usd_total"
 UNPRICED = "streamgauge_unpriced_requests_total"
 TOKENS = "streamgauge_tokens_total"
@@ -25,7 +26,7 @@ NOT_OURS = 'outcome!~"rejected|client_cancelled"'
 HELD, RELEASED, OUTPUT = 'kind="held"', 'kind="released"', 'type="output"'
 # A phase that every request enters: its count is the number of requests.
 EVERY = 'phase="admit"'
-FAILED = 'result!~"ok|hedge_lost|client_gone"'
+FAILED = 'result!~"ok|hedge_lost|client_gone|draining"'
 
 
 def share(part, whole):

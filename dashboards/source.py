@@ -12,7 +12,8 @@ import sys
 
 from grafana import drill, heat, line, mean, of, over_range, quantile, quantiles, rate, row, stat, states, table, text, total, write
 from names import (
-    ATTEMPTS, BAD, COST, DECISIONS, DURATION, EVERY, FAILED, GAP, GAP_SPAN, HELD, NOT_OURS, OUTPUT, PHASE, RELEASED, REQUESTS, SERVED, TOKENS, UNPRICED,
+    ATTEMPTS, BAD, COST, DECISIONS, DURATION, ENDPOINT_ATTEMPTS, EVERY, FAILED, GAP, GAP_SPAN, HELD, NOT_OURS, OUTPUT, PHASE, RELEASED, REQUESTS, SERVED,
+    TOKENS, UNPRICED,
     TPOT, TPOT_SPAN, TTFT, TTFT_SPAN, USAGE, share,
 )
 from slo import ANSWERED, FIRST_TOKEN
@@ -184,6 +185,16 @@ def backends():
             line("What was wrong", "reqps", "connect_*: not there; upstream_status: 429 or 5xx; first_token_timeout: too slow; upstream_body_reset, missing_end: it "
                  "broke off.", {"{{upstream}}: {{result}}": rate(ATTEMPTS, "upstream, result", FAILED)}, stack="normal"),
             line("Attempts", "reqps", "Who is asked how often: the split of the load, failover and hedges included.", {"{{upstream}}": rate(ATTEMPTS, "upstream")}, stack="normal"),
+        ),
+        row(
+            "Which replica is it?",
+            line("Failed attempts by endpoint", "percentunit", "Share of an endpoint's attempts that gave no usable answer, broken-off streams included. One line "
+                 "above the others is the guilty replica: its own log, and jq on the log by server.address.",
+                 {"{{upstream}} {{endpoint}}": share(rate(ENDPOINT_ATTEMPTS, "upstream, endpoint", FAILED), rate(ENDPOINT_ATTEMPTS, "upstream, endpoint"))}, limits=[0.05]),
+            line("First token by endpoint, p95", "s", "From the attempt's beginning, without what failed before it. One line above the others is the slow replica.",
+                 {"{{upstream}} {{endpoint}}": quantile(0.95, "streamgauge_endpoint_first_token_seconds", "upstream, endpoint")}, traces=TTFT_SPAN),
+            line("Duration of attempts by endpoint, p95", "s", "From the attempt's beginning to its end. One that is shorter than its peers breaks answers off.",
+                 {"{{upstream}} {{endpoint}}": quantile(0.95, "streamgauge_endpoint_duration_seconds", "upstream, endpoint")}),
         ),
         row(
             "What is repaired?",

@@ -17,8 +17,8 @@ use super::login;
 use super::pages::{self, File};
 use super::prices;
 use super::sessions::Sessions;
+use super::upstreams;
 use crate::policy::canary::Command;
-use crate::policy::health::Reason;
 use crate::proxy::Shared;
 
 /// How long `POST /api/reload` waits for a reload before it answers 503.
@@ -116,7 +116,7 @@ impl Api {
             Page::Healthy => Answer::json(200, &json!({ "status": "ok" })),
             Page::Ready => self.ready(),
             Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
-            Page::Upstreams => Answer::json(200, &json!({ "upstreams": self.upstreams_view() })),
+            Page::Upstreams => Answer::json(200, &json!({ "upstreams": upstreams::view(&self.shared) })),
             Page::Limits => self.limits(head.uri.query().unwrap_or("")).await,
             Page::Prices => Answer::json(200, &prices::view(&self.shared)),
             Page::Canaries => Answer::json(200, &canaries::list(&self.shared)),
@@ -152,36 +152,6 @@ impl Api {
         let generation = self.shared.generation.load();
         let token = generation.settings.server.admin_token.as_ref();
         token.is_some_and(|token| self.sessions.knows(&login::cookies(head), token, Instant::now()))
-    }
-
-    /// How the endpoints of each upstream fare.
-    pub(super) fn upstreams_view(&self) -> Vec<Value> {
-        let generation = self.shared.generation.load();
-        generation
-            .settings
-            .upstreams
-            .iter()
-            .map(|upstream| {
-                let endpoints: Vec<Value> = generation
-                    .pools
-                    .get(&*upstream.name)
-                    .iter()
-                    .flat_map(|pool| pool.endpoints())
-                    .map(|endpoint| {
-                        json!({
-                            "endpoint": endpoint.authority,
-                            "addresses": endpoint.addresses,
-                            "up": endpoint.up,
-                            "ejected_addresses": endpoint.ejected,
-                            "reason": endpoint.reason.map(Reason::as_str),
-                            "in_flight": endpoint.in_flight,
-                            "first_token_s": endpoint.first_token.map(|time| time.as_secs_f64()),
-                        })
-                    })
-                    .collect();
-                json!({ "name": &*upstream.name, "endpoints": endpoints })
-            })
-            .collect()
     }
 
     async fn limits(&self, query: &str) -> Answer {

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::answer::{self, Answer};
 use super::api::Api;
-use super::{canaries, limits};
+use super::{canaries, limits, upstreams};
 use crate::telemetry::live::feed::{CHOSEN_MAX, VIEWERS_MAX, Viewer};
 use crate::telemetry::live::first_tokens::MINUTES;
 
@@ -154,7 +154,7 @@ fn proxy(api: &Api, limits: &Value) -> Value {
         "listen": listens,
         "slow_first_token_s": telemetry.slow_first_token.as_secs_f64(),
         "slow_gap_s": telemetry.slow_gap.as_secs_f64(),
-        "upstreams": api.upstreams_view(),
+        "upstreams": upstreams::view(&api.shared),
         "canaries": canaries::list(&Arc::clone(&api.shared)).get("canaries"),
         "limits": limits,
     })

@@ -20,6 +20,7 @@ mod prices;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 
 pub use app::AdminApp;
 pub use control::Control;

@@ -12,7 +12,7 @@ use super::admit::RequestBody;
 use super::connect::First;
 use super::dial::Unconnected;
 use super::exchange::Visit;
-use super::faults::{Fault, Race, Went, fault, retry_after, server_address};
+use super::faults::{Fault, Race, Went, fault, retry_after};
 use super::headers::{self, Outgoing};
 use super::hold::Upload;
 use super::member::Ticket;
@@ -83,11 +83,9 @@ impl<'a> Trial<'a> {
     pub(super) fn new(visit: &'a Visit<'a>, asked: &'a Asked<'a>, step: Step<'a>) -> Self {
         let span_id = ids::new_span_id();
         let started = asked.clock.now();
-        let (address, port) = server_address(&step.ticket.member.endpoint);
         let log = asked.tries.begin(Attempt {
             upstream: Arc::clone(&step.target.upstream.name),
-            address,
-            port,
+            place: step.ticket.member.place.clone(),
             span_id,
             started,
             ended: started,
@@ -168,12 +166,12 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Tells the endpoint how fast it was, where that is known by now.
+    /// Tells the endpoint how fast it was, where that is known by now; how it did is told when its answer has ended.
     fn settle(&self, opened: &mut Opened) {
         if !opened.head.status.is_success() {
-            // A 4xx is the client's fault, and a sign of life.
-            opened.ticket.tell(Sign::Well);
-        } else if !opened.tap.streams() {
+            return;
+        }
+        if !opened.tap.streams() {
             opened.ticket.answered(self.asked.clock.now().saturating_sub(self.started), false);
         } else if let Some(at) = opened.tap.first_token() {
             opened.ticket.answered(at.saturating_sub(self.started), true);
@@ -316,6 +314,7 @@ impl<'a> Trial<'a> {
         let ticket = &mut self.step.ticket;
         if let Some(place) = places.get(at).filter(|_| at > 0) {
             ticket.move_to(place);
+            self.log.moved(&place.place);
         }
         for place in behind.iter().filter_map(|behind| places.get(*behind)) {
             ticket.tell_unreachable(place);

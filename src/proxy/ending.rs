@@ -70,6 +70,19 @@ impl End {
             ),
         }
     }
+
+    /// What an answer that ended so showed of its endpoint; `None`: what ended it was not the endpoint's doing. A status
+    /// that says that the endpoint failed has been told with the head.
+    fn sign(self, outcome: Outcome) -> Option<Sign> {
+        match (self, outcome) {
+            (Self::Complete, Outcome::Truncated | Outcome::ErrorInStream)
+            | (Self::UpstreamDied | Self::Late(ErrorType::Stall | ErrorType::FirstTokenTimeout), _) => {
+                Some(Sign::Faulty)
+            }
+            (Self::Complete, _) => Some(Sign::Well),
+            _ => None,
+        }
+    }
 }
 
 /// Ends the answer and books what became of the request.
@@ -94,15 +107,15 @@ pub(super) async fn conclude(
     if matches!(end, End::Complete | End::Exhausted) {
         let read = source.tap.finish(StreamEnd::Clean, now);
         let (outcome, error) = judge(status, read.as_ref().map(|(_, reading)| reading));
-        if matches!(outcome, Outcome::Truncated | Outcome::ErrorInStream) {
-            source.ticket.tell(Sign::Faulty);
+        if let Some(sign) = end.sign(outcome) {
+            source.ticket.tell(sign);
         }
         book(flight, read, outcome, error, passing);
         return finish(client, flight, source, passing).await;
     }
     let (outcome, error, message) = end.verdict();
-    if matches!(end, End::UpstreamDied | End::Late(ErrorType::Stall | ErrorType::FirstTokenTimeout)) {
-        source.ticket.tell(Sign::Faulty);
+    if let Some(sign) = end.sign(outcome) {
+        source.ticket.tell(sign);
     }
     let promised = (passing.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
     // What follows an early head can only be an event of the stream that it promised.

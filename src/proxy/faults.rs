@@ -1,13 +1,12 @@
 //! What went wrong between us and an upstream, and the words for it.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pingora::ErrorType as Kind;
 use pingora::http::ResponseHeader;
 
 use super::reject::Rejection;
-use crate::config::settings::{Endpoint, EndpointAddress};
+use crate::config::settings::Endpoint;
 use crate::policy::failover::Stage;
 use crate::telemetry::record::ErrorType;
 
@@ -94,14 +93,6 @@ pub(super) fn retry_after(head: &ResponseHeader) -> Option<Duration> {
     let until = httpdate::parse_http_date(wait).ok()?;
     let now = text("date").and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
     Some(until.duration_since(now).unwrap_or_default())
-}
-
-/// `server.address` and `server.port` of an endpoint.
-pub(super) fn server_address(endpoint: &Endpoint) -> (Arc<str>, Option<u16>) {
-    match &endpoint.address {
-        EndpointAddress::Tcp { host, port } => (Arc::from(host.as_str()), Some(*port)),
-        EndpointAddress::Unix(path) => (Arc::from(path.to_string_lossy()), None),
-    }
 }
 
 /// What the client is told of a failed attempt; `cause` is what more is known of it.

@@ -9,16 +9,20 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 
 use super::ca;
 use super::clock::Clock;
+use super::endpoint_view::{EndpointView, MemberView};
 use super::member::{self, Member, Ticket};
 use super::peers;
 use crate::config::settings::{Endpoint, EndpointAddress, Upstream};
 use crate::policy::balance;
 use crate::policy::failover::Room;
-use crate::policy::health::{self, Down, Gate, Reason, Sign};
+use crate::policy::health::{self, Change, Down, Gate, Sign, Verdict};
 use crate::telemetry::Telemetry;
 
 /// Addresses taken of one name.
 const ADDRESSES_MAX: usize = 64;
+
+/// Places that are named as those that serve for one that is down.
+const SERVING_MAX: usize = 8;
 
 /// Longest wait for one name lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,21 +47,10 @@ pub(super) struct Around {
 
 struct EndpointState {
     endpoint: Arc<Endpoint>,
+    /// As telemetry names it.
+    name: Arc<str>,
     /// One an address; empty while the name is not resolved.
     members: ArcSwap<Vec<Arc<Member>>>,
-}
-
-/// How one endpoint fares, for people.
-pub struct EndpointView {
-    pub authority: String,
-    pub addresses: usize,
-    pub up: bool,
-    pub ejected: usize,
-    /// Why it is down; the last of its addresses counts.
-    pub reason: Option<Reason>,
-    pub in_flight: u32,
-    /// Average time until the first token of a stream.
-    pub first_token: Option<Duration>,
 }
 
 impl Pool {
@@ -138,17 +131,17 @@ impl Pool {
         peers::in_turn(Arc::clone(member), others, is_v6)
     }
 
-    /// Takes in what a request showed of a member.
-    pub(super) fn note(&self, member: &Member, sign: Sign) {
+    /// Takes in how an attempt at a member went.
+    pub(super) fn note(&self, member: &Member, verdict: Verdict) {
         let now = self.now();
-        if sign == Sign::Well {
-            member.state().health.note(sign, now, false);
-            return;
-        }
-        let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_eject = self.may_eject(member, now);
-        let down = member.state().health.note(sign, now, may_eject);
-        self.tell(member, down, now);
+        let change = if verdict.sign == Sign::Well {
+            member.state().health.note(verdict, now, false)
+        } else {
+            let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+            let may_eject = self.may_eject(member, now);
+            member.state().health.note(verdict, now, may_eject)
+        };
+        self.tell(member, change, now);
     }
 
     /// Takes in how a health check of a member ended.
@@ -156,8 +149,8 @@ impl Pool {
         let now = self.now();
         let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let may_eject = self.may_eject(member, now);
-        let down = member.state().health.checked(well, now, may_eject);
-        self.tell(member, down, now);
+        let change = member.state().health.checked(well, now, may_eject);
+        self.tell(member, change, now);
     }
 
     fn may_eject(&self, but: &Member, now: Duration) -> bool {
@@ -166,9 +159,26 @@ impl Pool {
         health::may_eject_more(self.members().count(), ejected)
     }
 
-    fn tell(&self, member: &Member, down: Option<Down>, now: Duration) {
-        let Some(down) = down else { return };
-        let (upstream, endpoint) = (&*self.built_for.name, &*member.endpoint.authority);
+    fn tell(&self, member: &Member, change: Option<Change>, now: Duration) {
+        match change {
+            None => return,
+            Some(Change::Down(down)) => self.tell_down(member, down, now),
+            Some(Change::Up { away }) => {
+                tracing::info!(
+                    event = "upstream.up",
+                    upstream = &*self.built_for.name,
+                    endpoint = &*member.place.endpoint,
+                    address = member.address,
+                    away_s = away.as_secs_f64(),
+                    "endpoint is back"
+                );
+            }
+        }
+        self.publish();
+    }
+
+    fn tell_down(&self, member: &Member, down: Down, now: Duration) {
+        let (upstream, endpoint) = (&*self.built_for.name, &*member.place.endpoint);
         let seconds = down.until.saturating_sub(now).as_secs();
         let reason = down.reason.as_str();
         if down.ejected {
@@ -183,6 +193,12 @@ impl Pool {
             );
             self.around.telemetry.metrics().upstream_ejected(upstream, endpoint);
         } else {
+            let others = self.serving_beside(member, now).join(", ");
+            let serving = if others.is_empty() {
+                "the route's other targets; where it has none that is up, this one"
+            } else {
+                &others
+            };
             tracing::warn!(
                 event = "upstream.down",
                 upstream,
@@ -190,33 +206,49 @@ impl Pool {
                 address = member.address,
                 reason,
                 seconds,
-                "endpoint down; it is not ejected, since too few would be left"
+                serving,
+                "endpoint down; it is not ejected, since too few would be left, and gets only what nobody else can take"
             );
         }
-        self.publish();
+    }
+
+    /// The other places of the upstream that are up; the first few of them.
+    fn serving_beside(&self, but: &Member, now: Duration) -> Vec<String> {
+        let others = self.members().filter(|other| !other.is(but) && other.state().health.is_up(now));
+        others.take(SERVING_MAX).map(|other| other.place.to_string()).collect()
     }
 
     /// Shows in the metrics which endpoints are up.
     pub(super) fn publish(&self) {
         for endpoint in self.endpoints() {
-            self.around.telemetry.metrics().upstream_up(&self.built_for.name, &endpoint.authority, endpoint.up);
+            self.around.telemetry.metrics().upstream_up(&self.built_for.name, &endpoint.name, endpoint.is_up());
         }
     }
 
     /// Takes the endpoints that `next` does not have out of the metrics.
     pub(super) fn retire(&self, next: Option<&Self>) {
-        let stays = |endpoint: &Endpoint| {
-            next.is_some_and(|next| next.endpoints.iter().any(|other| other.endpoint.authority == endpoint.authority))
-        };
-        for state in self.endpoints.iter().filter(|state| !stays(&state.endpoint)) {
-            self.around.telemetry.metrics().upstream_gone(&self.built_for.name, &state.endpoint.authority);
+        let stays = |name: &str| next.is_some_and(|next| next.endpoints.iter().any(|other| *other.name == *name));
+        for state in self.endpoints.iter().filter(|state| !stays(&state.name)) {
+            self.around.telemetry.metrics().upstream_gone(&self.built_for.name, &state.name);
         }
     }
 
     /// How each endpoint fares.
     pub fn endpoints(&self) -> impl Iterator<Item = EndpointView> {
         let now = self.now();
-        self.endpoints.iter().map(move |state| state.view(now))
+        self.endpoints.iter().map(move |state| self.view(state, now))
+    }
+
+    fn view(&self, state: &EndpointState, now: Duration) -> EndpointView {
+        let members = state.members.load();
+        let members = members.iter().map(|member| {
+            let mut view = MemberView::new(member, now);
+            if view.is_down_in_service() {
+                view.serving = self.serving_beside(member, now);
+            }
+            view
+        });
+        EndpointView { name: Arc::clone(&state.name), members: members.collect() }
     }
 
     /// Every place there is.
@@ -272,33 +304,12 @@ impl EndpointState {
         let endpoint = Arc::new(endpoint.clone());
         let before = before.map(|before| before.members.load_full()).unwrap_or_default();
         let members = members(peers::finish(known, &endpoint, upstream), &endpoint, &before);
-        Self { endpoint, members: ArcSwap::from_pointee(members) }
+        let name = Arc::from(member::name(&endpoint));
+        Self { endpoint, name, members: ArcSwap::from_pointee(members) }
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
         self.members.load().iter().filter_map(|member| member.peer.address().as_inet().copied()).collect()
-    }
-
-    fn view(&self, now: Duration) -> EndpointView {
-        let members = self.members.load();
-        let mut view = EndpointView {
-            authority: self.endpoint.authority.clone(),
-            addresses: members.len(),
-            up: false,
-            ejected: 0,
-            reason: None,
-            in_flight: 0,
-            first_token: None,
-        };
-        for member in members.iter() {
-            let state = member.state();
-            view.up |= state.health.is_up(now);
-            view.ejected += usize::from(state.health.is_ejected(now));
-            view.reason = state.health.down().map(|down| down.reason).or(view.reason);
-            view.in_flight = view.in_flight.saturating_add(state.load.in_flight());
-            view.first_token = view.first_token.max(state.load.latency(true, now));
-        }
-        view
     }
 
     async fn resolve(&self, upstream: &Upstream) {

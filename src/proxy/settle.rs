@@ -63,6 +63,7 @@ impl<'a> Flight<'a> {
             outcome: Outcome::InternalError,
             error: Some(ErrorType::Internal),
             attempts: Vec::new(),
+            passed_on: None,
             phases: Phases::default(),
             bytes_in: 0,
             bytes_out: 0,
@@ -392,6 +393,7 @@ impl Drop for Flight<'_> {
         let tries = self.tries.take();
         self.testify(&tries);
         record.attempts.extend(tries);
+        record.passed_on = self.passed_on;
         self.charge_outrun(&mut record);
         let now = self.clock.now();
         record.phases = self.stopwatch.read(now);

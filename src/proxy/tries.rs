@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use crate::telemetry::live::Follower;
-use crate::telemetry::record::{Attempt, ErrorType, Phase, Stopwatch};
+use crate::telemetry::record::{Attempt, ErrorType, Phase, Place, Stopwatch};
 
 /// The attempts of one request, in the order of their beginning.
 pub(super) struct Tries {
@@ -41,7 +41,7 @@ impl Tries {
     pub(super) fn begin(self: &Arc<Self>, attempt: Attempt) -> TryLog {
         let mut log = self.log();
         if let Some(live) = &self.live {
-            live.attempt(attempt.started);
+            live.attempt(&attempt.place, attempt.started);
         }
         log.push(Try { attempt, waiting: None, preamble: None, over: false });
         TryLog { tries: Arc::clone(self), number: log.len() - 1 }
@@ -118,6 +118,14 @@ impl TryLog {
             entry.waiting = Some(now);
             entry.attempt.reused_connection = reused;
         });
+    }
+
+    /// Another address of the same name is asked.
+    pub(super) fn moved(&self, place: &Place) {
+        if let Some(live) = &self.tries.live {
+            live.moved(place);
+        }
+        self.note(|entry| entry.attempt.place = place.clone());
     }
 
     /// The answer's head came.

@@ -191,11 +191,9 @@ impl Shake<'_> {
             }
             Err(error) => Err(error),
         };
-        let (address, port) = faults::server_address(&member.endpoint);
         flight.attempted(Attempt {
             upstream: Arc::clone(&target.upstream.name),
-            address,
-            port,
+            place: member.place.clone(),
             span_id,
             started,
             ended: flight.now(),

@@ -160,6 +160,9 @@ pub(crate) fn render_json(record: &Record, out: &mut String) {
         line.text("upstream", &served_by.upstream);
         line.text("variant", &served_by.variant);
     }
+    if let Some(attempt) = record.last_asked() {
+        attempt.place.render(&mut line);
+    }
     json_attempts(record, &mut line);
     json_limit(record, &mut line);
     line.number("config_generation", record.config_generation);
@@ -270,6 +273,7 @@ fn json_attempts(record: &Record, line: &mut Json<'_>) {
     for attempt in &record.attempts {
         let mut object = attempts.element();
         object.text("upstream", &attempt.upstream);
+        attempt.place.render(&mut object);
         object.number_if("status", attempt.status.map(u64::from));
         object.text_if("error_type", attempt.error.map(|error| error.as_str()));
         object.seconds("duration_s", attempt.ended.saturating_sub(attempt.started));
@@ -328,6 +332,10 @@ fn render_human(record: &Record, colour: bool, out: &mut String) {
     if let Some(served_by) = &record.served_by {
         out.push_str("  via ");
         out.push_str(&served_by.upstream);
+    }
+    if let Some(attempt) = record.last_asked() {
+        out.push_str(" at ");
+        out.push_str(&attempt.place.endpoint);
     }
     if record.attempts.len() > 1 {
         out.push_str(", attempt ");

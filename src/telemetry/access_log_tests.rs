@@ -41,9 +41,10 @@ fn a_chat_as_json() {
         r#""gen_ai.response.finish_reasons":["stop"],"first_byte_s":0.020000,"ttft_s":0.030000,"first_answer_s":0.040000,"tpot_s":0.010000,"#,
         r#""max_gap_s":0.025000,"stalls":0,"dialect":"openai-chat","framing":"sse","ttft_basis":"dialect","duration_s":0.137000,"phases":{"admit":0.001000,"connect":0.004000,"#,
         r#""upstream_wait":0.010000,"generation":0.120000,"proxy":0.002000},"frames":13,"bytes_in":300,"#,
-        r#""bytes_out":2048,"route":"chat","upstream":"fastapi","variant":"fastapi","attempts":[{"upstream":"primary","#,
-        r#""error_type":"connect_refused","duration_s":0.014000},{"upstream":"fastapi","status":200,"#,
-        r#""duration_s":0.014000}],"config_generation":3,"outcome":"completed"}"#,
+        r#""bytes_out":2048,"route":"chat","upstream":"fastapi","variant":"fastapi","#,
+        r#""server.address":"127.0.0.1","server.port":8000,"attempts":[{"upstream":"primary","#,
+        r#""server.address":"127.0.0.1","server.port":8000,"error_type":"connect_refused","duration_s":0.014000},"#,
+        r#"{"upstream":"fastapi","server.address":"127.0.0.1","server.port":8000,"status":200,"duration_s":0.014000}],"config_generation":3,"outcome":"completed"}"#,
         "\n",
     );
     assert_eq!(line, expected);
@@ -94,7 +95,7 @@ fn hostile_texts_stay_inside_their_line() {
 fn a_line_to_read_along() {
     assert_eq!(
         human(&chat("gpt-4o")),
-        "22:13:20 POST /v1/chat/completions 200 completed  ttft 0.030s  total 0.137s  100→11 tokens  gpt-4o-2024-08-06  via fastapi\n"
+        "22:13:20 POST /v1/chat/completions 200 completed  ttft 0.030s  total 0.137s  100→11 tokens  gpt-4o-2024-08-06  via fastapi at 127.0.0.1:8000\n"
     );
     let mut record = chat("gpt-4o");
     (record.outcome, record.error, record.status) = (Outcome::Stalled, Some(ErrorType::Stall), None);
@@ -104,9 +105,12 @@ fn a_line_to_read_along() {
     (reading.slow_gaps, reading.max_gap) = (vec![(ms(4_000), ms(9_000))], Some(ms(4_000)));
     assert_eq!(
         human(&record),
-        "22:13:20 POST /v1/chat/completions - stalled(stall)  gap 4.000s  total 0.137s  ?→11 tokens  gpt-4o  via fastapi, attempt 2\n"
+        "22:13:20 POST /v1/chat/completions - stalled(stall)  gap 4.000s  total 0.137s  ?→11 tokens  gpt-4o  via fastapi at 127.0.0.1:8000, attempt 2\n"
     );
-    assert_eq!(human(&websocket()), "22:13:20 GET /ws 101 completed  total 0.017s  3→5 messages  via fastapi\n");
+    assert_eq!(
+        human(&websocket()),
+        "22:13:20 GET /ws 101 completed  total 0.017s  3→5 messages  via fastapi at 127.0.0.1:8000\n"
+    );
     let mut coloured = String::new();
     render(Style::Human { colour: true }, &record, &mut coloured);
     assert!(coloured.contains("\u{1b}[31m- stalled(stall)\u{1b}[0m"));

@@ -212,6 +212,13 @@ pub(crate) fn seconds(out: &mut String, value: Duration, digits: u32) {
     }
 }
 
+/// `2026-01-31T23:59:59.123Z` as a text of its own.
+pub fn timestamp(time: SystemTime) -> String {
+    let mut text = String::with_capacity(24);
+    rfc3339(&mut text, time);
+    text
+}
+
 /// `2026-01-31T23:59:59.123Z`.
 pub(crate) fn rfc3339(out: &mut String, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,15 +1,19 @@
 //! What is going on: the requests that run, and the last that ended. Bounded, and cheap for those who are watched.
 //!
 //! `stream` follows one running request; `choice` picks those that are shown when there are too many; `feed` tells one viewer
-//! what is new; `first_tokens` keeps the times to the first token of the last minutes.
+//! what is new; `first_tokens` and `endpoints` keep the times to the first token of the last `minutes`, by route and by
+//! endpoint; `troubles` says since when something fails.
 
 mod choice;
+pub mod endpoints;
 pub mod feed;
 pub mod first_tokens;
+mod minutes;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod ticks;
+mod troubles;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -22,9 +26,12 @@ use super::hints::Hints;
 use super::json::Json;
 use super::record::{Outcome, Record};
 use super::strangers::Strangers;
+use endpoints::Endpoints;
 use first_tokens::FirstTokens;
+pub use minutes::Summary;
 pub use stream::{Follower, LiveStream};
 use stream::{Stream, Viewers};
+use troubles::Troubles;
 
 /// Ended requests that are kept.
 const RECENT_MAX: usize = 1_000;
@@ -49,6 +56,8 @@ pub struct Live {
     hints: Hints,
     strangers: Strangers,
     first_tokens: FirstTokens,
+    endpoints: Endpoints,
+    troubles: Troubles,
     viewers: Arc<Viewers>,
     chosen: Mutex<choice::Chosen>,
 }
@@ -87,6 +96,8 @@ impl Live {
     /// Keeps an ended request.
     pub fn ended(&self, record: Arc<Record>) {
         self.first_tokens.observe(&record);
+        self.endpoints.observe(&record);
+        self.troubles.observe(&record);
         let mut recent = lock(&self.recent);
         recent.ended += 1;
         let failed = match record.outcome {
@@ -115,8 +126,13 @@ impl Live {
         &self.first_tokens
     }
 
-    /// `{"live":[…],"recent":[…],"hints":[…]}`: running requests, the oldest first, ended ones, the newest first, and what
-    /// to know of upstreams and peers. The members of requests have the names of the access log.
+    /// What each endpoint did in the last minutes.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// `{"live":[…],"recent":[…],"hints":[…],"troubles":[…]}`: running requests, the oldest first, ended ones, the newest first, and what
+    /// to know of upstreams and peers, and since when something fails. The members of requests have the names of the access log.
     pub fn json(&self) -> String {
         let streams: Vec<_> = lock(&self.running).streams.values().take(SHOWN_MAX).cloned().collect();
         let records: Vec<_> = lock(&self.recent).records.iter().rev().cloned().collect();
@@ -129,6 +145,7 @@ impl Live {
         records.iter().for_each(|record| recent.element_raw(|out| access_log::render_json(record, out)));
         recent.end();
         self.render_hints(&mut object);
+        self.troubles.render(&mut object, SystemTime::now());
         object.end();
         out
     }
@@ -146,7 +163,7 @@ impl Live {
         lock(&self.running).streams.len()
     }
 
-    /// Writes `"hints":[…]`, `"first_tokens":[…]`, `"failed":[…]` and `"refused":[…]`: what of the last minutes is to be known.
+    /// Writes `"hints":[…]`, `"first_tokens":[…]`, `"troubles":[…]`, `"failed":[…]` and `"refused":[…]`: what of the last minutes is to be known.
     /// Of the last two the newest come first.
     pub fn overview(&self) -> String {
         let (failed, refused) = {
@@ -157,6 +174,7 @@ impl Live {
         let mut object = Json::object(&mut out);
         self.render_hints(&mut object);
         self.first_tokens.render(&mut object, SystemTime::now());
+        self.troubles.render(&mut object, SystemTime::now());
         for (key, records) in [("failed", failed), ("refused", refused)] {
             let mut array = object.array(key);
             records.iter().rev().for_each(|record| array.element_raw(|out| access_log::render_json(record, out)));

@@ -28,6 +28,7 @@ pub mod meaning;
 #[cfg(feature = "server")]
 pub mod metrics;
 pub mod phases;
+mod place;
 mod queue;
 pub mod record;
 pub mod sampler;
@@ -45,6 +46,7 @@ pub mod trace_context;
 
 #[cfg(feature = "server")]
 pub use facade::{StartError, Telemetry};
+pub use json::timestamp;
 #[cfg(feature = "server")]
 pub use metrics::{Metrics, Names};
 pub use queue::Dropped;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use super::phases::{Phase, Phases, Stopwatch};
+pub use super::place::Place;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::{Dialect, Reading, RequestFacts};
 use crate::policy::canary::Decision;
@@ -29,6 +30,8 @@ pub struct Record {
     pub outcome: Outcome,
     pub error: Option<ErrorType>,
     pub attempts: Vec<Attempt>,
+    /// Which of them has the answer that was passed on.
+    pub passed_on: Option<usize>,
     pub phases: Phases,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -91,9 +94,7 @@ pub struct ServedBy {
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub upstream: Arc<str>,
-    /// `server.address`: host or socket path.
-    pub address: Arc<str>,
-    pub port: Option<u16>,
+    pub place: Place,
     pub span_id: u64,
     pub started: Duration,
     pub ended: Duration,
@@ -101,6 +102,18 @@ pub struct Attempt {
     pub status: Option<u16>,
     pub error: Option<ErrorType>,
     pub cause: Cause,
+}
+
+impl Attempt {
+    /// Whether the endpoint failed it: not so where another was faster, the client went, or the process goes down.
+    pub fn failed(&self) -> bool {
+        self.error.is_some_and(|error| {
+            !matches!(
+                error,
+                ErrorType::HedgeLost | ErrorType::ClientGone | ErrorType::ClientWriteTimeout | ErrorType::Draining
+            )
+        })
+    }
 }
 
 /// Why an attempt was made.
@@ -332,6 +345,11 @@ impl ErrorType {
 }
 
 impl Record {
+    /// The attempt that the request ended with: whose answer was passed on, else the last one.
+    pub fn last_asked(&self) -> Option<&Attempt> {
+        self.passed_on.and_then(|number| self.attempts.get(number)).or(self.attempts.last())
+    }
+
     /// Whether the answer was what the client asked for: a 2xx status, and its normal end or at least a first token.
     pub fn answered(&self) -> bool {
         let success = self.of_websocket || self.status.is_some_and(|status| (200..300).contains(&status));

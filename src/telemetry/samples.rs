@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::record::{
-    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, TraceIds, WebSocketInfo,
+    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Place, Record, RequestInfo, ServedBy, TraceIds,
+    WebSocketInfo,
 };
 use crate::llm::gaps::Gaps;
 use crate::llm::price::{Bill, Cost, PriceSource};
@@ -35,6 +36,7 @@ pub(crate) fn plain() -> Record {
         outcome: Outcome::Completed,
         error: None,
         attempts: vec![attempt("fastapi", 0xa1)],
+        passed_on: Some(0),
         phases,
         bytes_in: 0,
         bytes_out: 512,
@@ -50,8 +52,7 @@ pub(crate) fn plain() -> Record {
 pub(crate) fn attempt(upstream: &str, span_id: u64) -> Attempt {
     Attempt {
         upstream: upstream.into(),
-        address: "127.0.0.1".into(),
-        port: Some(8000),
+        place: Place { endpoint: "127.0.0.1:8000".into(), address: "127.0.0.1".into(), port: Some(8000), peer: None },
         span_id,
         started: ms(1),
         ended: ms(15),

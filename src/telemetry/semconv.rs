@@ -14,6 +14,10 @@ pub const CLIENT_ADDRESS: &str = "client.address";
 pub const CLIENT_PORT: &str = "client.port";
 pub const SERVER_ADDRESS: &str = "server.address";
 pub const SERVER_PORT: &str = "server.port";
+/// As metrics and `/api/upstreams` name the endpoint.
+pub const ENDPOINT: &str = "streamgauge.endpoint";
+pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
+pub const NETWORK_PEER_PORT: &str = "network.peer.port";
 pub const ERROR_TYPE: &str = "error.type";
 pub const USER_ID: &str = "user.id";
 

@@ -85,11 +85,10 @@ impl ShadowRecord {
     fn span(&self, attempt: &Attempt, scope: &InstrumentationScope) -> SpanData {
         let mut attributes = vec![
             KeyValue::new(names::SHADOW, true),
-            KeyValue::new(names::SERVER_ADDRESS, Arc::clone(&attempt.address)),
             KeyValue::new(names::UPSTREAM, Arc::clone(&attempt.upstream)),
             KeyValue::new(names::VARIANT, Arc::clone(&self.variant)),
         ];
-        attributes.extend(attempt.port.map(|port| KeyValue::new(names::SERVER_PORT, i64::from(port))));
+        attributes.extend(attempt.place.attributes());
         attributes.extend(attempt.status.map(|code| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(code))));
         attributes.extend(attempt.error.map(|error| KeyValue::new(names::ERROR_TYPE, error.as_str())));
         SpanData {

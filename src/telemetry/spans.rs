@@ -165,6 +165,7 @@ impl Tree<'_> {
         if let Some(user) = &record.client.user {
             attributes.push(KeyValue::new(names::USER_ID, Arc::clone(user)));
         }
+        attributes.extend(record.last_asked().into_iter().flat_map(|attempt| attempt.place.attributes()));
         push_error(record.error, attributes);
         span.status = status(record.error.filter(|error| *error != ErrorType::ClientGone));
         span.events = self.milestones(llm);
@@ -226,10 +227,7 @@ impl Tree<'_> {
         let attributes = &mut span.attributes;
         attributes.reserve(8);
         attributes.push(KeyValue::new(names::HTTP_REQUEST_METHOD, method));
-        attributes.push(KeyValue::new(names::SERVER_ADDRESS, Arc::clone(&attempt.address)));
-        if let Some(port) = attempt.port {
-            attributes.push(KeyValue::new(names::SERVER_PORT, i64::from(port)));
-        }
+        attributes.extend(attempt.place.attributes());
         if let Some(status) = attempt.status {
             attributes.push(KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
         }

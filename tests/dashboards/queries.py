@@ -29,7 +29,7 @@ ZERO = {
 }
 # Alerts that must be pending or firing after this run; others need more requests or time than it has.
 EXPECTED = {
-    "StreamgaugeErrorBudgetBurn", "StreamgaugeNoBackend", "StreamgaugeEndpointDown", "StreamgaugeFailovers", "StreamgaugeTruncatedStreams",
+    "StreamgaugeErrorBudgetBurn", "StreamgaugeNoBackend", "StreamgaugeEndpointDown", "StreamgaugeEndpointFailing", "StreamgaugeFailovers", "StreamgaugeTruncatedStreams",
     "StreamgaugeBufferingUpstream", "StreamgaugeCanaryRolledBack", "StreamgaugeLimiterWithoutStore", "StreamgaugeReloadFailed",
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::backend::{Act, Backend, refusing};
+use crate::support::backend::{Act, Backend, refusing, token};
 use crate::support::{Proxy, soon};
 
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
@@ -108,7 +108,70 @@ async fn the_faster_endpoint_gets_more() {
         chat(&proxy, &request.to_string()).await;
     }
     assert!(slow.log.count() <= 4, "the slow one got {} of 40", slow.log.count());
-    assert!(endpoint(&proxy, slow.address()).await["first_token_s"].as_f64().unwrap_or(0.0) < 0.2);
+    let told = endpoint(&proxy, slow.address()).await;
+    let (p50, count) =
+        (told["measured"]["p50_s"].as_f64().unwrap(), told["measured"]["first_tokens"].as_u64().unwrap());
+    assert!(p50 >= 0.14, "what was measured does not fade: {told}");
+    assert_eq!(count, slow.log.count() as u64, "{told}");
+    assert!(told.get("first_token_s").is_none(), "the balancer's score is called a score: {told}");
+}
+
+#[tokio::test]
+async fn one_that_truncates_every_answer_is_taken_out_after_five() {
+    // It is the faster one, so that it is asked.
+    let torn = Backend::start("torn", vec![Act::Dies(vec![token("torn")])]).await;
+    let pace = Act::Paced { first: Duration::from_millis(60), then: Duration::ZERO, tokens: 1 };
+    let well = Backend::start("well", vec![pace]).await;
+    let proxy = Proxy::start(&pool(&[torn.address(), well.address()], "")).await;
+    let mut sent = 0;
+    while endpoint(&proxy, torn.address()).await["state"] != "ejected" {
+        sent += 1;
+        assert!(sent < 100, "a truncating endpoint must be found out, and was asked {} times", torn.log.count());
+        let mut client = proxy.client().await;
+        client.post("/v1/chat/completions", CHAT, &format!("x-request-id: t{sent}\r\n")).await;
+        client.answer().await;
+        proxy.record(&format!("t{sent}")).await;
+    }
+    assert_eq!(torn.log.count(), 5, "five in a row");
+    let told = endpoint(&proxy, torn.address()).await;
+    assert_eq!((&told["reason"], &told["failures"]["count"]), (&"faulty".into(), &5.into()), "{told}");
+    assert!(told["down_since"].as_str().is_some_and(|since| since.ends_with('Z')), "{told}");
+    assert_eq!((&told["measured"]["failed"], &told["measured"]["first_tokens"]), (&5.into(), &5.into()), "{told}");
+    // Which one it was is on each record, and says it in one line.
+    let record = (1..=sent).map(|number| format!("t{number}"));
+    let mut guilty = 0;
+    for id in record {
+        let record = proxy.record(&id).await;
+        let port = record["server.port"].as_u64().unwrap();
+        assert_eq!(record["attempts"][0]["server.port"].as_u64(), Some(port), "{record}");
+        if record["outcome"] == "truncated" {
+            assert_eq!((&record["server.address"], port), (&"127.0.0.1".into(), u64::from(torn.address().port())));
+            guilty += 1;
+        }
+    }
+    assert_eq!(guilty, 5);
+    let (_, text) = proxy.admin_get("/api/streams").await;
+    let streams: Value = serde_json::from_str(&text).unwrap();
+    let trouble = &streams["troubles"][0];
+    assert_eq!(
+        (&trouble["what"], &trouble["endpoint"], &trouble["count"]),
+        (&"upstream_body_reset".into(), &torn.address().to_string().into(), &5.into()),
+        "{trouble}"
+    );
+    let (_, metrics) = proxy.admin_get("/metrics").await;
+    for series in [
+        format!(
+            "streamgauge_endpoint_attempts_total{{upstream=\"pool\",endpoint=\"{}\",result=\"upstream_body_reset\"}} 5",
+            torn.address()
+        ),
+        format!(
+            "streamgauge_endpoint_first_token_seconds_count{{upstream=\"pool\",endpoint=\"{}\"}} 5",
+            torn.address()
+        ),
+        format!("streamgauge_endpoint_duration_seconds_count{{upstream=\"pool\",endpoint=\"{}\"}} 5", torn.address()),
+    ] {
+        assert!(metrics.contains(&series), "{series} in {metrics}");
+    }
 }
 
 #[tokio::test]
@@ -125,8 +188,15 @@ async fn checks_take_an_upstream_down_and_bring_it_back() {
     ill.store(true, Ordering::SeqCst);
     ready(503).await;
     assert_eq!(endpoint(&proxy, backend.address()).await["reason"], "unreachable");
+    let down = proxy.line("it to be down", |line| line["event"] == "upstream.down").await;
+    assert_eq!(down["endpoint"], backend.address().to_string(), "{down}");
+    assert!(down["serving"].as_str().is_some_and(|who| who.contains("other targets")), "who serves meanwhile: {down}");
     ill.store(false, Ordering::SeqCst);
     ready(200).await;
+    let up = proxy.line("it to be back", |line| line["event"] == "upstream.up").await;
+    assert_eq!(up["endpoint"], backend.address().to_string(), "{up}");
+    assert!(up["away_s"].as_f64().is_some_and(|away| away > 0.0 && away < 60.0), "{up}");
+    assert_eq!(endpoint(&proxy, backend.address()).await["down_since"], Value::Null);
     let seen = &backend.log.all()[0];
     assert!(seen.head.starts_with("GET /alive?deep=1 HTTP/1.1\r\n"), "{}", seen.head);
     assert_eq!(seen.header("host"), Some(backend.address().to_string().as_str()));

@@ -1,5 +1,5 @@
 // One request taken apart: where its time went, what was tried, what it cost, and what that means.
-import { PHASES, PHASE_NAMES, bytes, copyable, count, el, time, words } from "./format.js";
+import { PHASES, PHASE_NAMES, bytes, copyable, count, el, endpointOf, time, words } from "./format.js";
 import { state } from "./rows.js";
 
 // Shows `stream` in the dialog, and keeps it up to date by `refresh`.
@@ -127,6 +127,7 @@ function attempts(stream) {
   const section = list("Who and where", [
     ["route", facts.route],
     ["upstream", facts.upstream],
+    ["endpoint", endpointOf(facts)],
     ["variant", facts.variant === facts.upstream ? undefined : facts.variant],
     ["model", facts["gen_ai.response.model"] ?? facts["gen_ai.request.model"]],
     ["user", facts["user.id"]],
@@ -137,7 +138,7 @@ function attempts(stream) {
   ]);
   if (stream.record?.attempts?.length > 0) {
     const tried = stream.record.attempts.map((one) => el("li", { class: one.error_type ? "bad" : "" },
-      `${one.upstream}: ${one.error_type ? words(one.error_type) : (one.status ?? "broken off")}, ${time(one.duration_s)}`));
+      `${one.upstream} ${endpointOf(one) ?? ""}: ${one.error_type ? words(one.error_type) : (one.status ?? "broken off")}, ${time(one.duration_s)}`));
     section.append(el("h3", {}, "Attempts"), el("ol", { class: "attempts" }, tried));
   }
   return section;

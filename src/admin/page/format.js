@@ -29,6 +29,13 @@ export function time(seconds) {
   return `${minutes}:${String(Math.floor(seconds % 60)).padStart(2, "0")} min`;
 }
 
+// host:port of what has server.address, with the address of a name behind it.
+export function endpointOf(facts) {
+  const [address, port, peer] = [facts["server.address"], facts["server.port"], facts["network.peer.address"]];
+  if (!address) return undefined;
+  return `${address}${port ? `:${port}` : ""}${peer ? ` (${peer})` : ""}`;
+}
+
 export function count(number) {
   if (typeof number !== "number") return "–";
   if (number < 10_000) return String(number);

@@ -1,7 +1,8 @@
 // What stands beside the streams: first tokens, upstreams, canaries, limits, errors, hints.
-import { copyable, count, el, time, words } from "./format.js";
+import { copyable, count, el, endpointOf, time, words } from "./format.js";
 
 const ERRORS_SHOWN = 5;
+const TROUBLES_SHOWN = 6;
 
 // A panel is built anew only when what it shows has changed, so that nothing is taken from under a pointer or a focus.
 const shown = new Map();
@@ -23,7 +24,8 @@ export function panels({ proxy, live }, open) {
   show("canaries", proxy.canaries, () => (proxy.canaries?.length ? proxy.canaries.flatMap(canary) : null));
   show("limits", proxy.limits, () => (proxy.limits.holders.length ? [limits(proxy.limits)] : null));
   const errors = [...live.failed, ...live.refused].sort((a, b) => (a.timestamp < b.timestamp ? 1 : -1)).slice(0, ERRORS_SHOWN);
-  show("errors", errors, () => [errors.length ? el("ol", { class: "errors" }, errors.map((one) => error(one, open))) : el("p", { class: "dim" }, "None: nothing failed or was refused lately.")]);
+  const troubles = (live.troubles ?? []).slice(0, TROUBLES_SHOWN);
+  show("errors", [troubles, errors], () => [troubles.length ? el("ul", { class: "troubles" }, troubles.map(trouble)) : "", errors.length ? el("ol", { class: "errors" }, errors.map((one) => error(one, open))) : el("p", { class: "dim" }, "None: nothing failed or was refused lately.")]);
   const notes = [...live.hints, ...(proxy.draining ? [{ draining: true }] : []), ...(proxy.last_error ? [{ config: proxy.last_error }] : [])];
   show("hints", notes, () => (notes.length ? notes.map(hint) : null));
 }
@@ -39,14 +41,41 @@ function firstTokens(rows) {
   return [el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "route, upstream"), head, el("th", { scope: "col", class: "number" }, "req."), el("th", { scope: "col", class: "number" }, "failed"))), el("tbody", {}, body))];
 }
 
+const HEALTH = { up: "● up", probing: "◐ on trial", down: "✕ down, in service", ejected: "✕ ejected", unresolved: "✕ name not resolved" };
+
 function upstreams(all) {
-  const rows = all.flatMap(({ name, endpoints }) => endpoints.map((one) => el("tr", {},
-    el("th", { scope: "row" }, name, el("span", { class: "dim under" }, one.endpoint)),
-    el("td", { class: one.up ? "good" : "bad" }, one.up ? "● up" : "✕ down", one.reason ? el("span", { class: "dim under" }, words(one.reason)) : ""),
+  const rows = all.flatMap(({ name, endpoints }) => endpoints.flatMap((one) => [endpoint(name, one.endpoint, one), ...(one.each_address ?? []).map((each) => endpoint("", each.address, each))]));
+  const title = (text, className, about) => el("th", { scope: "col", class: className, title: about }, text);
+  const minutes = all[0]?.endpoints[0]?.measured.minutes ?? 5;
+  const measured = `first tokens of the last ${minutes} minutes, as this endpoint's attempts had them`;
+  return [el("table", {}, el("thead", {}, el("tr", {}, title("endpoint"), title("health"), title("running", "number"), title("p50", "number", measured), title("p95", "number", measured), title("failed", "number", `of its attempts in the last ${minutes} minutes`))), el("tbody", {}, rows))];
+}
+
+function endpoint(name, at, one) {
+  const { measured, failures } = one;
+  const good = one.state === "up" || one.state === "probing";
+  const since = one.down_since ? ` since ${clock(one.down_since)}` : "";
+  const why = [one.reason && words(one.reason) + since, one.serving_meanwhile && `meanwhile: ${one.serving_meanwhile.join(", ")}`].filter(Boolean);
+  const worse = failures && `${count(failures.count)} failed from ${clock(failures.first)} to ${clock(failures.last)}`;
+  const score = typeof one.balancer_score_s === "number" ? `balancer's score: ${time(one.balancer_score_s)} (a peak that fades, no measurement)` : undefined;
+  return el("tr", { title: score },
+    el("th", { scope: "row" }, name, el("span", { class: "dim under" }, at)),
+    el("td", { class: good ? "good" : "bad" }, HEALTH[one.state] ?? one.state, why.map((line) => el("span", { class: "dim under" }, line)), worse ? el("span", { class: "dim under" }, worse) : ""),
     el("td", { class: "number" }, count(one.in_flight)),
-    el("td", { class: "number" }, time(one.first_token_s ?? undefined)))));
-  const title = (text, className) => el("th", { scope: "col", class: className }, text);
-  return [el("table", {}, el("thead", {}, el("tr", {}, title("endpoint"), title("health"), title("running", "number"), title("avg first token", "number"))), el("tbody", {}, rows))];
+    el("td", { class: "number" }, time(measured.p50_s), el("span", { class: "dim under" }, `of ${count(measured.first_tokens)}`)),
+    el("td", { class: "number" }, time(measured.p95_s)),
+    el("td", { class: measured.failed ? "number bad" : "number" }, `${count(measured.failed)} of ${count(measured.attempts)}`));
+}
+
+// What fails or is full, where, and since when.
+function trouble(one) {
+  const where = [one.limit && `limit ${one.limit}`, one.route, one.upstream, one.endpoint].filter(Boolean).join(" · ");
+  const when = one.count === 1 ? `once, at ${clock(one.first)}` : `${count(one.count)} times since ${clock(one.first)}, last ${clock(one.last)}`;
+  return el("li", {}, el("strong", {}, words(one.what)), ` ${where} `, el("span", { class: "dim under" }, when));
+}
+
+function clock(timestamp) {
+  return timestamp.slice(11, 19);
 }
 
 function canary(one) {
@@ -84,8 +113,8 @@ function limits({ holders }) {
 
 function error(record, open) {
   const button = el("button", { type: "button", class: "link", onclick: () => open(record) }, words(record.error_type ?? record.outcome));
-  const where = [record.route, record.upstream, record["user.id"]].filter(Boolean).join(" · ");
-  return el("li", {}, el("span", { class: "dim" }, record.timestamp.slice(11, 19), " "), button, ` ${record["http.response.status_code"] ?? ""} `, el("span", { class: "dim" }, where), el("span", { class: "under" }, "trace ", copyable(record.trace_id, "trace id")));
+  const where = [record.route, record.upstream, endpointOf(record), record["user.id"]].filter(Boolean).join(" · ");
+  return el("li", {}, el("span", { class: "dim" }, clock(record.timestamp), " "), button, ` ${record["http.response.status_code"] ?? ""} `, el("span", { class: "dim" }, where), el("span", { class: "under" }, "trace ", copyable(record.trace_id, "trace id")));
 }
 
 function hint(one) {

@@ -1,6 +1,6 @@
 // What the page knows of streams: those that run, and the last that ended. Times of a stream are milliseconds since its head;
 // `start` is where that lies on this page's clock.
-import { BEFORE_TOKENS, PHASE_NAMES, isBad } from "./format.js";
+import { BEFORE_TOKENS, PHASE_NAMES, endpointOf, isBad } from "./format.js";
 
 const ENDED_MAX = 60;
 const TICKS_MAX = 1200;
@@ -100,7 +100,7 @@ export function before(stream) {
   return BEFORE_TOKENS.reduce((sum, name) => sum + (stream.phases[PHASE_NAMES.indexOf(name)] ?? 0), 0);
 }
 
-const KEYS = { route: "route", upstream: "upstream", user: "user.id", model: "gen_ai.request.model", status: "http.response.status_code", id: "request_id" };
+const KEYS = { route: "route", upstream: "upstream", endpoint: "endpoint", user: "user.id", model: "gen_ai.request.model", status: "http.response.status_code", id: "request_id" };
 
 // Whether a stream has all words of a filter: `route:chat upstream:vllm user:alice outcome:failed`, or any text.
 export function matcher(text) {
@@ -113,7 +113,8 @@ function matches(stream, term) {
   const outcome = record?.outcome ?? "running";
   const [key, value] = term.split(/:(.*)/s);
   if (key === "outcome" && value !== undefined) return outcome.includes(value) || (value === "failed" && isBad(outcome) && !!record);
-  if (KEYS[key] && value !== undefined) return String(facts[KEYS[key]] ?? "").toLowerCase().includes(value);
-  const texts = [...Object.values(KEYS), "url.path", "trace_id", "error_type"].map((name) => facts[name]);
+  const told = (name) => (name === "endpoint" ? endpointOf(facts) : facts[name]);
+  if (KEYS[key] && value !== undefined) return String(told(KEYS[key]) ?? "").toLowerCase().includes(value);
+  const texts = [...Object.values(KEYS), "url.path", "trace_id", "error_type"].map(told);
   return [...texts, outcome].join("\n").toLowerCase().includes(term);
 }

@@ -34,7 +34,9 @@ pub(super) fn lines(stream: &Stream, slow: Slow, width: usize) -> Vec<Line<'stat
             (None, Some(status)) => status.to_string(),
             (None, None) => "broken off".to_owned(),
         };
-        let text = format!("attempt {}: {} {end}, {}", number + 1, attempt.upstream, time(Some(attempt.duration_s)));
+        let at = attempt.place.text().map(|at| format!(" {at}")).unwrap_or_default();
+        let text =
+            format!("attempt {}: {}{at} {end}, {}", number + 1, attempt.upstream, time(Some(attempt.duration_s)));
         lines.push(Line::raw(text));
     }
     lines
@@ -86,6 +88,7 @@ fn numbers(stream: &Stream) -> Vec<(&'static str, String)> {
     let all = [
         ("route", facts.route.clone()),
         ("upstream", facts.upstream.clone()),
+        ("endpoint", facts.place.text()),
         ("model", facts.model.clone()),
         ("user", facts.user.clone()),
         ("status", facts.status.map(|status| status.to_string())),

@@ -259,7 +259,7 @@ impl App {
     }
 }
 
-/// Whether a stream has a word of the filter: `route:`, `upstream:`, `user:`, `outcome:`, or any text.
+/// Whether a stream has a word of the filter: `route:`, `upstream:`, `endpoint:`, `user:`, `outcome:`, or any text.
 fn has(stream: &Stream, term: &str) -> bool {
     let facts = &stream.facts;
     let outcome = facts.outcome.as_deref().unwrap_or("running");
@@ -267,12 +267,14 @@ fn has(stream: &Stream, term: &str) -> bool {
     match term.split_once(':') {
         Some(("route", part)) => within(facts.route.as_deref(), part),
         Some(("upstream", part)) => within(facts.upstream.as_deref(), part),
+        Some(("endpoint", part)) => within(facts.place.text().as_deref(), part),
         Some(("user", part)) => within(facts.user.as_deref(), part),
         Some(("outcome", "failed")) => stream.has_ended() && is_bad(outcome),
         Some(("outcome", part)) => outcome.contains(part),
         _ => [
             facts.route.as_deref(),
             facts.upstream.as_deref(),
+            facts.place.text().as_deref(),
             facts.user.as_deref(),
             facts.model.as_deref(),
             facts.error_type.as_deref(),

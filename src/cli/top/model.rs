@@ -70,6 +70,8 @@ pub(super) struct Facts {
     pub(super) user: Option<String>,
     pub(super) route: Option<String>,
     pub(super) upstream: Option<String>,
+    #[serde(flatten)]
+    pub(super) place: Place,
     #[serde(rename = "gen_ai.request.model")]
     pub(super) model: Option<String>,
     #[serde(rename = "http.response.status_code")]
@@ -91,10 +93,38 @@ pub(super) struct Facts {
     pub(super) error_type: Option<String>,
 }
 
+/// Which endpoint was asked.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Place {
+    #[serde(rename = "server.address")]
+    address: Option<String>,
+    #[serde(rename = "server.port")]
+    port: Option<u16>,
+    #[serde(rename = "network.peer.address")]
+    peer: Option<String>,
+}
+
+impl Place {
+    /// `host:port`, and the address of a name behind it.
+    pub(super) fn text(&self) -> Option<String> {
+        let mut text = self.address.clone()?;
+        if let Some(port) = self.port {
+            text = format!("{text}:{port}");
+        }
+        Some(match &self.peer {
+            Some(peer) => format!("{text} ({peer})"),
+            None => text,
+        })
+    }
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Attempt {
     pub(super) upstream: String,
+    #[serde(flatten)]
+    pub(super) place: Place,
     pub(super) status: Option<u16>,
     pub(super) error_type: Option<String>,
     pub(super) duration_s: f64,
@@ -126,13 +156,38 @@ pub(super) struct Upstream {
     pub(super) endpoints: Vec<Endpoint>,
 }
 
+/// An endpoint, or one address of a name.
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Endpoint {
     pub(super) endpoint: String,
-    pub(super) up: bool,
+    pub(super) address: String,
+    pub(super) state: String,
     pub(super) reason: Option<String>,
+    pub(super) down_since: Option<String>,
+    pub(super) serving_meanwhile: Option<Vec<String>>,
+    pub(super) failures: Option<Failures>,
     pub(super) in_flight: u64,
-    pub(super) first_token_s: Option<f64>,
+    pub(super) measured: Measured,
+    pub(super) each_address: Vec<Self>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Failures {
+    pub(super) first: String,
+    pub(super) last: String,
+    pub(super) count: u64,
+}
+
+/// Of the last minutes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Measured {
+    pub(super) attempts: u64,
+    pub(super) failed: u64,
+    pub(super) first_tokens: u64,
+    pub(super) p50_s: Option<f64>,
+    pub(super) p95_s: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -185,6 +240,7 @@ pub(super) struct Holder {
 pub(super) struct LiveOverview {
     pub(super) hints: Vec<Hint>,
     pub(super) first_tokens: Vec<FirstTokens>,
+    pub(super) troubles: Vec<Trouble>,
     pub(super) failed: Vec<Facts>,
     pub(super) refused: Vec<Facts>,
 }
@@ -197,6 +253,20 @@ pub(super) struct Hint {
     pub(super) peer: String,
     pub(super) streams: u64,
     pub(super) hint: String,
+}
+
+/// What fails or is full, where, and since when.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Trouble {
+    pub(super) what: String,
+    pub(super) limit: Option<String>,
+    pub(super) route: Option<String>,
+    pub(super) upstream: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) first: String,
+    pub(super) last: String,
+    pub(super) count: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]

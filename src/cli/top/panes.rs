@@ -4,8 +4,12 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::app::{App, Pane};
+use super::model::{Endpoint, Trouble};
 use super::rows::fit;
 use super::text::{count, time, words};
+
+/// Troubles above the last errors.
+const TROUBLES_SHOWN: usize = 6;
 
 /// The lines of the chosen pane.
 pub(super) fn lines(app: &App) -> Vec<Line<'static>> {
@@ -57,46 +61,100 @@ fn first_tokens(app: &App) -> Vec<Line<'static>> {
 }
 
 fn upstreams(app: &App) -> Vec<Line<'static>> {
-    let all = app.overview.proxy.upstreams.iter();
-    all.flat_map(|upstream| upstream.endpoints.iter().map(move |endpoint| (upstream, endpoint)))
-        .map(|(upstream, endpoint)| {
-            let state = match (endpoint.up, &endpoint.reason) {
-                (true, _) => "● up".to_owned(),
-                (false, None) => "✗ down".to_owned(),
-                (false, Some(reason)) => format!("✗ down: {}", words(reason)),
-            };
-            Line::from(vec![
-                Span::raw(format!("{} {}", fit(&upstream.name, 20), fit(&endpoint.endpoint, 28))),
-                Span::styled(fit(&state, 22), if endpoint.up { Style::new().fg(Color::Green) } else { bad(true) }),
-                Span::raw(format!(
-                    "{:>6} running   first token {:>8} on average",
-                    count(endpoint.in_flight),
-                    time(endpoint.first_token_s)
-                )),
-            ])
-        })
-        .collect()
+    let all = &app.overview.proxy.upstreams;
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let head =
+        format!("{:<35}{:>9}{:>8}{:>9}{:>9}{:>13}", "upstream endpoint", "running", "tokens", "p50", "p95", "failed");
+    let mut lines = vec![Line::styled(format!("{head}  health"), dim())];
+    for upstream in all {
+        for endpoint in &upstream.endpoints {
+            lines.extend(endpoint_lines(&format!("{} {}", upstream.name, endpoint.endpoint), endpoint));
+            for one in &endpoint.each_address {
+                lines.extend(endpoint_lines(&format!("  {}", one.address), one));
+            }
+        }
+    }
+    lines
+}
+
+/// What was measured of an endpoint, and below it since when it is worse.
+fn endpoint_lines(name: &str, endpoint: &Endpoint) -> Vec<Line<'static>> {
+    let measured = &endpoint.measured;
+    let (state, style) = match &*endpoint.state {
+        "up" => ("● up".to_owned(), Style::new().fg(Color::Green)),
+        "probing" => ("◐ on trial".to_owned(), Style::new().fg(Color::Yellow)),
+        state => (format!("✗ {}", words(state)), bad(true)),
+    };
+    let failed = format!("{} of {}", count(measured.failed), count(measured.attempts));
+    let numbers = format!(
+        "{}{:>9}{:>8}{:>9}{:>9}",
+        fit(name, 35),
+        count(endpoint.in_flight),
+        count(measured.first_tokens),
+        time(measured.p50_s),
+        time(measured.p95_s)
+    );
+    let mut lines = vec![Line::from(vec![
+        Span::raw(numbers),
+        Span::styled(format!("{failed:>13}"), bad(measured.failed > 0)),
+        Span::styled(format!("  {state}"), style),
+    ])];
+    lines.extend(since(endpoint).map(|text| Line::styled(format!("  {text}"), dim())));
+    lines
+}
+
+fn since(endpoint: &Endpoint) -> Option<String> {
+    let mut parts = Vec::new();
+    if let (Some(reason), Some(since)) = (&endpoint.reason, &endpoint.down_since) {
+        parts.push(format!("{} since {}", words(reason), clock(since)));
+    }
+    if let Some(failures) = &endpoint.failures {
+        let (first, last) = (clock(&failures.first), clock(&failures.last));
+        parts.push(format!("{} failed from {first} to {last}", count(failures.count)));
+    }
+    if let Some(serving) = &endpoint.serving_meanwhile {
+        parts.push(format!("meanwhile: {}", serving.join(", ")));
+    }
+    (!parts.is_empty()).then(|| parts.join(" · "))
+}
+
+fn trouble(trouble: &Trouble) -> Line<'static> {
+    let limit = trouble.limit.as_ref().map(|limit| format!("limit {limit}"));
+    let place = [&limit, &trouble.route, &trouble.upstream, &trouble.endpoint].into_iter().flatten();
+    let place = place.map(String::as_str).collect::<Vec<_>>().join(" · ");
+    let (first, last) = (clock(&trouble.first), clock(&trouble.last));
+    Line::from(vec![
+        Span::styled(fit(&words(&trouble.what), 22), bad(true)),
+        Span::raw(format!("{} {:>7} times since {first}, last {last}", fit(&place, 50), count(trouble.count))),
+    ])
+}
+
+/// The time of the day of a timestamp.
+fn clock(timestamp: &str) -> String {
+    timestamp.get(11..19).unwrap_or_default().to_owned()
 }
 
 fn errors(app: &App) -> Vec<Line<'static>> {
     let live = &app.overview.live;
     let mut all: Vec<_> = live.failed.iter().chain(&live.refused).collect();
     all.sort_by(|a, b| b.timestamp.cmp(&a.timestamp));
-    all.iter()
-        .map(|record| {
-            let what = words(record.error_type.as_deref().or(record.outcome.as_deref()).unwrap_or_default());
-            let place = [&record.route, &record.upstream, &record.user].into_iter().flatten();
-            let place = place.map(String::as_str).collect::<Vec<_>>().join(" · ");
-            let clock = record.timestamp.get(11..19).unwrap_or_default();
-            let status = record.status.map(|status| status.to_string()).unwrap_or_default();
-            Line::from(vec![
-                Span::styled(format!("{clock} "), dim()),
-                Span::styled(fit(&what, 22), bad(true)),
-                Span::raw(format!("{status:>4}  {} ", fit(&place, 36))),
-                Span::styled(format!("trace {}", record.trace_id), dim()),
-            ])
-        })
-        .collect()
+    let records = all.iter().map(|record| {
+        let what = words(record.error_type.as_deref().or(record.outcome.as_deref()).unwrap_or_default());
+        let endpoint = record.place.text();
+        let place = [&record.route, &record.upstream, &endpoint, &record.user].into_iter().flatten();
+        let place = place.map(String::as_str).collect::<Vec<_>>().join(" · ");
+        let clock = record.timestamp.get(11..19).unwrap_or_default();
+        let status = record.status.map(|status| status.to_string()).unwrap_or_default();
+        Line::from(vec![
+            Span::styled(format!("{clock} "), dim()),
+            Span::styled(fit(&what, 22), bad(true)),
+            Span::raw(format!("{status:>4}  {} ", fit(&place, 44))),
+            Span::styled(format!("trace {}", record.trace_id), dim()),
+        ])
+    });
+    live.troubles.iter().take(TROUBLES_SHOWN).map(trouble).chain(records).collect()
 }
 
 fn canaries(app: &App) -> Vec<Line<'static>> {

@@ -26,8 +26,12 @@ fn overview() -> Value {
         "proxy": {
             "draining": false, "last_error": "", "listen": ["127.0.0.1:8080"], "slow_gap_s": 2.0, "slow_first_token_s": 5.0,
             "upstreams": [{ "name": "vllm", "endpoints": [
-                { "endpoint": "10.0.0.1:8000", "up": true, "reason": null, "in_flight": 3, "first_token_s": 0.31 },
-                { "endpoint": "10.0.0.2:8000", "up": false, "reason": "faulty", "in_flight": 0, "first_token_s": null },
+                { "endpoint": "10.0.0.1:8000", "state": "up", "reason": null, "in_flight": 3,
+                    "measured": { "attempts": 120, "failed": 0, "first_tokens": 118, "p50_s": 0.31, "p95_s": 0.9 } },
+                { "endpoint": "10.0.0.2:8000", "state": "ejected", "reason": "faulty", "in_flight": 0,
+                    "down_since": "2026-01-31T23:50:01.000Z",
+                    "failures": { "first": "2026-01-31T23:49:12.000Z", "last": "2026-01-31T23:57:40.000Z", "count": 12 },
+                    "measured": { "attempts": 12, "failed": 12, "first_tokens": 12, "p50_s": 0.2, "p95_s": 0.3 } },
             ] }],
             "canaries": [{ "route": "chat", "canary": "next", "state": "running", "percent": 5, "next": "25 % in 9 s.",
                 "block": { "words": "Not counted yet: 9 requests of 7 users in the open block." },
@@ -39,7 +43,9 @@ fn overview() -> Value {
         "live": {
             "hints": [{ "upstream": "vllm", "kind": "buffered_streams", "streams": 4, "hint": "…" }],
             "first_tokens": [{ "route": "chat", "upstream": "vllm", "requests": 120, "failed": 3, "p50_s": 0.3, "p95_s": 0.9, "p99_s": 3.2 }],
-            "failed": [{ "timestamp": "2026-01-31T23:59:59.123Z", "trace_id": "0af7", "outcome": "upstream_error",
+            "troubles": [{ "what": "missing_end", "route": "chat", "upstream": "vllm", "endpoint": "10.0.0.2:8000", "count": 12,
+                "first": "2026-01-31T23:49:12.000Z", "last": "2026-01-31T23:57:40.000Z" }],
+            "failed": [{ "server.address": "10.0.0.1", "server.port": 8000, "timestamp": "2026-01-31T23:59:59.123Z", "trace_id": "0af7", "outcome": "upstream_error",
                 "error_type": "connect_refused", "route": "chat", "upstream": "vllm", "http.response.status_code": 502 }],
             "refused": [],
         },
@@ -56,6 +62,11 @@ fn streams() -> Value {
         json!({ "id": id, "age_ms": 12_000, "phase": phase, "here_ms": here_ms, "frames": ticks.len(), "bytes_out": 99,
             "attempts": 1, "phases_ms": phases, "ticks": ticks })
     };
+    let attempts = json!([
+        { "upstream": "edge", "server.address": "10.1.0.1", "server.port": 443, "status": 503,
+            "error_type": "upstream_status", "duration_s": 0.7 },
+        { "upstream": "vllm", "status": 200, "duration_s": 0.3 },
+    ]);
     let steady: Vec<u64> = std::iter::once(2_000).chain((0..50).map(|_| 200)).collect();
     json!({
         "now_ms": 0, "running": 1_003, "not_shown": 1_000,
@@ -72,9 +83,9 @@ fn streams() -> Value {
             "http.response.status_code": 200, "ttft_s": 0.8, "max_gap_s": 0.05, "tpot_s": 0.02, "duration_s": 1.0,
             "phases": { "failed_attempts": 0.7, "upstream_wait": 0.1, "generation": 0.2 }, "frames": 12,
             "gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 11, "usage_source": "reported", "cost_usd": 0.000_13,
-            "attempts": [{ "upstream": "edge", "status": 503, "error_type": "upstream_status", "duration_s": 0.7 },
-                { "upstream": "vllm", "status": 200, "duration_s": 0.3 }],
-            "outcome": "completed" } }],
+            "attempts": attempts,
+            "outcome": "completed", "server.address": "vllm.internal", "server.port": 8000,
+            "network.peer.address": "10.0.0.1" } }],
     })
 }
 

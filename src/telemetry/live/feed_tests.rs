@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::telemetry::live::LiveStream;
 use crate::telemetry::record::{Phase, Stopwatch};
-use crate::telemetry::samples::{chat, ms};
+use crate::telemetry::samples::{attempt, chat, ms};
 
 fn view() -> (Arc<Live>, Viewer) {
     let live = Arc::new(Live::default());
@@ -63,10 +63,10 @@ fn attempts_that_failed_are_lost_time() {
     let (live, mut viewer) = view();
     let stream = enter(&live, "/");
     let attempts = stream.follower();
-    attempts.attempt(ms(1));
+    attempts.attempt(&attempt("a", 1).place, ms(1));
     attempts.phase(Phase::UpstreamWait, ms(3));
     attempts.phase(Phase::FailedAttempts, ms(10));
-    attempts.attempt(ms(12));
+    attempts.attempt(&attempt("b", 2).place, ms(12));
     attempts.phase(Phase::UpstreamWait, ms(14));
     let row = frame(&mut viewer)["rows"][0].clone();
     assert_eq!((&row["attempts"], &row["phase"]), (&2.into(), &"upstream_wait".into()));

@@ -1,52 +1,25 @@
-//! Times to the first token of the last minutes, by route and upstream: small histograms, a minute each, so that percentiles
-//! of now need no scrape and no history.
+//! Times to the first token of the last minutes, by route and upstream, as users had them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use super::lock;
+pub use super::minutes::MINUTES;
+use super::minutes::{Minutes, Summary, minute};
 use crate::telemetry::json::Json;
 use crate::telemetry::record::{Outcome, Record};
-
-/// What is told covers this many minutes, the one that runs included.
-pub const MINUTES: usize = 5;
 
 /// Pairs of route and upstream that are kept; the names come from configurations, and a pair goes when it was quiet for all
 /// the minutes.
 const PAIRS_MAX: usize = 256;
-
-/// Buckets to one doubling, and doublings from 1 ms to 131 s: a percentile is at most 4.5 % off.
-const STEPS: usize = 8;
-const DOUBLINGS: usize = 17;
-const BUCKETS: usize = STEPS * DOUBLINGS;
 
 /// The window over all pairs.
 #[derive(Default)]
 pub struct FirstTokens(Mutex<Pairs>);
 
 /// By route and upstream.
-type Pairs = BTreeMap<(Arc<str>, Arc<str>), Pair>;
-
-/// One pair's minutes; the slot of a minute is its number modulo [`MINUTES`].
-#[derive(Default)]
-struct Pair([Minute; MINUTES]);
-
-#[derive(Clone)]
-struct Minute {
-    /// Since 1970.
-    number: u64,
-    requests: u32,
-    failed: u32,
-    output_tokens: u64,
-    times: Box<[u32; BUCKETS]>,
-}
-
-impl Default for Minute {
-    fn default() -> Self {
-        Self { number: 0, requests: 0, failed: 0, output_tokens: 0, times: Box::new([0; BUCKETS]) }
-    }
-}
+type Pairs = BTreeMap<(Arc<str>, Arc<str>), Minutes>;
 
 impl FirstTokens {
     /// Books a request that an upstream was asked for.
@@ -57,21 +30,15 @@ impl FirstTokens {
         let mut pairs = lock(&self.0);
         let key = (Arc::clone(route), Arc::clone(&served_by.upstream));
         if pairs.len() >= PAIRS_MAX && !pairs.contains_key(&key) {
-            pairs.retain(|_, pair| pair.0.iter().any(|minute| minute.is_recent(now)));
+            pairs.retain(|_, minutes| !minutes.is_quiet(now));
             if pairs.len() >= PAIRS_MAX {
                 return;
             }
         }
-        let pair = pairs.entry(key).or_default();
-        let Some(slot) = pair.0.get_mut((now % MINUTES as u64) as usize) else { return };
-        if slot.number != now {
-            *slot = Minute { number: now, ..Minute::default() };
-        }
-        slot.requests = slot.requests.saturating_add(1);
-        slot.failed = slot.failed.saturating_add(u32::from(failed));
-        slot.output_tokens = slot.output_tokens.saturating_add(llm.reading.usage.output.unwrap_or(0));
-        if let Some(count) = llm.reading.first_token.and_then(|time| slot.times.get_mut(bucket(time))) {
-            *count = count.saturating_add(1);
+        let Some(slot) = pairs.entry(key).or_default().at(now) else { return };
+        slot.count(failed, llm.reading.usage.output.unwrap_or(0));
+        if let Some(time) = llm.reading.first_token {
+            slot.first_token(time);
         }
     }
 
@@ -79,25 +46,21 @@ impl FirstTokens {
     pub(super) fn render(&self, object: &mut Json<'_>, now: SystemTime) {
         let now = minute(now);
         let mut array = object.array("first_tokens");
-        for ((route, upstream), pair) in lock(&self.0).iter() {
-            let recent = || pair.0.iter().filter(|minute| minute.is_recent(now));
-            let requests: u64 = recent().map(|minute| u64::from(minute.requests)).sum();
-            if requests == 0 {
+        for ((route, upstream), minutes) in lock(&self.0).iter() {
+            let mut sum = Summary::default();
+            minutes.add_to(&mut sum, now);
+            if sum.requests == 0 {
                 continue;
-            }
-            let mut sum = [0_u64; BUCKETS];
-            for minute in recent() {
-                sum.iter_mut().zip(minute.times.iter()).for_each(|(all, count)| *all += u64::from(*count));
             }
             let mut row = array.element();
             row.text("route", route);
             row.text("upstream", upstream);
-            row.number("requests", requests);
-            row.number("failed", recent().map(|minute| u64::from(minute.failed)).sum());
-            row.number("output_tokens", recent().map(|minute| minute.output_tokens).sum());
-            row.number("first_tokens", sum.iter().sum());
+            row.number("requests", sum.requests);
+            row.number("failed", sum.failed);
+            row.number("output_tokens", sum.output_tokens);
+            row.number("first_tokens", sum.first_tokens());
             for (key, share) in [("p50_s", 0.5), ("p95_s", 0.95), ("p99_s", 0.99)] {
-                row.seconds_if(key, percentile(&sum, share));
+                row.seconds_if(key, sum.percentile(share));
             }
             row.end();
         }
@@ -105,35 +68,10 @@ impl FirstTokens {
     }
 }
 
-impl Minute {
-    fn is_recent(&self, now: u64) -> bool {
-        self.requests > 0 && self.number <= now && now - self.number < MINUTES as u64
-    }
-}
-
-fn minute(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 60
-}
-
-fn bucket(time: Duration) -> usize {
-    let steps = (time.as_secs_f64() * 1e3).max(1.0).log2() * STEPS as f64;
-    (steps as usize).min(BUCKETS - 1)
-}
-
-/// The middle of the bucket in which the share of all is reached; `None` without any.
-fn percentile(counts: &[u64; BUCKETS], share: f64) -> Option<Duration> {
-    let all: u64 = counts.iter().sum();
-    let wanted = ((all as f64 * share).ceil() as u64).max(1);
-    let mut seen = 0;
-    let bucket = counts.iter().position(|count| {
-        seen += count;
-        seen >= wanted
-    })?;
-    (all > 0).then(|| Duration::from_secs_f64(((bucket as f64 + 0.5) / STEPS as f64).exp2() / 1e3))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use serde_json::Value;
 
     use super::*;
@@ -201,12 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn extremes_have_a_place_and_other_requests_none() {
+    fn other_requests_have_no_place() {
         let window = FirstTokens::default();
         window.observe(&plain());
         assert_eq!(shown(&window, plain().started), Value::Array(Vec::new()));
-        for time in [Duration::ZERO, ms(1), Duration::from_secs(131), Duration::MAX] {
-            assert!(bucket(time) < BUCKETS);
-        }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::ticks::Ticks;
 use super::{Live, lock};
 use crate::telemetry::json::{self, Json};
-use crate::telemetry::record::{Phase, Phases, Stopwatch, TraceIds};
+use crate::telemetry::record::{Phase, Phases, Place, Stopwatch, TraceIds};
 
 /// Longest text of a row, in bytes.
 const TEXT_MAX: usize = 200;
@@ -117,8 +117,9 @@ impl Drop for LiveStream {
 
 impl Follower {
     /// One more attempt begins. What the one before took was in vain, or is waited for beside it.
-    pub fn attempt(&self, now: Duration) {
+    pub fn attempt(&self, place: &Place, now: Duration) {
         let stream = &self.0;
+        stream.note(|facts| facts.place = Some(place.clone()));
         stream.pass_to(Phase::Connect, now);
         if stream.attempts.fetch_add(1, Relaxed) > 0 {
             let of_attempts = [Phase::Connect, Phase::UpstreamWait, Phase::Preamble];
@@ -128,6 +129,11 @@ impl Follower {
                 slot.fetch_add(lost, Relaxed);
             }
         }
+    }
+
+    /// It is another address that the attempt asks.
+    pub fn moved(&self, place: &Place) {
+        self.0.note(|facts| facts.place = Some(place.clone()));
     }
 
     /// The attempt goes on to `phase`.
@@ -145,6 +151,8 @@ struct Facts {
     route: Option<Arc<str>>,
     model: Option<Box<str>>,
     served_by: Option<(Arc<str>, Arc<str>)>,
+    /// The endpoint that was asked last.
+    place: Option<Place>,
 }
 
 pub(super) struct Stream {
@@ -260,6 +268,9 @@ impl Stream {
             row.text("upstream", upstream);
             row.text("variant", variant);
         }
+        if let Some(place) = &facts.place {
+            place.render(&mut row);
+        }
         row.text_if("gen_ai.request.model", facts.model.as_deref());
         row.number_if("http.response.status_code", self.status_code());
         row.seconds_if("ttft_s", self.ttft());
@@ -284,6 +295,9 @@ impl Stream {
         text("upstream", facts.served_by.as_ref().map(|(upstream, _)| &**upstream));
         text("variant", facts.served_by.as_ref().map(|(_, variant)| &**variant));
         text("gen_ai.request.model", facts.model.as_deref());
+        if let Some(place) = &facts.place {
+            place.render(&mut row);
+        }
         if let Some(trace) = facts.trace {
             row.text("trace_id", &format!("{:032x}", trace.trace_id));
             row.text("span_id", &format!("{:016x}", trace.span_id));

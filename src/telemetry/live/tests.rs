@@ -11,7 +11,7 @@ fn json(live: &Live) -> Value {
 
 #[test]
 fn nothing_yet() {
-    assert_eq!(Live::default().json(), r#"{"live":[],"recent":[],"hints":[]}"#);
+    assert_eq!(Live::default().json(), r#"{"live":[],"recent":[],"hints":[],"troubles":[]}"#);
 }
 
 #[test]

@@ -109,6 +109,12 @@ families! {
     failovers: Counter = "streamgauge_failovers_total" ["from", "to", "reason"];
     /// Attempts to get an answer from an upstream; the result is `ok` or what went wrong.
     attempts: Counter = "streamgauge_attempts_total" ["upstream", "result"];
+    /// Attempts by the endpoint that was asked; the result is `ok` or what went wrong. Endpoints beyond the first 500 are `other`.
+    endpoint_attempts: Counter = "streamgauge_endpoint_attempts_total" ["upstream", "endpoint", "result"];
+    /// Time from an attempt's beginning until the first token of its answer, by the endpoint that was asked, in seconds.
+    endpoint_first_token: Histogram(FIRST_TOKEN) = "streamgauge_endpoint_first_token_seconds" ["upstream", "endpoint"];
+    /// Duration of attempts by the endpoint that was asked, in seconds; those that lost against a faster one are left out.
+    endpoint_duration: Histogram(DURATION) = "streamgauge_endpoint_duration_seconds" ["upstream", "endpoint"];
     /// Requests that were asked a second time while the first attempt was silent: the second one `won`, `lost`, or both `failed`.
     hedges: Counter = "streamgauge_hedges_total" ["route", "result"];
     /// Requests that are being served now.

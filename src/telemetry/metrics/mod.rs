@@ -1,6 +1,7 @@
 //! `/metrics`: what is counted and timed of each request. [`families`] declares it all; here it is fed and read.
 
 mod bundle;
+mod endpoints;
 mod families;
 mod known;
 mod models;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::bundle::{Bundle, Bundles, Labels, TokenType};
+use self::endpoints::Endpoints;
 use self::families::Families;
 use self::known::Known;
 pub use self::known::Names;
@@ -69,6 +71,7 @@ impl Full {
 pub struct Metrics {
     families: Families,
     bundles: Bundles,
+    endpoints: Endpoints,
     models: Models,
     /// Bounded as models are: a token's claim can name any.
     teams: Models,
@@ -108,6 +111,7 @@ impl Metrics {
         Self {
             families,
             bundles: Bundles::default(),
+            endpoints: Endpoints::default(),
             models: Models::default(),
             teams: Models::default(),
             hasher: RandomState::new(),
@@ -132,6 +136,7 @@ impl Metrics {
         let own = own.saturating_sub(record.limit.as_ref().map_or(Duration::ZERO, |limit| limit.waited));
         bundle.overhead(of).observe(own.as_secs_f64(), None);
         self.observe_attempts(record, &known, &bundle);
+        self.endpoints.observe(of, record, &known);
         if let Some(limit) = &record.limit {
             self.observe_limit(limit, &known);
         }

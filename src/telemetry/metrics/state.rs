@@ -44,6 +44,7 @@ impl Metrics {
         self.families.upstream_up.get([upstream, endpoint]).set(i64::from(up));
         // There from the start: a rate needs a zero before the first one.
         self.families.upstream_ejections.get([upstream, endpoint]);
+        self.endpoints.admit(&self.families, upstream, endpoint);
         self.families.buffered.get([upstream]);
     }
 
@@ -103,5 +104,6 @@ impl Metrics {
     pub fn upstream_gone(&self, upstream: &str, endpoint: &str) {
         self.families.upstream_up.remove([upstream, endpoint]);
         self.families.upstream_ejections.remove([upstream, endpoint]);
+        self.endpoints.remove(&self.families, upstream, endpoint);
     }
 }

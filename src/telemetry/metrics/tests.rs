@@ -196,6 +196,31 @@ fn the_state_of_the_process_shows() {
 }
 
 #[test]
+fn endpoints_have_series_of_their_own_up_to_a_bound() {
+    let metrics = Metrics::new();
+    let names: Vec<String> = (0..600).map(|number| format!("10.0.{}.{}:80", number / 250, number % 250)).collect();
+    names.iter().for_each(|name| metrics.upstream_up("fastapi", name, true));
+    for name in &names {
+        let mut record = chat("gpt-4o");
+        record.attempts[0].place.endpoint = name.as_str().into();
+        metrics.observe(&record);
+    }
+    let samples = scrape(&metrics);
+    let of = |family: &str, endpoint: &str, more: &str| {
+        samples.get(&format!("{family}{{upstream=\"fastapi\",endpoint=\"{endpoint}\"{more}}}")).copied()
+    };
+    let attempts = |endpoint: &str| of("streamgauge_endpoint_attempts_total", endpoint, ",result=\"ok\"");
+    assert_eq!((attempts("10.0.0.0:80"), attempts("10.0.1.249:80")), (Some(1.0), Some(1.0)));
+    assert_eq!((attempts("10.0.2.0:80"), attempts("other")), (None, Some(100.0)));
+    assert_eq!(of("streamgauge_endpoint_first_token_seconds_sum", "10.0.0.0:80", ""), Some(0.029), "of the attempt");
+    assert_eq!(of("streamgauge_endpoint_duration_seconds_sum", "10.0.0.0:80", ""), Some(0.014));
+    metrics.upstream_gone("fastapi", &names[0]);
+    assert!(!scrape(&metrics).keys().any(|series| series.contains("\"10.0.0.0:80\"")), "its series are gone");
+    metrics.upstream_up("fastapi", "10.0.9.9:80", true);
+    assert!(scrape(&metrics).keys().any(|series| series.contains("attempts_total") && series.contains("10.0.9.9:80")));
+}
+
+#[test]
 fn a_reload_takes_series_away_and_what_stays_goes_on() {
     let metrics = Metrics::new();
     metrics.observe(&chat("gpt-4o"));

@@ -1,0 +1,115 @@
+//! What is counted and timed by endpoint, in families of its own: an endpoint as one more label of all others would
+//! multiply their series.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use super::families::Families;
+use super::known::Known;
+use super::series::{Counter, Histogram};
+use crate::telemetry::record::{ErrorType, Record};
+
+/// Endpoints that have series of their own; those beyond share the name `other`.
+const ENDPOINTS_MAX: usize = 500;
+const OTHER: &str = "other";
+
+/// The handles of all endpoints that the configuration names, by upstream and endpoint.
+#[derive(Default)]
+pub(super) struct Endpoints(RwLock<HashMap<Box<str>, OfUpstream>>);
+
+/// By endpoint.
+type OfUpstream = HashMap<Box<str>, Arc<Handles>>;
+
+/// The series of one endpoint, each made when the first value for it comes.
+struct Handles {
+    upstream: Box<str>,
+    endpoint: Box<str>,
+    first_token: OnceLock<Arc<Histogram>>,
+    duration: OnceLock<Arc<Histogram>>,
+    /// By error; the last is success.
+    attempts: [OnceLock<Arc<Counter>>; ErrorType::ALL.len() + 1],
+}
+
+impl Handles {
+    fn new(upstream: &str, endpoint: &str) -> Self {
+        Self {
+            upstream: upstream.into(),
+            endpoint: endpoint.into(),
+            first_token: OnceLock::new(),
+            duration: OnceLock::new(),
+            attempts: [const { OnceLock::new() }; _],
+        }
+    }
+
+    fn labels(&self) -> [&str; 2] {
+        [&self.upstream, &self.endpoint]
+    }
+
+    fn attempts(&self, of: &Families, error: Option<ErrorType>) -> Option<&Counter> {
+        let slot = self.attempts.get(error.map_or(ErrorType::ALL.len(), |error| error as usize))?;
+        let [upstream, endpoint] = self.labels();
+        Some(slot.get_or_init(|| of.endpoint_attempts.get([upstream, endpoint, result(error)])))
+    }
+}
+
+impl Endpoints {
+    /// The configuration names this endpoint.
+    pub(super) fn admit(&self, of: &Families, upstream: &str, endpoint: &str) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.get(upstream).is_some_and(|endpoints| endpoints.contains_key(endpoint))
+            || known.values().map(HashMap::len).sum::<usize>() >= ENDPOINTS_MAX
+        {
+            return;
+        }
+        let handles = Arc::new(Handles::new(upstream, endpoint));
+        // There from the start: a rate needs a zero before the first one.
+        handles.attempts(of, None);
+        known.entry(upstream.into()).or_default().insert(endpoint.into(), handles);
+    }
+
+    /// It names it no more.
+    pub(super) fn remove(&self, of: &Families, upstream: &str, endpoint: &str) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(endpoints) = known.get_mut(upstream) {
+            endpoints.remove(endpoint);
+            if endpoints.is_empty() {
+                known.remove(upstream);
+            }
+        }
+        of.endpoint_first_token.remove([upstream, endpoint]);
+        of.endpoint_duration.remove([upstream, endpoint]);
+        for error in ErrorType::ALL.into_iter().map(Some).chain([None]) {
+            of.endpoint_attempts.remove([upstream, endpoint, result(error)]);
+        }
+    }
+
+    /// Counts and times the attempts of one finished request.
+    pub(super) fn observe(&self, of: &Families, record: &Record, names: &Known) {
+        let exemplar = record.trace.sampled.then(|| (record.trace.trace_id, record.started + record.duration));
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        for (number, attempt) in record.attempts.iter().enumerate() {
+            let found = known.get(&*attempt.upstream).and_then(|endpoints| endpoints.get(&*attempt.place.endpoint));
+            let handles =
+                found.cloned().unwrap_or_else(|| Arc::new(Handles::new(names.upstream(&attempt.upstream), OTHER)));
+            if let Some(counter) = handles.attempts(of, attempt.error) {
+                counter.add(1);
+            }
+            // How long one was waited for that lost says nothing of it.
+            if attempt.error == Some(ErrorType::HedgeLost) {
+                continue;
+            }
+            let took = attempt.ended.saturating_sub(attempt.started);
+            let duration = handles.duration.get_or_init(|| of.endpoint_duration.get(handles.labels()));
+            duration.observe(took.as_secs_f64(), exemplar);
+            let llm = record.llm.as_ref().filter(|_| record.passed_on == Some(number));
+            if let Some(at) = llm.and_then(|llm| llm.reading.first_token) {
+                let first_token = handles.first_token.get_or_init(|| of.endpoint_first_token.get(handles.labels()));
+                first_token.observe(at.saturating_sub(attempt.started).as_secs_f64(), exemplar);
+            }
+        }
+    }
+}
+
+fn result(error: Option<ErrorType>) -> &'static str {
+    error.map_or("ok", ErrorType::as_str)
+}
