@@ -50,7 +50,7 @@ impl Connectors {
         Self {
             kept: Kept::new(IDLE_CONNECTIONS_MAX, IDLE_CONNECTION_TIMEOUT),
             shared: SharedConnections::new(IDLE_CONNECTION_TIMEOUT),
-            handshakes: Handshakes::default(),
+            handshakes: Handshakes::new(),
             said: Mutex::default(),
         }
     }

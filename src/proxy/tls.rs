@@ -44,13 +44,18 @@ static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
 type Protocols = &'static [&'static [u8]];
 
 /// Makes TLS connections.
-#[derive(Default)]
 pub(super) struct Handshakes {
     /// By the authorities' fingerprint, and the protocols that are offered.
     configs: Mutex<HashMap<(u64, Protocols), Arc<ClientConfig>>>,
 }
 
 impl Handshakes {
+    /// Reads the system's authorities, which takes a while: no connection is to wait for it.
+    pub(super) fn new() -> Self {
+        LazyLock::force(&SYSTEM);
+        Self { configs: Mutex::default() }
+    }
+
     /// Shakes hands over `socket`.
     ///
     /// # Errors
