@@ -4,6 +4,7 @@
 
 mod anthropic;
 mod closing;
+mod document;
 mod gemini;
 mod ollama;
 mod openai_chat;
@@ -23,6 +24,7 @@ use super::pattern::Varying;
 use super::sse::Event;
 
 pub(super) use closing::Closing;
+pub(super) use document::complete;
 pub use recognise::{AnswerLabels, recognise_answer};
 pub(super) use recognise::{Look, dialect_in, dialect_instead, dialect_of_event, framing_of_bytes};
 pub use stream_rules::StreamRules;

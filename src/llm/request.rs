@@ -13,14 +13,14 @@ use super::reading::{TEXT_LIMIT, cut};
 use body::Body;
 use form::Form;
 pub use path::canonical_path;
-use path::{gemini_path, known_path};
+use path::{bedrock_path, gemini_path, known_path};
 
 /// The facts of one request that telemetry, routing and limits need. Read from the path and, for JSON, the body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestFacts {
     /// What the request seems to speak; `None`: not LLM-shaped.
     pub dialect: Option<Dialect>,
-    /// `chat`, `text_completion`, `embeddings`, … (`gen_ai.operation.name`).
+    /// `chat`, `text_completion`, `embeddings`, `transcription`, … (`gen_ai.operation.name`).
     pub operation: Option<&'static str>,
     /// Bounded to 256 bytes.
     pub model: Option<String>,
@@ -85,9 +85,10 @@ impl RequestFacts {
         let known = known_path(&path, body.as_ref()).or_else(|| body.as_ref().and_then(Body::shape));
         let (dialect, operation) = known.unzip();
         let body = body.unwrap_or_default();
-        let (model, stream) = match gemini_path(&path, query) {
-            Some((model, stream, _)) if dialect == Some(Dialect::Gemini) => (Some(model), stream),
-            _ => (body.model, body.stream),
+        let named = gemini_path(&path, query).or_else(|| bedrock_path(&path));
+        let (model, stream) = match named {
+            Some((model, stream, _)) => (Some(model), stream),
+            None => (body.model, body.stream),
         };
         let choices = body.choices.unwrap_or(1).max(1);
         Self {
@@ -118,6 +119,7 @@ impl RequestFacts {
     /// Whether the answer will come in one piece: then it has no first token, and its head comes only with its end.
     pub fn answers_whole(&self) -> bool {
         let streams_unasked = match self.dialect {
+            _ if !self.writes() => false,
             Some(Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic) => false,
             // Ollama streams unless told not to, and Gemini's path tells; of others nothing is known.
             Some(_) | None => true,
@@ -125,9 +127,25 @@ impl RequestFacts {
         self.is_llm() && !self.stream.unwrap_or(streams_unasked)
     }
 
-    /// Whether this is an LLM request at all: a known path, or a body with messages, a prompt, or a model and its input.
+    /// Whether this is an LLM request at all: a known path, or a body with messages, a prompt, or a model and its input. One
+    /// that only counts tokens runs no model, and is none.
     pub fn is_llm(&self) -> bool {
-        self.dialect.is_some()
+        self.dialect.is_some() && !self.counts_tokens()
+    }
+
+    /// Whether the answer is a number of tokens, and no model runs.
+    pub fn counts_tokens(&self) -> bool {
+        self.operation == Some(COUNT_TOKENS)
+    }
+
+    /// Whether the model is to write text: other answers have no tokens that could be counted.
+    pub fn writes(&self) -> bool {
+        matches!(self.operation, None | Some(CHAT | TEXT_COMPLETION | GENERATE_CONTENT | COMPACTION))
+    }
+
+    /// Whether the prompt is text that a tokenizer could count.
+    pub fn has_countable_prompt(&self) -> bool {
+        self.writes() || matches!(self.operation, Some(EMBEDDINGS | MODERATION))
     }
 }
 
@@ -135,6 +153,10 @@ const CHAT: &str = "chat";
 const TEXT_COMPLETION: &str = "text_completion";
 const EMBEDDINGS: &str = "embeddings";
 const GENERATE_CONTENT: &str = "generate_content";
+const COMPACTION: &str = "compaction";
+const MODERATION: &str = "moderation";
+const RERANK: &str = "rerank";
+const COUNT_TOKENS: &str = "count_tokens";
 
 #[cfg(test)]
 mod tests;

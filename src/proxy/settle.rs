@@ -200,7 +200,7 @@ impl<'a> Flight<'a> {
         if let Some(model) = &request.model {
             self.live.asks_for(model);
         }
-        if let Some(dialect) = request.dialect {
+        if let Some(dialect) = request.dialect.filter(|_| request.is_llm()) {
             self.read(dialect, request, Reading::default());
         }
     }

@@ -38,7 +38,7 @@ impl Tap {
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
         // Who says how its streams are read says that they are an LLM's.
         let said = rules.dialect.or(rules.shape.is_some().then_some(Dialect::PlainSse));
-        let asked = rules.dialect.or(facts.dialect).or(said);
+        let asked = rules.dialect.or(facts.dialect).or(said).filter(|_| !facts.counts_tokens());
         let recognised = recognise_answer(asked, AnswerLabels::read(header), &[]).filter(|_| head.status.is_success());
         let (recognised, packed) = match recognised.map(|known| (known, Readable::of(head))) {
             Some((known, Readable::Plain)) => (Some(known), None),

@@ -39,7 +39,7 @@ pub(super) struct Metering {
     book: Arc<UsageBook>,
     key: Key,
     facts: Arc<RequestFacts>,
-    /// The client's body.
+    /// The client's body, where its prompt could be counted.
     body: Option<Bytes>,
     wish: Wish,
 }
@@ -71,7 +71,7 @@ impl Metering {
             Some((wish, edited)) => (wish, RequestBody::Edited(edited)),
             None => (Wish::None, body),
         };
-        let own = admitted.content.json().cloned();
+        let own = admitted.content.json().filter(|_| facts.has_countable_prompt()).cloned();
         (Self { book: Arc::clone(book), key, facts: Arc::clone(facts), body: own, wish }, body)
     }
 
@@ -151,7 +151,7 @@ impl Metering {
 
     fn may_lack_output(&self, reading: &Reading) -> bool {
         let is_final = reading.normal_end || !reading.finish_reasons.is_empty();
-        self.facts.operation != Some("embeddings") && !(is_final && reading.usage.output.is_some())
+        self.facts.writes() && !(is_final && reading.usage.output.is_some())
     }
 
     /// The tokens of the answer, where what was reported is not all: a stream that broke off went on after it.

@@ -1,21 +1,24 @@
 //! Anthropic `/messages`.
 //!
 //! Usage comes in parts that are cumulative, so each number replaces its predecessor; tokens read from and written to a
-//! cache stand outside `input_tokens`. A stream ends with `message_stop`; an `error` event can come at any point, even
+//! cache stand outside `input_tokens`, and those of a compaction in `iterations` alone. A stream ends with `message_stop`; an `error` event can come at any point, even
 //! first after a 200.
 
 use serde::Deserialize;
+use serde::de::SeqAccess;
 use serde_json::json;
 
 use super::{Closing, Produced, Reader};
 use crate::llm::Reading;
-use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
 use crate::llm::pattern::Varying;
 use crate::llm::sse::Event;
 
 #[derive(Debug, Default)]
 pub(super) struct Anthropic {
     tokens: Tokens,
+    /// What compactions took.
+    compacted: Compacted,
     has_begun: bool,
     /// The index of the block that began and has not ended.
     open_block: Option<u64>,
@@ -47,6 +50,7 @@ struct Block<'a> {
     #[serde(borrow, rename = "type")]
     kind: Word<'a>,
     data: Filled,
+    name: Filled,
 }
 
 /// What `message_start` holds, and what a whole answer is.
@@ -71,6 +75,7 @@ struct Delta<'a> {
     text: Filled,
     partial_json: Filled,
     thinking: Filled,
+    content: Filled,
     #[serde(borrow)]
     stop_reason: Word<'a>,
 }
@@ -84,6 +89,32 @@ struct Tokens {
     cache_creation_input_tokens: Number,
     output_tokens: Number,
     output_tokens_details: Maybe<OutputDetails>,
+    iterations: Iterations,
+}
+
+/// The model's passes over the context, as far as the numbers above leave them out: compactions. Those of another model,
+/// an adviser, are billed as that model's.
+#[derive(Debug, Default)]
+struct Iterations(Option<Compacted>);
+
+/// All compactions of an answer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Compacted {
+    input: u64,
+    cache_read: u64,
+    cache_write: u64,
+    output: u64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Iteration<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    input_tokens: Number,
+    cache_read_input_tokens: Number,
+    cache_creation_input_tokens: Number,
+    output_tokens: Number,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -185,12 +216,19 @@ impl Anthropic {
         let thinking = told.output_tokens_details.0.as_ref().and_then(|details| details.thinking_tokens.count());
         reading.usage.reasoning = thinking.or(reading.usage.reasoning);
 
-        let (read, written) = (tokens.cache_read_input_tokens.count(), tokens.cache_creation_input_tokens.count());
+        self.compacted = told.iterations.0.unwrap_or(self.compacted);
+        let more = self.compacted;
+        let with = |told: Number, more: u64| match told.count() {
+            None if more == 0 => None,
+            told => Some(told.unwrap_or_default().saturating_add(more)),
+        };
+        let read = with(tokens.cache_read_input_tokens, more.cache_read);
+        let written = with(tokens.cache_creation_input_tokens, more.cache_write);
         let outside = read.unwrap_or_default().saturating_add(written.unwrap_or_default());
-        reading.usage.input = tokens.input_tokens.count().map(|input| input.saturating_add(outside));
+        reading.usage.input = with(tokens.input_tokens, more.input).map(|input| input.saturating_add(outside));
         reading.usage.cached_input = read;
         reading.usage.cache_write = written;
-        reading.usage.output = tokens.output_tokens.count();
+        reading.usage.output = with(tokens.output_tokens, more.output);
     }
 }
 
@@ -202,9 +240,13 @@ fn note_stop_reason(reason: &Word<'_>, reading: &mut Reading) {
 }
 
 impl Block<'_> {
-    /// Thinking that is not shown comes in one piece, with its block's start.
+    /// Thinking that is not shown comes in one piece, with its block's start, and so does the name of a tool.
     fn produced(&self) -> Produced {
-        if self.kind.is("redacted_thinking") && self.data.0 { Produced::Reasoning } else { Produced::Work }
+        match self.kind.filled() {
+            Some("redacted_thinking") if self.data.0 => Produced::Reasoning,
+            Some(kind) if kind.ends_with("tool_use") && self.name.0 => Produced::Answer,
+            _ => Produced::Work,
+        }
     }
 }
 
@@ -221,9 +263,29 @@ impl Delta<'_> {
         match self.kind.filled() {
             Some("text_delta") if self.text.0 => Produced::Answer,
             Some("input_json_delta") if self.partial_json.0 => Produced::Answer,
+            Some("compaction_delta") if self.content.0 => Produced::Answer,
             Some("thinking_delta") if self.thinking.0 => Produced::Reasoning,
-            Some("text_delta" | "input_json_delta" | "thinking_delta" | "signature_delta") => Produced::Nothing,
+            Some("text_delta" | "input_json_delta" | "thinking_delta" | "signature_delta" | "compaction_delta") => {
+                Produced::Nothing
+            }
             _ => Produced::Unknown,
         }
     }
 }
+
+impl<'de> Loose<'de> for Iterations {
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        let mut sum = Compacted::default();
+        while let Some(item) = items.next_element::<Maybe<Iteration<'_>>>()? {
+            let Some(pass) = item.0.filter(|pass| pass.kind.is("compaction")) else { continue };
+            let add = |sum: &mut u64, told: Number| *sum = sum.saturating_add(told.count().unwrap_or_default());
+            add(&mut sum.input, pass.input_tokens);
+            add(&mut sum.cache_read, pass.cache_read_input_tokens);
+            add(&mut sum.cache_write, pass.cache_creation_input_tokens);
+            add(&mut sum.output, pass.output_tokens);
+        }
+        Ok(Self(Some(sum)))
+    }
+}
+
+loose!(Iterations);

@@ -1,8 +1,8 @@
 //! Gemini `:streamGenerateContent`: events with `?alt=sse`, else one JSON array that grows; and `:generateContent`.
 //!
 //! Each piece is a whole response object with what is new. The last usage counts, and generated tokens stand outside
-//! those of thoughts. There is no `[DONE]`: a stream has ended when every candidate told its finish reason, or the prompt
-//! was blocked.
+//! those of thoughts. There is no `[DONE]`: a stream has ended when every candidate told its finish reason, or it was
+//! blocked, which can come after text too.
 
 use serde::Deserialize;
 use serde::de::SeqAccess;
@@ -18,6 +18,7 @@ pub(super) struct Gemini {
     /// One bit a candidate; all from the 128th on share the last.
     begun: u128,
     finished: u128,
+    blocked: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -42,7 +43,7 @@ struct Candidates<'a> {
     are_there: bool,
     produced: Produced,
     begun: u128,
-    finish_reasons: Vec<(u128, Word<'a>)>,
+    finish_reasons: Vec<(u128, FinishReason<'a>)>,
 }
 
 #[derive(Default, Deserialize)]
@@ -51,8 +52,12 @@ struct Candidate<'a> {
     index: Number,
     content: Maybe<Content>,
     #[serde(borrow)]
-    finish_reason: Word<'a>,
+    finish_reason: FinishReason<'a>,
 }
+
+/// A word; of Vertex AI also the number that stands for it.
+#[derive(Default)]
+struct FinishReason<'a>(Word<'a>);
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -70,7 +75,10 @@ struct Part {
     text: Filled,
     thought: Flag,
     function_call: Filled,
+    /// A tool that runs at the server.
+    tool_call: Filled,
     inline_data: Filled,
+    file_data: Filled,
     executable_code: Filled,
 }
 
@@ -107,14 +115,16 @@ impl Reader for Gemini {
             // Some versions repeat the reason on each piece.
             if self.finished & candidate == 0 {
                 self.finished |= candidate;
-                reading.note_finish_reason(reason.filled());
+                reading.note_finish_reason(reason.0.filled());
             }
         }
         let blocked = piece.prompt_feedback.0.as_ref().and_then(|feedback| feedback.block_reason.filled());
+        self.blocked |= blocked.is_some();
         if blocked.is_some() && reading.finish_reasons.is_empty() {
             reading.note_finish_reason(blocked);
         }
-        reading.normal_end = !reading.finish_reasons.is_empty() && self.begun & !self.finished == 0;
+        let all_finished = !reading.finish_reasons.is_empty() && self.begun & !self.finished == 0;
+        reading.normal_end = all_finished || self.blocked;
         let is_known = piece.candidates.are_there
             || piece.usage_metadata.0.is_some()
             || piece.prompt_feedback.0.is_some()
@@ -167,11 +177,15 @@ impl Part {
         let thinks = self.thought.0 == Some(true);
         if self.text.0 && thinks {
             Produced::Reasoning
-        } else if self.text.0 || self.function_call.0 || self.inline_data.0 || self.executable_code.0 {
+        } else if self.text.0 || self.calls() || self.inline_data.0 || self.file_data.0 || self.executable_code.0 {
             Produced::Answer
         } else {
             Produced::Nothing
         }
+    }
+
+    fn calls(&self) -> bool {
+        self.function_call.0 || self.tool_call.0
     }
 }
 
@@ -194,7 +208,7 @@ impl<'de: 'a, 'a> Loose<'de> for Candidates<'a> {
             candidates.begun |= bit;
             candidates.produced =
                 candidates.produced.max(candidate.content.0.map_or(Produced::Nothing, |content| content.parts.0));
-            if candidate.finish_reason.filled().is_some() {
+            if candidate.finish_reason.0.filled().is_some() {
                 candidates.finish_reasons.push((bit, candidate.finish_reason));
             }
         }
@@ -202,5 +216,40 @@ impl<'de: 'a, 'a> Loose<'de> for Candidates<'a> {
     }
 }
 
+impl<'de: 'a, 'a> Loose<'de> for FinishReason<'a> {
+    fn borrowed(text: &'de str) -> Self {
+        Self(Word::borrowed(text))
+    }
+
+    fn text(text: &str) -> Self {
+        Self(Word::text(text))
+    }
+
+    /// `FinishReason` of `google/cloud/aiplatform/v1/content.proto`.
+    fn number(value: f64) -> Self {
+        const WORDS: [&str; 17] = [
+            "",
+            "STOP",
+            "MAX_TOKENS",
+            "SAFETY",
+            "RECITATION",
+            "OTHER",
+            "BLOCKLIST",
+            "PROHIBITED_CONTENT",
+            "SPII",
+            "MALFORMED_FUNCTION_CALL",
+            "MODEL_ARMOR",
+            "IMAGE_SAFETY",
+            "IMAGE_PROHIBITED_CONTENT",
+            "IMAGE_RECITATION",
+            "IMAGE_OTHER",
+            "UNEXPECTED_TOOL_CALL",
+            "NO_IMAGE",
+        ];
+        Self(Word::text(WORDS.get(value as usize).copied().unwrap_or("OTHER")))
+    }
+}
+
 loose!(Candidates<'a>);
+loose!(FinishReason<'a>);
 loose!(Parts);

@@ -2,9 +2,10 @@
 //!
 //! A token is a delta with content, a refusal, a tool call or reasoning; the role chunk and empty deltas are none. The
 //! last usage that comes counts: asked for, it stands in the last chunk, and vLLM can put it on each. `[DONE]` alone is no
-//! success, since vLLM sends it after errors too: every choice that began must have told its finish reason.
+//! success, since vLLM sends it after errors too: every choice that began must have told its finish reason, or usage must
+//! stand right before it, as Snowflake has it.
 
-mod usage;
+pub(super) mod usage;
 
 use serde::Deserialize;
 use serde::de::SeqAccess;
@@ -26,6 +27,8 @@ pub(super) struct OpenAiChat {
     /// Choices have a `text`, as the legacy `/completions` has them.
     is_legacy: bool,
     told_usage: bool,
+    /// The last chunk told usage: what follows it can be the end.
+    usage_last: bool,
     /// The key of the one text that the last chunk told.
     only_text: Option<&'static str>,
 }
@@ -114,7 +117,7 @@ impl Reader for OpenAiChat {
     fn event(&mut self, event: Event<'_>, reading: &mut Reading) -> Produced {
         self.only_text = None;
         if event.data.trim_ascii() == b"[DONE]" {
-            reading.normal_end = self.all_finished();
+            reading.normal_end = self.all_finished() || self.usage_last;
             return Produced::Nothing;
         }
         let Some(chunk) = read_object::<Chunk<'_>>(event.data) else { return Produced::Unknown };
@@ -184,8 +187,9 @@ impl Reader for OpenAiChat {
 
 impl OpenAiChat {
     fn note_usage(&mut self, chunk: &Chunk<'_>, reading: &mut Reading) {
+        self.usage_last = chunk.usage.0.is_some();
         if let Some(tokens) = chunk.tokens() {
-            reading.usage = tokens.usage();
+            reading.usage = if chunk.choices.are_there { tokens.usage() } else { tokens.usage_of_input() };
             self.told_usage = true;
         } else if !self.told_usage
             && let Some(usage) = chunk.timings.0.as_ref().and_then(Timings::usage)

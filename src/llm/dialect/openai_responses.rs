@@ -1,12 +1,13 @@
-//! OpenAI `/responses`.
+//! OpenAI `/responses`, and the events and answers of its images, speech and transcriptions, which are made alike.
 //!
-//! Each event tells its type. Deltas of text, refusals, tool input and reasoning are tokens; the events that open, close
-//! or repeat a part are none. `response.completed` and `response.incomplete` end a stream and carry the usage; `error` and
+//! Each event tells its type. Deltas of text, refusals, tool input and reasoning are tokens, and so are the name of a tool in
+//! the item that begins and a finished picture; the other events that open, close or repeat a part are none. `response.completed` and `response.incomplete` end a stream and carry the usage; `error` and
 //! `response.failed` can come at any point, even right after `response.created`.
 
 use serde::Deserialize;
 use serde_json::json;
 
+use super::openai_chat::usage::output;
 use super::{Closing, Produced, Reader};
 use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
 use crate::llm::sse::Event;
@@ -17,6 +18,8 @@ pub(super) struct OpenAiResponses {
     /// The number that each event has.
     sequence: u64,
     created_at: u64,
+    /// A tool was named: the finished item, which names it again, is nothing new.
+    named_tool: bool,
 }
 
 /// Any event of a stream.
@@ -28,6 +31,12 @@ struct Wire<'a> {
     sequence_number: Number,
     delta: Filled,
     partial_image_b64: Filled,
+    /// A picture, and a piece of sound.
+    b64_json: Filled,
+    audio: Filled,
+    usage: Maybe<Tokens>,
+    #[serde(borrow)]
+    item: Maybe<Item<'a>>,
     #[serde(borrow)]
     response: Maybe<Response<'a>>,
     /// Of `error`, which holds them itself; others put them into an object.
@@ -36,6 +45,17 @@ struct Wire<'a> {
     #[serde(borrow)]
     message: Word<'a>,
     error: Fault,
+}
+
+/// What `response.output_item.added` and `response.output_item.done` hold.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Item<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Word<'a>,
+    name: Filled,
+    /// Of a picture.
+    result: Filled,
 }
 
 /// What the events that begin and end a stream hold, and what a whole answer is.
@@ -68,6 +88,7 @@ struct Tokens {
     input_tokens: Number,
     input_tokens_details: Maybe<InputDetails>,
     output_tokens: Number,
+    total_tokens: Number,
     output_tokens_details: Maybe<OutputDetails>,
 }
 
@@ -75,6 +96,8 @@ struct Tokens {
 #[serde(default)]
 struct InputDetails {
     cached_tokens: Number,
+    /// Of OpenRouter.
+    cache_write_tokens: Number,
 }
 
 #[derive(Default, Deserialize)]
@@ -101,6 +124,10 @@ impl Reader for OpenAiResponses {
             "response.completed" | "response.incomplete" => reading.normal_end = true,
             "response.failed" => reading.note_error("the response failed"),
             "error" => reading.note_error(&wire.fault()),
+            _ if is_of_media(kind) => return wire.media(kind, reading),
+            "response.output_item.added" | "response.output_item.done" => {
+                return wire.item.0.map_or(Produced::Work, |item| self.item(&item, kind.ends_with("done")));
+            }
             _ => return wire.produced(kind),
         }
         Produced::Nothing
@@ -140,6 +167,16 @@ impl Reader for OpenAiResponses {
 }
 
 impl OpenAiResponses {
+    /// What an item tells where it begins, or where it is `done`.
+    fn item(&mut self, item: &Item<'_>, done: bool) -> Produced {
+        // These tools have one name each: their kind's.
+        let is_named = item.name.0 || item.kind.is("shell_call") || item.kind.is("apply_patch_call");
+        let is_new = is_named && !(done && self.named_tool);
+        self.named_tool |= is_named;
+        let is_picture = done && item.kind.is("image_generation_call") && item.result.0;
+        if is_new || is_picture { Produced::Answer } else { Produced::Work }
+    }
+
     fn note_response(&mut self, response: &Response<'_>, reading: &mut Reading) {
         reading.note_id(response.id.filled());
         reading.note_model(response.model.filled());
@@ -162,6 +199,13 @@ impl OpenAiResponses {
             _ => {}
         }
     }
+}
+
+/// Whether events of this kind tell of a picture, speech or a transcript.
+fn is_of_media(kind: &str) -> bool {
+    ["image_generation.", "image_edit.", "speech.audio.", "transcript.text."]
+        .iter()
+        .any(|start| kind.starts_with(start))
 }
 
 /// Whether events of this kind can be told: items and parts that begin and end, deltas, and how far a tool is.
@@ -211,6 +255,16 @@ impl Wire<'_> {
         if kind.starts_with("response.reasoning") { Produced::Reasoning } else { Produced::Answer }
     }
 
+    /// Reads an event of media; its last one has the usage.
+    fn media(&self, kind: &str, reading: &mut Reading) -> Produced {
+        if let Some(tokens) = &self.usage.0 {
+            reading.usage = tokens.usage();
+        }
+        reading.normal_end |= kind.ends_with(".completed") || kind.ends_with(".done");
+        let is_output = self.b64_json.0 || self.audio.0 || self.delta.0;
+        if is_output { Produced::Answer } else { Produced::Nothing }
+    }
+
     fn fault(&self) -> String {
         if let Some(error) = &self.error.0 {
             return error.clone();
@@ -226,13 +280,14 @@ impl Wire<'_> {
 impl Tokens {
     fn usage(&self) -> Usage {
         let input = self.input_tokens_details.0.as_ref();
-        let output = self.output_tokens_details.0.as_ref();
+        let details = self.output_tokens_details.0.as_ref();
+        let reasoning = details.and_then(|details| details.reasoning_tokens.count());
         Usage {
             input: self.input_tokens.count(),
             cached_input: input.and_then(|details| details.cached_tokens.count()),
-            cache_write: None,
-            output: self.output_tokens.count(),
-            reasoning: output.and_then(|details| details.reasoning_tokens.count()),
+            cache_write: input.and_then(|details| details.cache_write_tokens.count()),
+            output: output(self.input_tokens, self.output_tokens, reasoning, self.total_tokens),
+            reasoning,
             ..Usage::default()
         }
     }

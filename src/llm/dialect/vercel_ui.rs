@@ -20,7 +20,7 @@ const OPEN_PARTS_MAX: usize = 16;
 pub(super) struct VercelUi {
     finished: bool,
     in_step: bool,
-    /// Tool input came in deltas: the whole input, which follows, is nothing new.
+    /// A tool was named, or its input came in deltas: the whole input, which follows, is nothing new.
     streams_tool_input: bool,
     /// Texts and reasonings that began and have not ended.
     open: Vec<Part>,
@@ -164,6 +164,10 @@ impl VercelUi {
         match wire.kind.filled().unwrap_or_default() {
             "text-delta" if wire.delta.0 => Produced::Answer,
             "reasoning-delta" if wire.delta.0 => Produced::Reasoning,
+            "tool-input-start" => {
+                self.streams_tool_input = true;
+                Produced::Answer
+            }
             "tool-input-delta" if wire.input_text_delta.0 => {
                 self.streams_tool_input = true;
                 Produced::Answer
@@ -175,7 +179,7 @@ impl VercelUi {
             "start-step" | "finish-step" | "text-start" | "text-end" | "reasoning-start" | "reasoning-end" => {
                 Produced::Work
             }
-            "tool-input-start" | "tool-input-available" => Produced::Work,
+            "tool-input-available" => Produced::Work,
             // An app's own data, sources, tool outputs: the user may be looking at them already.
             _ => Produced::Unknown,
         }

@@ -10,7 +10,7 @@ use super::{Document, Progress};
 use crate::llm::content::Capture;
 use crate::llm::count::AnswerCounter;
 use crate::llm::dialect::shape::sketch;
-use crate::llm::dialect::{Basis, Produced, Reader, StreamRules, dialect_instead, dialect_of_event};
+use crate::llm::dialect::{Basis, Produced, Reader, StreamRules, complete, dialect_instead, dialect_of_event};
 use crate::llm::json::{Fault, read_object};
 use crate::llm::pattern::Pattern;
 use crate::llm::sse::{Event, Frame};
@@ -227,6 +227,7 @@ impl Meter {
             capture.event(Event::of(&document.bytes));
         }
         self.reader.document(&document.bytes, &mut self.reading);
+        complete(&document.bytes, &mut self.reading);
         if let Some(counter) = &mut self.counter {
             counter.event(Event::of(&document.bytes));
         }

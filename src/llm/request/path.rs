@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::body::Body;
-use super::{CHAT, EMBEDDINGS, GENERATE_CONTENT, TEXT_COMPLETION};
+use super::{CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, MODERATION, RERANK, TEXT_COMPLETION};
 use crate::llm::Dialect;
 use crate::llm::dialect::shape::shapes;
 use crate::llm::reading::{TEXT_LIMIT, cut};
@@ -55,11 +55,34 @@ fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
 }
 
+/// Operations that only some paths tell, below a version or where the body names a model: OpenAI's, and those that Cohere,
+/// Jina, Voyage, Mistral, vLLM and others have under the same names.
+const PATHS: [(&str, Dialect, &str); 15] = [
+    ("/images/generations", Dialect::OpenAiResponses, "image_generation"),
+    ("/images/edits", Dialect::OpenAiResponses, "image_edit"),
+    ("/images/variations", Dialect::OpenAiResponses, "image_variation"),
+    ("/audio/speech", Dialect::OpenAiResponses, "speech"),
+    ("/audio/transcriptions", Dialect::OpenAiResponses, "transcription"),
+    ("/audio/translations", Dialect::OpenAiResponses, "translation"),
+    ("/responses/compact", Dialect::OpenAiResponses, COMPACTION),
+    ("/responses/input_tokens", Dialect::OpenAiResponses, COUNT_TOKENS),
+    ("/messages/count_tokens", Dialect::Anthropic, COUNT_TOKENS),
+    ("/moderations", Dialect::OpenAiChat, MODERATION),
+    ("/rerank", Dialect::PlainSse, RERANK),
+    ("/reranking", Dialect::PlainSse, RERANK),
+    ("/embed", Dialect::PlainSse, EMBEDDINGS),
+    ("/tokenize", Dialect::PlainSse, COUNT_TOKENS),
+    ("/detokenize", Dialect::PlainSse, COUNT_TOKENS),
+];
+
 /// Dialect and operation by the path, which is canonical. The body decides where others use the same path. Some backends
 /// read paths without regard to case.
 pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'static str)> {
     if let Some((_, _, operation)) = gemini_path(path, "") {
         return Some((Dialect::Gemini, operation));
+    }
+    if let Some((_, _, operation)) = bedrock_path(path) {
+        return Some((Dialect::PlainSse, operation));
     }
     let ends = |with: &str| ends_with(path, with);
     let fits = |test: fn(&Body) -> bool| body.is_none_or(test);
@@ -72,6 +95,12 @@ pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'
     }
     if ends("/api/embed") || (ends("/api/embeddings") && fits(|body| body.has_prompt)) {
         return Some((Dialect::Ollama, EMBEDDINGS));
+    }
+    let is_api = ["/v1/", "/v2/", "/openai/"].iter().any(|start| path.contains(start));
+    if let Some((_, dialect, operation)) = PATHS.iter().find(|(end, ..)| ends(end))
+        && (is_api || body.is_some_and(|body| body.model.is_some() || body.has_messages || body.has_prompt))
+    {
+        return Some((*dialect, operation));
     }
     if ends("/chat/completions") {
         return Some((Dialect::OpenAiChat, CHAT));
@@ -99,6 +128,19 @@ fn ends_with(path: &str, end: &str) -> bool {
     start.and_then(|start| path.as_bytes().get(start..)).is_some_and(|last| last.eq_ignore_ascii_case(end.as_bytes()))
 }
 
+/// Model, streaming and operation of a canonical path of Amazon Bedrock, such as `/model/amazon.nova-lite-v1:0/converse`.
+pub(super) fn bedrock_path(path: &str) -> Option<(String, Option<bool>, &'static str)> {
+    let (resource, method) = path.rsplit_once('/')?;
+    let (_, model) = resource.split_once("/model/").filter(|(_, model)| !model.is_empty())?;
+    let (stream, operation) = match method {
+        "converse" | "invoke" => (false, CHAT),
+        "converse-stream" | "invoke-with-response-stream" => (true, CHAT),
+        "count-tokens" => (false, COUNT_TOKENS),
+        _ => return None,
+    };
+    Some((cut(model, TEXT_LIMIT).to_owned(), Some(stream), operation))
+}
+
 /// Model, streaming and operation of a canonical path such as `/v1beta/models/gemini-2.5-flash:streamGenerateContent`.
 /// Whether it streams is `None` where it streams JSON, not events.
 pub(super) fn gemini_path(path: &str, query: &str) -> Option<(String, Option<bool>, &'static str)> {
@@ -110,6 +152,8 @@ pub(super) fn gemini_path(path: &str, query: &str) -> Option<(String, Option<boo
         (as_events.then_some(true), GENERATE_CONTENT)
     } else if is("generateContent") {
         (Some(false), GENERATE_CONTENT)
+    } else if is("countTokens") || is("computeTokens") {
+        (Some(false), COUNT_TOKENS)
     } else if is("embedContent") || is("batchEmbedContents") {
         (Some(false), EMBEDDINGS)
     } else {

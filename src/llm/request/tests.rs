@@ -41,13 +41,31 @@ fn paths_and_bodies_tell_the_dialect() {
         ("/anthropic/messages", chat, Some((Anthropic, "chat"))),
         ("/threads/7/messages", r#"{"text":"hello"}"#, None),
         ("/threads/7/messages", "", None),
-        ("/v1/messages/count_tokens", r#"{"model":"m"}"#, None),
+        ("/v1/messages/count_tokens", r#"{"model":"m"}"#, Some((Anthropic, "count_tokens"))),
+        ("/v1/responses/input_tokens", r#"{"model":"m","input":"x"}"#, Some((OpenAiResponses, "count_tokens"))),
+        ("/tokenize", r#"{"model":"m","prompt":"x"}"#, Some((PlainSse, "count_tokens"))),
+        ("/tokenize", r#"{"content":"x"}"#, None),
+        ("/v1/responses/compact", "", Some((OpenAiResponses, "compaction"))),
+        ("/codex/responses/compact", r#"{"model":"m","input":[]}"#, Some((OpenAiResponses, "compaction"))),
+        ("/v1/images/generations", r#"{"model":"m","prompt":"x"}"#, Some((OpenAiResponses, "image_generation"))),
+        ("/openai/deployments/d/images/edits?api-version=1", "", Some((OpenAiResponses, "image_edit"))),
+        ("/images/edits", "", None),
+        ("/v1/audio/speech", r#"{"model":"m","input":"x"}"#, Some((OpenAiResponses, "speech"))),
+        ("/v1/audio/transcriptions", "", Some((OpenAiResponses, "transcription"))),
+        ("/v1/audio/translations", "", Some((OpenAiResponses, "translation"))),
+        ("/v1/moderations", r#"{"input":"x"}"#, Some((OpenAiChat, "moderation"))),
+        ("/v2/rerank", r#"{"model":"m","query":"q","documents":["d"]}"#, Some((PlainSse, "rerank"))),
+        ("/v1/embed", r#"{"model":"m","images":["x"]}"#, Some((PlainSse, "embeddings"))),
+        ("/embed", r#"{"a":1}"#, None),
+        ("/model/a.b-v1%3A0/converse", r#"{"messages":[]}"#, Some((PlainSse, "chat"))),
+        ("/model/a.b-v1:0/count-tokens", "{}", Some((PlainSse, "count_tokens"))),
+        ("/model/a.b-v1:0/edit", "{}", None),
         ("/v1/responses", "", Some((OpenAiResponses, "chat"))),
         ("/openai/responses", r#"{"model":"m","input":"a"}"#, Some((OpenAiResponses, "chat"))),
         ("/survey/responses", r#"{"input":"a"}"#, None),
         ("/v1beta/models/gemini-2.5-flash:generateContent", "", Some((Gemini, "generate_content"))),
         ("/v1beta/models/e:embedContent", "", Some((Gemini, "embeddings"))),
-        ("/v1beta/models/gemini-2.5-flash:countTokens", "", None),
+        ("/v1beta/models/gemini-2.5-flash:countTokens", "", Some((Gemini, "count_tokens"))),
         ("/api/chat", chat, Some((Ollama, "chat"))),
         ("/api/chat", ui, Some((PlainSse, "chat"))),
         ("/api/generate", r#"{"model":"m","prompt":"p"}"#, Some((Ollama, "text_completion"))),
@@ -61,7 +79,8 @@ fn paths_and_bodies_tell_the_dialect() {
     for (path, body, expected) in vectors {
         let facts = RequestFacts::read(path, (!body.is_empty()).then_some(body.as_bytes()));
         assert_eq!(facts.dialect.zip(facts.operation), expected, "{path} {body}");
-        assert_eq!(facts.is_llm(), expected.is_some(), "{path} {body}");
+        let runs_a_model = expected.is_some_and(|(_, operation)| operation != "count_tokens");
+        assert_eq!(facts.is_llm(), runs_a_model, "{path} {body}");
     }
 }
 
@@ -84,6 +103,25 @@ fn geminis_path_tells_model_and_streaming() {
         let facts = read(path, body);
         assert_eq!((facts.model.as_deref(), facts.stream, facts.answers_whole()), (Some("g"), stream, whole), "{path}");
         assert_eq!((facts.max_tokens, facts.top_p, facts.choices), (Some(9), Some(0.9), 2));
+    }
+}
+
+#[test]
+fn what_writes_no_text_answers_in_one_piece() {
+    let vectors = [
+        ("/v1/rerank", r#"{"model":"m","query":"q"}"#, true, false),
+        ("/v1/audio/speech", r#"{"model":"m","input":"x"}"#, true, false),
+        ("/v1/images/generations", r#"{"model":"m","prompt":"x","stream":true}"#, false, false),
+        ("/v1/embeddings", r#"{"model":"m","input":"x"}"#, true, true),
+        ("/v1/responses/compact", r#"{"model":"m","input":"x"}"#, true, true),
+        ("/model/m/converse", "{}", true, true),
+        ("/model/m/converse-stream", "{}", false, true),
+        ("/v1/messages/count_tokens", r#"{"model":"m"}"#, false, false),
+    ];
+    for (path, body, whole, countable) in vectors {
+        let facts = read(path, body);
+        assert_eq!((facts.answers_whole(), facts.has_countable_prompt()), (whole, countable), "{path}");
+        assert_eq!(facts.model.as_deref(), Some("m"), "{path}");
     }
 }
 

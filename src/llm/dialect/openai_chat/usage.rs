@@ -18,6 +18,9 @@ pub(super) struct Groq {
 pub(super) struct Tokens {
     prompt_tokens: Number,
     completion_tokens: Number,
+    total_tokens: Number,
+    /// Of Mistral: the tokens of sound stand beside the prompt's, in the total alone.
+    prompt_audio_seconds: Number,
     prompt_tokens_details: Maybe<PromptDetails>,
     completion_tokens_details: Maybe<CompletionDetails>,
     /// Of DeepSeek.
@@ -70,16 +73,33 @@ impl Tokens {
     pub(super) fn usage(&self) -> Usage {
         let prompt = self.prompt_tokens_details.0.as_ref();
         let completion = self.completion_tokens_details.0.as_ref();
+        let reasoning = completion.and_then(|details| details.reasoning_tokens.count());
         Usage {
-            input: self.prompt_tokens.count(),
+            input: self.input(),
             cached_input: prompt
                 .and_then(|details| details.cached_tokens.count())
                 .or_else(|| self.prompt_cache_hit_tokens.count()),
             cache_write: prompt.and_then(PromptDetails::cache_write),
-            output: self.completion_tokens.count(),
-            reasoning: completion.and_then(|details| details.reasoning_tokens.count()),
+            output: output(self.prompt_tokens, self.completion_tokens, reasoning, self.total_tokens),
+            reasoning,
             ..Usage::default()
         }
+    }
+
+    /// The usage of an answer that generates nothing, as of embeddings: all may be told as one total.
+    pub(super) fn usage_of_input(&self) -> Usage {
+        let usage = self.usage();
+        let total = self.total_tokens.count().filter(|_| !usage.is_known());
+        Usage { input: usage.input.or(total), ..usage }
+    }
+
+    fn input(&self) -> Option<u64> {
+        let input = self.prompt_tokens.count()?;
+        if self.prompt_audio_seconds.count().unwrap_or_default() == 0 {
+            return Some(input);
+        }
+        let rest = self.total_tokens.count()?.saturating_sub(self.completion_tokens.count().unwrap_or_default());
+        Some(input.max(rest))
     }
 
     pub(super) fn times(&self) -> ServerTimings {
@@ -90,6 +110,22 @@ impl Tokens {
             ..ServerTimings::default()
         }
     }
+}
+
+/// The generated tokens. xAI counts reasoning beside the completion: there the total is the sum of all three.
+pub(in crate::llm::dialect) fn output(
+    prompt: Number,
+    completion: Number,
+    reasoning: Option<u64>,
+    total: Number,
+) -> Option<u64> {
+    let completion = completion.count()?;
+    let (Some(prompt), Some(reasoning), Some(total)) = (prompt.count(), reasoning, total.count()) else {
+        return Some(completion);
+    };
+    let with_reasoning = completion.saturating_add(reasoning);
+    let is_beside = reasoning > 0 && total == prompt.saturating_add(with_reasoning);
+    Some(if is_beside { with_reasoning } else { completion })
 }
 
 impl Metrics {
