@@ -20,7 +20,7 @@ fn ours(pieces: &[&[u8]]) -> Vec<Told> {
             }
             // Lines of no field are ours to notice, and nothing to others.
             Frame::Stray(_) => {}
-            Frame::Oversized => panic!("no event is that long"),
+            Frame::Skeleton(_) | Frame::Oversized => panic!("no event is that long"),
         });
     }
     told

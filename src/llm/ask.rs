@@ -9,10 +9,10 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use memchr::{memchr2, memmem};
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{Filled, Loose, Maybe, loose, read_object};
+use super::json::{Filled, Flag, Loose, Maybe, Word, loose, read_object};
 use super::sse::{Frame, SseScanner};
 
 const OPTIONS: &str = r#""stream_options":{"include_usage":true}"#;
@@ -40,6 +40,26 @@ pub fn with_usage(body: &[u8]) -> Option<Bytes> {
     }
     out.extend_from_slice(body.get(copied..)?);
     Some(out.into())
+}
+
+/// Whether the client asks llama.cpp for its times on every chunk: then those in the usage chunk are its too.
+pub fn wants_timings(body: &[u8]) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Request {
+        timings_per_token: Flag,
+    }
+    read_object::<Request>(body).is_some_and(|request| request.timings_per_token.0 == Some(true))
+}
+
+/// Whether an answer in one piece says that something went wrong, under whatever status.
+pub fn is_error(json: &[u8]) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Answer {
+        error: Filled,
+    }
+    read_object::<Answer>(json).is_some_and(|answer| answer.error.0)
 }
 
 /// What to put where.
@@ -112,6 +132,8 @@ const HELD_MAX: usize = 64 << 10;
 /// so far are held, at most 64 KiB.
 #[derive(Debug, Default)]
 pub struct UsageFilter {
+    /// A usage chunk with llama.cpp's times is the client's.
+    leaves_timings: bool,
     /// Pieces of the begun event.
     held: Vec<Bytes>,
     held_bytes: usize,
@@ -126,6 +148,11 @@ pub struct UsageFilter {
 }
 
 impl UsageFilter {
+    /// A filter that leaves usage chunks with llama.cpp's times to the client where it asked for those.
+    pub fn new(leaves_timings: bool) -> Self {
+        Self { leaves_timings, ..Self::default() }
+    }
+
     /// Takes the next bytes of the stream; puts what the client gets of them into `out`. Of events that end in them
     /// `only_tokens` says that none is a usage chunk.
     pub fn pass(&mut self, chunk: Bytes, only_tokens: bool, out: &mut Vec<Bytes>) {
@@ -174,7 +201,7 @@ impl UsageFilter {
 
     /// The stream ended; what was held passes, unless it is a usage chunk that lacks its blank line.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) {
-        if is_usage_chunk(&self.held.concat()) {
+        if self.is_usage_chunk(&self.held.concat()) {
             self.taken += self.held_bytes as u64;
             self.held.clear();
         }
@@ -193,8 +220,8 @@ impl UsageFilter {
         }
         let last = chunk.get(place.clone()).unwrap_or_default();
         let is_usage = match self.held.as_slice() {
-            [] => is_usage_chunk(last),
-            pieces => is_usage_chunk(&[&pieces.concat(), last].concat()),
+            [] => self.is_usage_chunk(last),
+            pieces => self.is_usage_chunk(&[&pieces.concat(), last].concat()),
         };
         if is_usage {
             push(out, chunk.slice(*run..place.start));
@@ -205,6 +232,26 @@ impl UsageFilter {
         }
         out.append(&mut self.held);
         self.held_bytes = 0;
+    }
+
+    /// Whether an event is the chunk that was asked for: usage, and choices that say nothing.
+    fn is_usage_chunk(&self, event: &[u8]) -> bool {
+        // Most events have no such word, and need not be parsed.
+        static WORD: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
+        if WORD.find(event).is_none() {
+            return false;
+        }
+        let mut found = false;
+        let mut look = |frame: Frame<'_>| {
+            if let Frame::Event(event) = frame {
+                let chunk = read_object::<Chunk>(event.data);
+                found = chunk.is_some_and(|chunk| chunk.has_usage_alone() && !(self.leaves_timings && chunk.timings.0));
+            }
+        };
+        let mut scanner = SseScanner::default();
+        scanner.feed(event, &mut look);
+        scanner.finish(&mut look);
+        found
     }
 
     fn hold(&mut self, rest: Bytes, out: &mut Vec<Bytes>) {
@@ -227,47 +274,65 @@ fn push(out: &mut Vec<Bytes>, piece: Bytes) {
     }
 }
 
-/// Whether an event is the chunk that was asked for: usage, and an empty list of choices.
-fn is_usage_chunk(event: &[u8]) -> bool {
-    // Most events have no such word, and need not be parsed.
-    static WORD: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
-    if WORD.find(event).is_none() {
-        return false;
-    }
-    let mut found = false;
-    let mut look = |frame: Frame<'_>| {
-        if let Frame::Event(event) = frame {
-            let chunk = read_object::<Chunk>(event.data);
-            found = chunk.is_some_and(|chunk| chunk.choices.0 && chunk.usage.0.is_some_and(|Numbers {}| true));
-        }
-    };
-    let mut scanner = SseScanner::default();
-    scanner.feed(event, &mut look);
-    scanner.finish(&mut look);
-    found
-}
-
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Chunk {
-    choices: EmptyList,
+    choices: Choices,
     usage: Maybe<Numbers>,
+    timings: Filled,
 }
 
 #[derive(Deserialize)]
 struct Numbers {}
 
-/// Whether there is a list, and nothing in it.
+/// Whether there is a list of choices, and nothing in it; of LiteLLM one of choices that begin nothing and end nothing.
 #[derive(Default)]
-struct EmptyList(bool);
+struct Choices {
+    say_nothing: bool,
+}
 
-impl<'de> Loose<'de> for EmptyList {
-    fn array<A: serde::de::SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
-        Filled::array(items).map(|filled| Self(!filled.0))
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Choice<'a> {
+    delta: Empty,
+    text: Filled,
+    #[serde(borrow)]
+    finish_reason: Word<'a>,
+}
+
+/// Whether there is an object with nothing but nulls and empty texts in it.
+#[derive(Default)]
+struct Empty(bool);
+
+impl Chunk {
+    fn has_usage_alone(&self) -> bool {
+        self.choices.say_nothing && self.usage.0.as_ref().is_some_and(|Numbers {}| true)
     }
 }
 
-loose!(EmptyList);
+impl<'de> Loose<'de> for Choices {
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        let mut say_nothing = true;
+        while let Some(item) = items.next_element::<Maybe<Choice<'_>>>()? {
+            let silent =
+                |choice: &Choice<'_>| choice.delta.0 && !choice.text.0 && choice.finish_reason.filled().is_none();
+            say_nothing &= item.0.as_ref().is_some_and(silent);
+        }
+        Ok(Self { say_nothing })
+    }
+}
+
+impl<'de> Loose<'de> for Empty {
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        let mut empty = true;
+        while let Some((_, value)) = fields.next_entry::<IgnoredAny, Filled>()? {
+            empty &= !value.0;
+        }
+        Ok(Self(empty))
+    }
+}
+
+loose!(Choices, Empty);
 
 #[cfg(test)]
 #[path = "ask_tests.rs"]

@@ -120,18 +120,48 @@ fn only_the_usage_chunk_is_taken_out() {
         r#"data: {"choices":[],"usage":null}"#,
         r#"data: {"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":9}}"#,
         r#"data: {"usage":{"prompt_tokens":9}}"#,
+        r#"data: {"choices":[{"delta":{"role":"assistant","content":""}}],"usage":{"prompt_tokens":9}}"#,
+        r#"data: {"choices":[{"text":"a"}],"usage":{"prompt_tokens":9}}"#,
         ": \"usage\" \"choices\":[]",
         "data: [DONE]",
     ];
     for end in ["\n", "\r\n", "\r"] {
         let joined = |events: &[&str]| events.iter().map(|event| format!("{event}{end}{end}")).collect::<String>();
         let whole = joined(&kept);
-        let with = [&kept[..6], &[USAGE], &kept[6..]].concat();
+        let with = [&kept[..8], &[USAGE], &kept[8..]].concat();
         let taken = USAGE.len() + 2 * end.len();
         for length in [1, 2, 3, 7, 64, 10_000] {
             assert_eq!(filtered(&joined(&with), &[length]), (whole.clone(), taken as u64), "{end:?} {length}");
         }
         assert_eq!(filtered(&format!("{whole}{USAGE}"), &[5]).0, whole, "the last blank line is missing");
+    }
+}
+
+#[test]
+fn the_chunk_is_known_whoever_shapes_it() {
+    // LiteLLM's has a choice, llama.cpp's its times.
+    let litellm = r#"data: {"id":"c","choices":[{"index":0,"delta":{"content":null}}],"usage":{"prompt_tokens":9}}"#;
+    let llama = r#"data: {"choices":[],"usage":{"prompt_tokens":9},"timings":{"prompt_ms":1.5}}"#;
+    for chunk in [litellm, llama] {
+        let stream = format!("{chunk}\n\ndata: [DONE]\n\n");
+        assert_eq!(filtered(&stream, &[7]).0, "data: [DONE]\n\n", "{chunk}");
+    }
+    for (leaves, kept) in [(true, true), (false, false)] {
+        let (mut filter, mut out) = (UsageFilter::new(leaves), Vec::new());
+        filter.pass(Bytes::from(format!("{llama}\n\n")), false, &mut out);
+        assert_eq!(!out.is_empty(), kept);
+    }
+    assert!(wants_timings(br#"{"stream":true,"timings_per_token":true}"#));
+    assert!(!wants_timings(br#"{"timings_per_token":false}"#) && !wants_timings(b"[]"));
+}
+
+#[test]
+fn errors_in_one_piece_are_known() {
+    for json in [r#"{"error":{"message":"m"}}"#, r#"{"error":"m","choices":[]}"#] {
+        assert!(is_error(json.as_bytes()), "{json}");
+    }
+    for json in [r#"{"error":null,"choices":[1]}"#, "{}", "[]", ""] {
+        assert!(!is_error(json.as_bytes()), "{json}");
     }
 }
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::aws::AwsScanner;
+use super::carry::Carry;
 use super::clumps::Clumps;
 use super::count::AnswerCounter;
 use super::dialect::{Closing, Look, StreamRules, dialect_in, framing_of_bytes};
 use super::lines::LineScanner;
-use super::sse::{EVENT_LIMIT, SseScanner};
+use super::sse::SseScanner;
 use super::values::ValueScanner;
 use super::{Dialect, Framing, Reading};
 use meter::Meter;
@@ -71,15 +72,9 @@ enum Scanner {
     Lines(LineScanner),
     Values(ValueScanner),
     Aws(AwsScanner),
-    Document(Document),
+    /// A whole answer.
+    Document(Carry),
     Opaque,
-}
-
-/// A whole answer, gathered up to [`EVENT_LIMIT`].
-#[derive(Default)]
-struct Document {
-    bytes: Vec<u8>,
-    oversized: bool,
 }
 
 impl Gauge {
@@ -103,9 +98,11 @@ impl Gauge {
         self.meter.reader.gather();
     }
 
-    /// The answer's tokens so far, where they are counted. `None` too while the vocabulary is not there: nobody waits for it.
+    /// The answer's tokens so far, where they are counted. `None` too where a part of it was too long to be, and while the
+    /// vocabulary is not there: nobody waits for it.
     pub fn counted(&self) -> Option<u64> {
-        self.meter.counter.as_ref().filter(|counter| counter.is_ready()).map(|counter| counter.total())
+        let counter = self.meter.counter.as_ref().filter(|counter| counter.is_ready() && !self.meter.cut);
+        counter.map(|counter| counter.total())
     }
 
     /// About how many tokens came so far, where they are counted; costs nothing.
@@ -266,7 +263,7 @@ impl Gauge {
             Scanner::Lines(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
             Scanner::Values(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
             Scanner::Aws(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
-            Scanner::Document(document) => document.feed(chunk),
+            Scanner::Document(document) => document.push(chunk),
             Scanner::Opaque => meter.text(chunk, now),
         }
     }
@@ -279,19 +276,9 @@ impl Scanner {
             Framing::JsonLines => Self::Lines(LineScanner::default()),
             Framing::JsonValues => Self::Values(ValueScanner::default()),
             Framing::AwsEvents => Self::Aws(AwsScanner::default()),
-            Framing::Json => Self::Document(Document::default()),
+            Framing::Json => Self::Document(Carry::default()),
             Framing::Opaque => Self::Opaque,
         }
-    }
-}
-
-impl Document {
-    fn feed(&mut self, chunk: &[u8]) {
-        if self.oversized || self.bytes.len() + chunk.len() > EVENT_LIMIT {
-            *self = Self { bytes: Vec::new(), oversized: true };
-            return;
-        }
-        self.bytes.extend_from_slice(chunk);
     }
 }
 

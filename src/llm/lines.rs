@@ -2,17 +2,17 @@
 
 use memchr::memchr;
 
-use super::sse::{EVENT_LIMIT, Event, Frame, clear};
+use super::carry::{Carried, Carry};
+use super::sse::{EVENT_LIMIT, Event, Frame};
 
 /// Splits a byte stream into lines. Blank ones are passed over, and those of more than [`EVENT_LIMIT`] bytes told as
-/// [`Frame::Oversized`]; a line within one chunk is lent out without a copy.
+/// [`Frame::Skeleton`], or [`Frame::Oversized`]; a line within one chunk is lent out without a copy.
 #[derive(Debug, Default)]
 pub struct LineScanner {
     /// At least one byte of a line came whose end has not.
     begun: bool,
-    skipping: bool,
     /// The begun line.
-    bytes: Vec<u8>,
+    line: Carry,
     /// Bytes searched and copied so far: tests hold it against the bytes fed.
     #[cfg(test)]
     pub(super) work: usize,
@@ -30,11 +30,9 @@ impl LineScanner {
             };
             self.count_work(line.len() + 1);
             rest = tail.get(1..).unwrap_or_default();
-            if self.begun {
+            if self.begun || line.len() >= EVENT_LIMIT {
                 self.keep(line);
                 self.end_kept(&mut found);
-            } else if line.len() >= EVENT_LIMIT {
-                found(Frame::Oversized);
             } else {
                 tell(line, &mut found);
             }
@@ -55,27 +53,18 @@ impl LineScanner {
 
     fn keep(&mut self, piece: &[u8]) {
         self.begun = true;
-        if self.skipping {
-            return;
-        }
-        if self.bytes.len() + piece.len() >= EVENT_LIMIT {
-            self.skipping = true;
-            self.bytes = Vec::new();
-            return;
-        }
         self.count_work(piece.len());
-        self.bytes.extend_from_slice(piece);
+        self.line.push(piece);
     }
 
     fn end_kept(&mut self, found: &mut impl FnMut(Frame<'_>)) {
-        if self.skipping {
-            found(Frame::Oversized);
-        } else {
-            tell(&self.bytes, found);
+        match self.line.carried() {
+            Carried::Whole(line) => tell(line, found),
+            Carried::Skeleton(json) => found(Frame::Skeleton(Event::of(json))),
+            Carried::Lost => found(Frame::Oversized),
         }
         self.begun = false;
-        self.skipping = false;
-        clear(&mut self.bytes);
+        self.line.clear();
     }
 
     #[cfg(test)]
@@ -106,7 +95,7 @@ mod tests {
         let mut note = |frame: Frame<'_>| {
             lines.push(match frame {
                 Frame::Event(event) => Some(event.data.to_vec()),
-                Frame::Oversized | Frame::Stray(_) => None,
+                Frame::Skeleton(_) | Frame::Oversized | Frame::Stray(_) => None,
             });
         };
         for piece in pieces {
@@ -121,13 +110,32 @@ mod tests {
         let mut scanner = LineScanner::default();
         for _ in 0..100 {
             scanner.feed(&[b'x'; 64 << 10], |frame| panic!("{frame:?}"));
-            assert!(scanner.bytes.capacity() <= 2 * EVENT_LIMIT && !scanner.at_boundary());
+            assert!(scanner.line.held() <= 2 * EVENT_LIMIT && !scanner.at_boundary());
         }
         let mut told = Vec::new();
         for piece in ["\n{}\n{", "}\n"] {
             scanner.feed(piece.as_bytes(), |frame| told.push(frame == Frame::Oversized));
         }
         assert_eq!(told, [true, false, false]);
+    }
+
+    #[test]
+    fn of_a_line_over_the_limit_the_skeleton_is_told() {
+        let line = format!("{{\"image\":\"{}\",\"eval_count\":7}}\n", "A".repeat(EVENT_LIMIT));
+        for size in [line.len(), 4_096] {
+            let (mut scanner, mut told) = (LineScanner::default(), Vec::new());
+            for piece in line.as_bytes().chunks(size) {
+                scanner.feed(piece, |frame| match frame {
+                    Frame::Skeleton(event) => told.push(String::from_utf8(event.data.to_vec()).unwrap()),
+                    _ => panic!("{frame:?}"),
+                });
+            }
+            assert_eq!(
+                told,
+                [format!("{{\"image\":\"{}\",\"eval_count\":7}}", "A".repeat(512))],
+                "in pieces of {size}"
+            );
+        }
     }
 
     #[test]

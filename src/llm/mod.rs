@@ -5,6 +5,7 @@
 
 pub mod ask;
 mod aws;
+mod carry;
 mod clumps;
 #[cfg(feature = "server")]
 pub mod coding;
@@ -19,6 +20,7 @@ mod mend;
 mod pattern;
 pub mod price;
 pub mod provider;
+mod prune;
 pub mod reading;
 pub mod reply;
 pub mod request;

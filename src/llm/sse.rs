@@ -2,13 +2,16 @@
 //!
 //! Follows the event stream format of the WHATWG HTML standard: LF, CRLF and CR, one byte order mark, comments and
 //! multi-line data. An event that lies within one chunk is lent out without a copy. Only the begun event is kept
-//! between chunks, and of that at most [`EVENT_LIMIT`] bytes; a longer one is passed over, in constant memory.
+//! between chunks, and of that at most [`EVENT_LIMIT`] bytes; of a longer one the skeleton, in constant memory.
 
 use std::mem;
 
 use memchr::memchr2;
 
-/// The most bytes that one event, line or document may have to be read; longer ones are told as [`Frame::Oversized`].
+use super::prune::Pruner;
+
+/// The most bytes that one event, line or document may have to be read as it came; longer ones are told as
+/// [`Frame::Skeleton`], or [`Frame::Oversized`].
 pub const EVENT_LIMIT: usize = 1 << 20;
 
 /// A buffer that grew past this many bytes for one event is given back after it: thousands of streams are open at once.
@@ -38,7 +41,9 @@ impl<'a> Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
     Event(Event<'a>),
-    /// An event of more than [`EVENT_LIMIT`] bytes went by unread.
+    /// An event of more than [`EVENT_LIMIT`] bytes: JSON, in which long texts and lists are cut.
+    Skeleton(Event<'a>),
+    /// An event of more than [`EVENT_LIMIT`] bytes that is no JSON went by unread.
     Oversized,
     /// Lines that begin an object of JSON and stand bare among events. The standard passes over them; but a backend that
     /// breaks off may tell its error so, as Gemini does.
@@ -57,8 +62,10 @@ pub struct SseScanner {
     after_cr: bool,
     /// A CR without LF ended a line before: this stream does not mean CRLF by it.
     lone_cr: bool,
-    /// The begun event is over its limit: only its end is looked for.
+    /// The begun event is over its limit.
     skipping: bool,
+    /// What is kept of its data then.
+    pruner: Option<Box<Pruner>>,
     /// Bytes of the begun event's complete lines.
     block_bytes: usize,
     has_data: bool,
@@ -79,9 +86,27 @@ struct Begun {
     /// At least one byte of it came.
     begun: bool,
     comment: bool,
-    /// Its bytes; none of a comment or of an event that is skipped.
+    /// Its bytes; none of a comment, and of an event that is skipped those that tell the field.
     bytes: Vec<u8>,
+    /// Of an event that is skipped.
+    passed: Passed,
 }
+
+/// The field of a line that is not kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Passed {
+    /// It cannot be told yet.
+    #[default]
+    Unknown,
+    Data,
+    Other,
+}
+
+/// So many bytes tell whether a line is data, and where that begins.
+const DATA: &[u8] = b"data: ";
+
+/// Longer names are not kept of an event that is skipped.
+const NAME_MAX: usize = 256;
 
 /// Fields of the begun event that lie in the chunk at hand.
 #[derive(Default)]
@@ -162,13 +187,17 @@ impl SseScanner {
         let Some(first) = piece.first() else { return };
         if !mem::replace(&mut self.line.begun, true) {
             self.line.comment = *first == b':';
+            self.line.passed = Passed::Unknown;
         }
-        if self.line.comment || self.skipping {
+        if self.line.comment {
             return;
+        }
+        if self.skipping {
+            return self.pass_line(piece);
         }
         if self.block_bytes + self.line.bytes.len() + piece.len() >= EVENT_LIMIT {
             self.skip();
-            return;
+            return self.pass_line(piece);
         }
         self.count_work(piece.len());
         self.line.bytes.extend_from_slice(piece);
@@ -180,6 +209,10 @@ impl SseScanner {
         }
         if line.is_empty() {
             return self.end_event(lent, found);
+        }
+        if self.block_bytes + line.len() >= EVENT_LIMIT {
+            // What is lent belongs before what is passed over.
+            self.keep(lent);
         }
         match self.field(line) {
             Field::Data(value) if !mem::replace(&mut self.has_data, true) => lent.data = Some(value),
@@ -200,6 +233,12 @@ impl SseScanner {
         self.begin_line(last);
         self.line.begun = false;
         if mem::take(&mut self.line.comment) {
+            return;
+        }
+        if self.skipping {
+            if self.line.passed == Passed::Unknown {
+                self.settle_line();
+            }
             return;
         }
         let mut bytes = mem::take(&mut self.line.bytes);
@@ -228,6 +267,9 @@ impl SseScanner {
             self.skip();
         }
         if self.skipping {
+            if let (b"data", value) = split_field(line) {
+                self.pass_data(value);
+            }
             return Field::Other;
         }
         if self.is_stray {
@@ -254,7 +296,11 @@ impl SseScanner {
     fn end_event<'c>(&mut self, lent: &mut Lent<'c>, found: &mut impl FnMut(Frame<'_>)) {
         let (data, name) = (lent.data.take(), lent.name.take());
         if mem::take(&mut self.skipping) {
-            found(Frame::Oversized);
+            let pruner = self.pruner.take();
+            let data = pruner.as_ref().filter(|_| !self.is_stray).and_then(|pruner| pruner.skeleton());
+            found(
+                data.map_or(Frame::Oversized, |data| Frame::Skeleton(Event { name: &self.name, data, id: &self.id })),
+            );
         } else if self.has_data {
             let (name, data) = (name.unwrap_or(&self.name), data.unwrap_or(&self.data));
             let event = Event { name, data, id: &self.id };
@@ -282,13 +328,56 @@ impl SseScanner {
         }
     }
 
-    /// Gives the begun event up: it is over the limit.
+    /// The begun event is over the limit: from now on only the skeleton of its data is kept.
     fn skip(&mut self) {
         self.skipping = true;
         self.in_block = true;
-        self.line.bytes = Vec::new();
-        self.data = Vec::new();
-        self.name = Vec::new();
+        self.line.passed = Passed::Unknown;
+        if self.name.len() > NAME_MAX {
+            self.name = Vec::new();
+        }
+        let (data, begun) = (mem::take(&mut self.data), mem::take(&mut self.line.bytes));
+        self.pruner.get_or_insert_default().feed(&data);
+        if !self.line.comment {
+            self.pass_line(&begun);
+        }
+    }
+
+    /// Goes on with a line of an event that is skipped.
+    fn pass_line(&mut self, piece: &[u8]) {
+        let mut rest = piece;
+        if self.line.passed == Passed::Unknown {
+            let missing = DATA.len().saturating_sub(self.line.bytes.len());
+            let (head, tail) = piece.split_at_checked(missing).unwrap_or((piece, &[]));
+            self.line.bytes.extend_from_slice(head);
+            if head.len() < missing {
+                return;
+            }
+            self.settle_line();
+            rest = tail;
+        }
+        if let (Passed::Data, Some(pruner)) = (self.line.passed, &mut self.pruner) {
+            pruner.feed(rest);
+        }
+    }
+
+    /// Tells what a line is that is passed over, by the bytes kept of it.
+    fn settle_line(&mut self) {
+        let bytes = mem::take(&mut self.line.bytes);
+        self.line.passed = Passed::Other;
+        if let (b"data", value) = split_field(&bytes) {
+            self.line.passed = Passed::Data;
+            self.pass_data(value);
+        }
+    }
+
+    /// Begins a line of data of an event that is skipped.
+    fn pass_data(&mut self, value: &[u8]) {
+        let joins = mem::replace(&mut self.has_data, true);
+        if let Some(pruner) = &mut self.pruner {
+            pruner.feed(if joins { b"\n" } else { b"" });
+            pruner.feed(value);
+        }
     }
 
     #[cfg(test)]

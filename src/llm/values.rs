@@ -3,10 +3,11 @@
 
 use memchr::memchr2;
 
-use super::sse::{EVENT_LIMIT, Event, Frame, clear};
+use super::carry::{Carried, Carry};
+use super::sse::{EVENT_LIMIT, Event, Frame};
 
 /// Splits a byte stream into JSON objects. One that lies within one chunk is lent out without a copy; those of more than
-/// [`EVENT_LIMIT`] bytes are told as [`Frame::Oversized`]. What stands between objects is passed over.
+/// [`EVENT_LIMIT`] bytes are told as [`Frame::Skeleton`]. What stands between objects is passed over.
 #[derive(Debug, Default)]
 pub struct ValueScanner {
     /// An object began and has not ended.
@@ -16,10 +17,9 @@ pub struct ValueScanner {
     in_string: bool,
     /// The last byte was a backslash inside a string.
     escaped: bool,
-    skipping: bool,
     array: Array,
     /// What earlier chunks had of the begun object.
-    bytes: Vec<u8>,
+    object: Carry,
 }
 
 /// Where in the array around all objects the bytes so far end.
@@ -44,7 +44,7 @@ impl ValueScanner {
                 continue;
             }
             let Some((piece, tail)) = self.end_of_object(rest).and_then(|end| rest.split_at_checked(end)) else {
-                return self.keep(rest);
+                return self.object.push(rest);
             };
             rest = tail;
             self.tell(piece, &mut found);
@@ -99,26 +99,18 @@ impl ValueScanner {
         None
     }
 
-    fn keep(&mut self, piece: &[u8]) {
-        if self.skipping || self.bytes.len() + piece.len() >= EVENT_LIMIT {
-            self.skipping = true;
-            self.bytes = Vec::new();
-            return;
-        }
-        self.bytes.extend_from_slice(piece);
-    }
-
     /// Ends the begun object with its last piece.
     fn tell(&mut self, piece: &[u8], found: &mut impl FnMut(Frame<'_>)) {
-        if !self.bytes.is_empty() || self.skipping || piece.len() >= EVENT_LIMIT {
-            self.keep(piece);
+        if !self.object.is_empty() || piece.len() >= EVENT_LIMIT {
+            self.object.push(piece);
         }
-        if std::mem::take(&mut self.skipping) {
-            found(Frame::Oversized);
-        } else {
-            found(Frame::Event(Event::of(if self.bytes.is_empty() { piece } else { &self.bytes })));
-        }
-        clear(&mut self.bytes);
+        found(match self.object.carried() {
+            Carried::Whole([]) => Frame::Event(Event::of(piece)),
+            Carried::Whole(object) => Frame::Event(Event::of(object)),
+            Carried::Skeleton(json) => Frame::Skeleton(Event::of(json)),
+            Carried::Lost => Frame::Oversized,
+        });
+        self.object.clear();
         self.begun = false;
         if self.array == Array::Before {
             self.array = Array::After;
@@ -138,7 +130,7 @@ mod tests {
             scanner.feed(piece, |frame| {
                 values.push(match frame {
                     Frame::Event(event) => Some(String::from_utf8(event.data.to_vec()).unwrap()),
-                    Frame::Oversized | Frame::Stray(_) => None,
+                    Frame::Skeleton(_) | Frame::Oversized | Frame::Stray(_) => None,
                 });
             });
         }
@@ -177,10 +169,10 @@ mod tests {
         scanner.feed(b"[{\"a\":\"", |frame| panic!("{frame:?}"));
         for _ in 0..100 {
             scanner.feed(&[b'x'; 64 << 10], |frame| panic!("{frame:?}"));
-            assert!(scanner.bytes.capacity() <= 2 * EVENT_LIMIT && !scanner.at_boundary());
+            assert!(scanner.object.held() <= 2 * EVENT_LIMIT && !scanner.at_boundary());
         }
         let mut told = Vec::new();
-        scanner.feed(b"\"},{}", |frame| told.push(frame == Frame::Oversized));
+        scanner.feed(b"\"},{}", |frame| told.push(matches!(frame, Frame::Skeleton(_))));
         assert_eq!(told, [true, false]);
     }
 

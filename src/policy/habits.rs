@@ -44,6 +44,16 @@ pub struct Lesson {
 #[derive(Debug)]
 pub struct Habits(Recent<Key, Habit>);
 
+/// Whether an answer with this status may refuse nothing but being asked for usage. Who may not ask at all, asks too much, or
+/// is to come back later, is told so by other words.
+pub fn may_refuse_the_wish(status: u16, retry_after: bool) -> bool {
+    match status {
+        401 | 402 | 407 | 408 | 413 | 429 | 529 => false,
+        503 => !retry_after,
+        status => status >= 400,
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Habit {
     reports: bool,
@@ -196,6 +206,15 @@ mod tests {
         assert_eq!(habits.advice(&key("a"), start + hour), Advice::TryToAsk);
         habits.took(&key("a"));
         assert_eq!(habits.advice(&key("a"), start), Advice::Ask);
+    }
+
+    #[test]
+    fn most_failures_may_be_the_wishs() {
+        let may = [400, 403, 404, 422, 500, 501, 503].map(|status| may_refuse_the_wish(status, false));
+        assert_eq!(may, [true; 7]);
+        let may = [200, 301, 401, 429, 529].map(|status| may_refuse_the_wish(status, false));
+        assert_eq!(may, [false; 5]);
+        assert!(!may_refuse_the_wish(503, true));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession;
 
 use super::admit::RequestBody;
+use super::budget::{Again, RouteLoad};
 use super::connect::First;
 use super::dial::Unconnected;
 use super::exchange::Visit;
@@ -23,9 +24,11 @@ use super::shared_h2;
 use super::socket;
 use super::tap::Tap;
 use super::tries::TryLog;
-use super::usage::Metering;
+use super::usage::{Doubt, Metering};
 use crate::config::settings::{Endpoint, Target};
+use crate::llm::ask;
 use crate::policy::failover::{self, Stage};
+use crate::policy::habits;
 use crate::policy::health::Sign;
 use crate::telemetry::ids;
 use crate::telemetry::record::{Attempt, Cause, ErrorType};
@@ -59,6 +62,8 @@ pub(super) struct Step<'a> {
     pub(super) holds: bool,
     /// Use no kept connection.
     pub(super) fresh: bool,
+    /// Where leave is given to ask once more without the wish for usage; `None`: for a copy, nowhere.
+    pub(super) load: Option<&'a Arc<RouteLoad>>,
 }
 
 /// One attempt under way.
@@ -77,6 +82,54 @@ struct Answer {
     head: ResponseHeader,
     early: bool,
     first_token_by: Option<Duration>,
+}
+
+/// What came of asking.
+enum Came {
+    /// And what is wrong with it, as far as it was read.
+    Answer(Box<Opened>, Option<ErrorType>),
+    Nothing(Fault),
+}
+
+impl Came {
+    fn status(&self) -> Option<u16> {
+        match self {
+            Self::Answer(opened, _) => Some(opened.head.status.as_u16()),
+            Self::Nothing(_) => None,
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        matches!(self, Self::Answer(opened, None) if opened.head.status.is_success())
+    }
+
+    /// Whether another place could be asked in its stead.
+    fn is_replaceable(&self) -> bool {
+        !matches!(self, Self::Answer(_, None))
+    }
+
+    /// Whether all that is wrong may be that usage was asked for.
+    fn may_be_the_wishs(&self) -> bool {
+        match self {
+            Self::Answer(opened, error) if opened.head.status.is_success() => {
+                matches!(error, Some(ErrorType::ErrorEvent | ErrorType::MissingEnd | ErrorType::UpstreamBodyReset))
+            }
+            Self::Answer(opened, _) => {
+                habits::may_refuse_the_wish(opened.head.status.as_u16(), retry_after(&opened.head).is_some())
+            }
+            Self::Nothing(fault) => {
+                let late = matches!(fault.error, ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout);
+                fault.stage == Stage::Sent && !fault.race.happened() && !late
+            }
+        }
+    }
+
+    /// Frees the upstream.
+    async fn break_off(self) {
+        if let Self::Answer(mut opened, _) = self {
+            opened.session.shutdown().await;
+        }
+    }
 }
 
 impl<'a> Trial<'a> {
@@ -103,67 +156,108 @@ impl<'a> Trial<'a> {
     }
 
     /// Asks. Dropping the future before its end breaks the attempt off, and frees the upstream.
+    ///
+    /// Where usage is asked for on the client's behalf for the first time, and that may be what goes wrong, the request goes
+    /// out once more as it came.
     pub(super) async fn run(mut self, upload: &mut Upload) -> Result<Box<Opened>, Box<Failed>> {
-        match self.ask(upload).await {
-            Ok((answer, metering)) => self.judge(answer, metering).await,
-            Err(fault) => {
+        let (mut came, doubt) = self.come(upload, true).await;
+        if let Some(doubt) = doubt {
+            if came.is_well() {
+                doubt.was_wrong();
+            } else if let Some(_leave) = self.leave(&came) {
+                came.break_off().await;
+                (came, _) = self.come(upload, false).await;
+                if came.is_well() {
+                    doubt.was_right();
+                }
+            }
+        }
+        self.conclude(came)
+    }
+
+    /// Asks, with the wish for usage where it `asks` and that is to be made, and reads on as far as that is needed.
+    async fn come(&mut self, upload: &mut Upload, asks: bool) -> (Came, Option<Doubt>) {
+        let (upstream, admitted) = (&self.step.target.upstream, self.asked.admitted);
+        let own = self.asked.body_for(self.step.target);
+        let (metering, body) = Metering::begin(&self.visit.shared.usage, upstream, admitted, own, asks);
+        let doubt = metering.doubt();
+        let mut answer = match self.exchange(upload, &body).await {
+            Ok(answer) => answer,
+            Err(fault) => return (Came::Nothing(fault), doubt),
+        };
+        metering.answered(&mut answer.head);
+        self.log.answered(answer.head.status.as_u16());
+        let mut opened = self.opened(answer, metering);
+        let doubts = doubt.is_some() || !asks;
+        let error = self.look(&mut opened, doubts).await.err();
+        (Came::Answer(opened, error), doubt)
+    }
+
+    /// Whether the answer is one to pass on, as far as can be told; reads on to its first token where that is asked for.
+    async fn look(&self, opened: &mut Opened, doubts: bool) -> Result<(), ErrorType> {
+        if failover::is_replaceable_status(opened.head.status.as_u16()) {
+            Err(ErrorType::UpstreamStatus)
+        } else if !opened.head.status.is_success() {
+            Ok(())
+        } else if opened.tap.streams() {
+            if self.step.holds || doubts && opened.tap.is_sse() { self.hold(opened).await } else { Ok(()) }
+        } else if doubts {
+            self.hold_document(opened).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Leave to ask once more without the wish for usage; `None`: the wish is not what went wrong, or too much is sent again.
+    fn leave(&self, came: &Came) -> Option<Option<Again>> {
+        // What was refused unread cost nothing.
+        if came.status().is_some_and(|status| matches!(status, 400 | 422)) {
+            return Some(None);
+        }
+        // Another place may do better with the request as it is: where there is none, this one may without the wish.
+        if !came.may_be_the_wishs() || came.is_replaceable() && self.step.holds {
+            return None;
+        }
+        let retries = &self.asked.routed.route.retries;
+        if self.log.number + 1 >= retries.attempts as usize {
+            return None;
+        }
+        self.step.load.and_then(|load| load.again(retries.budget)).map(Some)
+    }
+
+    /// What the attempt has come to.
+    fn conclude(mut self, came: Came) -> Result<Box<Opened>, Box<Failed>> {
+        let (mut opened, error) = match came {
+            Came::Answer(opened, error) => (opened, error),
+            Came::Nothing(fault) => {
                 let sign = if fault.stage == Stage::Unsent { Sign::Unreachable } else { Sign::Faulty };
                 // A kept connection that was closed, or the whole request's time being over, says nothing of the endpoint.
                 if !fault.race.happened() && fault.error != ErrorType::TotalTimeout {
                     self.step.ticket.tell(sign);
                 }
-                Err(self.failed(fault, false, None))
+                return Err(self.failed(fault, false, None));
             }
-        }
-    }
-
-    /// Asks, with the wish for usage where it is to be made; a request that is refused for that goes out as it came.
-    async fn ask(&mut self, upload: &mut Upload) -> Result<(Answer, Metering), Fault> {
-        let (upstream, admitted) = (&self.step.target.upstream, self.asked.admitted);
-        let own = self.asked.body_for(self.step.target);
-        let (mut metering, body) = Metering::begin(&self.visit.shared.usage, upstream, admitted, own.clone());
-        let mut answer = self.exchange(upload, &body).await?;
-        if metering.may_be_refused(answer.head.status.as_u16()) {
-            answer.session.shutdown().await;
-            answer = self.exchange(upload, &own).await?;
-            metering.was_refused(answer.head.status.as_u16());
-        }
-        metering.answered(&mut answer.head);
-        Ok((answer, metering))
-    }
-
-    /// Whether the answer is one to pass on, as far as can be told; reads on to its first token where that is asked for.
-    async fn judge(mut self, answer: Answer, metering: Metering) -> Result<Box<Opened>, Box<Failed>> {
-        let status = answer.head.status.as_u16();
-        self.log.answered(status);
-        self.step.ticket.refused(status, retry_after(&answer.head));
-        let mut opened = self.opened(answer, metering);
-        let fault = if failover::is_replaceable_status(status) {
-            Some(ErrorType::UpstreamStatus)
-        } else if self.step.holds && opened.head.status.is_success() && opened.tap.streams() {
-            self.hold(&mut opened).await.err()
-        } else {
-            None
         };
-        match fault {
-            None => {
-                self.log.opened();
-                self.settle(&mut opened);
-                Ok(opened)
-            }
-            Some(error) => {
-                if matches!(error, ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout) {
-                    shared_h2::retire(&opened.session);
-                }
-                if !matches!(error, ErrorType::UpstreamStatus | ErrorType::TotalTimeout) {
-                    opened.ticket.tell(Sign::Faulty);
-                }
-                // What broke off cannot be passed on as an answer.
-                let speaks = matches!(error, ErrorType::UpstreamStatus | ErrorType::ErrorEvent);
-                let streamed = opened.tap.streams();
-                Err(self.failed(Fault::sent(error, Race::None), streamed, speaks.then_some(opened)))
-            }
+        let retry_after = retry_after(&opened.head);
+        opened.ticket.refused(opened.head.status.as_u16(), retry_after);
+        // Held only to see whether the wish was taken: what came passes as it would have.
+        let passes = !self.step.holds && opened.head.status.is_success();
+        let Some(error) = error.filter(|error| !passes || *error == ErrorType::UpstreamBodyReset) else {
+            opened.held.whole |= error == Some(ErrorType::MissingEnd);
+            self.log.opened();
+            self.settle(&mut opened);
+            return Ok(opened);
+        };
+        if matches!(error, ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout) {
+            shared_h2::retire(&opened.session);
         }
+        if !matches!(error, ErrorType::UpstreamStatus | ErrorType::TotalTimeout) {
+            opened.ticket.tell(Sign::Faulty);
+        }
+        // What broke off cannot be passed on as an answer.
+        let speaks = matches!(error, ErrorType::UpstreamStatus | ErrorType::ErrorEvent);
+        let streamed = opened.tap.streams();
+        Err(self.failed(Fault::sent(error, Race::None), streamed, speaks.then_some(opened)))
     }
 
     /// Tells the endpoint how fast it was, where that is known by now; how it did is told when its answer has ended.
@@ -207,6 +301,35 @@ impl<'a> Trial<'a> {
             if opened.tap.told_error() {
                 return Err(ErrorType::ErrorEvent);
             }
+            // With nobody else to ask nothing is held back that shows that the request was taken.
+            if !self.step.holds && opened.tap.at_boundary() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an answer in one piece to a request for a stream, as far as it could be the words of an error under a good status.
+    async fn hold_document(&self, opened: &mut Opened) -> Result<(), ErrorType> {
+        let clock = self.asked.clock;
+        let by = [opened.first_token_by, self.asked.routed.limits.total(true)].into_iter().flatten().min();
+        let mut bytes = 0;
+        while bytes <= HELD_BYTES_MAX {
+            let read = opened.session.read_response_body();
+            let chunk = match tokio::time::timeout_at(clock.instant(by.unwrap_or(Duration::MAX)), read).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => {
+                    opened.held.whole = true;
+                    let is_error = ask::is_error(&opened.held.chunks.concat());
+                    return if is_error { Err(ErrorType::ErrorEvent) } else { Ok(()) };
+                }
+                Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
+                // Whoever passes it on sees to its time.
+                Err(_) => return Ok(()),
+            };
+            bytes += chunk.len();
+            opened.tap.feed(&chunk, clock.now());
+            opened.tap.let_through(chunk, &mut opened.held.chunks);
         }
         Ok(())
     }

@@ -237,14 +237,14 @@ impl<'a> Opening<'a> {
         let (target, member) = (self.current()?, self.tried.last()?);
         let pool = self.pool(target)?;
         let ticket = Ticket::take(pool, member, pool.now());
-        Some(Step { target, ticket, cause: Cause::Failover, holds: self.holds(), fresh: true })
+        Some(Step { target, ticket, cause: Cause::Failover, holds: self.holds(), fresh: true, load: Some(self.load) })
     }
 
     /// Another address of the same upstream: reaching it is no failover.
     fn elsewhere_at_the_same(&mut self) -> Option<Step<'a>> {
         let target = self.current()?;
         let ticket = self.place(target)?;
-        Some(Step { target, ticket, cause: Cause::Failover, holds: false, fresh: false })
+        Some(Step { target, ticket, cause: Cause::Failover, holds: false, fresh: false, load: Some(self.load) })
     }
 
     /// The next attempt by the plan.
@@ -256,7 +256,7 @@ impl<'a> Opening<'a> {
         }
         let target = self.target(choice)?;
         let ticket = self.place(target)?;
-        Some(Step { target, ticket, cause, holds: self.holds(), fresh: false })
+        Some(Step { target, ticket, cause, holds: self.holds(), fresh: false, load: Some(self.load) })
     }
 
     fn place(&mut self, target: &Target) -> Option<Ticket> {

@@ -259,7 +259,7 @@ impl Sending {
         let pool = self.generation.pools.get(&*target.upstream.name)?;
         for fresh in [false, true] {
             let ticket = pool.take_aside(ids::random())?;
-            let step = Step { target, ticket, cause: Cause::First, holds: false, fresh };
+            let step = Step { target, ticket, cause: Cause::First, holds: false, fresh, load: None };
             match Trial::new(&visit, &asked, step).run(&mut None).await {
                 Ok(opened) => return Some(opened),
                 Err(failed) if failed.race.happened() && !fresh => {}

@@ -73,7 +73,7 @@ impl Tap {
                 gauge.count(metering.model());
             }
             if metering.wished() && gauge.framing() == Framing::Sse && self.packed.is_none() {
-                self.filter = Some(Box::default());
+                self.filter = Some(Box::new(UsageFilter::new(metering.wants_timings())));
             }
             self.metering = Some(Box::new(metering));
         }

@@ -42,6 +42,26 @@ pub(super) struct Metering {
     /// The client's body, where its prompt could be counted.
     body: Option<Bytes>,
     wish: Wish,
+    /// The client asked for llama.cpp's times, which come with the usage.
+    wants_timings: bool,
+}
+
+/// A wish that was made for the first time, and may be what went wrong.
+pub(super) struct Doubt {
+    book: Arc<UsageBook>,
+    key: Key,
+}
+
+impl Doubt {
+    /// The upstream answered well though it was asked.
+    pub(super) fn was_wrong(&self) {
+        self.book.habits().took(&self.key);
+    }
+
+    /// The upstream answered well as soon as it was not asked.
+    pub(super) fn was_right(&self) {
+        self.book.habits().refused(&self.key, self.book.now());
+    }
 }
 
 /// Whether usage was asked for on the client's behalf.
@@ -54,12 +74,14 @@ enum Wish {
 }
 
 impl Metering {
-    /// Prepares an attempt at `upstream`; in place of `body`, that which the upstream gets is returned.
+    /// Prepares an attempt at `upstream`; in place of `body`, that which the upstream gets is returned: with the wish for
+    /// usage, unless it `asks` for nothing.
     pub(super) fn begin(
         book: &Arc<UsageBook>,
         upstream: &Upstream,
         admitted: &Admitted,
         body: RequestBody,
+        asks: bool,
     ) -> (Self, RequestBody) {
         let facts = &admitted.facts;
         let key = (Arc::clone(&upstream.name), facts.model.as_deref().unwrap_or_default().into());
@@ -67,36 +89,32 @@ impl Metering {
             RequestBody::Edited(bytes) => admitted.content.json().map(|_| bytes),
             _ => admitted.content.json(),
         };
-        let (wish, body) = match text.and_then(|text| wish(book, upstream.ask_usage, &key, facts, text)) {
-            Some((wish, edited)) => (wish, RequestBody::Edited(edited)),
-            None => (Wish::None, body),
-        };
+        let (wish, body) =
+            match text.filter(|_| asks).and_then(|text| wish(book, upstream.ask_usage, &key, facts, text)) {
+                Some((wish, edited)) => (wish, RequestBody::Edited(edited)),
+                None => (Wish::None, body),
+            };
         let own = admitted.content.json().filter(|_| facts.has_countable_prompt()).cloned();
-        (Self { book: Arc::clone(book), key, facts: Arc::clone(facts), body: own, wish }, body)
+        let wants_timings = wish != Wish::None && own.as_deref().is_some_and(ask::wants_timings);
+        (Self { book: Arc::clone(book), key, facts: Arc::clone(facts), body: own, wish, wants_timings }, body)
     }
 
-    /// Whether an answer with this status may refuse nothing but the wish, so that the request is to be sent as it came.
-    pub(super) fn may_be_refused(&self, status: u16) -> bool {
-        self.wish == Wish::Tried && matches!(status, 400 | 422)
+    /// The wish, where it is the first to this upstream and model: it may be what goes wrong.
+    pub(super) fn doubt(&self) -> Option<Doubt> {
+        (self.wish == Wish::Tried).then(|| Doubt { book: Arc::clone(&self.book), key: self.key.clone() })
     }
 
-    /// The wish was refused; `status` is that of the answer to the request as it came.
-    pub(super) fn was_refused(&mut self, status: u16) {
-        self.wish = Wish::None;
-        if !matches!(status, 400 | 422) {
-            self.book.habits().refused(&self.key, self.book.now());
-        }
-    }
-
-    /// The head of an answer came that is to be passed on.
+    /// The head of an answer came.
     pub(super) fn answered(&self, head: &mut ResponseHeader) {
         if self.wish != Wish::None && head.status.is_success() {
             // What is taken out of the body is missing from its length.
             head.remove_header(&http::header::CONTENT_LENGTH);
-            if self.wish == Wish::Tried {
-                self.book.habits().took(&self.key);
-            }
         }
+    }
+
+    /// Whether a usage chunk is the client's where it has llama.cpp's times in it.
+    pub(super) fn wants_timings(&self) -> bool {
+        self.wants_timings
     }
 
     /// Whether the client must not see the usage chunk.

@@ -41,5 +41,6 @@ mod tokens;
 mod traces;
 mod truth;
 mod usage;
+mod usage_edges;
 mod versions;
 mod websockets;

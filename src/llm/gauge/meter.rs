@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Document, Progress};
+use super::Progress;
+use crate::llm::carry::{Carried, Carry};
 use crate::llm::content::Capture;
 use crate::llm::count::AnswerCounter;
 use crate::llm::dialect::shape::sketch;
@@ -35,6 +36,8 @@ pub(super) struct Meter {
     pub(super) progress: Progress,
     /// The last event was too long to be read.
     pub(super) unread: bool,
+    /// An event was too long to be read but for its skeleton, or at all.
+    pub(super) cut: bool,
     /// Counts what is generated, where that is asked for.
     pub(super) counter: Option<Box<AnswerCounter>>,
     /// Boxed: few want it, and there are thousands of gauges.
@@ -54,6 +57,7 @@ impl Meter {
             reading: Reading::default(),
             progress: Progress::default(),
             unread: false,
+            cut: false,
             counter: None,
             capture: None,
         }
@@ -64,16 +68,15 @@ impl Meter {
         self.unread = frame == Frame::Oversized;
         let event = match frame {
             Frame::Event(event) => event,
+            Frame::Skeleton(event) => return self.skeleton(event, now),
             Frame::Oversized => {
+                self.cut = true;
                 self.progress.other = true;
                 return;
             }
             Frame::Stray(json) => return self.stray(json),
         };
-        // A guess is held against each of the first events, all else against the first.
-        if self.looks > 0 && (self.dialect == Dialect::PlainSse || self.looks == LOOKS_MAX) {
-            self.look(event);
-        }
+        self.look_first(event);
         let produced = match self.pattern.meet(event) {
             Some(met) => {
                 self.say(event, met.text);
@@ -81,6 +84,27 @@ impl Meter {
             }
             None => self.read_or_change(event),
         };
+        self.book(produced, event, now);
+    }
+
+    /// Reads what is left of a long event: what it told is known, but not all that was written in it.
+    fn skeleton(&mut self, event: Event<'_>, now: Duration) {
+        self.cut = true;
+        self.look_first(event);
+        self.pattern.forget();
+        let produced = self.reader.event(event, &mut self.reading);
+        self.book(produced, event, now);
+    }
+
+    /// A guess is held against each of the first events, all else against the first.
+    fn look_first(&mut self, event: Event<'_>) {
+        if self.looks > 0 && (self.dialect == Dialect::PlainSse || self.looks == LOOKS_MAX) {
+            self.look(event);
+        }
+    }
+
+    /// Books what an event brought.
+    fn book(&mut self, produced: Produced, event: Event<'_>, now: Duration) {
         self.progress.work |= produced == Produced::Work;
         self.progress.unknown |= produced == Produced::Unknown;
         if produced > Produced::Unknown {
@@ -220,20 +244,30 @@ impl Meter {
     }
 
     /// Reads a whole answer: it has one frame, and no tokens that could be timed.
-    pub(super) fn document(&mut self, document: &Document) {
+    pub(super) fn document(&mut self, document: &Carry) {
         self.reading.frames = u64::from(self.reading.bytes > 0);
-        self.look(Event::of(&document.bytes));
-        if let Some(capture) = &mut self.capture {
-            capture.event(Event::of(&document.bytes));
+        let json = match document.carried() {
+            Carried::Whole(json) | Carried::Skeleton(json) => json,
+            Carried::Lost => &[],
+        };
+        let event = Event::of(json);
+        self.look(event);
+        self.cut = !matches!(document.carried(), Carried::Whole(_));
+        if !self.cut
+            && let Some(capture) = &mut self.capture
+        {
+            capture.event(event);
         }
-        self.reader.document(&document.bytes, &mut self.reading);
-        complete(&document.bytes, &mut self.reading);
-        if let Some(counter) = &mut self.counter {
-            counter.event(Event::of(&document.bytes));
+        self.reader.document(json, &mut self.reading);
+        complete(json, &mut self.reading);
+        if !self.cut
+            && let Some(counter) = &mut self.counter
+        {
+            counter.event(event);
         }
-        // An orderly end of half a document is none; one that was too long to look at is believed.
-        let is_half = serde_json::from_slice::<IgnoredAny>(&document.bytes).is_err_and(|error| error.is_eof());
-        self.reading.normal_end = document.oversized || document.bytes.is_empty() || !is_half;
+        // An orderly end of half a document is none; what is no JSON is believed.
+        let is_half = serde_json::from_slice::<IgnoredAny>(json).is_err_and(|error| error.is_eof());
+        self.reading.normal_end = if json.is_empty() { !document.is_half() } else { !is_half };
         self.reading.settle();
     }
 

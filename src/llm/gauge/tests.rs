@@ -8,6 +8,7 @@ mod pieces;
 mod streams;
 
 use super::*;
+use crate::llm::sse::EVENT_LIMIT;
 use crate::llm::{ServerTimings, Usage, UsageSource};
 
 const fn ms(millis: u64) -> Duration {

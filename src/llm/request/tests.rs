@@ -235,7 +235,9 @@ fn a_form_is_a_request() {
     assert!(facts.is_llm() && facts.temperature == Some(0.5) && facts.repeated.is_none());
     assert_eq!(form(b"model=a&model=b").repeated, Some("model"));
     assert!(form(b"max_tokens=many").bad_max_tokens);
-    assert!(!form(b"colour=black").is_llm());
+    assert!(form(b"colour=black").is_llm(), "the path tells");
+    let paint = RequestFacts::read_form("/paint", &FormKind::UrlEncoded.read(b"colour=black").unwrap());
+    assert!(!paint.is_llm());
 }
 
 #[test]

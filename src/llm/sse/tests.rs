@@ -19,7 +19,7 @@ fn scan<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Option<Owned>> {
                 // The standard knows none.
                 Frame::Stray(_) => return,
                 Frame::Event(event) => Some((text(event.name), text(event.data), text(event.id))),
-                Frame::Oversized => None,
+                Frame::Skeleton(_) | Frame::Oversized => None,
             });
         });
     }
@@ -127,7 +127,7 @@ fn an_event_without_its_blank_line_is_told_at_the_end() {
             }
             scanner.finish(|frame| match frame {
                 Frame::Event(event) => data.push(text(event.data)),
-                Frame::Oversized | Frame::Stray(_) => panic!("{frame:?}"),
+                Frame::Skeleton(_) | Frame::Oversized | Frame::Stray(_) => panic!("{frame:?}"),
             });
             let expected: Vec<_> = stream.strip_prefix("data: ").into_iter().map(str::trim_end).collect();
             assert_eq!(data, expected, "{stream:?} cut at {cut}");
@@ -152,7 +152,7 @@ fn an_endless_line_takes_no_memory_and_ends_with_its_event() {
             told.push(match frame {
                 Frame::Event(event) => text(event.data),
                 Frame::Oversized => "oversized".into(),
-                Frame::Stray(_) => panic!("{frame:?}"),
+                Frame::Skeleton(_) | Frame::Stray(_) => panic!("{frame:?}"),
             });
         });
         assert_eq!(told, ["oversized", "next"], "{start}");
@@ -174,6 +174,30 @@ fn comments_without_end_are_no_event() {
     let mut told = 0;
     scanner.feed(b"\ndata: x\n\n", |frame| told += usize::from(matches!(frame, Frame::Event(_))));
     assert_eq!(told, 1);
+}
+
+#[test]
+fn of_an_event_over_the_limit_the_skeleton_is_told() {
+    let picture = "A".repeat(EVENT_LIMIT);
+    let kept = "A".repeat(512);
+    let vectors = [
+        (format!("{{\"b64\":\"{picture}\",\"usage\":1}}"), format!("{{\"b64\":\"{kept}\",\"usage\":1}}")),
+        (format!("{{\"a\":\ndata:[\ndata: \"{picture}\",\ndata\ndata: 2]}}"), format!("{{\"a\":[\"{kept}\",2]}}")),
+    ];
+    for (data, skeleton) in vectors {
+        let stream = format!("id: 7\nevent: done\nretry: 1\ndata: {data}\n: c\nfoo: bar\n\ndata: {{}}\n\n");
+        for size in [stream.len(), 65_536, 4_096, 5] {
+            let (mut scanner, mut told) = (SseScanner::default(), Vec::new());
+            for piece in stream.as_bytes().chunks(size) {
+                scanner.feed(piece, |frame| match frame {
+                    Frame::Skeleton(event) => told.push((text(event.name), text(event.data), text(event.id))),
+                    Frame::Event(event) => assert_eq!((text(event.data), told.len()), ("{}".into(), 1)),
+                    _ => panic!("{frame:?}"),
+                });
+            }
+            assert_eq!(told, [("done".into(), skeleton.clone(), "7".into())], "in pieces of {size}");
+        }
+    }
 }
 
 #[test]
@@ -224,7 +248,7 @@ fn whole_events_are_not_copied() {
     let within = |part: &[u8]| stream.as_ptr_range().contains(&part.as_ptr());
     scanner.feed(stream, |frame| match frame {
         Frame::Event(event) => assert!(within(event.data)),
-        Frame::Oversized | Frame::Stray(_) => panic!("{frame:?}"),
+        Frame::Skeleton(_) | Frame::Oversized | Frame::Stray(_) => panic!("{frame:?}"),
     });
     assert_eq!(scanner.work, stream.len());
     assert_eq!(scanner.data.capacity() + scanner.name.capacity() + scanner.line.bytes.capacity(), 0);

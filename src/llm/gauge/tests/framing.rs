@@ -54,12 +54,50 @@ fn a_document_over_the_limit_is_let_go() {
     for _ in 0..3 * EVENT_LIMIT / 65_536 {
         gauge.feed(&[b'x'; 65_536], ms(1));
         let Scanner::Document(document) = &gauge.scanner else { panic!("not a document") };
-        assert!(document.bytes.capacity() <= 2 * EVENT_LIMIT);
+        assert!(document.held() <= 2 * EVENT_LIMIT);
     }
     let Scanner::Document(document) = &gauge.scanner else { panic!("not a document") };
-    assert_eq!(document.bytes.capacity(), 0);
+    assert!(document.held() <= 256 << 10);
     gauge.finish(StreamEnd::Clean, ms(2));
-    assert_eq!((gauge.reading().normal_end, gauge.reading().usage_source), (true, UsageSource::Missing));
+    assert_eq!((gauge.reading().normal_end, gauge.reading().usage_source), (false, UsageSource::Missing));
+}
+
+#[test]
+fn usage_is_read_of_any_length() {
+    let picture = "A".repeat(3 * EVENT_LIMIT);
+    let pieces = |text: &str| {
+        text.as_bytes().chunks(60_000).map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect::<Vec<_>>()
+    };
+    let usage = r#""usage":{"input_tokens":9,"output_tokens":4,"total_tokens":13}"#;
+    let document = format!(r#"{{"created":1,"data":[{{"b64_json":"{picture}"}}],{usage}}}"#);
+    let stream = format!(
+        "data: {{\"type\":\"response.created\",\"response\":{{\"id\":\"r\"}}}}\n\n\
+         data: {{\"type\":\"response.image_generation_call.partial_image\",\"partial_image_b64\":\"{picture}\"}}\n\n\
+         data: {{\"type\":\"response.completed\",\"response\":{{\"output\":[\"{picture}\"],{usage},\"status\":\"completed\"}}}}\n\n"
+    );
+    let lines = format!(
+        "{{\"model\":\"m\",\"response\":\"{picture}\",\"done\":true,\"prompt_eval_count\":9,\"eval_count\":4}}\n"
+    );
+    let array = format!(
+        "[{{\"candidates\":[{{\"content\":{{\"parts\":[{{\"inlineData\":{{\"data\":\"{picture}\"}}}}]}},\"finishReason\":\"STOP\"}}],\"usageMetadata\":{{\"promptTokenCount\":9,\"candidatesTokenCount\":4}}}}]"
+    );
+    let kinds = [
+        (Dialect::OpenAiResponses, Framing::Json, document, 0),
+        (Dialect::OpenAiResponses, Framing::Sse, stream, 1),
+        (Dialect::Ollama, Framing::JsonLines, lines, 1),
+        (Dialect::Gemini, Framing::JsonValues, array, 1),
+    ];
+    for (dialect, framing, text, tokens) in kinds {
+        let mut gauge = gauge(dialect, framing);
+        gauge.count(None);
+        for piece in pieces(&text) {
+            gauge.feed(piece.as_bytes(), ms(1));
+        }
+        gauge.finish(StreamEnd::Clean, ms(2));
+        let reading = gauge.reading();
+        assert_eq!((reading.usage.input, reading.usage.output), (Some(9), Some(4)), "{dialect:?}");
+        assert_eq!((reading.token_frames, reading.normal_end, gauge.counted()), (tokens, true, None), "{dialect:?}");
+    }
 }
 
 #[test]
@@ -149,5 +187,5 @@ fn an_oversized_event_is_a_frame_without_facts() {
 fn a_gauge_is_small_and_can_move_between_threads() {
     fn moves<T: Send + Sync>() {}
     moves::<Gauge>();
-    assert!(size_of::<Gauge>() <= 784, "{} bytes: there are thousands of them", size_of::<Gauge>());
+    assert!(size_of::<Gauge>() <= 816, "{} bytes: there are thousands of them", size_of::<Gauge>());
 }
