@@ -118,6 +118,10 @@ impl Telling {
 
     fn feed(&mut self, bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
         let bytes = if self.gauge.is_none() { without_head(bytes) } else { bytes };
+        if bytes.is_empty() {
+            // A head alone shows no framing.
+            return Ok(());
+        }
         let rules = &self.rules;
         let gauge = self.gauge.get_or_insert_with(|| {
             let dialect = rules.dialect.unwrap_or(Dialect::PlainSse);
