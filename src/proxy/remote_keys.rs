@@ -17,6 +17,7 @@ use crate::config::Settings;
 use crate::config::identity::{JwtKeys, KeySet};
 use crate::config::settings::{Endpoint, EndpointAddress};
 use crate::telemetry::Metrics;
+use crate::telemetry::record::ErrorType;
 
 /// How long a set counts as fresh.
 const REFRESH: Duration = Duration::from_secs(600);
@@ -183,6 +184,9 @@ async fn connect(connector: &Connectors, url: &Endpoint) -> Result<HttpSession, 
         let peer = HttpPeer::new(address, url.tls, host.trim_matches(['[', ']']).to_owned());
         match connector.fresh(&peer).await {
             Ok(session) => return Ok(session),
+            Err(error) if error.error == ErrorType::TlsFailed => {
+                last = format!("its TLS handshake failed: {}", error.cause)
+            }
             Err(error) => last = format!("cannot be connected to: {}", error.cause),
         }
     }

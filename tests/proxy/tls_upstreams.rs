@@ -81,7 +81,12 @@ async fn why_a_certificate_is_not_believed_is_told() {
     let (certificate, key) = self_signed("localhost");
     let port = serve(&certificate, &key).await;
     let another = self_signed("localhost").0;
-    let plain = Upstream::fixed("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    // A server of plain HTTP, for which a handshake's first bytes are a request line that is none.
+    let plain = Upstream::start(|mut conn| async move {
+        conn.bytes(5).await;
+        conn.write("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    })
+    .await;
     let cases = [
         ("localhost", port, None, "`ca`"),
         ("localhost", port, Some(another.as_str()), "nothing in the file that `ca` names"),
