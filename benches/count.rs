@@ -29,6 +29,29 @@ fn chat(text: &str, bytes: usize) -> String {
     serde_json::json!({ "model": "gpt-4o", "messages": [{ "role": "user", "content": content }] }).to_string()
 }
 
+/// Texts that a tokenizer takes longest for: a request that is refused must not cost more than one that is served.
+const HOSTILE: [(&str, &str); 8] = [
+    ("dashes", "-"),
+    ("equals", "="),
+    ("spaces", " "),
+    (
+        "spaces_between",
+        concat!(
+            "                                ",
+            "                                ",
+            "                                ",
+            "x"
+        ),
+    ),
+    (
+        "dashes_between",
+        "----------------------------------------------------------------------------------------------------a",
+    ),
+    ("letters", "a"),
+    ("mixed_case", "aA"),
+    ("joined", "👨‍👩‍👧"),
+];
+
 fn prompts(c: &mut Criterion) {
     Encoding::O200k.prepare();
     let mut group = c.benchmark_group("prompt");
@@ -38,7 +61,8 @@ fn prompts(c: &mut Criterion) {
         ("code", CODE, PROMPT_MAX),
         ("chinese", CHINESE, PROMPT_MAX),
     ];
-    for (name, text, bytes) in bodies {
+    let hostile = HOSTILE.map(|(name, text)| (name, text, PROMPT_MAX));
+    for (name, text, bytes) in bodies.into_iter().chain(hostile) {
         let body = chat(text, bytes);
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(format!("{name}_{}_kb", bytes >> 10), |b| {

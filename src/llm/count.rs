@@ -6,6 +6,7 @@
 
 mod answer;
 mod prompt;
+mod runs;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -63,8 +64,22 @@ impl Encoding {
         if is_any(&TEKKEN) { Self::Tekken } else { Self::O200k }
     }
 
-    /// How many tokens `text` is. Linear in its length.
+    /// How many tokens `text` is. A byte costs about the same whatever the text: of a long run without a word boundary only
+    /// the beginning is counted, and the rest goes by its bytes.
     pub fn count(self, text: &str) -> u64 {
+        let (mut count, mut from) = (0_u64, 0);
+        while let Some(long) = runs::next_long(text, from) {
+            let before = text.get(from..long.start).unwrap_or_default();
+            let run = text.get(long.clone()).unwrap_or_default();
+            let sample = runs::sample(run);
+            let tokens = runs::tokens(run, sample, self.count_whole(sample));
+            count = count.saturating_add(self.count_whole(before)).saturating_add(tokens);
+            from = long.end;
+        }
+        count.saturating_add(self.count_whole(text.get(from..).unwrap_or_default()))
+    }
+
+    fn count_whole(self, text: &str) -> u64 {
         let count = match self {
             Self::O200k => bpe_openai::o200k_base().count(text),
             Self::Cl100k => bpe_openai::cl100k_base().count(text),

@@ -27,6 +27,7 @@ mod clock;
 mod commit;
 mod connect;
 mod cors;
+mod counting;
 mod dial;
 mod door;
 mod drain;

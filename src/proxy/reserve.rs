@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admit::{Admitted, Content, RequestBody};
+use super::counting::prompt_tokens;
 use super::exchange::Visit;
 use super::limiter::{Hold, Mode};
 use super::reject::Rejection;
@@ -11,7 +12,6 @@ use super::route::Routed;
 use super::settle::Flight;
 use super::usage::vocabulary_of;
 use crate::config::limits::Limit;
-use crate::llm::count::count_prompt;
 use crate::llm::price::{Cost, Price};
 use crate::llm::websocket::Asked;
 use crate::llm::{RequestFacts, Usage};
@@ -47,18 +47,20 @@ pub(super) async fn reserve(
         let message = "`max_tokens` must be a whole number from 1 to 10,000,000: a limit counts on it.";
         return Err(Rejection::bad_request(message));
     }
-    if limits.iter().any(|limit| limit.counts_tokens()) && admitted.facts.is_llm() {
-        vocabulary_of(admitted.facts.model.as_deref()).await;
-    }
-    let ask = Ask::of(visit, admitted, routed);
+    let mut ask = Ask::of(visit, admitted, routed);
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
         flight.limited(ask.refused_by(budget, limits, flight.now()));
         return Err(ask.unpriced(budget));
     }
+    let refused = ask.count(admitted, limits).await.err();
     let (claims, prompt) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
+    let prompt_counted = (reserved > 0).then_some(ask.counted.is_some());
     let before = flight.now();
-    let decided = visit.shared.limiter.admit(claims).await;
+    let decided = match refused {
+        Some(denial) => Err(denial),
+        None => visit.shared.limiter.admit(claims).await,
+    };
     // Memory answers at once, and what it takes is our own.
     let is_shared = visit.shared.limiter.mode() != Mode::Memory;
     let waited = if is_shared { flight.now().saturating_sub(before) } else { Duration::ZERO };
@@ -69,6 +71,7 @@ pub(super) async fn reserve(
         names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
         waited,
         reserved,
+        prompt_counted,
         used: 0,
         remaining: standing.tokens.map(|tokens| tokens.remaining),
         cut: false,
@@ -122,6 +125,7 @@ pub(super) async fn reserve_response(
         names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
         waited: Duration::ZERO,
         reserved,
+        prompt_counted: None,
         used: 0,
         remaining: standing.tokens.map(|tokens| tokens.remaining),
         cut: false,
@@ -158,17 +162,45 @@ impl<'a> Ask<'a> {
             _ => 0,
         };
         let facts = &admitted.facts;
-        let model = facts.model.as_deref();
-        let counts = routed.route.limits.iter().any(|limit| limit.counts_tokens());
-        let counted = match (&admitted.content, facts.dialect) {
-            (Content::Json(text), Some(dialect)) if counts => {
-                count_prompt(dialect, model, text).map(|count| count.tokens)
-            }
-            (Content::Form { tokens, .. }, _) => Some(*tokens),
+        let counted = match &admitted.content {
+            Content::Form { tokens, .. } => Some(*tokens),
             _ => None,
         };
         let price = Self::price(visit, routed, facts);
         Self { visit, route: &routed.route.name, facts, body_bytes, counted, price }
+    }
+
+    /// Counts the prompt, where a limit asks for it and can still admit the request.
+    ///
+    /// # Errors
+    /// The refusal, whatever the prompt is: whoever is refused anyway costs no count.
+    async fn count(&mut self, admitted: &Admitted, limits: &[Arc<Limit>]) -> Result<(), Box<Denial>> {
+        let Content::Json(text) = &admitted.content else { return Ok(()) };
+        let Some(dialect) = self.facts.dialect.filter(|_| limits.iter().any(|limit| limit.counts_tokens())) else {
+            return Ok(());
+        };
+        if let Some(denial) = self.refusal_of_any_prompt(limits) {
+            return Err(denial);
+        }
+        let model = self.facts.model.as_deref();
+        if self.facts.is_llm() {
+            vocabulary_of(model).await;
+        }
+        self.counted = prompt_tokens(dialect, model, text).await;
+        Ok(())
+    }
+
+    /// Why the request would be refused if its prompt were nothing.
+    fn refusal_of_any_prompt(&mut self, limits: &[Arc<Limit>]) -> Option<Box<Denial>> {
+        let limiter = &self.visit.shared.limiter;
+        self.counted = Some(0);
+        let (least, _) = self.claims(limits);
+        self.counted = None;
+        let least = limiter.refusal(least)?;
+        // The client is told of its whole request, by its bytes; these alone do not make it one that never fits.
+        let (about, _) = self.claims(limits);
+        let told = limiter.refusal(about).filter(|denial| !matches!(denial.reason, Reason::TooLarge { .. }));
+        Some(told.unwrap_or(least))
     }
 
     fn price(visit: &Visit<'_>, routed: &Routed, facts: &RequestFacts) -> Option<Price> {
@@ -191,6 +223,7 @@ impl<'a> Ask<'a> {
             names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
             waited: Duration::ZERO,
             reserved: 0,
+            prompt_counted: None,
             used: 0,
             remaining: None,
             cut: false,

@@ -262,6 +262,7 @@ fn json_limit(record: &Record, line: &mut Json<'_>) {
     limit.names.iter().for_each(|name| names.element_text(name));
     names.end();
     object.number("reserved", limit.reserved);
+    object.text_if("prompt", limit.prompt_counted.map(|counted| if counted { "counted" } else { "estimated" }));
     object.number("used", limit.used);
     object.number_if("remaining", limit.remaining);
     object.truth_if("cut", limit.cut.then_some(true));

@@ -192,6 +192,7 @@ mod tests {
             names: Vec::new(),
             waited: Duration::ZERO,
             reserved: 0,
+            prompt_counted: None,
             used: 0,
             remaining: None,
             cut: false,

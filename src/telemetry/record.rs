@@ -168,6 +168,9 @@ pub struct LimitInfo {
     pub waited: Duration,
     /// Tokens held before the answer was known; of several limits the most.
     pub reserved: u64,
+    /// Whether a tokenizer counted the prompt, or its size told about how many tokens it has. `None`: nothing tells that, or no
+    /// limit asked.
+    pub prompt_counted: Option<bool>,
     /// Tokens charged in the end.
     pub used: u64,
     /// Tokens left to the holder once these were held; of several limits the least.

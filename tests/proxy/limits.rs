@@ -163,6 +163,37 @@ async fn a_refusal_tells_what_to_do_in_the_clients_dialect() {
 }
 
 #[tokio::test]
+async fn whoever_is_refused_whatever_the_prompt_is_costs_no_count() {
+    let upstream = Upstream::fixed(stream(20, 60)).await;
+    for (limit, decision) in [
+        ("tokens_per_minute = 60\nburst = 100\ndebt = 0", "tokens"),
+        ("tokens_per_minute = 1_000_000\nrequests_per_minute = 1", "requests"),
+        ("tokens_per_minute = 60\nburst = 59\ndebt = 0", "too_large"),
+    ] {
+        let proxy = Proxy::start(&config(upstream.address, &limited(limit))).await;
+        let mut client = proxy.client().await;
+        if decision != "too_large" {
+            client.post("/v1/chat/completions", &chat(60), "x-request-id: first\r\n").await;
+            assert_eq!(client.answer().await.status, 200, "{limit}");
+            let first = proxy.record("first").await;
+            assert_eq!(first["limit"]["prompt"], "counted", "{first}");
+        }
+        client.post("/v1/chat/completions", &chat(60), "x-request-id: refused\r\n").await;
+        let status = if decision == "too_large" { 413 } else { 429 };
+        assert_eq!(client.answer().await.status, status, "{limit}");
+        let refused = proxy.record("refused").await;
+        assert_eq!(refused["limit"]["decision"], decision, "{refused}");
+        assert_eq!(refused["limit"]["prompt"], "estimated", "{refused}");
+    }
+    // What only the prompt makes too much is counted.
+    let proxy = Proxy::start(&config(upstream.address, &limited("tokens_per_minute = 60\nburst = 60\ndebt = 0"))).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", &chat(59), "x-request-id: refused\r\n").await;
+    assert_eq!(client.answer().await.status, 413);
+    assert_eq!(proxy.record("refused").await["limit"]["prompt"], "counted");
+}
+
+#[tokio::test]
 async fn aborts_failures_and_refusals_settle_to_the_token() {
     // The path says what the upstream does.
     let upstream = Upstream::start(|mut conn| async move {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::cell::{Cell, Misfit};
+use super::cell::{Cell, Fit, Misfit};
 use super::claim::{Claim, Used};
 use super::denial::{Denial, Standing};
 use super::spend::{Spend, Window};
@@ -94,28 +94,18 @@ impl Cells {
     /// # Errors
     /// The limit that refuses; of several the one that will refuse longest.
     pub fn admit(&mut self, claims: &mut [Claim], now: Duration) -> Result<Standing, Box<Denial>> {
-        let mut fits = Vec::with_capacity(claims.len());
-        let mut misfit: Option<(usize, Misfit)> = None;
-        for (at, claim) in claims.iter_mut().enumerate() {
-            match self.cell(claim, now).look(claim, now) {
-                Ok(fit) => fits.push(fit),
-                Err(new) => {
-                    let is_longer = |old: &Misfit| old.wait.is_some_and(|old| new.wait.is_none_or(|new| new > old));
-                    if misfit.as_ref().is_none_or(|(_, old)| is_longer(old)) {
-                        misfit = Some((at, new));
-                    }
-                }
-            }
-        }
-        if let Some((at, misfit)) = misfit {
-            return Err(Box::new(self.denial(claims, at, misfit, now)));
-        }
+        let fits = self.look(claims, now)?;
         let mut standing = Standing::default();
         for (claim, fit) in claims.iter_mut().zip(&fits) {
             standing.tighten(&self.cell(claim, now).take(claim, fit, now));
         }
         self.count_held(claims);
         Ok(standing)
+    }
+
+    /// Why `claims` would be refused as things stand. Takes nothing.
+    pub fn refusal(&mut self, claims: &mut [Claim], now: Duration) -> Option<Box<Denial>> {
+        self.look(claims, now).err()
     }
 
     /// What an admitted request has used by now, and had used when it was told last; `done` once, at its end. Tells
@@ -204,6 +194,27 @@ impl Cells {
             self.by_limit.entry(Arc::clone(&limit.name)).or_default().cells.insert(holder.into(), cell);
         }
         self.count_cells();
+    }
+
+    /// Whether all `claims` fit.
+    fn look(&mut self, claims: &mut [Claim], now: Duration) -> Result<Vec<Fit>, Box<Denial>> {
+        let mut fits = Vec::with_capacity(claims.len());
+        let mut misfit: Option<(usize, Misfit)> = None;
+        for (at, claim) in claims.iter_mut().enumerate() {
+            match self.cell(claim, now).look(claim, now) {
+                Ok(fit) => fits.push(fit),
+                Err(new) => {
+                    let is_longer = |old: &Misfit| old.wait.is_some_and(|old| new.wait.is_none_or(|new| new > old));
+                    if misfit.as_ref().is_none_or(|(_, old)| is_longer(old)) {
+                        misfit = Some((at, new));
+                    }
+                }
+            }
+        }
+        match misfit {
+            Some((at, misfit)) => Err(Box::new(self.denial(claims, at, misfit, now))),
+            None => Ok(fits),
+        }
     }
 
     fn cell(&mut self, claim: &mut Claim, now: Duration) -> &mut Cell {

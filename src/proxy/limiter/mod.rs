@@ -112,6 +112,15 @@ impl Limiter {
         }
     }
 
+    /// Why `claims` would be refused as things stand, where that costs no question to a shared store. Takes nothing.
+    pub(super) fn refusal(&self, mut claims: Vec<Claim>) -> Option<Box<Denial>> {
+        if self.store().is_some() {
+            return None;
+        }
+        let now = self.now();
+        self.cells().refusal(&mut claims, now)
+    }
+
     /// What a request may take of a limit.
     pub(super) fn estimate(&self, request: &Request<'_>, limit: &Limit) -> Option<Estimate> {
         if !limit.counts_tokens() {
