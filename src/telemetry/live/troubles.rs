@@ -167,6 +167,7 @@ mod tests {
             names: vec!["per-user".into()],
             waited: Duration::ZERO,
             reserved: 0,
+            prompt_counted: None,
             used: 0,
             remaining: None,
             cut: false,
