@@ -164,7 +164,7 @@ mod tests {
         assert!(told("tokens_per_minute = 40", hello).contains("can never fit: 413"));
         assert!(
             told("tokens_per_minute = 1000\noutput_cap = 7", hello)
-                .contains("7 for the answer (the limit's output_cap)")
+                .contains("14 for the answer (the limit's output_cap)")
         );
         let open = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hello"}]}"#;
         assert!(told("tokens_per_minute = 1000", open).contains("250 for the answer (a guess"));

@@ -14,7 +14,7 @@ use super::usage::vocabulary_of;
 use crate::config::limits::Limit;
 use crate::llm::price::{Cost, Price};
 use crate::llm::websocket::Asked;
-use crate::llm::{RequestFacts, Usage};
+use crate::llm::{Reading, RequestFacts, Usage, UsageSource};
 use crate::policy::limits::{self, Claim, Denial, Estimate, Reason, Request, Standing, Used};
 use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict, Outcome};
 
@@ -53,7 +53,7 @@ pub(super) async fn reserve(
         return Err(ask.unpriced(budget));
     }
     let refused = ask.count(admitted, limits).await.err();
-    let (claims, prompt) = ask.claims(limits);
+    let (claims, expected) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
     let prompt_counted = (reserved > 0).then_some(ask.counted.is_some());
     let before = flight.now();
@@ -80,7 +80,7 @@ pub(super) async fn reserve(
         Ok((hold, standing)) => {
             let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
             flight.limited(info);
-            flight.reserved(Reservation::new(hold, prompt, &ask));
+            flight.reserved(Reservation::new(hold, expected, &ask));
             Ok(standing)
         }
         Err(denial) => {
@@ -116,7 +116,7 @@ pub(super) async fn reserve_response(
         let info = ask.refused_by(budget, limits, at);
         return Err(Refused { info, message: ask.unpriced(budget).message.into_owned() });
     }
-    let (claims, prompt) = ask.claims(limits);
+    let (claims, expected) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
     let told = |verdict, mode: Mode, standing: &Standing| LimitInfo {
         at,
@@ -133,7 +133,7 @@ pub(super) async fn reserve_response(
     match visit.shared.limiter.admit(claims).await {
         Ok((hold, standing)) => {
             let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
-            Ok((Reservation::new(hold, prompt, &ask), info))
+            Ok((Reservation::new(hold, expected, &ask), info))
         }
         Err(denial) => {
             let verdict = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
@@ -240,19 +240,24 @@ impl<'a> Ask<'a> {
         Rejection::refused(403, ErrorType::Forbidden, message)
     }
 
-    /// The claims, and the tokens that the prompt takes of each.
-    fn claims(&self, limits: &[Arc<Limit>]) -> (Vec<Claim>, u64) {
-        let mut prompt = 0;
+    /// The claims, and what is expected of each.
+    fn claims(&self, limits: &[Arc<Limit>]) -> (Vec<Claim>, Expected) {
+        let mut expected: Option<Expected> = None;
         let claim = |limit: &Arc<Limit>| {
             let caller = &self.visit.caller;
             let address = caller.address.map(|address| address.ip());
             let holder = limits::holder(limit.key, &caller.identity, address, self.route);
             let estimate = self.estimate(limit, &holder);
-            prompt = estimate.map_or(prompt, |estimate| estimate.prompt);
+            if let Some(Estimate { prompt, usual_output, .. }) = estimate {
+                // What is charged is the same under each limit, and within what each holds.
+                let least = expected.map_or(usual_output, |expected| expected.usual_output.min(usual_output));
+                expected = Some(Expected { prompt, usual_output: least });
+            }
             let tokens = estimate.filter(|_| limit.tokens.is_some()).map_or(0, |estimate| estimate.total());
             Claim { limit: Arc::clone(limit), holder, tokens, cost: self.cost(estimate) }
         };
-        (limits.iter().map(claim).collect(), prompt)
+        let claims = limits.iter().map(claim).collect();
+        (claims, expected.unwrap_or_default())
     }
 
     /// What the request may cost, where its model has a price.
@@ -279,6 +284,14 @@ impl<'a> Ask<'a> {
     }
 }
 
+/// Tokens that a request is expected to take.
+#[derive(Debug, Clone, Copy, Default)]
+struct Expected {
+    prompt: u64,
+    /// As [`Estimate::usual_output`]; of several limits the least.
+    usual_output: u64,
+}
+
 /// What one request holds of its limits. Dropping it settles: after a normal end, a panic or an abort alike.
 pub(super) struct Reservation {
     hold: Hold,
@@ -286,11 +299,16 @@ pub(super) struct Reservation {
     prompt: u64,
     body_bytes: u64,
     model: Option<Arc<str>>,
+    /// Where the answer comes in one piece: what such answers take, at most what is held. Nothing else tells of one whose client
+    /// went before it came.
+    whole_output: Option<u64>,
     /// The request was sent to an upstream.
     asked: bool,
     /// Tokens that were seen to flow.
     generated: u64,
     usage: Usage,
+    /// The upstream itself said all of `usage`.
+    reported: bool,
     /// The answer was an LLM's.
     is_llm: bool,
     /// What `usage` cost.
@@ -302,15 +320,19 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    fn new(hold: Hold, prompt: u64, ask: &Ask<'_>) -> Self {
+    fn new(hold: Hold, held: Expected, ask: &Ask<'_>) -> Self {
         Self {
             hold,
-            prompt,
+            prompt: held.prompt,
+            // Embeddings have no output.
+            whole_output: (ask.facts.answers_whole() && ask.facts.operation != Some("embeddings"))
+                .then_some(held.usual_output),
             body_bytes: ask.body_bytes,
             model: ask.facts.model.as_deref().map(Arc::from),
             asked: false,
             generated: 0,
             usage: Usage::default(),
+            reported: false,
             is_llm: false,
             cost: None,
             outrun: Cost::ZERO,
@@ -333,8 +355,9 @@ impl Reservation {
     }
 
     /// What the answer said that it took.
-    pub(super) fn read(&mut self, usage: Usage, cost: Option<Cost>) {
-        self.usage = usage;
+    pub(super) fn read(&mut self, reading: &Reading, cost: Option<Cost>) {
+        self.usage = reading.usage;
+        self.reported = reading.usage_source == UsageSource::Reported && reading.usage.output.is_some();
         self.cost = cost;
         self.is_llm = true;
     }
@@ -364,6 +387,12 @@ impl Reservation {
 
     /// What the request is charged with.
     fn charge(&self) -> Used {
+        if let Some(output) = self.lost_output() {
+            let output = output.max(self.generated);
+            let cost = self.price_of(self.prompt, output).max(self.cost.map_or(0, Cost::nano_dollars));
+            let tokens = self.prompt.saturating_add(output);
+            return Used { tokens, cost: cost.saturating_add(self.outrun.nano_dollars()) };
+        }
         let tokens = match (self.usage.input, self.usage.output) {
             // Usage that came on the way tells only of what was before it, unless the answer is whole.
             (Some(input), Some(output)) if self.outcome == Outcome::Completed => input.saturating_add(output),
@@ -383,6 +412,12 @@ impl Reservation {
         Used { tokens, cost: cost.saturating_add(self.outrun.nano_dollars()) }
     }
 
+    /// What a whole answer is taken for whose client went before its usage came: its upstream may well have made all of it.
+    fn lost_output(&self) -> Option<u64> {
+        let is_lost = self.asked && self.outcome == Outcome::ClientCancelled && !self.reported;
+        self.whole_output.filter(|_| is_lost)
+    }
+
     fn price_of(&self, input: u64, output: u64) -> u64 {
         let usage = Usage { input: Some(input), output: Some(output), ..Usage::default() };
         self.price.map_or(0, |price| price.cost(&usage).nano_dollars())
@@ -390,7 +425,8 @@ impl Reservation {
 
     fn learn(&self) {
         let (Some(model), Some(output)) = (&self.model, self.usage.output) else { return };
-        if self.outcome == Outcome::Completed && self.generated > 0 {
+        let is_answer = self.generated > 0 || (self.whole_output.is_some() && output > 0);
+        if self.outcome == Outcome::Completed && is_answer {
             for claim in self.hold.claims().iter().filter(|claim| claim.limit.tokens.is_some()) {
                 self.hold.limiter().learn(&claim.holder, model, self.body_bytes, self.usage.input, output);
             }

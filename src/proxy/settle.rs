@@ -253,7 +253,7 @@ impl<'a> Flight<'a> {
         let provider = self.provider();
         let bill = self.generation.settings.prices.bill(provider.as_deref(), models, &reading.usage);
         if let Some(reservation) = &mut self.reservation {
-            reservation.read(reading.usage, bill.cost());
+            reservation.read(&reading, bill.cost());
         }
         if let Some(witness) = &mut self.witness {
             witness.read(&reading);

@@ -133,7 +133,7 @@ impl<'a> Talk<'a> {
         };
         let limit = self.held.remove(&turn).map(|held| {
             let used = held.reservation.map_or(0, |mut reservation| {
-                reservation.read(reading.usage, bill.cost());
+                reservation.read(&reading, bill.cost());
                 reservation.ended(outcome);
                 reservation.settle()
             });

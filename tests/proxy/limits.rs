@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::support::{Client, Proxy, Upstream, config, soon};
 
@@ -247,6 +248,52 @@ async fn aborts_failures_and_refusals_settle_to_the_token() {
     for call in calls.collect::<Vec<_>>() {
         soon("a call", call).await.unwrap();
     }
+    assert_settled(&proxy).await;
+}
+
+#[tokio::test]
+async fn a_whole_answer_whose_client_goes_is_charged_what_such_answers_took() {
+    // The path says what the upstream does.
+    let hanging = Arc::new(Semaphore::new(0));
+    let seen_by_upstream = Arc::clone(&hanging);
+    let upstream = Upstream::start(move |mut conn| {
+        let hanging = Arc::clone(&seen_by_upstream);
+        async move {
+        while let Some(seen) = conn.request().await {
+            if seen.head.starts_with("POST /hangs") {
+                hanging.add_permits(1);
+                return conn.closed().await;
+            }
+            let body = r#"{"id":"c","choices":[{"index":0,"message":{"role":"assistant","content":"x"},"finish_reason":"stop"}],"usage":{"prompt_tokens":8,"completion_tokens":300}}"#;
+            let length = body.len();
+            conn.write(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            ))
+            .await;
+        }
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&config(upstream.address, &limited("tokens_per_minute = 1_000_000"))).await;
+    let whole = |max_tokens| chat(max_tokens).replace("\"stream\":true", "\"stream\":false");
+    let aborted = async |max_tokens: u64, id: &str| {
+        let mut client = proxy.client().await;
+        client.post("/hangs/v1/chat/completions", &whole(max_tokens), &format!("x-request-id: {id}\r\n")).await;
+        soon("the request at the upstream", hanging.acquire()).await.unwrap().forget();
+        drop(client);
+        proxy.record(id).await["limit"].clone()
+    };
+    // Nothing is known yet of such answers: it may have been all that was held.
+    let limit = aborted(900, "unknown").await;
+    assert_eq!((&limit["used"], &limit["reserved"]), (&(PROMPT_TOKENS + 900).into(), &limit["used"]), "{limit}");
+    for number in 0..5 {
+        let mut client = proxy.client().await;
+        client.post("/v1/chat/completions", &whole(900), &format!("x-request-id: whole{number}\r\n")).await;
+        assert_eq!(client.answer().await.status, 200);
+        assert_eq!(proxy.record(&format!("whole{number}")).await["limit"]["used"], 308);
+    }
+    assert_eq!(aborted(900, "known").await["used"], PROMPT_TOKENS + 300);
+    assert_eq!(aborted(100, "bounded").await["used"], PROMPT_TOKENS + 100);
     assert_settled(&proxy).await;
 }
 

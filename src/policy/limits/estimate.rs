@@ -47,6 +47,9 @@ pub struct Estimate {
     pub prompt_basis: PromptBasis,
     pub output: u64,
     pub output_basis: OutputBasis,
+    /// What answers like it took on average, never more than `output`, and `output` while that is not known: whoever goes
+    /// before a whole answer comes is charged with it.
+    pub usual_output: u64,
 }
 
 impl Estimate {
@@ -106,7 +109,9 @@ impl Learned {
     pub fn estimate(&self, request: &Request<'_>, limit: &TokenLimit) -> Estimate {
         let (prompt, prompt_basis) = self.prompt(request);
         let (output, output_basis) = self.output(request, limit);
-        Estimate { prompt, prompt_basis, output, output_basis }
+        let usual = self.outputs_of(request).and_then(Outputs::mean);
+        let usual_output = usual.map_or(output, |usual| usual.saturating_mul(request.answers.max(1)).min(output));
+        Estimate { prompt, prompt_basis, output, output_basis, usual_output }
     }
 
     /// An answer is over, and its upstream reported its usage.
@@ -133,7 +138,7 @@ impl Learned {
     fn output(&self, request: &Request<'_>, limit: &TokenLimit) -> (u64, OutputBasis) {
         let (output, basis) = match request.max_tokens {
             Some(most) => (most, OutputBasis::MaxTokens),
-            None => match self.usual_output(request) {
+            None => match self.outputs_of(request).and_then(Outputs::percentile_95) {
                 Some(usual) => (usual, OutputBasis::Learned),
                 None => (COLD_START.min(limit.burst / 4).max(1), OutputBasis::ColdStart),
             },
@@ -145,9 +150,9 @@ impl Learned {
         (output.saturating_mul(request.answers.max(1)), basis)
     }
 
-    fn usual_output(&self, request: &Request<'_>) -> Option<u64> {
+    fn outputs_of(&self, request: &Request<'_>) -> Option<&Outputs> {
         let key = (Arc::from(request.holder), Arc::from(request.model?));
-        self.outputs.get(&key)?.percentile_95()
+        self.outputs.get(&key).filter(|outputs| outputs.tokens.len() >= ANSWERS_MIN)
     }
 }
 
@@ -161,12 +166,15 @@ impl Outputs {
     }
 
     fn percentile_95(&self) -> Option<u64> {
-        if self.tokens.len() < ANSWERS_MIN {
-            return None;
-        }
         let mut sorted = self.tokens.clone();
         sorted.sort_unstable();
-        sorted.get((sorted.len() * 95).div_ceil(100) - 1).copied()
+        sorted.get((sorted.len() * 95).div_ceil(100).saturating_sub(1)).copied()
+    }
+
+    /// Rounded up.
+    fn mean(&self) -> Option<u64> {
+        let sum = self.tokens.iter().fold(0_u64, |sum, tokens| sum.saturating_add(*tokens));
+        (!self.tokens.is_empty()).then(|| sum.div_ceil(self.tokens.len() as u64))
     }
 }
 
@@ -190,7 +198,8 @@ mod tests {
                 prompt: 100,
                 prompt_basis: PromptBasis::Usual,
                 output: 500,
-                output_basis: OutputBasis::MaxTokens
+                output_basis: OutputBasis::MaxTokens,
+                usual_output: 500,
             }
         );
         assert_eq!(estimate.total(), 600);
@@ -234,6 +243,10 @@ mod tests {
         let estimate = learned.estimate(&request(None), &LIMIT);
         assert_eq!((estimate.prompt, estimate.prompt_basis), (80, PromptBasis::Learned));
         assert_eq!((estimate.output, estimate.output_basis), (99, OutputBasis::Learned), "of the last 32");
+        assert_eq!(estimate.usual_output, 85, "the mean of 69 to 100, rounded up");
+        let bounded = learned.estimate(&Request { answers: 2, ..request(Some(500)) }, &LIMIT);
+        assert_eq!((bounded.output, bounded.usual_output), (1_000, 170));
+        assert_eq!(learned.estimate(&request(Some(30)), &LIMIT).usual_output, 30, "never more than is held");
         let bob = Request { holder: "user:bob", ..request(None) };
         assert_eq!(learned.estimate(&bob, &LIMIT).output_basis, OutputBasis::ColdStart);
     }
