@@ -80,6 +80,8 @@ impl Names {
             cause: Cause::First,
         };
         Record {
+            stream: None,
+            rpc: None,
             limit: None,
             canary: None,
             passed_on: Some(0),
@@ -104,6 +106,7 @@ impl Names {
             bytes_in: 500,
             bytes_out: 30_000,
             llm: Some(LlmInfo {
+                claim: streamgauge::llm::Claim::Request,
                 dialect: Dialect::OpenAiChat,
                 request: Arc::clone(&self.facts),
                 reading: reading(),

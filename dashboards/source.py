@@ -137,6 +137,15 @@ def latency():
                  {"{{upstream}}": rate("streamgauge_buffered_streams_total", "upstream")}),
         ),
         row(
+            "Streams that are no LLM's",
+            line("First event, p95", "s", "Notifications, MCP, progress: how long they take to begin. They are in no panel above.",
+                 {"{{upstream}}": quantile(0.95, "streamgauge_event_stream_first_event_seconds", "upstream")}),
+            line("Gaps between events, p99", "s", "Silences inside them. Nothing ends a silent stream; where nobody wants that, set kind = \"stream\" and its times.",
+                 {"{{upstream}}": quantile(0.99, "streamgauge_event_stream_gap_seconds", "upstream")}),
+            line("How they end", "ops", "client_cancelled is how most end. truncated: the upstream broke off.",
+                 {"{{upstream}}: {{outcome}}": rate("streamgauge_event_stream_duration_seconds_count", "upstream, outcome")}),
+        ),
+        row(
             "Where the time goes",
             line("By phase, mean", "s", "Seconds a request spends in each phase on average: the tallest part is the first to look at.",
                  {"{{phase}}": f"{rate(PHASE + '_sum', 'phase')} / scalar({rate(PHASE + '_count', where=EVERY)})"}, stack="normal"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::canary::{Canary, Sticky};
+use crate::config::defaults;
 use crate::config::limits::{Limit, LimitStore, OnExhausted, OnStoreFailure};
 use crate::config::prices::Priced;
 use crate::config::settings::{
@@ -151,6 +152,7 @@ fn route(route: &Route) -> Value {
         "failover": route.failover.as_str(),
         "retries": json!({ "attempts": route.retries.attempts, "budget": route.retries.budget }),
         "hedge_after": route.hedge_after.map(duration),
+        "kind": route.kind.as_str(),
         "timeouts": timeouts(&route.timeouts),
         "keepalive": duration(route.keepalive),
         "keepalive_before_headers": route.keepalive_before_headers,
@@ -234,9 +236,9 @@ fn target(target: &Target) -> Value {
 fn timeouts(timeouts: &Timeouts) -> Value {
     json!({
         "connect": duration(timeouts.connect),
-        "first_token": duration(timeouts.first_token),
-        "stall": duration(timeouts.stall),
-        "total": duration(timeouts.total),
+        "first_token": timeouts.first_token.map(duration),
+        "stall": duration(timeouts.stall.unwrap_or(defaults::STALL_TIMEOUT)),
+        "total": duration(timeouts.total.unwrap_or(defaults::TOTAL_TIMEOUT)),
     })
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::explain_cohort::{self, Live};
 use super::explain_limits;
-use crate::config;
-use crate::config::settings::{Endpoint, EndpointAddress, Route, Settings, Target};
+use crate::config::settings::{Endpoint, EndpointAddress, Route, RouteKind, Settings, Target};
+use crate::config::{self, defaults};
 use crate::llm::RequestFacts;
 use crate::policy::routing::{self, Mismatch, RequestHead};
 
@@ -168,10 +168,13 @@ fn describe<'h>(
         out,
         "  timeouts  connect {}, first token {}, stall {}, total {}",
         time(times.connect),
-        time(times.first_token),
-        time(times.stall),
-        time(times.total)
+        times.first_token.map_or_else(|| "60s (10m where no other place is left)".to_owned(), time),
+        time(times.stall.unwrap_or(defaults::STALL_TIMEOUT)),
+        time(times.total.unwrap_or(defaults::TOTAL_TIMEOUT))
     );
+    if route.kind != RouteKind::Auto {
+        let _ = writeln!(out, "  kind      {}", route.kind.as_str());
+    }
     if !route.keepalive.is_zero() {
         let before = if route.keepalive_before_headers { ", also before the upstream answered" } else { "" };
         let _ = writeln!(out, "  comments  after {} of silence{before}", time(route.keepalive));
@@ -271,7 +274,7 @@ route "models" matches (path "/v1/*")
   failover  llm, at most 3 attempts, budget 20 % of active requests
   shadow    "small", copies of 0.5 % of its LLM requests, at most 10 at one time and 100000 tokens a minute: https://api.example.com/v1/chat/completions?x=1, as model "m3"
   hedging   after 250ms
-  timeouts  connect 2s, first token 60s, stall 60s, total 15m
+  timeouts  connect 2s, first token 60s (10m where no other place is left), stall 10m, total 60m
   comments  after 15s of silence
   limits    none
 "#

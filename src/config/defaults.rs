@@ -38,9 +38,16 @@ pub const SLOW_GAP: Duration = Duration::from_secs(2);
 pub const ROUTE_PATH: &str = "*";
 pub const WEIGHT: u32 = 1;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// While another place can be asked.
 pub const FIRST_TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Where nobody else could answer: reasoning models think for minutes, some of them in silence.
+pub const FIRST_TOKEN_ALONE: Duration = Duration::from_secs(10 * 60);
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Until the head of an answer in one piece, while another place can be asked.
+pub const WHOLE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// Until the answer to a WebSocket's handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Attempts a request may take, the first included.
 pub const RETRY_ATTEMPTS: u32 = 3;
 pub const RETRY_BUDGET: f64 = 0.2;

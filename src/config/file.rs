@@ -292,6 +292,9 @@ pub struct RouteTable {
     pub retries: Option<Table<RetriesTable>>,
     /// After so long without a first token a second target is asked too, and the first token wins. Absent: never.
     pub hedge_after: Option<At<DurationText>>,
+    /// Whose the answers are that it brings.
+    #[schemars(extend("default" = "auto"))]
+    pub kind: Option<At<KindWord>>,
     pub timeouts: Option<Table<TimeoutsTable>>,
     /// After so long a silence of the upstream, an event stream gets a comment; "0s" sends none.
     #[schemars(extend("default" = "15s"))]
@@ -327,13 +330,22 @@ pub struct TimeoutsTable {
     /// Until a connection stands.
     #[schemars(extend("default" = "2s"))]
     pub connect: Option<At<DurationText>>,
-    /// Until the first token of a stream, or the head of any other answer.
-    #[schemars(extend("default" = "60s"))]
+    /// Until the first token of an LLM's stream. Absent: "60s" while another place can be asked, else "10m".
     pub first_token: Option<At<DurationText>>,
-    /// Between two token frames. Answers that are not an LLM's are bound by it only where it is written here.
-    #[schemars(extend("default" = "60s"))]
+    /// The longest silence of an LLM's stream: nothing that tells of work. Absent: "10m".
     pub stall: Option<At<DurationText>>,
-    /// For the whole answer. Answers that are not an LLM's are bound by it only where it is written here.
-    #[schemars(extend("default" = "15m"))]
+    /// For the whole of an LLM's answer, or of one in one piece. Absent: "1h".
     pub total: Option<At<DurationText>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum KindWord {
+    /// As request and answer show.
+    Auto,
+    /// LLM answers, whatever they look like.
+    Llm,
+    /// None are an LLM's: they are measured as streams, and bound by the times that are written below.
+    Stream,
 }

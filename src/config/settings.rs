@@ -288,6 +288,7 @@ pub struct Route {
     pub retries: Retries,
     /// Absent: no hedging.
     pub hedge_after: Option<Duration>,
+    pub kind: RouteKind,
     pub timeouts: Timeouts,
     /// Zero: no keep-alive comments.
     pub keepalive: Duration,
@@ -346,15 +347,35 @@ pub struct Retries {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     pub connect: Duration,
-    /// Until the first token of a stream, or the head of any other answer.
-    pub first_token: Duration,
-    /// Between two token frames.
-    pub stall: Duration,
-    pub total: Duration,
-    /// Whether the file sets `stall`: answers that are not an LLM's have that limit only then.
-    pub stall_set: bool,
-    /// Whether the file sets `total`: answers that are not an LLM's have that limit only then.
-    pub total_set: bool,
+    /// Until the first token of a stream. `None`, here and below: the file says nothing, and what holds depends on the
+    /// answer's kind and on whether another place can be asked.
+    pub first_token: Option<Duration>,
+    /// The longest silence of a stream after its first token.
+    pub stall: Option<Duration>,
+    pub total: Option<Duration>,
+}
+
+/// `kind` of a route: whose the answers are that it brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RouteKind {
+    /// As request and answer show.
+    #[default]
+    Auto,
+    /// LLM answers, whatever they look like.
+    Llm,
+    /// None are an LLM's; the times that the route writes bind them.
+    Stream,
+}
+
+impl RouteKind {
+    /// The word used in the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Llm => "llm",
+            Self::Stream => "stream",
+        }
+    }
 }
 
 /// A path pattern: literal text in which `*` stands for any run of characters, `/` included.

@@ -1,6 +1,7 @@
 //! The gauge: a pure state machine that reads one answer as it passes and keeps what was seen.
 
 mod meter;
+mod unclaimed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,9 @@ use super::dialect::{Closing, Look, StreamRules, dialect_in, framing_of_bytes};
 use super::lines::LineScanner;
 use super::sse::SseScanner;
 use super::values::ValueScanner;
-use super::{Dialect, Framing, Reading};
+use super::{Claim, Dialect, Framing, Reading, StreamReading};
 use meter::Meter;
+use unclaimed::Unclaimed;
 
 /// How the bytes of an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,15 @@ pub struct Progress {
     pub unknown: bool,
     /// A frame ended in this chunk that is no token's.
     pub other: bool,
+}
+
+impl std::ops::BitOrAssign for Progress {
+    fn bitor_assign(&mut self, more: Self) {
+        self.token |= more.token;
+        self.work |= more.work;
+        self.unknown |= more.unknown;
+        self.other |= more.other;
+    }
 }
 
 impl Progress {
@@ -90,6 +101,36 @@ impl Gauge {
             meter: Meter::new(dialect, rules, slow_gap),
             clumps: Clumps::default(),
         }
+    }
+
+    /// Nothing says yet that the answer is an LLM's: until one of its events does, it is measured as a stream, and no token of
+    /// it is told. With `guesses` text is enough.
+    #[must_use]
+    pub fn unclaimed(mut self, guesses: bool) -> Self {
+        self.meter.leave_unclaimed(Unclaimed::new(&self.meter.rules, guesses));
+        self
+    }
+
+    /// As [`Gauge::unclaimed`], of a stream that is known to be none of an LLM's.
+    #[must_use]
+    pub fn of_other_stream(mut self) -> Self {
+        self.meter.leave_unclaimed(Unclaimed::for_good());
+        self
+    }
+
+    /// What makes the answer an LLM's, as far as its bytes have shown.
+    pub fn claim(&self) -> Claim {
+        self.meter.claim
+    }
+
+    /// How many events of a stream came that is no LLM's so far.
+    pub fn stream_events(&self) -> u64 {
+        self.meter.unclaimed.as_ref().map_or(0, |unclaimed| unclaimed.reading.events)
+    }
+
+    /// What was read of a stream that is no LLM's, to keep; `None`: it is one.
+    pub fn take_stream(&mut self) -> Option<StreamReading> {
+        self.meter.unclaimed.as_mut().map(|unclaimed| std::mem::take(&mut unclaimed.reading))
     }
 
     /// From now on the tokens of the answer are counted, as those of `model`.

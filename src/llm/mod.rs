@@ -6,6 +6,7 @@
 pub mod ask;
 mod aws;
 mod carry;
+pub mod claim;
 mod clumps;
 #[cfg(feature = "server")]
 pub mod coding;
@@ -24,6 +25,7 @@ mod prune;
 pub mod reading;
 pub mod reply;
 pub mod request;
+pub mod rpc;
 pub mod splice;
 pub mod sse;
 pub mod timings;
@@ -33,6 +35,7 @@ mod walk;
 #[cfg(feature = "server")]
 pub mod websocket;
 
+pub use claim::{Claim, StreamReading};
 pub use dialect::shape::ShapeRules;
 pub use dialect::{Basis, Dialect, Framing, StreamRules};
 pub use gauge::{Gauge, Progress, StreamEnd};

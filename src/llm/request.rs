@@ -10,10 +10,11 @@ use std::borrow::Cow;
 
 use super::Dialect;
 use super::reading::{TEXT_LIMIT, cut};
+use super::rpc::{Rpc, RpcProtocol};
 use body::Body;
 use form::Form;
 pub use path::canonical_path;
-use path::{bedrock_path, gemini_path, known_path};
+use path::{agent_path, bedrock_path, gemini_path, known_path};
 
 /// The facts of one request that telemetry, routing and limits need. Read from the path and, for JSON, the body.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +38,8 @@ pub struct RequestFacts {
     pub bad_max_tokens: bool,
     /// A key that is read here and comes twice, whatever its case: backends differ in which of them they believe.
     pub repeated: Option<&'static str>,
+    /// The call that a JSON-RPC body makes, where it is no LLM's or A2A's.
+    pub rpc: Option<Box<Rpc>>,
 }
 
 impl Default for RequestFacts {
@@ -53,6 +56,7 @@ impl Default for RequestFacts {
             answers: 1,
             bad_max_tokens: false,
             repeated: None,
+            rpc: None,
         }
     }
 }
@@ -84,11 +88,15 @@ impl RequestFacts {
         let path = canonical_path(path).unwrap_or(Cow::Borrowed(path));
         let known = known_path(&path, body.as_ref()).or_else(|| body.as_ref().and_then(Body::shape));
         let (dialect, operation) = known.unzip();
-        let body = body.unwrap_or_default();
+        let mut body = body.unwrap_or_default();
+        let rpc = body.rpc.take().filter(|rpc| dialect.is_none() || rpc.asks_agent().is_some());
         let named = gemini_path(&path, query).or_else(|| bedrock_path(&path));
         let (model, stream) = match named {
             Some((model, stream, _)) => (Some(model), stream),
-            None => (body.model, body.stream),
+            None => {
+                let asks_agent = agent_path(&path).or(rpc.as_ref().and_then(|rpc| rpc.asks_agent()));
+                (body.model, body.stream.or(asks_agent))
+            }
         };
         let choices = body.choices.unwrap_or(1).max(1);
         Self {
@@ -103,6 +111,23 @@ impl RequestFacts {
             answers: choices.max(body.best_of.unwrap_or(1)).saturating_mul(body.prompts.max(1)),
             bad_max_tokens: body.max_tokens.is_bad,
             repeated: body.repeated,
+            rpc,
+        }
+    }
+
+    /// The same, as of a route that says whether its answers are an LLM's. `None`: that changes nothing.
+    pub fn by_route(&self, llm: bool) -> Option<Self> {
+        match (llm, self.dialect) {
+            (true, None) => Some(Self { dialect: Some(Dialect::PlainSse), operation: Some(CHAT), ..self.clone() }),
+            (false, Some(_)) => Some(Self { dialect: None, operation: None, ..self.clone() }),
+            _ => None,
+        }
+    }
+
+    /// A header shows that this belongs to a session of MCP.
+    pub fn note_mcp(&mut self) {
+        if self.dialect.is_none() {
+            self.rpc.get_or_insert_with(|| Box::new(Rpc::of(RpcProtocol::Mcp))).protocol = RpcProtocol::Mcp;
         }
     }
 
@@ -119,12 +144,12 @@ impl RequestFacts {
     /// Whether the answer will come in one piece: then it has no first token, and its head comes only with its end.
     pub fn answers_whole(&self) -> bool {
         let streams_unasked = match self.dialect {
-            _ if !self.writes() => false,
             Some(Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic) => false,
             // Ollama streams unless told not to, and Gemini's path tells; of others nothing is known.
             Some(_) | None => true,
         };
-        self.is_llm() && !self.stream.unwrap_or(streams_unasked)
+        // Other answers have no first token that could be late.
+        self.is_llm() && (!self.writes() || !self.stream.unwrap_or(streams_unasked))
     }
 
     /// Whether this is an LLM request at all: a known path, or a body with messages, a prompt, or a model and its input. One
@@ -140,7 +165,7 @@ impl RequestFacts {
 
     /// Whether the model is to write text: other answers have no tokens that could be counted.
     pub fn writes(&self) -> bool {
-        matches!(self.operation, None | Some(CHAT | TEXT_COMPLETION | GENERATE_CONTENT | COMPACTION))
+        matches!(self.operation, None | Some(CHAT | TEXT_COMPLETION | GENERATE_CONTENT | COMPACTION | INVOKE_AGENT))
     }
 
     /// Whether the prompt is text that a tokenizer could count.
@@ -157,6 +182,7 @@ const COMPACTION: &str = "compaction";
 const MODERATION: &str = "moderation";
 const RERANK: &str = "rerank";
 const COUNT_TOKENS: &str = "count_tokens";
+const INVOKE_AGENT: &str = "invoke_agent";
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ pub mod balance;
 pub mod canary;
 pub mod cohort;
 pub mod cors;
+pub mod deadlines;
 pub mod failover;
 pub mod habits;
 pub mod health;

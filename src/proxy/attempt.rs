@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::ErrorType as Kind;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession;
 
@@ -22,11 +21,12 @@ use super::opened::{Held, Opened};
 use super::send::{self, Sent};
 use super::shared_h2;
 use super::socket;
-use super::tap::Tap;
+use super::tap::{Setting, Tap};
 use super::tries::TryLog;
 use super::usage::{Doubt, Metering};
-use crate::config::settings::{Endpoint, Target};
-use crate::llm::ask;
+use crate::config::settings::{Endpoint, RouteKind, Target};
+use crate::llm::{Progress, ask};
+use crate::policy::deadlines::{Deadlines, Kind, Late, Sign as Lives};
 use crate::policy::failover::{self, Stage};
 use crate::policy::habits;
 use crate::policy::health::Sign;
@@ -45,8 +45,6 @@ pub(super) struct Failed {
     pub(super) error: ErrorType,
     /// Why it failed, in words, where more is known than the error's kind.
     pub(super) cause: Option<String>,
-    /// The answer was a stream of events, as far as it came.
-    pub(super) streamed: bool,
     /// What the upstream said, where it said anything: it is passed on when nobody else can answer.
     pub(super) answer: Option<Box<Opened>>,
     pub(super) upstream: Arc<str>,
@@ -60,6 +58,8 @@ pub(super) struct Step<'a> {
     pub(super) cause: Cause,
     /// Hold the answer back until its first token, since another could still take its place.
     pub(super) holds: bool,
+    /// Another place can be asked if this one brings nothing.
+    pub(super) another: bool,
     /// Use no kept connection.
     pub(super) fresh: bool,
     /// Where leave is given to ask once more without the wish for usage; `None`: for a copy, nowhere.
@@ -81,7 +81,7 @@ struct Answer {
     session: HttpSession,
     head: ResponseHeader,
     early: bool,
-    first_token_by: Option<Duration>,
+    deadlines: Deadlines,
 }
 
 /// What came of asking.
@@ -199,12 +199,12 @@ impl<'a> Trial<'a> {
             Err(ErrorType::UpstreamStatus)
         } else if !opened.head.status.is_success() {
             Ok(())
-        } else if opened.tap.streams() {
-            if self.step.holds || doubts && opened.tap.is_sse() { self.hold(opened).await } else { Ok(()) }
-        } else if doubts {
-            self.hold_document(opened).await
         } else {
-            Ok(())
+            match opened.tap.kind() {
+                Kind::Tokens if self.step.holds || doubts && opened.tap.is_sse() => self.hold(opened).await,
+                Kind::Whole { .. } if doubts => self.hold_document(opened).await,
+                _ => Ok(()),
+            }
         }
     }
 
@@ -235,7 +235,7 @@ impl<'a> Trial<'a> {
                 if !fault.race.happened() && fault.error != ErrorType::TotalTimeout {
                     self.step.ticket.tell(sign);
                 }
-                return Err(self.failed(fault, false, None));
+                return Err(self.failed(fault, None));
             }
         };
         let retry_after = retry_after(&opened.head);
@@ -256,8 +256,7 @@ impl<'a> Trial<'a> {
         }
         // What broke off cannot be passed on as an answer.
         let speaks = matches!(error, ErrorType::UpstreamStatus | ErrorType::ErrorEvent);
-        let streamed = opened.tap.streams();
-        Err(self.failed(Fault::sent(error, Race::None), streamed, speaks.then_some(opened)))
+        Err(self.failed(Fault::sent(error, Race::None), speaks.then_some(opened)))
     }
 
     /// Tells the endpoint how fast it was, where that is known by now; how it did is told when its answer has ended.
@@ -265,20 +264,24 @@ impl<'a> Trial<'a> {
         if !opened.head.status.is_success() {
             return;
         }
-        if !opened.tap.streams() {
-            opened.ticket.answered(self.asked.clock.now().saturating_sub(self.started), false);
-        } else if let Some(at) = opened.tap.first_token() {
-            opened.ticket.answered(at.saturating_sub(self.started), true);
+        match (opened.tap.kind(), opened.tap.first_token()) {
+            // How long it takes to begin is the app's own affair, and no measure for other answers; and its end, which would tell
+            // how the endpoint did, may be hours away.
+            (Kind::Other { .. }, _) => opened.ticket.tell(Sign::Well),
+            (Kind::Whole { .. }, _) => {
+                opened.ticket.answered(self.asked.clock.now().saturating_sub(self.started), false)
+            }
+            (Kind::Tokens, Some(at)) => opened.ticket.answered(at.saturating_sub(self.started), true),
+            (Kind::Tokens, None) => {}
         }
     }
 
     /// Reads until the first token, or until it is clear that none will come.
     async fn hold(&self, opened: &mut Opened) -> Result<(), ErrorType> {
         let clock = self.asked.clock;
-        let total = self.asked.routed.limits.total(true);
-        let by = [opened.first_token_by, total].into_iter().flatten().min().unwrap_or(Duration::MAX);
         let mut bytes = 0;
-        while opened.tap.streams() && bytes <= HELD_BYTES_MAX && opened.tap.frames() <= HELD_FRAMES_MAX {
+        while opened.tap.kind() == Kind::Tokens && bytes <= HELD_BYTES_MAX && opened.tap.frames() <= HELD_FRAMES_MAX {
+            let (by, late) = opened.deadlines.next().unwrap_or((Duration::MAX, Late::Total));
             let read = tokio::time::timeout_at(clock.instant(by), opened.session.read_response_body()).await;
             let chunk = match read {
                 Ok(Ok(Some(chunk))) => chunk,
@@ -288,14 +291,15 @@ impl<'a> Trial<'a> {
                 }
                 Ok(Ok(None)) => return Err(ErrorType::MissingEnd),
                 Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
-                Err(_) if total.is_some_and(|total| by >= total) => return Err(ErrorType::TotalTimeout),
-                Err(_) => return Err(ErrorType::FirstTokenTimeout),
+                Err(_) => return Err(late_error(late)),
             };
             bytes += chunk.len();
-            let progress = opened.tap.feed(&chunk, clock.now());
+            let now = clock.now();
+            let progress = opened.tap.feed(&chunk, now);
+            opened.deadlines.came(opened.tap.kind(), sign(progress), now);
             opened.tap.let_through(chunk, &mut opened.held.chunks);
             // What we do not know a user may be looking at already, were it passed on.
-            if progress.token || progress.unknown {
+            if progress.token || progress.unknown || opened.tap.has_ended() {
                 return Ok(());
             }
             if opened.tap.told_error() {
@@ -312,11 +316,11 @@ impl<'a> Trial<'a> {
     /// Reads an answer in one piece to a request for a stream, as far as it could be the words of an error under a good status.
     async fn hold_document(&self, opened: &mut Opened) -> Result<(), ErrorType> {
         let clock = self.asked.clock;
-        let by = [opened.first_token_by, self.asked.routed.limits.total(true)].into_iter().flatten().min();
+        let by = opened.deadlines.next().map_or(Duration::MAX, |(by, _)| by);
         let mut bytes = 0;
         while bytes <= HELD_BYTES_MAX {
             let read = opened.session.read_response_body();
-            let chunk = match tokio::time::timeout_at(clock.instant(by.unwrap_or(Duration::MAX)), read).await {
+            let chunk = match tokio::time::timeout_at(clock.instant(by), read).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => {
                     opened.held.whole = true;
@@ -336,16 +340,23 @@ impl<'a> Trial<'a> {
 
     fn opened(&mut self, answer: Answer, metering: Metering) -> Box<Opened> {
         let upstream = &self.step.target.upstream;
-        let slow_gap = self.visit.settings().telemetry.slow_gap;
-        let facts = &self.asked.admitted.facts;
-        let mut tap = Tap::new(facts, &answer.head, &upstream.stream, slow_gap).metered(metering);
-        if !self.asked.routed.route.limits.is_empty() {
+        let setting = Setting {
+            facts: &self.asked.admitted.facts,
+            kind: self.asked.routed.route.kind,
+            posted: self.asked.head.method == http::Method::POST,
+            rules: &upstream.stream,
+            slow_gap: self.visit.settings().telemetry.slow_gap,
+        };
+        let mut tap = Tap::new(&setting, &answer.head).metered(metering);
+        if !self.asked.routed.route.limits.is_empty() && setting.kind != RouteKind::Stream {
             tap = tap.billed(&answer.head, &upstream.stream);
         }
         if self.visit.settings().telemetry.capture_content {
             tap.capture();
         }
         tap.asked(self.started);
+        let mut deadlines = answer.deadlines;
+        deadlines.head_came(tap.kind(), self.asked.clock.now());
         Box::new(Opened {
             session: answer.session,
             peer: Arc::clone(&self.step.ticket.member.peer),
@@ -359,18 +370,17 @@ impl<'a> Trial<'a> {
             variant: Arc::clone(&self.step.target.name),
             number: self.log.number,
             started: self.started,
-            first_token_by: answer.first_token_by,
+            deadlines,
         })
     }
 
-    fn failed(self, fault: Fault, streamed: bool, answer: Option<Box<Opened>>) -> Box<Failed> {
+    fn failed(self, fault: Fault, answer: Option<Box<Opened>>) -> Box<Failed> {
         self.log.failed(fault.error);
         Box::new(Failed {
             stage: fault.stage,
             race: fault.race,
             cause: fault.cause,
             error: fault.error,
-            streamed,
             answer,
             upstream: Arc::clone(&self.step.target.upstream.name),
             endpoint: Arc::clone(&self.step.ticket.member.endpoint),
@@ -394,22 +404,20 @@ impl<'a> Trial<'a> {
         let sent = self.send_body(&mut session, body, upload).await;
         // A failed write may have an answer behind it: only when there is none, the write's error counts.
         let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
-        let first_token_by = self.first_token_by();
-        let total = self.asked.routed.limits.total(self.asked.is_llm());
-        let by = [first_token_by, total].into_iter().flatten().min().unwrap_or(Duration::MAX);
+        let (asked, times) = (self.asked.clock.now(), self.asked.routed.limits);
+        let deadlines = Deadlines::new(times, self.asked.expects(), self.step.another, asked);
+        let (by, late) = deadlines.next().unwrap_or((Duration::MAX, Late::Total));
         let read = tokio::time::timeout_at(self.asked.clock.instant(by), self.read_head(&mut session)).await;
         match (read, sent) {
             (Ok(Ok(mut head)), _) => {
                 headers::map_locations(&mut head, &self.outgoing(false, body));
-                Ok(Answer { session, head, early, first_token_by })
+                Ok(Answer { session, head, early, deadlines })
             }
             (Ok(Err(error)), _) => Err(fail(&error)),
             (Err(_), _) => {
                 shared_h2::retire(&session);
                 session.shutdown().await;
-                let is_total = total.is_some_and(|total| by >= total);
-                let error = if is_total { ErrorType::TotalTimeout } else { ErrorType::FirstTokenTimeout };
-                Err(Fault::sent(error, Race::None))
+                Err(Fault::sent(late_error(late), Race::None))
             }
         }
     }
@@ -485,21 +493,39 @@ impl<'a> Trial<'a> {
         loop {
             session.read_response_header().await?;
             let Some(head) = session.response_header() else {
-                return Err(pingora::Error::explain(Kind::InvalidHTTPHeader, "no response header"));
+                return Err(pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "no response header"));
             };
             match head.status.as_u16() {
                 // We answered `Expect` ourselves.
                 100 => {}
-                101 => return Err(pingora::Error::explain(Kind::InvalidHTTPHeader, "101 without an upgrade")),
+                101 => {
+                    return Err(pingora::Error::explain(
+                        pingora::ErrorType::InvalidHTTPHeader,
+                        "101 without an upgrade",
+                    ));
+                }
                 102..=199 => self.asked.line.interim.put(head.clone()),
                 _ => return Ok(head.clone()),
             }
         }
     }
+}
 
-    /// An answer in one piece has no first token to wait for.
-    fn first_token_by(&self) -> Option<Duration> {
-        let whole = self.asked.admitted.facts.answers_whole();
-        (!whole).then(|| self.asked.clock.now() + self.asked.routed.limits.first_token)
+/// What a chunk shows of its answer's life.
+pub(super) fn sign(progress: Progress) -> Lives {
+    match progress {
+        Progress { token: true, .. } => Lives::Token,
+        progress if progress.tells_of_work() => Lives::Work,
+        _ => Lives::Bytes,
+    }
+}
+
+/// What it is called that this clock is over. The end of an answer that is whole is none of it.
+pub(super) fn late_error(late: Late) -> ErrorType {
+    match late {
+        Late::FirstToken => ErrorType::FirstTokenTimeout,
+        Late::Attempt => ErrorType::AttemptTimeout,
+        Late::Stall => ErrorType::Stall,
+        Late::Total | Late::AfterEnd => ErrorType::TotalTimeout,
     }
 }

@@ -1,8 +1,10 @@
 //! Going down without cutting anybody off: who is still in flight, and what stage the drain has reached.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, watch};
+
+use crate::telemetry::record::ErrorType;
 
 /// How far the process is on its way down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,11 +24,18 @@ pub struct Drain {
     stage: watch::Sender<DrainStage>,
     in_flight: AtomicUsize,
     went_idle: Notify,
+    /// The operator asked for an exit at once.
+    forced: AtomicBool,
 }
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { stage: watch::Sender::new(DrainStage::Open), in_flight: AtomicUsize::new(0), went_idle: Notify::new() }
+        Self {
+            stage: watch::Sender::new(DrainStage::Open),
+            in_flight: AtomicUsize::new(0),
+            went_idle: Notify::new(),
+            forced: AtomicBool::new(false),
+        }
     }
 }
 
@@ -44,6 +53,22 @@ impl Drain {
     /// Ends all that is left, as a dirty end.
     pub fn cut(&self) {
         self.advance(DrainStage::Cut);
+    }
+
+    /// As [`Drain::cut`], because a second signal asked for it.
+    pub fn force(&self) {
+        self.forced.store(true, Ordering::Release);
+        self.cut();
+    }
+
+    /// Whether what is left is cut off now.
+    pub(super) fn is_cut(&self) -> bool {
+        *self.stage.borrow() == DrainStage::Cut
+    }
+
+    /// Why what is left is cut off.
+    pub(super) fn why_cut(&self) -> ErrorType {
+        if self.forced.load(Ordering::Acquire) { ErrorType::ForcedStop } else { ErrorType::Draining }
     }
 
     pub fn is_draining(&self) -> bool {

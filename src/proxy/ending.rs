@@ -5,16 +5,20 @@ use std::time::Duration;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 
+use super::drain::Drain;
 use super::exchange::Ending;
 use super::headers::AnswerFraming;
+use super::linger;
 use super::opened::Source;
 use super::reject::Rejection;
 use super::relay::Passing;
 use super::settle::Flight;
 use super::shared_h2;
 use super::socket;
+use super::tap::Read;
 use crate::llm::reply::{ErrorReply, error_event};
 use crate::llm::{Dialect, Framing, Reading, StreamEnd};
+use crate::policy::deadlines::Kind;
 use crate::policy::health::Sign;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
 
@@ -36,16 +40,29 @@ pub(super) enum End {
     Late(ErrorType),
     /// The process goes down.
     Cut,
+    /// The answer was whole before its connection was: its dialect's own end had passed.
+    Over(After),
     /// The answer is none that could follow the head that was sent early.
     Unfit,
     Internal,
 }
 
+/// What came after the end of an answer that is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// The upstream holds its connection open.
+    Silence,
+    Died,
+    ClientGone,
+    /// The process goes down.
+    Cut,
+}
+
 impl End {
-    fn verdict(self) -> (Outcome, ErrorType, &'static str) {
+    fn verdict(self, drain: &Drain) -> (Outcome, ErrorType, &'static str) {
         match self {
             // Complete answers are judged by what was read of them.
-            Self::Complete | Self::Exhausted | Self::Internal => {
+            Self::Complete | Self::Exhausted | Self::Over(_) | Self::Internal => {
                 (Outcome::InternalError, ErrorType::Internal, "internal error")
             }
             Self::UpstreamDied => (
@@ -62,7 +79,7 @@ impl End {
                 (Outcome::Timeout, ErrorType::FirstTokenTimeout, "The upstream sent no token in time. Try again.")
             }
             Self::Late(error) => (Outcome::Timeout, error, "The answer took longer than it may."),
-            Self::Cut => (Outcome::Truncated, ErrorType::Draining, "The proxy is going down. Try again."),
+            Self::Cut => (Outcome::Stopped, drain.why_cut(), "The proxy is going down. Try again."),
             Self::Unfit => (
                 Outcome::UpstreamError,
                 ErrorType::UpstreamStatus,
@@ -79,7 +96,7 @@ impl End {
             | (Self::UpstreamDied | Self::Late(ErrorType::Stall | ErrorType::FirstTokenTimeout), _) => {
                 Some(Sign::Faulty)
             }
-            (Self::Complete, _) => Some(Sign::Well),
+            (Self::Complete | Self::Over(_), _) => Some(Sign::Well),
             _ => None,
         }
     }
@@ -106,15 +123,19 @@ pub(super) async fn conclude(
     }
     if matches!(end, End::Complete | End::Exhausted) {
         let read = source.tap.finish(StreamEnd::Clean, now);
-        let (outcome, error) = judge(status, read.as_ref().map(|(_, reading)| reading));
+        let (outcome, error) = judge(status, read.reading());
         if let Some(sign) = end.sign(outcome) {
             source.ticket.tell(sign);
         }
         book(flight, read, outcome, error, passing);
         return finish(client, flight, source, passing).await;
     }
-    let (outcome, error, message) = end.verdict();
-    if let Some(sign) = end.sign(outcome) {
+    if let End::Over(after) = end {
+        return over(client, flight, source, after, passing).await;
+    }
+    let (outcome, error, message) = end.verdict(&passing.visit.shared.drain);
+    // A stream that is no LLM's ends when one of its sides likes: nobody is to blame.
+    if let Some(sign) = end.sign(outcome).filter(|_| !matches!(source.tap.kind(), Kind::Other { .. })) {
         source.ticket.tell(sign);
     }
     let promised = (passing.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
@@ -123,10 +144,11 @@ pub(super) async fn conclude(
     if matches!(end, End::Late(_)) {
         shared_h2::retire(&source.session);
     }
+    // The process may be gone before anything that is waited for.
+    book(flight, source.tap.finish(StreamEnd::Cut, now), outcome, Some(error), passing);
     // First of all: what nobody waits for must not be generated.
     source.session.shutdown().await;
     drop(source.session);
-    book(flight, source.tap.finish(StreamEnd::Cut, now), outcome, Some(error), passing);
     if let Some((dialect, style)) = speaks.filter(|_| boundary || end == End::Unfit)
         && !message.is_empty()
     {
@@ -134,6 +156,34 @@ pub(super) async fn conclude(
     }
     break_off(client, framing).await;
     Ending::Dirty
+}
+
+/// Ends an answer that is whole, though its connection is not over: in order for the client, and no word against anybody.
+async fn over(
+    client: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    mut source: Source,
+    after: After,
+    passing: &Passing<'_>,
+) -> Ending {
+    let read = source.tap.finish(StreamEnd::Cut, flight.now());
+    book(flight, read, Outcome::Completed, None, passing);
+    source.ticket.tell(Sign::Well);
+    let Source { mut session, peer, early, .. } = source;
+    let ending = if after == After::ClientGone {
+        Ending::Dirty
+    } else {
+        flight.enter(Phase::ClientBlocked);
+        match client.write_response_body(bytes::Bytes::new(), true).await {
+            Ok(()) => Ending::Clean,
+            Err(_) => Ending::Dirty,
+        }
+    };
+    match after {
+        After::Silence | After::ClientGone if !early => linger::read_on(passing.visit.shared, session, peer),
+        _ => session.shutdown().await,
+    }
+    ending
 }
 
 /// The client was given an early head, and nothing can follow it: an error event, and a dirty end.
@@ -165,18 +215,14 @@ pub(super) fn judge(status: u16, reading: Option<&Reading>) -> (Outcome, Option<
     }
 }
 
-fn book(
-    flight: &mut Flight<'_>,
-    read: Option<(Dialect, Reading)>,
-    outcome: Outcome,
-    error: Option<ErrorType>,
-    passing: &Passing<'_>,
-) {
-    let upstreams_fault = !matches!(outcome, Outcome::ClientCancelled | Outcome::InternalError);
+fn book(flight: &mut Flight<'_>, read: Read, outcome: Outcome, error: Option<ErrorType>, passing: &Passing<'_>) {
+    let upstreams_fault = !matches!(outcome, Outcome::ClientCancelled | Outcome::InternalError | Outcome::Stopped);
     flight.last_attempt_ended(error.filter(|_| upstreams_fault));
     flight.end(outcome, error);
-    if let Some((dialect, reading)) = read {
-        flight.read(dialect, passing.facts, reading);
+    match read {
+        Read::Llm(dialect, claim, reading) => flight.read((dialect, claim), passing.facts, *reading),
+        Read::Stream(stream) => flight.streamed(stream),
+        Read::Nothing => {}
     }
 }
 

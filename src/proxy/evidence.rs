@@ -117,7 +117,7 @@ impl Witness {
     pub(super) fn conclude(self, now: Duration) -> Option<(Assigned, FirstAttempt)> {
         let (outcome, error) = self.end?;
         // What we refused, cut or broke ourselves says nothing of any upstream.
-        let ours = matches!(outcome, Outcome::InternalError | Outcome::Rejected) || error == Some(ErrorType::Draining);
+        let ours = matches!(outcome, Outcome::InternalError | Outcome::Rejected | Outcome::Stopped);
         let attempt = match self.first {
             First::Over(attempt) => attempt,
             First::NotAsked => return None,

@@ -113,7 +113,7 @@ fn each_bad_end_is_its_own_fact() {
     assert_eq!(end(Outcome::Truncated, ErrorType::UpstreamBodyReset), Some((no, None, yes, None)));
     assert_eq!(end(Outcome::Truncated, ErrorType::MissingEnd), Some((no, None, yes, None)));
     assert_eq!(end(Outcome::ClientCancelled, ErrorType::ClientGone), Some((no, None, None, None)));
-    assert_eq!(end(Outcome::Truncated, ErrorType::Draining), None, "our own doing");
+    assert_eq!(end(Outcome::Stopped, ErrorType::Draining), None, "our own doing");
     assert_eq!(end(Outcome::InternalError, ErrorType::Panic), None);
 }
 

@@ -28,7 +28,7 @@ use super::state::{Generation, Shared};
 use super::upgrade;
 use crate::config::Settings;
 use crate::config::identity::USER_HEADER;
-use crate::config::settings::Server;
+use crate::config::settings::{RouteKind, Server};
 use crate::llm::RequestFacts;
 use crate::policy::cors::Decision;
 use crate::policy::hygiene;
@@ -127,7 +127,7 @@ async fn walk(
             Ending::Dirty
         }
         Stop::Cut => {
-            flight.end(Outcome::Rejected, Some(ErrorType::Draining));
+            flight.end(Outcome::Stopped, Some(shared.drain.why_cut()));
             Ending::Dirty
         }
     }
@@ -155,13 +155,16 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
         // What is asked for on a WebSocket is told by its messages.
         admitted.facts = Arc::new(RequestFacts::of_websocket(session.req_header().uri.query().unwrap_or_default()));
     }
+    let routed = route::route(visit.generation, session.req_header(), &admitted, &visit.caller, ids::random());
+    let kind = routed.as_ref().map_or(RouteKind::Auto, |routed| routed.route.kind);
+    admitted.facts = known_better(admitted.facts, session.req_header(), kind);
     flight.asks(&admitted.facts);
     if visit.settings().telemetry.capture_content {
         flight.prompt(&admitted);
     }
     #[cfg(test)]
     panic_tests::panic_if_asked(session, "before the head");
-    let routed = route::route(visit.generation, session.req_header(), &admitted, &visit.caller, ids::random())?;
+    let routed = routed?;
     flight.routed(&routed.route.name);
     flight.served_by(&routed.target.upstream.name, &routed.target.name);
     flight.assigned(routed.assigned.clone(), &admitted.facts);
@@ -186,6 +189,19 @@ fn place_of_address(
                        clients belongs into `server.trusted_proxies`, or have `server.address_share` raised.";
         Rejection::overloaded(ErrorType::Overloaded, message)
     })
+}
+
+/// What the route says of whose the answers are goes before what the request shows. Headers show a session of MCP.
+fn known_better(mut facts: Arc<RequestFacts>, head: &RequestHeader, kind: RouteKind) -> Arc<RequestFacts> {
+    if head.headers.contains_key("mcp-session-id") || head.headers.contains_key("mcp-protocol-version") {
+        Arc::make_mut(&mut facts).note_mcp();
+    }
+    let said = match kind {
+        RouteKind::Auto => None,
+        RouteKind::Llm => facts.by_route(true),
+        RouteKind::Stream => facts.by_route(false),
+    };
+    said.map_or(facts, Arc::new)
 }
 
 /// Asks an upstream while the client's side is held, and passes its answer on.

@@ -108,6 +108,8 @@ pub(super) fn rejection(error: ErrorType, cause: Option<&str>, upstream: &str, e
         }
         ErrorType::UpstreamProtocol => ("sent an answer that is not valid HTTP", "Look into its log."),
         ErrorType::FirstTokenTimeout => ("did not answer in time", "Is it overloaded? See `timeouts.first_token`."),
+        ErrorType::Stall => ("stopped sending before the first token", "See `timeouts.stall`."),
+        ErrorType::AttemptTimeout => ("did not answer in time", "Is it overloaded?"),
         ErrorType::TotalTimeout => ("did not answer in time", "See `timeouts.total`."),
         _ => ("could not be reached", "Check its url."),
     };
@@ -116,7 +118,9 @@ pub(super) fn rejection(error: ErrorType, cause: Option<&str>, upstream: &str, e
         None => format!("Upstream `{upstream}` ({at}) {what}. {hint}"),
     };
     match error {
-        ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout => Rejection::timeout(error, message),
+        ErrorType::FirstTokenTimeout | ErrorType::Stall | ErrorType::AttemptTimeout | ErrorType::TotalTimeout => {
+            Rejection::timeout(error, message)
+        }
         _ => Rejection::upstream(error, message),
     }
 }

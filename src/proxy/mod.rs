@@ -43,6 +43,7 @@ mod identity;
 mod intake;
 mod kept;
 mod limiter;
+mod linger;
 mod member;
 mod open;
 mod opened;

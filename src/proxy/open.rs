@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use memchr::memmem;
 use pingora::http::RequestHeader;
 
 use super::admit::{Admitted, Content, RequestBody};
@@ -18,8 +19,9 @@ use super::pool::Pool;
 use super::reject::Rejection;
 use super::route::Routed;
 use super::tries::Tries;
-use crate::config::settings::{Endpoint, Failover, Target};
+use crate::config::settings::{Endpoint, Failover, RouteKind, Target};
 use crate::llm::splice;
+use crate::policy::deadlines::Kind;
 use crate::policy::failover::{self, Choice, Nature, Plan, Room, Stage};
 use crate::telemetry::ids;
 use crate::telemetry::metrics::HedgeResult;
@@ -58,14 +60,31 @@ impl Asked<'_> {
     /// Whether the answer is likely to stream: averages of the two kinds are kept apart.
     fn expects_stream(&self) -> bool {
         let facts = &self.admitted.facts;
-        let accept = self.head.headers.get("accept").map_or(&b""[..], |value| value.as_bytes());
-        facts.is_llm() && !facts.answers_whole() || accept.starts_with(b"text/event-stream")
+        facts.is_llm() && !facts.answers_whole() || self.accepts_events()
     }
 
-    /// `streams`: the answer to it is a stream of events, as only an LLM's is.
-    fn nature(&self, streams: bool) -> Nature {
+    /// What the answer will be, as far as the request tells.
+    pub(super) fn expects(&self) -> Kind {
+        let facts = &self.admitted.facts;
+        if self.routed.route.kind == RouteKind::Stream {
+            Kind::Other { bound: true }
+        } else if facts.is_llm() {
+            if facts.answers_whole() { Kind::Whole { llm: true } } else { Kind::Tokens }
+        } else if facts.rpc.is_some() || self.accepts_events() {
+            Kind::Other { bound: false }
+        } else {
+            Kind::Whole { llm: false }
+        }
+    }
+
+    fn accepts_events(&self) -> bool {
+        let mut values = self.head.headers.get_all("accept").iter();
+        values.any(|value| memmem::find(value.as_bytes(), b"text/event-stream").is_some())
+    }
+
+    fn nature(&self) -> Nature {
         let replayable = !matches!(self.admitted.body, RequestBody::Streamed { .. });
-        Nature { llm: self.is_llm() || streams, replayable }
+        Nature { llm: self.is_llm(), replayable }
     }
 }
 
@@ -198,7 +217,7 @@ impl<'a> Opening<'a> {
     /// What comes after a failed attempt; `None`: nothing may.
     fn after(&mut self, failed: Failed) -> Option<Step<'a>> {
         let (stage, race, error) = (failed.stage, failed.race, failed.error);
-        let nature = self.asked.nature(failed.streamed);
+        let nature = self.asked.nature();
         self.keep(failed);
         let rule = self.asked.routed.route.failover;
         let may = failover::may_replace(rule, nature, stage);
@@ -237,14 +256,23 @@ impl<'a> Opening<'a> {
         let (target, member) = (self.current()?, self.tried.last()?);
         let pool = self.pool(target)?;
         let ticket = Ticket::take(pool, member, pool.now());
-        Some(Step { target, ticket, cause: Cause::Failover, holds: self.holds(), fresh: true, load: Some(self.load) })
+        let (holds, another) = (self.holds(), self.another());
+        Some(Step { target, ticket, cause: Cause::Failover, holds, another, fresh: true, load: Some(self.load) })
     }
 
     /// Another address of the same upstream: reaching it is no failover.
     fn elsewhere_at_the_same(&mut self) -> Option<Step<'a>> {
         let target = self.current()?;
         let ticket = self.place(target)?;
-        Some(Step { target, ticket, cause: Cause::Failover, holds: false, fresh: false, load: Some(self.load) })
+        Some(Step {
+            target,
+            ticket,
+            cause: Cause::Failover,
+            holds: false,
+            another: false,
+            fresh: false,
+            load: Some(self.load),
+        })
     }
 
     /// The next attempt by the plan.
@@ -256,7 +284,8 @@ impl<'a> Opening<'a> {
         }
         let target = self.target(choice)?;
         let ticket = self.place(target)?;
-        Some(Step { target, ticket, cause, holds: self.holds(), fresh: false, load: Some(self.load) })
+        let (holds, another) = (self.holds(), self.another());
+        Some(Step { target, ticket, cause, holds, another, fresh: false, load: Some(self.load) })
     }
 
     fn place(&mut self, target: &Target) -> Option<Ticket> {
@@ -268,15 +297,21 @@ impl<'a> Opening<'a> {
     /// Whether an answer is held back until its first token: another could still take its place.
     fn holds(&self) -> bool {
         let hedges = self.asked.routed.route.hedge_after.is_some() && !self.asked.admitted.facts.answers_whole();
-        // What is held is a stream in any case.
-        failover::may_replace(self.asked.routed.route.failover, self.asked.nature(true), Stage::Sent)
-            && (hedges || self.plan.next(|choice| self.room(choice)).is_some())
-            && (self.again.is_some() || self.load.has_budget(self.asked.routed.route.retries.budget))
+        self.another() || hedges && self.may_send_again() && self.has_budget()
+    }
+
+    /// Whether another place can be asked, should the one that is asked now bring nothing.
+    fn another(&self) -> bool {
+        self.may_send_again() && self.has_budget() && self.plan.next(|choice| self.room(choice)).is_some()
+    }
+
+    fn has_budget(&self) -> bool {
+        self.again.is_some() || self.load.has_budget(self.asked.routed.route.retries.budget)
     }
 
     /// Whether this request may go out a second time at all.
     fn may_send_again(&self) -> bool {
-        failover::may_replace(self.asked.routed.route.failover, self.asked.nature(false), Stage::Sent)
+        failover::may_replace(self.asked.routed.route.failover, self.asked.nature(), Stage::Sent)
     }
 
     fn take_leave(&mut self) -> bool {

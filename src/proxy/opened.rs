@@ -12,6 +12,7 @@ use pingora::upstreams::peer::HttpPeer;
 use super::hold::Upload;
 use super::member::Ticket;
 use super::tap::Tap;
+use crate::policy::deadlines::Deadlines;
 
 /// An upstream's answer that may be passed on: its head, and what was held back.
 pub(super) struct Opened {
@@ -31,8 +32,8 @@ pub(super) struct Opened {
     /// Of the attempt.
     pub(super) number: usize,
     pub(super) started: Duration,
-    /// When the first token must have come, on the request's clock.
-    pub(super) first_token_by: Option<Duration>,
+    /// The clocks that run on it.
+    pub(super) deadlines: Deadlines,
 }
 
 /// What of an opened answer is needed until its end.

@@ -8,9 +8,10 @@ use futures_util::FutureExt;
 use pingora::protocols::http::ServerSession;
 use tokio::time::Instant;
 
+use super::attempt;
 use super::commit::commit;
 use super::drain::DrainStage;
-use super::ending::{self, End};
+use super::ending::{self, After, End};
 use super::exchange::{Ending, Stop, Visit};
 use super::headers::AnswerFraming;
 use super::hold::{KEEP_ALIVE, Line};
@@ -20,9 +21,10 @@ use super::route::Routed;
 use super::settle::Flight;
 use super::tap::Tap;
 use super::upload::Rest;
-use crate::llm::RequestFacts;
+use crate::llm::{Progress, RequestFacts};
+use crate::policy::deadlines::{Deadlines, Kind, Late};
 use crate::policy::limits::Standing;
-use crate::telemetry::record::{ErrorType, Phase};
+use crate::telemetry::record::Phase;
 
 /// What came at once goes at once, up to so many bytes: a write costs more than to copy them.
 const AT_ONCE_MAX: usize = 16 << 10;
@@ -50,7 +52,7 @@ pub(super) async fn pass(
     flight.passes_on(opened.number);
     flight.served_by(&opened.upstream, &opened.variant);
     let came = flight.now();
-    let times = Times { started: opened.started, first_token_by: opened.first_token_by };
+    let times = Times { started: opened.started, deadlines: opened.deadlines };
     let (mut source, head, held) = opened.take_apart();
     let committed = commit(session, flight, head, &source, passing).await;
     source.tap.wrote(came, flight.now());
@@ -78,7 +80,7 @@ pub(super) async fn fail(
 /// Times of the attempt whose answer is passed on, on the request's clock.
 struct Times {
     started: Duration,
-    first_token_by: Option<Duration>,
+    deadlines: Deadlines,
 }
 
 /// The state of the loop.
@@ -87,12 +89,7 @@ struct Relay<'a> {
     upload: Rest,
     /// Zero: no comments.
     keepalive: Duration,
-    /// When the first token must have come; `None` once it has, or where there is none to wait for.
-    first_token_by: Option<Duration>,
-    stall: Option<Duration>,
-    total: Option<Duration>,
-    /// The last token frame, or the head; moved on by the time a slow client cost.
-    last_progress: Duration,
+    deadlines: Deadlines,
     last_write: Duration,
     /// When the attempt began.
     started: Duration,
@@ -117,22 +114,20 @@ impl<'a> Relay<'a> {
         let now = flight.now();
         let upload = Rest::of(source.upload.take(), passing.line.is_body_done(), source.early);
         let tap = &source.tap;
-        let limits = &passing.routed.limits;
-        let llm = passing.facts.is_llm() || tap.streams();
-        let first_token = tap.first_token();
-        if let Some(at) = first_token {
+        if let Some(at) = tap.first_token() {
             flight.first_token(at);
         }
-        let waits = tap.streams() && first_token.is_none();
+        if matches!(tap.kind(), Kind::Other { .. }) {
+            flight.is_other_stream(true);
+        }
+        let mut deadlines = times.deadlines;
+        deadlines.commit();
         Self {
             passing,
             upload,
             started: times.started,
             keepalive: if tap.at_sse_boundary() { passing.routed.route.keepalive } else { Duration::ZERO },
-            first_token_by: waits.then(|| times.first_token_by.unwrap_or(now + limits.first_token)),
-            stall: limits.stall(llm).filter(|_| tap.streams() || !llm),
-            total: limits.total(llm),
-            last_progress: now,
+            deadlines,
             last_write: now,
             exhausted: false,
             pieces: Vec::new(),
@@ -153,6 +148,7 @@ impl<'a> Relay<'a> {
             return end;
         }
         source.tap.wrote(came, flight.now());
+        self.note_end(&source.tap);
         if held.whole {
             return self.write_rest(client, flight, &mut source.tap, End::Complete).await;
         }
@@ -175,14 +171,14 @@ impl<'a> Relay<'a> {
                     () = &mut timer => Woke::Timer,
                 },
             };
-            let waited = self.first_token_by;
+            let before = self.deadlines.state();
             let end = match woke {
                 Woke::Read(Ok(Some(chunk))) => match self.write(client, source, flight, chunk).await {
                     Err(end) => Some(end),
                     // An upstream that always has something must not keep the timers from being looked at; and from the first
                     // token on another time counts, which may be up before the one that was set.
                     Ok(())
-                        if self.first_token_by != waited
+                        if self.deadlines.state() != before
                             || flight.clock.instant(self.last_write) >= timer.deadline() =>
                     {
                         let end = self.ring(client, flight, &mut source.tap).await.err();
@@ -192,18 +188,18 @@ impl<'a> Relay<'a> {
                     Ok(()) => None,
                 },
                 Woke::Read(Ok(None)) => Some(End::Complete),
-                Woke::Read(Err(_)) => Some(End::UpstreamDied),
+                Woke::Read(Err(_)) => Some(self.over_or(End::UpstreamDied, &source.tap)),
                 Woke::Client(Ok(chunk)) => {
                     self.upload.forward(&mut source.session, chunk, patience).await;
                     None
                 }
-                Woke::Client(Err(_)) => Some(End::ClientGone),
+                Woke::Client(Err(_)) => Some(self.over_or(End::ClientGone, &source.tap)),
                 Woke::Timer => {
                     let end = self.ring(client, flight, &mut source.tap).await.err();
                     timer.as_mut().reset(self.next_timer(flight));
                     end
                 }
-                Woke::Cut => Some(End::Cut),
+                Woke::Cut => Some(self.over_or(End::Cut, &source.tap)),
             };
             if let Some(end) = end {
                 return self.write_rest(client, flight, &mut source.tap, end).await;
@@ -213,7 +209,26 @@ impl<'a> Relay<'a> {
 
     /// What the time is spent on while nothing comes.
     fn waiting(&self) -> Phase {
-        if self.first_token_by.is_some() { Phase::Preamble } else { Phase::Generation }
+        if self.deadlines.waits_for_token() { Phase::Preamble } else { Phase::Generation }
+    }
+
+    /// What an end is once the answer is whole: no fault of anybody's.
+    fn over_or(&self, end: End, tap: &Tap) -> End {
+        if !self.deadlines.has_ended() && !tap.is_whole() {
+            return end;
+        }
+        match end {
+            End::ClientGone | End::ClientStuck => End::Over(After::ClientGone),
+            End::Cut => End::Over(After::Cut),
+            _ => End::Over(After::Died),
+        }
+    }
+
+    /// The dialect's own end has gone to the client.
+    fn note_end(&mut self, tap: &Tap) {
+        if !self.deadlines.has_ended() && tap.has_ended() {
+            self.deadlines.end(self.last_write);
+        }
     }
 
     /// What the tap has seen already.
@@ -228,7 +243,6 @@ impl<'a> Relay<'a> {
             client.write_response_body(held, false).await.map_err(|error| write_error(&error))?;
         }
         self.last_write = flight.now();
-        self.last_progress = self.last_write;
         Ok(())
     }
 
@@ -245,7 +259,7 @@ impl<'a> Relay<'a> {
         let came = flight.now();
         flight.enter_at(Phase::Proxy, came);
         let mut bytes = chunk.len();
-        let mut token = self.look_at(chunk, flight, source, came);
+        let mut progress = self.look_at(chunk, flight, source, came);
         for _ in 1..CHUNKS_MAX {
             if bytes >= AT_ONCE_MAX || self.exhausted {
                 break;
@@ -253,7 +267,7 @@ impl<'a> Relay<'a> {
             match source.session.read_response_body().now_or_never() {
                 Some(Ok(Some(chunk))) => {
                     bytes += chunk.len();
-                    token |= self.look_at(chunk, flight, source, came);
+                    progress |= self.look_at(chunk, flight, source, came);
                 }
                 read => {
                     self.ahead = read;
@@ -271,23 +285,28 @@ impl<'a> Relay<'a> {
         flight.enter_at(self.waiting(), written);
         self.last_write = written;
         // While the client did not take bytes, the upstream was not read: its silence then is not its own.
-        self.last_progress =
-            if token || !source.tap.streams() { written } else { self.last_progress + (written - came) };
+        self.deadlines.pause(written - came);
+        let (kind, before) = (source.tap.kind(), self.deadlines.state().0);
+        self.deadlines.came(kind, attempt::sign(progress), written);
+        if kind != before {
+            flight.is_other_stream(matches!(kind, Kind::Other { .. }));
+        }
+        self.note_end(&source.tap);
         if self.exhausted { self.close(client, flight, &mut source.tap).await } else { Ok(()) }
     }
 
-    /// Reads a chunk that came at `came`, and takes what the client gets of it. Tells whether a token is in it.
-    fn look_at(&mut self, chunk: Bytes, flight: &mut Flight<'_>, source: &mut Source, came: Duration) -> bool {
+    /// Reads a chunk that came at `came`, and takes what the client gets of it. Tells what it brought.
+    fn look_at(&mut self, chunk: Bytes, flight: &mut Flight<'_>, source: &mut Source, came: Duration) -> Progress {
         let tap = &mut source.tap;
         let progress = tap.feed(&chunk, came);
-        if progress.token && self.first_token_by.take().is_some() {
+        if progress.token && tap.first_token() == Some(came) {
             flight.first_token(came);
             source.ticket.answered(came.saturating_sub(self.started), true);
         }
         flight.progress(tap.frames(), tap.bytes, progress.token.then_some(came));
         self.exhausted |= flight.generated(tap.tokens());
         tap.let_through(chunk, &mut self.pieces);
-        progress.token
+        progress
     }
 
     /// A limit wants the stream cut: it ends in order where it stands, or after the event that is under way.
@@ -304,7 +323,7 @@ impl<'a> Relay<'a> {
 
     /// What was held of a begun event goes to a client that is still there.
     async fn write_rest(&self, client: &mut ServerSession, flight: &mut Flight<'_>, tap: &mut Tap, end: End) -> End {
-        if matches!(end, End::ClientGone | End::ClientStuck) {
+        if matches!(end, End::ClientGone | End::ClientStuck | End::Over(After::ClientGone)) {
             return end;
         }
         for piece in tap.let_rest_through() {
@@ -320,26 +339,18 @@ impl<'a> Relay<'a> {
     fn next_timer(&self, flight: &Flight<'_>) -> Instant {
         let idle = Duration::from_secs(3600);
         let comment = if self.keepalive.is_zero() { None } else { Some(self.last_write + self.keepalive) };
-        let first = [self.first_token_by, self.stalls_at(), self.total, comment].into_iter().flatten().min();
+        let first = [self.deadlines.next().map(|(at, _)| at), comment].into_iter().flatten().min();
         flight.clock.instant(first.unwrap_or(flight.now() + idle))
-    }
-
-    fn stalls_at(&self) -> Option<Duration> {
-        self.stall.filter(|_| self.first_token_by.is_none()).map(|stall| self.last_progress + stall)
     }
 
     /// A timer rang: ends what is over its time, or sends a comment.
     async fn ring(&mut self, client: &mut ServerSession, flight: &mut Flight<'_>, tap: &mut Tap) -> Result<(), End> {
         let now = flight.now();
-        let over = |at: Option<Duration>| at.is_some_and(|at| now >= at);
-        if over(self.total) {
-            return Err(End::Late(ErrorType::TotalTimeout));
-        }
-        if over(self.first_token_by) {
-            return Err(End::Late(ErrorType::FirstTokenTimeout));
-        }
-        if over(self.stalls_at()) {
-            return Err(End::Late(ErrorType::Stall));
+        if let Some((_, late)) = self.deadlines.next().filter(|(at, _)| now >= *at) {
+            return Err(match late {
+                Late::AfterEnd => End::Over(After::Silence),
+                late => self.over_or(End::Late(attempt::late_error(late)), tap),
+            });
         }
         if !self.keepalive.is_zero() && now >= self.last_write + self.keepalive {
             if tap.at_sse_boundary() {

@@ -1,7 +1,6 @@
 //! Where a request goes: route, target, endpoints, and the times it is given.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pingora::http::RequestHeader;
 
@@ -10,7 +9,7 @@ use super::caller::Caller;
 use super::evidence::Assigned;
 use super::reject::Rejection;
 use super::state::Generation;
-use crate::config::settings::{Route, Target};
+use crate::config::settings::{Route, Target, Timeouts};
 use crate::policy::canary::Sample;
 use crate::policy::cohort;
 use crate::policy::routing::{self, RequestHead};
@@ -20,7 +19,7 @@ use crate::telemetry::record::ErrorType;
 pub(super) struct Routed {
     pub(super) route: Arc<Route>,
     pub(super) target: Target,
-    pub(super) limits: TimeLimits,
+    pub(super) limits: Timeouts,
     /// Its side of the comparison, where the route has a canary.
     pub(super) assigned: Option<Assigned>,
 }
@@ -29,29 +28,6 @@ impl Routed {
     /// The share of the route's canary, in percent.
     pub(super) fn canary_share(&self) -> Option<u8> {
         self.assigned.as_ref().map(|assigned| assigned.rollout.draw().share)
-    }
-}
-
-/// The times of one request, as they apply to its kind.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TimeLimits {
-    pub(super) connect: Duration,
-    pub(super) first_token: Duration,
-    stall: Duration,
-    stall_set: bool,
-    total: Duration,
-    total_set: bool,
-}
-
-impl TimeLimits {
-    /// Longest gap between two token frames; LLM answers have one always, others where the route says so.
-    pub(super) fn stall(&self, llm: bool) -> Option<Duration> {
-        (llm || self.stall_set).then_some(self.stall)
-    }
-
-    /// Longest time for the whole request; as for [`TimeLimits::stall`].
-    pub(super) fn total(&self, llm: bool) -> Option<Duration> {
-        (llm || self.total_set).then_some(self.total)
     }
 }
 
@@ -82,16 +58,7 @@ pub(super) fn route(
         Some(only) => (only, None),
         None => draw(generation, route, caller, roll)?,
     };
-    let times = &route.timeouts;
-    let limits = TimeLimits {
-        connect: times.connect,
-        first_token: times.first_token,
-        stall: times.stall,
-        stall_set: times.stall_set,
-        total: times.total,
-        total_set: times.total_set,
-    };
-    Ok(Routed { route: Arc::clone(route), target: target.clone(), limits, assigned })
+    Ok(Routed { route: Arc::clone(route), target: target.clone(), limits: route.timeouts, assigned })
 }
 
 /// Shares out the requests of a route that has several targets.

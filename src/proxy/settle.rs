@@ -14,7 +14,8 @@ use super::state::{Generation, Shared};
 use super::tries::Tries;
 use crate::llm::content;
 use crate::llm::price::{Bill, Cost};
-use crate::llm::{Dialect, Reading, RequestFacts, Usage};
+use crate::llm::rpc::RpcProtocol;
+use crate::llm::{Claim, Dialect, Reading, RequestFacts, StreamReading, Usage};
 use crate::policy::shadow::Side;
 use crate::telemetry::ids;
 use crate::telemetry::live::LiveStream;
@@ -68,6 +69,8 @@ impl<'a> Flight<'a> {
             bytes_in: 0,
             bytes_out: 0,
             llm: None,
+            stream: None,
+            rpc: None,
             websocket: None,
             prompt: None,
             limit: None,
@@ -201,8 +204,29 @@ impl<'a> Flight<'a> {
             self.live.asks_for(model);
         }
         if let Some(dialect) = request.dialect.filter(|_| request.is_llm()) {
-            self.read(dialect, request, Reading::default());
+            self.read((dialect, Claim::Request), request, Reading::default());
         }
+        if let Some(rpc) = &request.rpc {
+            self.note(|record| record.rpc = Some(rpc.clone()));
+        }
+    }
+
+    /// What was read of an answer that is a stream of another kind than an LLM's.
+    pub(super) fn streamed(&mut self, mut stream: Box<StreamReading>) {
+        self.note(|record| {
+            record.llm = None;
+            if let Some(told) = stream.rpc.take() {
+                let known = record.rpc.get_or_insert_with(|| told.clone());
+                // The request has named its call; of a stream that asked for none the first message is the name.
+                if known.method.is_none() {
+                    known.method = told.method;
+                    if known.protocol == RpcProtocol::JsonRpc {
+                        known.protocol = told.protocol;
+                    }
+                }
+            }
+            record.stream = Some(stream);
+        });
     }
 
     /// What the limits of its route say of the request.
@@ -248,7 +272,7 @@ impl<'a> Flight<'a> {
     }
 
     /// What was read of the answer.
-    pub(super) fn read(&mut self, dialect: Dialect, request: &Arc<RequestFacts>, reading: Reading) {
+    pub(super) fn read(&mut self, (dialect, claim): (Dialect, Claim), request: &Arc<RequestFacts>, reading: Reading) {
         let models = [reading.response_model.as_deref(), request.model.as_deref()];
         let provider = self.provider();
         let bill = self.generation.settings.prices.bill(provider.as_deref(), models, &reading.usage);
@@ -260,7 +284,8 @@ impl<'a> Flight<'a> {
         }
         self.note(|record| {
             let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
-            record.llm = Some(LlmInfo { dialect, request: Arc::clone(request), reading, bill, provider, span_id });
+            record.llm =
+                Some(LlmInfo { dialect, claim, request: Arc::clone(request), reading, bill, provider, span_id });
         });
     }
 
@@ -277,6 +302,11 @@ impl<'a> Flight<'a> {
     /// How far the answer has come, and when a token came with it, for those who watch.
     pub(super) fn progress(&self, frames: u64, bytes: u64, token: Option<Duration>) {
         self.live.progress(frames, bytes, token);
+    }
+
+    /// Whether the answer is a stream that is no LLM's, as far as it has shown.
+    pub(super) fn is_other_stream(&self, other: bool) {
+        self.live.is_other(other);
     }
 
     /// The first token has passed.
@@ -332,6 +362,13 @@ impl<'a> Flight<'a> {
         self.generation.settings.provider_of(&served_by.upstream)
     }
 
+    /// Nobody has said how it ended.
+    fn is_unended(&self) -> bool {
+        self.record
+            .as_ref()
+            .is_some_and(|record| record.outcome == Outcome::InternalError && record.error == Some(ErrorType::Internal))
+    }
+
     fn note(&mut self, write: impl FnOnce(&mut Record)) {
         if let Some(record) = &mut self.record {
             write(record);
@@ -377,6 +414,10 @@ impl Flight<'_> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
+        if self.shared.drain.is_cut() && self.is_unended() {
+            // Its task was dropped with the process: that is the operator's doing, and no fault of ours.
+            self.end(Outcome::Stopped, Some(self.shared.drain.why_cut()));
+        }
         let Some(mut record) = self.record.take() else { return };
         if let (None, Some(last)) = (self.passed_on, self.tries.last()) {
             self.tries.book(last, &mut self.stopwatch);

@@ -10,7 +10,7 @@ use pingora::http::RequestHeader;
 use tokio::sync::oneshot;
 
 use super::admit::{Admitted, RequestBody};
-use super::attempt::{Step, Trial};
+use super::attempt::{self, Step, Trial};
 use super::caller::Caller;
 use super::clock::Clock;
 use super::drain::DrainStage;
@@ -19,13 +19,15 @@ use super::exchange::Visit;
 use super::hold::Line;
 use super::open::Asked;
 use super::opened::Opened;
-use super::route::{Routed, TimeLimits};
+use super::route::Routed;
 use super::settle::Flight;
 use super::state::{Generation, Shared};
+use super::tap::Read;
 use super::tries::Tries;
 use crate::config::limits::Limit;
 use crate::llm::{Reading, RequestFacts, StreamEnd, UsageSource};
 use crate::policy::cors::Decision;
+use crate::policy::deadlines::Late;
 use crate::policy::limits::{Claim, Request};
 use crate::policy::shadow::{self as policy, Caps, Side, Took};
 use crate::telemetry::ids;
@@ -259,7 +261,7 @@ impl Sending {
         let pool = self.generation.pools.get(&*target.upstream.name)?;
         for fresh in [false, true] {
             let ticket = pool.take_aside(ids::random())?;
-            let step = Step { target, ticket, cause: Cause::First, holds: false, fresh, load: None };
+            let step = Step { target, ticket, cause: Cause::First, holds: false, another: false, fresh, load: None };
             match Trial::new(&visit, &asked, step).run(&mut None).await {
                 Ok(opened) => return Some(opened),
                 Err(failed) if failed.race.happened() && !fresh => {}
@@ -276,11 +278,14 @@ impl Sending {
         clock: Clock,
         tries: &Tries,
     ) -> (Option<Reading>, Option<ErrorType>, Duration) {
-        let error = listen(&mut opened, &self.routed.limits, clock).await.err();
+        let error = listen(&mut opened, clock).await.err();
         tries.ended(opened.number, error);
         let Opened { mut session, peer, mut tap, early, started, .. } = opened;
         let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
-        let reading = tap.finish(end, clock.now()).map(|(_, reading)| reading);
+        let reading = match tap.finish(end, clock.now()) {
+            Read::Llm(_, _, reading) => Some(*reading),
+            Read::Stream(_) | Read::Nothing => None,
+        };
         if error.is_none() && !early {
             self.shared.connector.release(session, &peer).await;
         } else {
@@ -291,28 +296,26 @@ impl Sending {
 }
 
 /// Reads to the end of an answer, within the times that its route gives.
-async fn listen(opened: &mut Opened, limits: &TimeLimits, clock: Clock) -> Result<(), ErrorType> {
-    let (total, stall) = (limits.total(true), limits.stall(true));
-    let mut last = clock.now();
+async fn listen(opened: &mut Opened, clock: Clock) -> Result<(), ErrorType> {
     loop {
-        let waits = opened.tap.streams() && opened.tap.first_token().is_none();
-        let silent_by = match waits {
-            true => opened.first_token_by,
-            false => stall.map(|stall| last + stall).filter(|_| opened.tap.streams()),
-        };
-        let by = [silent_by, total].into_iter().flatten().min().unwrap_or(Duration::MAX);
+        let (by, late) = opened.deadlines.next().unwrap_or((Duration::MAX, Late::Total));
         match tokio::time::timeout_at(clock.instant(by), opened.session.read_response_body()).await {
             Ok(Ok(Some(chunk))) => {
                 let now = clock.now();
-                if opened.tap.feed(&chunk, now).token {
-                    last = now;
+                let progress = opened.tap.feed(&chunk, now);
+                opened.deadlines.came(opened.tap.kind(), attempt::sign(progress), now);
+                if opened.tap.has_ended() {
+                    opened.deadlines.end(now);
                 }
             }
             Ok(Ok(None)) => return Ok(()),
+            // What came is the whole answer, and its connection serves nothing more.
+            Ok(Err(_)) | Err(_) if opened.tap.is_whole() => {
+                opened.early = true;
+                return Ok(());
+            }
             Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
-            Err(_) if total.is_some_and(|total| by >= total) => return Err(ErrorType::TotalTimeout),
-            Err(_) if waits => return Err(ErrorType::FirstTokenTimeout),
-            Err(_) => return Err(ErrorType::Stall),
+            Err(_) => return Err(attempt::late_error(late)),
         }
     }
 }
@@ -340,7 +343,10 @@ fn side(status: Option<u16>, whole: bool, reading: Option<&Reading>, began: Dura
 
 /// The client's answer as it is compared; `None` where nobody saw how it would have ended.
 pub(super) fn of_client(record: &Record) -> Option<Side> {
-    let seen = !matches!(record.outcome, Outcome::ClientCancelled | Outcome::Rejected | Outcome::InternalError);
+    let seen = !matches!(
+        record.outcome,
+        Outcome::ClientCancelled | Outcome::Rejected | Outcome::InternalError | Outcome::Stopped
+    );
     let reading = record.llm.as_ref().map(|llm| &llm.reading);
     let upstream = record.served_by.as_ref().map(|served_by| &served_by.upstream);
     // Of several attempts at it the last was passed on, unless it was outrun.

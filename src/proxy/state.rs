@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::budget::RouteLoad;
 use super::canary::{self, Rollout};
@@ -43,6 +43,8 @@ pub struct Shared {
     /// What each client address has of both; trusted proxies are not counted.
     pub(super) connections_by_address: super::gate::AddressGate,
     pub(super) streams_by_address: super::gate::AddressGate,
+    /// Places of connections that are read on after their answers' ends.
+    pub(super) lingering: Arc<Semaphore>,
     /// What request bodies take.
     pub(super) bodies: super::body_bytes::AllBodies,
     /// Wakes who fetches the keys of tokens.
@@ -87,6 +89,7 @@ impl Shared {
             streams: super::gate::Gate::default(),
             connections_by_address: super::gate::AddressGate::default(),
             streams_by_address: super::gate::AddressGate::default(),
+            lingering: Arc::new(Semaphore::new(super::linger::CONNECTIONS_MAX)),
             bodies: super::body_bytes::AllBodies::default(),
             keys_wanted: Notify::new(),
             installed: watch::Sender::new(1),

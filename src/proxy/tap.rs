@@ -8,9 +8,42 @@ use pingora::http::ResponseHeader;
 
 use super::unpack::{Readable, Unpacker};
 use super::usage::Metering;
+use crate::config::settings::RouteKind;
 use crate::llm::ask::UsageFilter;
 use crate::llm::dialect::{AnswerLabels, recognise_answer};
-use crate::llm::{Dialect, Framing, Gauge, Progress, Reading, RequestFacts, StreamEnd, StreamRules, UsageSource};
+use crate::llm::{
+    Claim, Dialect, Framing, Gauge, Progress, Reading, RequestFacts, StreamEnd, StreamReading, StreamRules, UsageSource,
+};
+use crate::policy::deadlines::Kind;
+
+/// What an answer is read by.
+pub(super) struct Setting<'a> {
+    pub(super) facts: &'a RequestFacts,
+    pub(super) kind: RouteKind,
+    /// The request was a POST: what it streams as bare text is an LLM's by guess.
+    pub(super) posted: bool,
+    pub(super) rules: &'a Arc<StreamRules>,
+    pub(super) slow_gap: Duration,
+}
+
+/// What was read of an answer.
+pub(super) enum Read {
+    /// An LLM's.
+    Llm(Dialect, Claim, Box<Reading>),
+    /// A stream that is no LLM's.
+    Stream(Box<StreamReading>),
+    /// Nothing: it is of no kind that is looked at.
+    Nothing,
+}
+
+impl Read {
+    pub(super) fn reading(&self) -> Option<&Reading> {
+        match self {
+            Self::Llm(_, _, reading) => Some(reading),
+            Self::Stream(_) | Self::Nothing => None,
+        }
+    }
+}
 
 /// The tap on one answer.
 pub(super) struct Tap {
@@ -19,6 +52,9 @@ pub(super) struct Tap {
     bill: Option<Box<Gauge>>,
     /// The answer is compressed: it is decoded for reading, and nothing can be put into it.
     packed: Option<Box<Unpacker>>,
+    /// What the answer is where nothing is read of it.
+    unread: Kind,
+    bound: bool,
     /// Less what was taken out.
     pub(super) bytes: u64,
     metering: Option<Box<Metering>>,
@@ -28,25 +64,36 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// A tap that fits the answer: an LLM's is metered, any other is counted. What a failed one says is no token.
-    pub(super) fn new(
-        facts: &RequestFacts,
-        head: &ResponseHeader,
-        rules: &Arc<StreamRules>,
-        slow_gap: Duration,
-    ) -> Self {
+    /// A tap that fits the answer: an LLM's is metered, any other stream is measured as such, and the rest is counted. What a
+    /// failed one says is no token.
+    pub(super) fn new(set: &Setting<'_>, head: &ResponseHeader) -> Self {
+        let (facts, rules) = (set.facts, set.rules);
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-        // Who says how its streams are read says that they are an LLM's.
-        let said = rules.dialect.or(rules.shape.is_some().then_some(Dialect::PlainSse));
-        let asked = rules.dialect.or(facts.dialect).or(said).filter(|_| !facts.counts_tokens());
-        let recognised = recognise_answer(asked, AnswerLabels::read(header), &[]).filter(|_| head.status.is_success());
+        let labels = AnswerLabels::read(header);
+        let success = head.status.is_success();
+        // Who says how its streams are read says that they may be an LLM's, and who names the dialect that they are.
+        let said = rules.dialect.or(facts.dialect);
+        let asked = said.or(rules.shape.is_some().then_some(Dialect::PlainSse)).filter(|_| !facts.counts_tokens());
+        let recognised = recognise_answer(asked, labels, &[]).filter(|_| success);
         let (recognised, packed) = match recognised.map(|known| (known, Readable::of(head))) {
             Some((known, Readable::Plain)) => (Some(known), None),
             Some((known, Readable::Packed(unpacker))) => (Some(known), Some(unpacker)),
             Some((_, Readable::No)) | None => (None, None),
         };
-        let gauge = recognised.map(|(dialect, framing)| Gauge::new(dialect, framing, Arc::clone(rules), slow_gap));
-        Self { gauge, bill: None, packed, bytes: 0, metering: None, filter: None, only_tokens: false }
+        let gauge = recognised.map(|(dialect, framing)| {
+            let gauge = Gauge::new(dialect, framing, Arc::clone(rules), set.slow_gap);
+            match (set.kind, said, dialect) {
+                (RouteKind::Stream, ..) => gauge.of_other_stream(),
+                (_, None, Dialect::PlainSse) if labels.streams() => gauge.unclaimed(set.posted),
+                _ => gauge,
+            }
+        });
+        let bound = set.kind == RouteKind::Stream;
+        let unread = match facts.is_llm() {
+            false if bound || success && labels.streams() => Kind::Other { bound },
+            llm => Kind::Whole { llm },
+        };
+        Self { gauge, bill: None, packed, unread, bound, bytes: 0, metering: None, filter: None, only_tokens: false }
     }
 
     /// Sees to it that usage is known that an answer in JSON reports, though nothing else says that it is an LLM's: under a
@@ -64,6 +111,26 @@ impl Tap {
             self.bill = Some(Box::new(gauge));
         }
         self
+    }
+
+    /// What the answer is, as far as it has shown.
+    pub(super) fn kind(&self) -> Kind {
+        match &self.gauge {
+            None => self.unread,
+            Some(gauge) if gauge.claim() == Claim::None => Kind::Other { bound: self.bound },
+            Some(gauge) if gauge.framing() == Framing::Json => Kind::Whole { llm: true },
+            Some(_) => Kind::Tokens,
+        }
+    }
+
+    /// Whether the dialect's own end has passed, and no error before it: whatever the connection does now, the answer is whole.
+    pub(super) fn is_whole(&self) -> bool {
+        self.gauge.as_ref().is_some_and(|gauge| gauge.framing() != Framing::Json && gauge.reading().normal_end)
+    }
+
+    /// As [`Tap::is_whole`], where nothing of the answer can follow: Gemini has no end of its own but that of the body.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_whole() && self.gauge.as_ref().is_some_and(|gauge| gauge.dialect() != Dialect::Gemini)
     }
 
     /// Sees to it that the usage of the answer will be known.
@@ -99,12 +166,7 @@ impl Tap {
 
     /// What the answer speaks, where it is an LLM's: as its head says, until its first bytes tell better.
     pub(super) fn speaks(&self) -> Option<(Dialect, Framing)> {
-        self.gauge.as_ref().map(|gauge| (gauge.dialect(), gauge.framing()))
-    }
-
-    /// Whether events are streamed.
-    pub(super) fn streams(&self) -> bool {
-        self.speaks().is_some_and(|(_, framing)| framing != Framing::Json)
+        self.gauge.as_ref().filter(|gauge| gauge.claim() != Claim::None).map(|gauge| (gauge.dialect(), gauge.framing()))
     }
 
     pub(super) fn is_sse(&self) -> bool {
@@ -131,7 +193,7 @@ impl Tap {
 
     /// Frames that passed.
     pub(super) fn frames(&self) -> u64 {
-        self.gauge.as_ref().map_or(0, |gauge| gauge.reading().frames)
+        self.gauge.as_ref().map_or(0, |gauge| gauge.reading().frames + gauge.stream_events())
     }
 
     /// Tokens that passed, as far as can be told on the way: what the upstream counts, or one a frame.
@@ -207,20 +269,34 @@ impl Tap {
         self.packed.is_none() && self.gauge.as_ref().is_some_and(Gauge::at_boundary)
     }
 
+    /// What is known at the end of an answer that was not metered.
+    fn finish_unread(&mut self, end: StreamEnd, now: Duration) -> Read {
+        if matches!(self.unread, Kind::Other { .. }) {
+            return Read::Stream(Box::default());
+        }
+        let Some(bill) = &mut self.bill else { return Read::Nothing };
+        bill.finish(end, now);
+        let mut reading = bill.take_reading();
+        reading.usage_source = UsageSource::Reported;
+        if !reading.usage.is_known() {
+            return Read::Nothing;
+        }
+        Read::Llm(bill.dialect(), Claim::Shape, Box::new(reading))
+    }
+
     /// The answer is over; what was read of it, and what nobody reported counted, or estimated while the vocabulary is not there.
-    pub(super) fn finish(&mut self, end: StreamEnd, now: Duration) -> Option<(Dialect, Reading)> {
+    pub(super) fn finish(&mut self, end: StreamEnd, now: Duration) -> Read {
         let Some(gauge) = &mut self.gauge else {
-            let bill = self.bill.as_mut()?;
-            bill.finish(end, now);
-            let mut reading = bill.take_reading();
-            reading.usage_source = UsageSource::Reported;
-            return reading.usage.is_known().then(|| (bill.dialect(), reading));
+            return self.finish_unread(end, now);
         };
         gauge.finish(end, now);
+        if let Some(stream) = gauge.take_stream() {
+            return Read::Stream(Box::new(stream));
+        }
         let mut reading = gauge.take_reading();
         if let Some(metering) = &self.metering {
             metering.settle(gauge, &mut reading);
         }
-        Some((gauge.dialect(), reading))
+        Read::Llm(gauge.dialect(), gauge.claim(), Box::new(reading))
     }
 }

@@ -10,8 +10,8 @@ use super::route::Routed;
 use super::settle::Flight;
 use crate::config::limits::Limit;
 use crate::config::settings::Target;
-use crate::llm::Dialect;
 use crate::llm::websocket::{Asked, Ended, Happened, Turns};
+use crate::llm::{Claim, Dialect};
 use crate::telemetry::ids;
 use crate::telemetry::record::{ErrorType, LimitInfo, LlmInfo, Outcome, WebSocketInfo};
 
@@ -144,7 +144,15 @@ impl<'a> Talk<'a> {
         told.output_tokens = told.output_tokens.saturating_add(reading.usage.output.unwrap_or(0));
         told.cost = told.cost + bill.cost().unwrap_or_default();
         let dialect = Dialect::OpenAiResponses;
-        let llm = LlmInfo { dialect, request: facts, reading, bill, provider, span_id: ids::new_span_id() };
+        let llm = LlmInfo {
+            dialect,
+            claim: Claim::Request,
+            request: facts,
+            reading,
+            bill,
+            provider,
+            span_id: ids::new_span_id(),
+        };
         flight.tell_response(asked_at, ended_at, (outcome, error), llm, limit);
     }
 }

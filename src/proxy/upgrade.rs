@@ -21,6 +21,7 @@ use super::reject::Rejection;
 use super::route::Routed;
 use super::settle::Flight;
 use super::turns::Talk;
+use crate::config::defaults;
 use crate::config::settings::{Failover, Target};
 use crate::llm::RequestFacts;
 use crate::llm::websocket::{Extensions, Messages, Side, close_frame, text_frame};
@@ -74,7 +75,7 @@ pub(super) async fn run(
     flight.enter(Phase::Generation);
     let mut pipe = Pipe::new(&head, Talk::new(visit, routed, target, facts.model.as_deref()));
     let end = pipe.run(visit, client, &mut upstream, flight).await;
-    pipe.book(flight, end).await;
+    pipe.book(flight, end, visit.shared.drain.why_cut()).await;
     upstream.shutdown().await;
     client.shutdown().await;
     Ok(Ending::Dirty)
@@ -182,7 +183,8 @@ impl Shake<'_> {
                     h2: false,
                     upgrade: true,
                 };
-                let asked = tokio::time::timeout(routed.limits.first_token, ask(&mut session, &outgoing)).await;
+                let patience = routed.limits.first_token.unwrap_or(defaults::HANDSHAKE_TIMEOUT);
+                let asked = tokio::time::timeout(patience, ask(&mut session, &outgoing)).await;
                 match asked {
                     Ok(Ok(head)) => Ok((session, head)),
                     Ok(Err(_)) => Err((Stage::Sent, ErrorType::UpstreamReset)),
@@ -452,7 +454,7 @@ impl<'a> Pipe<'a> {
             && upstream.write_request_body(close_frame(GOING_AWAY, Some(MASK)), false).await.is_ok()
     }
 
-    async fn book(mut self, flight: &mut Flight<'_>, end: End) {
+    async fn book(mut self, flight: &mut Flight<'_>, end: End, why_cut: ErrorType) {
         let (client, upstream) = (self.from_client.frames(), self.from_upstream.frames());
         self.info.messages_in = client.messages();
         self.info.messages_out = upstream.messages();
@@ -461,7 +463,7 @@ impl<'a> Pipe<'a> {
         let (outcome, error) = match end {
             End::Refused => (Outcome::Truncated, Some(ErrorType::RateLimited)),
             _ if normal => (Outcome::Completed, None),
-            End::GoingDown | End::Cut => (Outcome::Truncated, Some(ErrorType::Draining)),
+            End::GoingDown | End::Cut => (Outcome::Stopped, Some(why_cut)),
             End::Client => (Outcome::ClientCancelled, Some(ErrorType::ClientGone)),
             End::Upstream => (Outcome::Truncated, Some(ErrorType::UpstreamBodyReset)),
         };

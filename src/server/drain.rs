@@ -89,7 +89,9 @@ impl ShutdownSignalWatch for SignalWatch {
             exit = self.drain() => exit,
             _ = signals.next_stop() => {
                 tracing::warn!(event = "drain.forced", in_flight = self.shared.drain.in_flight(), "second signal: exiting at once");
-                self.shared.drain.cut();
+                self.shared.drain.force();
+                // Each has a record to write: what was measured is not lost with the process.
+                let _ = tokio::time::timeout(CUT_GRACE, self.shared.drain.idle()).await;
                 Exit::Forced
             }
         };

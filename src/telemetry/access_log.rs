@@ -145,6 +145,7 @@ pub(crate) fn render_json(record: &Record, out: &mut String) {
     if let Some(llm) = &record.llm {
         json_llm(llm, &mut line);
     }
+    json_stream(record, &mut line);
     line.seconds("duration_s", record.duration);
     let mut phases = line.nested("phases");
     for (phase, time) in record.phases.iter().filter(|(_, time)| !time.is_zero()) {
@@ -172,10 +173,26 @@ pub(crate) fn render_json(record: &Record, out: &mut String) {
 }
 
 fn event(record: &Record) -> &'static str {
-    match &record.llm {
-        Some(_) if record.of_websocket => "llm.response",
-        Some(_) => "llm.request",
-        None => "http.request",
+    match record {
+        Record { llm: Some(_), of_websocket: true, .. } => "llm.response",
+        Record { llm: Some(_), .. } => "llm.request",
+        Record { stream: Some(_), .. } => "stream.request",
+        _ => "http.request",
+    }
+}
+
+/// What is known of a stream that is no LLM's, and of a call over JSON-RPC.
+fn json_stream(record: &Record, line: &mut Json<'_>) {
+    if let Some(rpc) = &record.rpc {
+        line.text(names::RPC_SYSTEM_NAME, names::JSONRPC);
+        line.text("protocol", rpc.protocol.as_str());
+        line.text_if(names::rpc_method(rpc.protocol), rpc.method.as_deref());
+        line.text_if(names::GEN_AI_TOOL_NAME, rpc.tool.as_deref());
+    }
+    if let Some(stream) = &record.stream {
+        line.seconds_if("first_event_s", stream.first_event);
+        line.number("events", stream.events);
+        line.seconds_if("max_event_gap_s", stream.max_gap);
     }
 }
 
@@ -183,9 +200,12 @@ fn level(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Completed | Outcome::ClientCancelled | Outcome::Rejected => "info",
         Outcome::InternalError => "error",
-        Outcome::Truncated | Outcome::ErrorInStream | Outcome::Stalled | Outcome::Timeout | Outcome::UpstreamError => {
-            "warn"
-        }
+        Outcome::Truncated
+        | Outcome::ErrorInStream
+        | Outcome::Stalled
+        | Outcome::Timeout
+        | Outcome::UpstreamError
+        | Outcome::Stopped => "warn",
     }
 }
 
@@ -318,6 +338,16 @@ fn render_human(record: &Record, colour: bool, out: &mut String) {
             out.push_str("  buffered");
         }
         human_seconds("gap", llm.reading.max_gap.filter(|_| !llm.reading.slow_gaps.is_empty()), out);
+    }
+    if let Some(stream) = &record.stream {
+        human_seconds("first event", stream.first_event, out);
+        out.push_str("  ");
+        json::integer(out, stream.events);
+        out.push_str(" events");
+    }
+    if let Some(method) = record.rpc.as_ref().and_then(|rpc| rpc.method.as_deref()) {
+        out.push_str("  ");
+        json::plain(method, out);
     }
     human_seconds("total", Some(record.duration), out);
     if let Some(llm) = &record.llm {

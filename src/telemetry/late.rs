@@ -36,6 +36,7 @@ impl Late {
             | Outcome::ErrorInStream
             | Outcome::Stalled
             | Outcome::Timeout
+            | Outcome::Stopped
             | Outcome::InternalError => true,
         };
         let reading = record.llm.as_ref().map(|llm| &llm.reading);

@@ -31,7 +31,6 @@ fn ended(record: &Record) -> String {
             Some(ErrorType::UpstreamBodyReset) => {
                 format!("Broke off: {upstream} dropped the connection inside its answer.")
             }
-            Some(ErrorType::Draining) => "Cut off when this proxy went down.".to_owned(),
             _ if record.limit.as_ref().is_some_and(|limit| limit.cut) => "Cut: its limit was used up.".to_owned(),
             _ => format!("Ended without its normal end: {upstream} closed early, or left the end marker out."),
         },
@@ -49,6 +48,10 @@ fn ended(record: &Record) -> String {
             Some(LimitVerdict::Denied { limit, .. }) => format!("Refused: the limit {limit} is used up."),
             _ => format!("Refused: {}.", reason(record)),
         },
+        Outcome::Stopped if record.error == Some(ErrorType::ForcedStop) => {
+            "Cut off when the operator had this proxy exit at once.".to_owned()
+        }
+        Outcome::Stopped => "Cut off when this proxy went down.".to_owned(),
         Outcome::InternalError => "This proxy failed: its log says more.".to_owned(),
     }
 }

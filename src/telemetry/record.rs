@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 pub use super::phases::{Phase, Phases, Stopwatch};
 pub use super::place::Place;
 use crate::llm::price::{Bill, Cost};
-use crate::llm::{Dialect, Reading, RequestFacts};
+use crate::llm::rpc::Rpc;
+use crate::llm::{Claim, Dialect, Reading, RequestFacts, StreamReading};
 use crate::policy::canary::Decision;
 
 /// Everything that is told about one finished request. All durations count from "request head complete".
@@ -37,6 +38,10 @@ pub struct Record {
     pub bytes_out: u64,
     /// Present for LLM-shaped exchanges.
     pub llm: Option<LlmInfo>,
+    /// Present for event streams that are no LLM's.
+    pub stream: Option<Box<StreamReading>>,
+    /// Present for JSON-RPC that is no LLM's, and for A2A.
+    pub rpc: Option<Box<Rpc>>,
     /// Present for upgraded connections.
     pub websocket: Option<WebSocketInfo>,
     /// The request's messages as JSON, bounded; only where the configuration wants them kept, and for spans alone.
@@ -130,6 +135,8 @@ pub enum Cause {
 #[derive(Debug, Clone)]
 pub struct LlmInfo {
     pub dialect: Dialect,
+    /// What makes it an LLM's.
+    pub claim: Claim,
     pub request: Arc<RequestFacts>,
     pub reading: Reading,
     /// What the tokens cost.
@@ -204,10 +211,12 @@ pub enum Outcome {
     UpstreamError,
     Rejected,
     InternalError,
+    /// The operator had the process stop before the answer was over.
+    Stopped,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Completed,
         Self::Truncated,
         Self::ErrorInStream,
@@ -217,6 +226,7 @@ impl Outcome {
         Self::UpstreamError,
         Self::Rejected,
         Self::InternalError,
+        Self::Stopped,
     ];
 
     /// The word used in labels and logs.
@@ -231,6 +241,7 @@ impl Outcome {
             Self::UpstreamError => "upstream_error",
             Self::Rejected => "rejected",
             Self::InternalError => "internal_error",
+            Self::Stopped => "stopped",
         }
     }
 }
@@ -276,10 +287,14 @@ pub enum ErrorType {
     ClientWriteTimeout,
     Panic,
     Internal,
+    /// No head of an answer in one piece came in time, and another place could be asked.
+    AttemptTimeout,
+    /// A second signal ended the process at once.
+    ForcedStop,
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -309,6 +324,8 @@ impl ErrorType {
         Self::ClientWriteTimeout,
         Self::Panic,
         Self::Internal,
+        Self::AttemptTimeout,
+        Self::ForcedStop,
     ];
 
     /// The word used in labels and logs.
@@ -343,6 +360,8 @@ impl ErrorType {
             Self::ClientWriteTimeout => "client_write_timeout",
             Self::Panic => "panic",
             Self::Internal => "internal",
+            Self::AttemptTimeout => "attempt_timeout",
+            Self::ForcedStop => "forced_stop",
         }
     }
 }
@@ -406,6 +425,7 @@ mod tests {
         };
         LlmInfo {
             dialect: Dialect::OpenAiChat,
+            claim: Claim::Request,
             request: Arc::default(),
             reading,
             bill: Bill::Unknown,

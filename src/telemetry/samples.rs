@@ -43,6 +43,8 @@ pub(crate) fn plain() -> Record {
         llm: None,
         websocket: None,
         prompt: None,
+        stream: None,
+        rpc: None,
         limit: None,
         canary: None,
         of_websocket: false,
@@ -121,6 +123,7 @@ pub(crate) fn chat(model: &str) -> Record {
     record.client.user = Some("alice".into());
     record.client.team = Some("search".into());
     record.llm = Some(LlmInfo {
+        claim: crate::llm::Claim::Request,
         dialect: Dialect::OpenAiChat,
         request: Arc::new(request),
         reading,

@@ -2,6 +2,7 @@
 //! place where their names stand. Names of our own begin with `streamgauge.`.
 
 use super::phases::Phase;
+use crate::llm::rpc::RpcProtocol;
 
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
@@ -19,6 +20,12 @@ pub const ENDPOINT: &str = "streamgauge.endpoint";
 pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 pub const NETWORK_PEER_PORT: &str = "network.peer.port";
 pub const ERROR_TYPE: &str = "error.type";
+pub const RPC_SYSTEM_NAME: &str = "rpc.system.name";
+/// Its value for all that speaks JSON-RPC.
+pub const JSONRPC: &str = "jsonrpc";
+pub const RPC_METHOD: &str = "rpc.method";
+/// In place of the last, by the conventions for MCP.
+pub const MCP_METHOD_NAME: &str = "mcp.method.name";
 pub const USER_ID: &str = "user.id";
 
 pub const GEN_AI_OPERATION_NAME: &str = "gen_ai.operation.name";
@@ -32,6 +39,7 @@ pub const GEN_AI_REQUEST_TOP_P: &str = "gen_ai.request.top_p";
 pub const GEN_AI_USAGE_COST: &str = "gen_ai.usage.cost";
 /// US dollars, by the OpenInference conventions.
 pub const LLM_COST_TOTAL: &str = "llm.cost.total";
+pub const GEN_AI_TOOL_NAME: &str = "gen_ai.tool.name";
 pub const GEN_AI_RESPONSE_ID: &str = "gen_ai.response.id";
 pub const GEN_AI_RESPONSE_MODEL: &str = "gen_ai.response.model";
 pub const GEN_AI_RESPONSE_FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
@@ -52,6 +60,11 @@ pub const GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.o
 /// `gen_ai.operation.name` where the request does not tell: what the other operations are a kind of.
 pub const OPERATION_UNKNOWN: &str = "chat";
 
+/// The name under which the conventions have a call's method.
+pub fn rpc_method(protocol: RpcProtocol) -> &'static str {
+    if protocol == RpcProtocol::Mcp { MCP_METHOD_NAME } else { RPC_METHOD }
+}
+
 /// `http.request.method`: a known method as it is; any other text of a client's is `_OTHER`.
 pub fn method(method: &str) -> &'static str {
     const KNOWN: [&str; 10] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "QUERY"];
@@ -62,6 +75,10 @@ pub fn method(method: &str) -> &'static str {
 
 pub const REQUEST_ID: &str = "streamgauge.request_id";
 pub const ROUTE: &str = "streamgauge.route";
+/// Of a stream that is no LLM's: its events, the time of the first in seconds, and the longest silence between two.
+pub const STREAM_EVENTS: &str = "streamgauge.stream.events";
+pub const STREAM_FIRST_EVENT: &str = "streamgauge.stream.first_event";
+pub const STREAM_MAX_GAP: &str = "streamgauge.stream.max_gap";
 pub const UPSTREAM: &str = "streamgauge.upstream";
 pub const VARIANT: &str = "streamgauge.variant";
 pub const OUTCOME: &str = "streamgauge.outcome";

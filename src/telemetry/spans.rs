@@ -131,6 +131,25 @@ impl Tree<'_> {
         for (phase, time) in record.phases.iter().filter(|(_, time)| !time.is_zero()) {
             attributes.push(KeyValue::new(names::phase(phase), time.as_secs_f64()));
         }
+        if let Some(rpc) = &record.rpc {
+            attributes.push(KeyValue::new(names::RPC_SYSTEM_NAME, names::JSONRPC));
+            let told = [(names::rpc_method(rpc.protocol), &rpc.method), (names::GEN_AI_TOOL_NAME, &rpc.tool)];
+            for (name, text) in told {
+                if let Some(text) = text {
+                    attributes.push(KeyValue::new(name, text.to_string()));
+                }
+            }
+        }
+        if let Some(stream) = &record.stream {
+            attributes.push(number(names::STREAM_EVENTS, stream.events));
+            for (name, time) in
+                [(names::STREAM_FIRST_EVENT, stream.first_event), (names::STREAM_MAX_GAP, stream.max_gap)]
+            {
+                if let Some(time) = time {
+                    attributes.push(KeyValue::new(name, time.as_secs_f64()));
+                }
+            }
+        }
         if let Some(websocket) = &record.websocket {
             attributes.push(number(names::WEBSOCKET_MESSAGES_IN, websocket.messages_in));
             attributes.push(number(names::WEBSOCKET_MESSAGES_OUT, websocket.messages_out));

@@ -52,6 +52,13 @@ class Run:
         finally:
             connection.close()
 
+    def watch(self, path):
+        """Reads an event stream that is no LLM's: bare text that nobody posted for."""
+        connection = http.client.HTTPConnection(self.proxy.hostname, self.proxy.port, timeout=30)
+        connection.request("GET", path, headers={"accept": "text/event-stream"})
+        connection.getresponse().read()
+        connection.close()
+
     def mix(self, pool):
         """One of everything that can be repeated."""
         chat = lambda knobs, **more: pool.submit(self.ask, "/chat", knobs, **more)
@@ -74,6 +81,7 @@ class Run:
             *(pool.submit(self.ask, "/hedge") for _ in range(2)),
             *(pool.submit(self.ask, "/down") for _ in range(3)),
             *(pool.submit(self.ask, "/limited", max_tokens=50) for _ in range(6)),
+            pool.submit(self.watch, "/chat/api/v1/stream?tokens=3"),
             pool.submit(self.ask, "/nowhere"),
         ]:
             future.result()

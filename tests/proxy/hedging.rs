@@ -158,7 +158,7 @@ async fn other_requests_are_never_asked_twice() {
     let gate = Arc::new(Semaphore::new(0));
     let first = Backend::start("first", vec![Act::Gated(Arc::clone(&gate))]).await;
     let second = Backend::start("second", vec![Act::Stream]).await;
-    let proxy = hedged(&first, &second, "timeouts = { first_token = \"300ms\" }").await;
+    let proxy = hedged(&first, &second, "timeouts = { total = \"300ms\" }").await;
     let mut client = proxy.client().await;
     client.post("/orders", r#"{"buy":1}"#, "").await;
     assert_eq!(client.answer().await.status, 504, "the timeout is far behind the time to hedge");

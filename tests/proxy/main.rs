@@ -36,6 +36,7 @@ mod shared_connections;
 mod shared_limits;
 mod shares;
 mod soak;
+mod streams;
 mod tls_upstreams;
 mod tokens;
 mod traces;

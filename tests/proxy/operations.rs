@@ -4,7 +4,7 @@ use crate::support::{Proxy, Upstream, config, soon};
 use std::process::{Command, Stdio};
 
 fn route(name: &str) -> String {
-    format!("[[route]]\nname = \"{name}\"\npath = \"*\"\ntargets = [{{ upstream = \"fake\" }}]\n")
+    format!("[[route]]\nname = \"{name}\"\npath = \"*\"\ntargets = [{{ upstream = \"fake\" }}]\nkind = \"llm\"\n")
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -124,7 +124,7 @@ async fn what_outlasts_the_drain_is_cut_dirty() {
     assert!(!text.ends_with("0\r\n\r\n"));
     assert_eq!(proxy.exited().await, Some(0));
     let record = proxy.record("live").await;
-    assert_eq!((&record["outcome"], &record["error_type"]), (&"truncated".into(), &"draining".into()));
+    assert_eq!((&record["outcome"], &record["error_type"]), (&"stopped".into(), &"draining".into()));
 }
 
 fn run(args: &[&str]) -> (Option<i32>, String) {

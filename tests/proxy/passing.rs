@@ -39,7 +39,7 @@ async fn each_event_reaches_the_client_before_the_next_is_sent() {
     client.until("\r\n0\r\n\r\n").await;
     let record = proxy.record("r1").await;
     assert_eq!(record["outcome"], "completed");
-    assert_eq!(record["frames"], 20);
+    assert_eq!(record["events"], 20);
     drop(client);
     drop(proxy);
     soon("the fake", server).await.unwrap();

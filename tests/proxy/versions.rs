@@ -87,7 +87,7 @@ async fn a_cut_upstream_is_a_reset_over_h2() {
         conn.chunk("data: one\n\n").await;
     })
     .await;
-    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let proxy = Proxy::start(&config(upstream.address, &format!("{ROUTE}\nkind = \"llm\"\n"))).await;
     let mut send = h2_on(TcpStream::connect(proxy.listen).await.unwrap()).await;
     let (answer, _) = send.send_request(request("/events"), true).unwrap();
     let mut incoming = soon("an answer", answer).await.unwrap().into_body();

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::address::check_path;
 use super::super::defaults;
-use super::super::file::{RouteTable, TargetTable, TimeoutsTable};
+use super::super::file::{KindWord, RouteTable, TargetTable, TimeoutsTable};
 use super::super::grammar::is_token;
 use super::super::limits::Limit;
 use super::super::prices::Prices;
 use super::super::problems::{hint, nearest};
 use super::super::read::Readable;
-use super::super::settings::{Glob, PathPattern, Route, Target, Timeouts, Upstream};
-use super::super::units::{At, Table};
+use super::super::settings::{Glob, PathPattern, Route, RouteKind, Target, Timeouts, Upstream};
+use super::super::units::{At, DurationText, Table};
 use super::upstream::Declared;
 use super::{Checker, failover};
 
@@ -106,6 +107,11 @@ impl Checker<'_> {
             sticky: self.sticky(file.sticky.as_ref()),
             canary,
             shadow,
+            kind: match file.kind.as_ref().map(|at| at.value) {
+                None | Some(KindWord::Auto) => RouteKind::Auto,
+                Some(KindWord::Llm) => RouteKind::Llm,
+                Some(KindWord::Stream) => RouteKind::Stream,
+            },
             timeouts: self.timeouts(file.timeouts.as_ref().map(|table| &table.value)),
             keepalive: self.duration(file.keepalive.as_ref(), defaults::KEEPALIVE),
             keepalive_before_headers: file.keepalive_before_headers.as_ref().is_some_and(|at| at.value),
@@ -300,12 +306,15 @@ impl Checker<'_> {
         let file = table.unwrap_or(&nothing);
         Timeouts {
             connect: self.positive("connect", file.connect.as_ref(), defaults::CONNECT_TIMEOUT),
-            first_token: self.positive("first_token", file.first_token.as_ref(), defaults::FIRST_TOKEN_TIMEOUT),
-            stall: self.positive("stall", file.stall.as_ref(), defaults::STALL_TIMEOUT),
-            total: self.positive("total", file.total.as_ref(), defaults::TOTAL_TIMEOUT),
-            stall_set: file.stall.is_some(),
-            total_set: file.total.is_some(),
+            first_token: self.written("first_token", file.first_token.as_ref()),
+            stall: self.written("stall", file.stall.as_ref()),
+            total: self.written("total", file.total.as_ref()),
         }
+    }
+
+    /// A time that has no one default.
+    fn written(&mut self, key: &str, at: Option<&At<DurationText>>) -> Option<Duration> {
+        at.map(|at| self.positive(key, Some(at), Duration::MAX))
     }
 
     /// Says so where an earlier route without conditions takes everything that this one would.

@@ -61,8 +61,9 @@ fn the_minimal_file_is_all_defaults() {
     assert_eq!((&*route.name, route.path.0.source.as_str()), ("*", "*"));
     assert_eq!(route.targets[0].upstream, settings.upstreams[0]);
     assert_eq!(&*route.targets[0].name, "127.0.0.1:8000");
-    assert_eq!(route.timeouts.first_token, Duration::from_secs(60));
-    assert!(!route.timeouts.stall_set && !route.timeouts.total_set);
+    let times = &route.timeouts;
+    assert_eq!((times.first_token, times.stall, times.total), (None, None, None));
+    assert_eq!(route.kind, RouteKind::Auto);
     assert_eq!(route.keepalive, Duration::from_secs(15));
     assert_eq!(settings.upstreams[0].host, HostPolicy::Keep);
 }
@@ -107,7 +108,8 @@ fn the_whole_example_is_right() {
     let chat = &settings.routes[0];
     assert_eq!((chat.targets[0].weight, chat.targets[1].weight), (95, 5));
     assert_eq!((&*chat.targets[1].name, chat.targets[1].path.as_deref()), ("next", Some("/v1")));
-    assert!(chat.timeouts.stall_set && chat.timeouts.total_set);
+    assert_eq!(chat.timeouts.total, Some(Duration::from_secs(3600)));
+    assert!(chat.timeouts.first_token.is_some() && chat.timeouts.stall.is_some());
     assert_eq!(chat.headers, [("x-tier".to_owned(), "gold".to_owned())]);
     let files = ["conf/cert.pem", "conf/key.pem", "conf/jwks.json", "conf/ca.pem", "conf/internal.key"];
     assert_eq!(settings.files, files.map(std::path::PathBuf::from));

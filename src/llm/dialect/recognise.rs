@@ -45,6 +45,12 @@ impl<'a> AnswerLabels<'a> {
         }
     }
 
+    /// Whether the label is one of a stream of events or lines.
+    pub fn streams(&self) -> bool {
+        let essence = essence(self.content_type);
+        matches!(&*essence, "text/event-stream" | "application/vnd.amazon.eventstream") || is_json_lines(&essence)
+    }
+
     /// The one dialect that names itself.
     fn dialect(&self) -> Option<Dialect> {
         let is_v1 = |label: Option<&str>| label.is_some_and(|label| label.trim().eq_ignore_ascii_case("v1"));
@@ -57,7 +63,8 @@ impl<'a> AnswerLabels<'a> {
 }
 
 /// What an answer speaks, by the request's guess, its head and its first bytes (as far as they came; often none).
-/// `None`: not LLM-shaped. An answer that streams events or JSON lines is, even if its request was not.
+/// `None`: not LLM-shaped, and no stream either. What streams events or JSON lines is read, even if its request says nothing
+/// of an LLM: its events may show that it is one's ([`Gauge::unclaimed`](crate::llm::Gauge::unclaimed)).
 ///
 /// The [`Gauge`](crate::llm::Gauge) looks again when bytes come, and settles both for good.
 pub fn recognise_answer(
@@ -68,12 +75,7 @@ pub fn recognise_answer(
     let request = labels.dialect().or(request);
     let declared = match essence(labels.content_type).as_str() {
         "text/event-stream" => Framing::Sse,
-        "application/x-ndjson"
-        | "application/ndjson"
-        | "application/jsonl"
-        | "application/x-jsonlines"
-        | "application/json-lines"
-        | "application/jsonlines" => Framing::JsonLines,
+        lines if is_json_lines(lines) => Framing::JsonLines,
         "application/vnd.amazon.eventstream" => Framing::AwsEvents,
         json if json == "application/json" || json == "text/json" || json.ends_with("+json") => Framing::Json,
         "" | "text/plain" | "application/octet-stream" => Framing::Opaque,
@@ -241,6 +243,18 @@ pub(in crate::llm) fn dialect_in(guess: Dialect, framing: Framing) -> Dialect {
         (Dialect::PlainText, Framing::JsonLines | Framing::Json) => Dialect::PlainSse,
         _ => guess,
     }
+}
+
+fn is_json_lines(essence: &str) -> bool {
+    matches!(
+        essence,
+        "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonlines"
+            | "application/json-lines"
+            | "application/jsonlines"
+    )
 }
 
 /// The media type without parameters, in lower case.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::Progress;
+use super::unclaimed::Unclaimed;
 use crate::llm::carry::{Carried, Carry};
 use crate::llm::content::Capture;
 use crate::llm::count::AnswerCounter;
@@ -15,7 +16,7 @@ use crate::llm::dialect::{Basis, Produced, Reader, StreamRules, complete, dialec
 use crate::llm::json::{Fault, read_object};
 use crate::llm::pattern::Pattern;
 use crate::llm::sse::{Event, Frame};
-use crate::llm::{Dialect, Reading};
+use crate::llm::{Claim, Dialect, Reading};
 
 /// So many events at most are looked at for what the stream speaks.
 const LOOKS_MAX: u8 = 32;
@@ -34,6 +35,9 @@ pub(super) struct Meter {
     slow_gap: Duration,
     pub(super) reading: Reading,
     pub(super) progress: Progress,
+    pub(super) claim: Claim,
+    /// Present while nothing says that the answer is an LLM's.
+    pub(super) unclaimed: Option<Box<Unclaimed>>,
     /// The last event was too long to be read.
     pub(super) unread: bool,
     /// An event was too long to be read but for its skeleton, or at all.
@@ -56,6 +60,8 @@ impl Meter {
             slow_gap,
             reading: Reading::default(),
             progress: Progress::default(),
+            claim: Claim::Request,
+            unclaimed: None,
             unread: false,
             cut: false,
             counter: None,
@@ -63,7 +69,32 @@ impl Meter {
         }
     }
 
+    pub(super) fn leave_unclaimed(&mut self, unclaimed: Unclaimed) {
+        self.claim = Claim::None;
+        self.unclaimed = Some(Box::new(unclaimed));
+    }
+
+    /// Whether the answer is an LLM's by this frame, if it was not before.
+    fn is_claimed(&mut self, frame: Frame<'_>, now: Duration) -> bool {
+        let Some(unclaimed) = &mut self.unclaimed else { return true };
+        let shown = match frame {
+            Frame::Event(event) | Frame::Skeleton(event) => unclaimed.look(event, &self.rules),
+            Frame::Oversized | Frame::Stray(_) => None,
+        };
+        let Some(claim) = shown else {
+            unclaimed.note(now);
+            self.progress.other = true;
+            return false;
+        };
+        self.claim = claim;
+        self.unclaimed = None;
+        true
+    }
+
     pub(super) fn frame(&mut self, frame: Frame<'_>, now: Duration) {
+        if self.unclaimed.is_some() && !self.is_claimed(frame, now) {
+            return;
+        }
         self.reading.frames += 1;
         self.unread = frame == Frame::Oversized;
         let event = match frame {

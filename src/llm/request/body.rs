@@ -3,10 +3,11 @@
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::form::Form;
-use super::{CHAT, GENERATE_CONTENT, TEXT_COMPLETION, lax};
+use super::{CHAT, GENERATE_CONTENT, INVOKE_AGENT, TEXT_COMPLETION, lax};
 use crate::llm::Dialect;
 use crate::llm::json::{Filled, Flag, Loose, Number, Word, loose};
 use crate::llm::reading::{TEXT_LIMIT, cut};
+use crate::llm::rpc::Rpc;
 
 /// More tokens than this nobody means to ask for.
 const MAX_TOKENS_MAX: f64 = 10_000_000.0;
@@ -28,6 +29,8 @@ pub(super) struct Body {
     pub(super) has_prompt: bool,
     pub(super) has_input: bool,
     has_files: bool,
+    /// The call that JSON-RPC makes.
+    pub(super) rpc: Option<Box<Rpc>>,
     /// The keys that came, as bits.
     seen: u32,
     pub(super) repeated: Option<&'static str>,
@@ -177,6 +180,8 @@ impl Body {
             Some((Dialect::PlainSse, TEXT_COMPLETION))
         } else if self.model.is_some() && (self.has_input || self.stream.is_some()) {
             Some((Dialect::PlainSse, CHAT))
+        } else if self.rpc.as_ref().is_some_and(|rpc| rpc.asks_agent().is_some()) {
+            Some((Dialect::PlainSse, INVOKE_AGENT))
         } else {
             None
         }
@@ -195,9 +200,16 @@ impl Body {
 impl<'de> Loose<'de> for Body {
     fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
         let mut body = Self::default();
+        let mut call = Call::default();
         while let Some(key) = fields.next_key::<Word<'_>>()? {
-            let Some(key) = Key::of(key.0.as_deref().unwrap_or_default()) else {
-                fields.next_value::<IgnoredAny>()?;
+            let text = key.0.as_deref().unwrap_or_default();
+            let Some(key) = Key::of(text) else {
+                match text {
+                    "jsonrpc" => call.version = fields.next_value()?,
+                    "method" => call.method = fields.next_value()?,
+                    "params" => call.params = fields.next_value()?,
+                    _ => drop(fields.next_value::<IgnoredAny>()?),
+                }
                 continue;
             };
             body.note(key);
@@ -234,7 +246,48 @@ impl<'de> Loose<'de> for Body {
                 | Key::InferenceConfig => body.options(fields.next_value()?),
             }
         }
+        body.rpc = call.named();
         Ok(body)
+    }
+
+    /// A batch of calls is named by its first.
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        let first = items.next_element::<Self>()?;
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self { rpc: first.and_then(|first| first.rpc), ..Self::default() })
+    }
+}
+
+/// What is read of a call over JSON-RPC.
+#[derive(Default)]
+struct Call<'a> {
+    version: Word<'a>,
+    method: Word<'a>,
+    params: Params<'a>,
+}
+
+#[derive(Default)]
+struct Params<'a> {
+    name: Word<'a>,
+}
+
+impl Call<'_> {
+    fn named(&self) -> Option<Box<Rpc>> {
+        self.version.filled()?;
+        Some(Box::new(Rpc::call(self.method.filled()?, self.params.name.filled())))
+    }
+}
+
+impl<'de> Loose<'de> for Params<'de> {
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        let mut params = Self::default();
+        while let Some(key) = fields.next_key::<Word<'_>>()? {
+            match key.0.as_deref().unwrap_or_default() {
+                "name" => params.name = fields.next_value()?,
+                _ => drop(fields.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(params)
     }
 }
 
@@ -414,4 +467,5 @@ impl<'de> Loose<'de> for Item {
     }
 }
 
+loose!(Params<'a>);
 loose!(Body, Options, Limit, Count, Listed, Prompts, Item);

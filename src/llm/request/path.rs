@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use super::body::Body;
-use super::{CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, MODERATION, RERANK, TEXT_COMPLETION};
+use super::{
+    CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RERANK, TEXT_COMPLETION,
+};
 use crate::llm::Dialect;
 use crate::llm::dialect::shape::shapes;
 use crate::llm::reading::{TEXT_LIMIT, cut};
@@ -84,6 +86,9 @@ pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'
     if let Some((_, _, operation)) = bedrock_path(path) {
         return Some((Dialect::PlainSse, operation));
     }
+    if agent_path(path).is_some() {
+        return Some((Dialect::PlainSse, INVOKE_AGENT));
+    }
     let ends = |with: &str| ends_with(path, with);
     let fits = |test: fn(&Body) -> bool| body.is_none_or(test);
     // `useChat` posts to `/api/chat` too, but names no model.
@@ -121,6 +126,15 @@ pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'
     }
     let shape = shapes().iter().find(|shape| shape.has_path(path));
     shape.map(|shape| (Dialect::Shape(shape.name()), CHAT))
+}
+
+/// Whether a canonical path of A2A's REST binding streams the answer; `None`: it is none.
+pub(super) fn agent_path(path: &str) -> Option<bool> {
+    match path.rsplit('/').next() {
+        Some("message:stream") => Some(true),
+        Some("message:send") => Some(false),
+        _ => None,
+    }
 }
 
 fn ends_with(path: &str, end: &str) -> bool {

@@ -11,6 +11,7 @@ fn openai_chat_is_read_whole() {
     let body = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"stream":true,
         "max_tokens":7,"max_completion_tokens":100,"temperature":0.5,"top_p":1}"#;
     let expected = RequestFacts {
+        rpc: None,
         dialect: Some(Dialect::OpenAiChat),
         operation: Some("chat"),
         model: Some("gpt-4o".into()),
@@ -263,4 +264,54 @@ fn bad_bodies_spoil_nothing_else() {
 fn a_model_name_is_bounded() {
     let body = format!(r#"{{"model":"{}","prompt":"p"}}"#, "m".repeat(10_000));
     assert_eq!(read("/x", &body).model.map(|model| model.len()), Some(256));
+}
+
+#[test]
+fn json_rpc_is_named_and_is_no_llms_unless_it_asks_an_agent() {
+    use crate::llm::rpc::RpcProtocol::{A2a, JsonRpc, Mcp};
+    let vectors = [
+        (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#, None, Some((Mcp, "tools/call"))),
+        (r#"[{"jsonrpc":"2.0","id":1,"method":"tools/list"},7]"#, None, Some((Mcp, "tools/list"))),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"eth_call","params":[1]}"#, None, Some((JsonRpc, "eth_call"))),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"tasks/get"}"#, None, Some((A2a, "tasks/get"))),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"message/send"}"#, Some(true), Some((A2a, "message/send"))),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"SendStreamingMessage"}"#,
+            Some(false),
+            Some((A2a, "SendStreamingMessage")),
+        ),
+        (r#"{"jsonrpc":"2.0","method":"tools/call","messages":[],"stream":true}"#, Some(false), None),
+        (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, None, None),
+        (r#"{"method":"tools/call"}"#, None, None),
+        ("[]", None, None),
+    ];
+    for (body, whole, call) in vectors {
+        let facts = read("/rpc", body);
+        assert_eq!(facts.is_llm().then(|| facts.answers_whole()), whole, "{body}");
+        let named = facts.rpc.as_ref().map(|rpc| (rpc.protocol, rpc.method.as_deref().unwrap_or_default()));
+        assert_eq!(named, call, "{body}");
+    }
+    let chat = read("/v1/chat/completions", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#);
+    assert!(chat.is_llm() && chat.rpc.is_none(), "its path says more");
+    for (path, whole) in [("/agents/a/v1/message:stream", false), ("/v1/message:send", true)] {
+        let facts = read(path, r#"{"message":{"parts":[]}}"#);
+        assert_eq!((facts.operation, facts.answers_whole()), (Some("invoke_agent"), whole), "{path}");
+    }
+    let mut get = RequestFacts::read("/mcp", None);
+    get.note_mcp();
+    assert_eq!(get.rpc.map(|rpc| (rpc.protocol, rpc.method)), Some((Mcp, None)));
+}
+
+#[test]
+fn only_what_generates_may_be_late_with_its_first_token() {
+    assert!(read("/api/embed", r#"{"model":"m","input":"x"}"#).answers_whole());
+    assert!(!read("/api/chat", r#"{"model":"m","messages":[]}"#).answers_whole());
+}
+
+#[test]
+fn a_route_says_whose_its_answers_are() {
+    let (chat, other) = (read("/v1/chat/completions", "{}"), read("/jobs", "{}"));
+    assert!(chat.by_route(false).is_some_and(|facts| !facts.is_llm()));
+    assert!(other.by_route(true).is_some_and(|facts| facts.is_llm() && !facts.answers_whole()));
+    assert_eq!((chat.by_route(true), other.by_route(false)), (None, None));
 }

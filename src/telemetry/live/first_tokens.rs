@@ -26,7 +26,10 @@ impl FirstTokens {
     pub fn observe(&self, record: &Record) {
         let (Some(route), Some(served_by), Some(llm)) = (&record.route, &record.served_by, &record.llm) else { return };
         let now = minute(record.started + record.duration);
-        let failed = !matches!(record.outcome, Outcome::Completed | Outcome::ClientCancelled | Outcome::Rejected);
+        let failed = !matches!(
+            record.outcome,
+            Outcome::Completed | Outcome::ClientCancelled | Outcome::Rejected | Outcome::Stopped
+        );
         let mut pairs = lock(&self.0);
         let key = (Arc::clone(route), Arc::clone(&served_by.upstream));
         if pairs.len() >= PAIRS_MAX && !pairs.contains_key(&key) {

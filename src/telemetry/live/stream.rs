@@ -3,7 +3,7 @@
 //! What a chunk costs: two stores of the phase it is in, and one load that tells whether anybody looks. Only while somebody
 //! does, the sums of the phases and the ticks of the tokens are kept.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -62,6 +62,12 @@ impl LiveStream {
     /// Who answers, or will if nothing goes wrong; the last word counts.
     pub fn served_by(&self, upstream: &Arc<str>, variant: &Arc<str>) {
         self.stream.note(|facts| facts.served_by = Some((Arc::clone(upstream), Arc::clone(variant))));
+    }
+
+    /// Whether its answer is a stream that is no LLM's.
+    pub fn is_other(&self, other: bool) {
+        self.stream.other.store(other, Relaxed);
+        self.stream.version.fetch_add(1, Relaxed);
     }
 
     pub fn status(&self, status: u16) {
@@ -164,6 +170,8 @@ pub(super) struct Stream {
     facts: Mutex<Facts>,
     /// Counts what became known.
     version: AtomicU32,
+    /// Its answer is a stream that is no LLM's.
+    other: AtomicBool,
     /// Zero: none yet.
     status: AtomicU16,
     /// The greatest number: none yet.
@@ -199,6 +207,7 @@ impl Stream {
             path: Arc::clone(path),
             facts: Mutex::default(),
             version: AtomicU32::new(1),
+            other: AtomicBool::new(false),
             status: AtomicU16::new(0),
             first_token_us: AtomicU64::new(u64::MAX),
             frames: AtomicU64::new(0),
@@ -272,6 +281,7 @@ impl Stream {
             place.render(&mut row);
         }
         row.text_if("gen_ai.request.model", facts.model.as_deref());
+        row.text_if("kind", self.kind());
         row.number_if("http.response.status_code", self.status_code());
         row.seconds_if("ttft_s", self.ttft());
         row.seconds("duration_s", self.clock.elapsed());
@@ -295,6 +305,7 @@ impl Stream {
         text("upstream", facts.served_by.as_ref().map(|(upstream, _)| &**upstream));
         text("variant", facts.served_by.as_ref().map(|(_, variant)| &**variant));
         text("gen_ai.request.model", facts.model.as_deref());
+        text("kind", self.kind());
         if let Some(place) = &facts.place {
             place.render(&mut row);
         }
@@ -341,6 +352,11 @@ impl Stream {
             }
         }
         spent
+    }
+
+    /// `stream` for one that is no LLM's.
+    fn kind(&self) -> Option<&'static str> {
+        self.other.load(Relaxed).then_some("stream")
     }
 
     fn status_code(&self) -> Option<u64> {

@@ -46,6 +46,9 @@ const OVERHEAD: Bounds = &[
 /// Silences inside a stream, in seconds.
 const GAP: Bounds = &gaps::BOUNDS;
 
+/// How long a stream may live that nothing ends, in seconds: up to a day.
+const LIFE: Bounds = &[0.01, 0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];
+
 macro_rules! families {
     ($(
         $(#[doc = $help:literal])+
@@ -101,6 +104,12 @@ families! {
     first_answer: Histogram(FIRST_TOKEN) = "streamgauge_first_answer_seconds" ["route", "upstream", "variant"];
     /// The gaps between token frames, each of every stream, in seconds.
     token_gap: Tally(GAP) = "streamgauge_token_gap_seconds" ["route", "upstream", "variant"];
+    /// Time from the request's head until the first event of a stream that is no LLM's, in seconds.
+    stream_first_event: Histogram(PHASE) = "streamgauge_event_stream_first_event_seconds" ["route", "upstream", "variant"];
+    /// The gaps between the events of streams that are no LLM's, each of every stream, in seconds.
+    stream_gap: Tally(GAP) = "streamgauge_event_stream_gap_seconds" ["route", "upstream", "variant"];
+    /// How long streams lived that are no LLM's, by how they ended, in seconds.
+    stream_duration: Histogram(LIFE) = "streamgauge_event_stream_duration_seconds" ["route", "upstream", "variant", "outcome"];
     /// Streams that something behind the proxy collected and let go in clumps: a compressing middleware, a buffering proxy, a batching server.
     buffered: Counter = "streamgauge_buffered_streams_total" ["upstream"];
     /// Gaps between two token frames that were longer than slow_gap; at most 16 of each stream are counted.

@@ -29,6 +29,7 @@ use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
 use super::record::{Cause, ErrorType, LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
 use super::semconv;
+use crate::llm::StreamReading;
 use crate::llm::price::Bill;
 
 /// The value of a label that does not apply.
@@ -142,6 +143,9 @@ impl Metrics {
         }
         if let Some(llm) = &record.llm {
             self.observe_llm(record, llm, &known, &bundle);
+        }
+        if let Some(stream) = &record.stream {
+            self.observe_stream(record, stream, &known);
         }
         if let Some(websocket) = &record.websocket {
             let route = known.route(record.route.as_deref().unwrap_or(NONE));
@@ -302,6 +306,23 @@ impl Metrics {
             let (from, to) = (known.upstream(&replaced.upstream), known.upstream(&next.upstream));
             of.failovers.get([from, to, reason]).add(1);
         }
+    }
+
+    /// A stream of another kind is in no LLM's metric.
+    fn observe_stream(&self, record: &Record, stream: &StreamReading, known: &Known) {
+        let (of, route) = (&self.families, known.route(record.route.as_deref().unwrap_or(NONE)));
+        let served_by = record.served_by.as_ref();
+        let upstream = known.upstream(served_by.map_or(NONE, |served_by| &served_by.upstream));
+        let variant = known.variant(served_by.map_or(NONE, |served_by| &served_by.variant));
+        let exemplar = record.trace.sampled.then(|| (record.trace.trace_id, record.started + record.duration));
+        if let Some(first) = stream.first_event {
+            of.stream_first_event.get([route, upstream, variant]).observe(first.as_secs_f64(), exemplar);
+        }
+        if let Some(longest) = stream.max_gap {
+            of.stream_gap.get([route, upstream, variant]).add(&stream.gaps, longest, exemplar);
+        }
+        let duration = of.stream_duration.get([route, upstream, variant, record.outcome.as_str()]);
+        duration.observe(record.duration.as_secs_f64(), exemplar);
     }
 
     fn observe_llm(&self, record: &Record, llm: &LlmInfo, known: &Known, bundle: &Bundle) {

@@ -323,3 +323,63 @@ fn work_that_brings_no_token_yet_is_told_apart_from_silence() {
     let progress = gauge(PlainSse, Framing::Sse).feed(b": ping\n\nevent: ping\ndata: {}\n\n", ms(1));
     assert!(!progress.tells_of_work(), "comments and pings are no work");
 }
+
+#[test]
+fn a_stream_is_an_llms_once_an_event_shows_it() {
+    use crate::llm::Claim;
+    let token = r#"{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"x"}}]}"#;
+    let vectors: [(&[&str], bool, Claim, Option<u64>); 9] = [
+        (&["Hello"], true, Claim::Guess, None),
+        (&["Hello"], false, Claim::None, Some(1)),
+        (&[r#"{"text":"a"}"#], true, Claim::Guess, None),
+        (&[r#"{"text":""}"#, r#"{"progress":1}"#, "42", "[1]"], true, Claim::None, Some(4)),
+        (&[r#"{"n":1}"#, token], false, Claim::Shape, None),
+        (&[r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"text":"a"}]}}"#], true, Claim::None, Some(1)),
+        (&[r#"{"jsonrpc":"2.0","id":1,"result":{"kind":"task","id":"t"}}"#], false, Claim::Shape, None),
+        (&[], true, Claim::None, Some(0)),
+        (&["", " "], true, Claim::None, Some(2)),
+    ];
+    for (events, guesses, claim, others) in vectors {
+        let mut gauge = gauge(Dialect::PlainSse, Framing::Sse).unclaimed(guesses);
+        for (at, data) in (1..).zip(events) {
+            gauge.feed(format!("data: {data}\n\n").as_bytes(), ms(at));
+        }
+        gauge.finish(StreamEnd::Clean, ms(50));
+        assert_eq!(gauge.claim(), claim, "{events:?}");
+        let tokens = gauge.reading().token_frames;
+        assert_eq!(gauge.take_stream().map(|stream| stream.events), others, "{events:?}");
+        assert!(others.is_none() || tokens == 0, "{events:?}");
+    }
+}
+
+#[test]
+fn a_stream_of_others_is_measured_by_its_events() {
+    let mut gauge = gauge(Dialect::PlainSse, Framing::Sse).unclaimed(true);
+    for (at, bytes) in [
+        (3, ": ping\n\n"),
+        (5, "data: {\"n\":1}\n\n"),
+        (9, ": ping\n\ndata: {\"n\":2}\n\n"),
+        (10, "data: {\"n\":3}\n\n"),
+    ] {
+        let progress = gauge.feed(bytes.as_bytes(), ms(at));
+        assert!(!progress.token && !progress.unknown);
+    }
+    let stream = gauge.take_stream().unwrap();
+    assert_eq!((stream.first_event, stream.last_event), (Some(ms(5)), Some(ms(10))));
+    assert_eq!((stream.events, stream.max_gap, stream.gaps.count()), (3, Some(ms(4)), 2));
+}
+
+#[test]
+fn of_a_stream_of_others_the_first_method_is_the_name() {
+    use crate::llm::rpc::RpcProtocol;
+    let mut gauge = gauge(Dialect::PlainSse, Framing::Sse).unclaimed(false);
+    for data in [
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/message"}"#,
+    ] {
+        gauge.feed(format!("event: message\ndata: {data}\n\n").as_bytes(), ms(1));
+    }
+    let rpc = gauge.take_stream().unwrap().rpc.unwrap();
+    assert_eq!((rpc.protocol, rpc.method.as_deref()), (RpcProtocol::Mcp, Some("notifications/progress")));
+}
