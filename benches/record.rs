@@ -190,7 +190,7 @@ fn renderings(criterion: &mut Criterion) {
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| {
                 line.clear();
-                render(style, black_box(&record), &mut line);
+                render(style, black_box(&record), record.started, &mut line);
             });
         });
     }

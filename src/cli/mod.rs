@@ -2,6 +2,7 @@
 
 mod admin;
 mod canary;
+mod check;
 mod explain;
 mod explain_cohort;
 mod explain_limits;
@@ -13,17 +14,18 @@ mod top;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::settings::Listen;
 use crate::config::{self, Settings};
 use crate::server::{self, Exit, Origin, Run, Source, Style};
-use crate::telemetry::json;
+use crate::telemetry::json::{self, Json};
 use crate::telemetry::{self, Telemetry};
 
 /// Left over from a second signal, as shells have it for an interrupted program.
@@ -47,11 +49,7 @@ enum Command {
     /// Run the proxy.
     Run(RunOptions),
     /// Tell every problem of a config file, with file, line and column.
-    Check {
-        /// The config file.
-        #[arg(long, env = "STREAMGAUGE_CONFIG", value_name = "FILE")]
-        config: PathBuf,
-    },
+    Check(check::Options),
     /// Tell which route a request would take, why the earlier ones do not match, and where it would go.
     Explain(explain::ExplainOptions),
     /// Tell how each event of a recorded stream is read, which is the first token and why, and the rule to write if it is wrong.
@@ -169,7 +167,11 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Run(options) => run(options),
-        Command::Check { config } => check(&config),
+        Command::Check(options) => check::check(&options, std::env::var_os("STREAMGAUGE_CONFIG").map(PathBuf::from))
+            .map(|text| {
+                say(&text);
+                ExitCode::SUCCESS
+            }),
         Command::Explain(options) => explain::explain(&options).map(|text| {
             say(&text);
             ExitCode::SUCCESS
@@ -218,12 +220,34 @@ fn run(options: RunOptions) -> Result<ExitCode, String> {
         style: if human { Style::Human } else { Style::Json },
         upgrade: options.upgrade,
     };
-    let exit = server::run(&run, |settings| start_telemetry(settings, human))?;
+    let exit = match server::run(&run, |settings| start_telemetry(settings, human)) {
+        Ok(exit) => exit,
+        Err(problems) if !human && !std::io::stderr().is_terminal() => {
+            let _ = std::io::stderr().lock().write_all(failed_start(&problems, SystemTime::now()).as_bytes());
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(problems) => return Err(problems),
+    };
     Ok(match exit {
         Exit::Drained | Exit::Cut => ExitCode::SUCCESS,
         Exit::Forced => ExitCode::from(INTERRUPTED),
         Exit::Failed => ExitCode::FAILURE,
     })
+}
+
+/// Why there was no start, in the form of the log's lines: one for each problem.
+fn failed_start(problems: &str, now: SystemTime) -> String {
+    let mut out = String::new();
+    for problem in problems.lines() {
+        let mut line = Json::object(&mut out);
+        line.time("timestamp", now);
+        line.text("level", "error");
+        line.text("event", "start.failed");
+        line.text("message", problem);
+        line.end();
+        out.push('\n');
+    }
+    out
 }
 
 fn origin(upstream: Option<String>, config: Option<PathBuf>, from_env: Option<PathBuf>) -> Result<Origin, String> {
@@ -237,12 +261,6 @@ fn origin(upstream: Option<String>, config: Option<PathBuf>, from_env: Option<Pa
 fn start_telemetry(settings: &Settings, human: bool) -> Result<Arc<Telemetry>, String> {
     let format = if human { telemetry::logs::Format::Human } else { telemetry::logs::Format::Json };
     Telemetry::start(&settings.telemetry, format).map_err(|error| error.to_string())
-}
-
-fn check(path: &Path) -> Result<ExitCode, String> {
-    config::load(path).map_err(|problems| problems.to_string())?;
-    say(&format!("{} is good.\n", path.display()));
-    Ok(ExitCode::SUCCESS)
 }
 
 fn print_schema() -> Result<ExitCode, String> {
@@ -291,6 +309,17 @@ mod tests {
         }
         for wrong in ["", "8080", "unix:", "example.com:80", "127.0.0.1", "127.0.0.1:70000"] {
             assert!(Address::from_str(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_failed_start_is_told_as_the_log_is() {
+        let told = failed_start("a.toml:1:1: \"x\"\nb", SystemTime::UNIX_EPOCH);
+        let lines: Vec<serde_json::Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+        assert_eq!(messages, ["a.toml:1:1: \"x\"", "b"]);
+        for line in &lines {
+            assert_eq!((&line["level"], &line["timestamp"]), (&"error".into(), &"1970-01-01T00:00:00.000Z".into()));
         }
     }
 

@@ -14,8 +14,17 @@ use super::problems::{Gathered, hint, nearest};
 #[derive(Default)]
 pub(super) struct Readable {
     pub(super) file: File,
-    /// What was cut out: where its table's header starts ([`ROOT`] for the file itself), and the key that was meant.
-    lost: Vec<(usize, String)>,
+    lost: Vec<Lost>,
+}
+
+/// What was cut out.
+struct Lost {
+    /// Where its table's header starts; [`ROOT`] for the file itself.
+    table: usize,
+    /// The key that was meant; `None` where that is not known.
+    key: Option<String>,
+    /// The value, where it is a text. It may be a secret.
+    text: Option<String>,
 }
 
 /// Stands for the file itself where the starts of tables are listed.
@@ -30,17 +39,44 @@ impl Readable {
     /// Whether a key of the table with this header was written and refused: that it is missing is not worth a second
     /// problem.
     pub(super) fn is_lost(&self, table: &Range<usize>, key: &str) -> bool {
-        self.lost.iter().any(|(start, lost)| *start == table.start && lost == key)
+        self.lost_of(table).any(|lost| lost.key.as_deref() == Some(key))
+    }
+
+    /// Whether one of these keys may have been written in the table with this header, and refused: also under a name that
+    /// nobody knows.
+    pub(super) fn may_have_lost(&self, table: &Range<usize>, keys: &[&str]) -> bool {
+        self.lost_of(table).any(|lost| lost.key.as_deref().is_none_or(|key| keys.contains(&key)))
+    }
+
+    /// Whether the table with this header may be what is called `name`, where `written` is the name that could be read.
+    pub(super) fn may_be_called(&self, table: &Range<usize>, written: Option<&str>, name: &str) -> bool {
+        let reads = |text: &str| text.trim() == name;
+        match written {
+            Some(written) => reads(written),
+            None => self.lost_of(table).any(|lost| match &lost.text {
+                Some(text) => reads(text),
+                None => lost.key.as_deref() == Some("name"),
+            }),
+        }
+    }
+
+    /// The texts that were refused in the table with this header; `None` where one of `keys` was no text.
+    pub(super) fn lost_texts(&self, table: &Range<usize>, keys: &[&str]) -> Option<Vec<&str>> {
+        let is_of_keys = |lost: &&Lost| lost.key.as_deref().is_some_and(|key| keys.contains(&key));
+        if self.lost_of(table).filter(is_of_keys).any(|lost| lost.text.is_none()) {
+            return None;
+        }
+        Some(self.lost_of(table).filter_map(|lost| lost.text.as_deref()).collect())
+    }
+
+    fn lost_of(&self, table: &Range<usize>) -> impl Iterator<Item = &Lost> {
+        let start = table.start;
+        self.lost.iter().filter(move |lost| lost.table == start)
     }
 
     /// Whether a table of this name, at the top level of the file, was written and refused.
     pub(super) fn is_table_lost(&self, name: &str) -> bool {
-        self.lost.iter().any(|(start, lost)| *start == ROOT && lost == name)
-    }
-
-    /// Whether anything was cut out of the table with this header.
-    pub(super) fn is_damaged(&self, table: &Range<usize>) -> bool {
-        self.lost.iter().any(|(start, _)| *start == table.start)
+        self.lost.iter().any(|lost| lost.table == ROOT && lost.key.as_deref() == Some(name))
     }
 }
 
@@ -61,7 +97,7 @@ pub(super) fn read(text: &str, problems: &mut Gathered) -> Option<Readable> {
     let root_span = document.span();
     let mut root = document.into_inner();
     let mut readable = Readable::default();
-    cut_wrong_brackets(&mut root, &mut readable.lost, problems);
+    mend_brackets(&mut root, &mut readable.lost, problems);
     while !problems.is_full() {
         let document = Spanned::new(root_span.clone(), root.clone());
         match File::deserialize(toml::de::Deserializer::from(document)) {
@@ -77,7 +113,7 @@ pub(super) fn read(text: &str, problems: &mut Gathered) -> Option<Readable> {
                 };
                 let (message, meant) = describe(&cut, error.message());
                 problems.push(span.start, message);
-                readable.lost.push((cut.table, meant));
+                readable.lost.push(Lost { table: cut.table, key: meant, text: cut.text });
             }
         }
     }
@@ -107,10 +143,11 @@ fn syntax_problems(text: &str, errors: &[toml::de::Error], problems: &mut Gather
     }
 }
 
-/// The most usual slip: `[upstream]` for `[[upstream]]`, and the other way round.
-fn cut_wrong_brackets(root: &mut DeTable<'_>, lost: &mut Vec<(usize, String)>, problems: &mut Gathered) {
-    let mut wrong = Vec::new();
-    for (key, value) in root.iter() {
+/// The most usual slip: `[upstream]` for `[[upstream]]`, and the other way round. What is meant is clear, and is read on,
+/// unless it stands several times.
+fn mend_brackets(root: &mut DeTable<'_>, lost: &mut Vec<Lost>, problems: &mut Gathered) {
+    let mut unclear = Vec::new();
+    for (key, value) in root.iter_mut() {
         let name = key.get_ref().as_ref();
         let message = match (name, value.get_ref()) {
             ("upstream" | "route" | "limit" | "dialect" | "price", DeValue::Table(_)) => {
@@ -121,12 +158,23 @@ fn cut_wrong_brackets(root: &mut DeTable<'_>, lost: &mut Vec<(usize, String)>, p
             }
             _ => continue,
         };
-        problems.push(value.span().start, message);
-        wrong.push(name.to_owned());
+        let span = value.span();
+        problems.push(span.start, message);
+        let written = std::mem::replace(value.get_mut(), DeValue::Boolean(false));
+        *value = match written {
+            DeValue::Array(list) => match <[_; 1]>::try_from(list.into_iter().collect::<Vec<_>>()) {
+                Ok([only]) if matches!(only.get_ref(), DeValue::Table(_)) => only,
+                _ => {
+                    unclear.push(name.to_owned());
+                    continue;
+                }
+            },
+            table => Spanned::new(span.clone(), DeValue::Array(std::iter::once(Spanned::new(span, table)).collect())),
+        };
     }
-    for name in wrong {
+    for name in unclear {
         root.remove(name.as_str());
-        lost.push((ROOT, name));
+        lost.push(Lost { table: ROOT, key: Some(name), text: None });
     }
 }
 
@@ -136,6 +184,8 @@ struct Cut {
     /// The key itself was refused, not its value.
     is_key: bool,
     is_date: bool,
+    /// The value, where it is a text.
+    text: Option<String>,
     /// Where the header starts of the table that it was cut out of.
     table: usize,
 }
@@ -157,7 +207,8 @@ fn cut(table: &mut DeTable<'_>, at: &Range<usize>, start: usize) -> Option<Cut> 
         }
         if is_key || value.span() == *at {
             let is_date = matches!(value.get_ref(), DeValue::Datetime(_));
-            found = Some(Cut { key: key.get_ref().to_string(), is_key, is_date, table: start });
+            let text = text_of(value.get_ref());
+            found = Some(Cut { key: key.get_ref().to_string(), is_key, is_date, text, table: start });
             break;
         }
     }
@@ -181,19 +232,26 @@ fn cut_element(list: &mut DeArray<'_>, at: &Range<usize>, key: &str, table: usiz
         }
     }
     let element = list.iter().find(|value| value.span() == *at)?;
-    let is_date = matches!(element.get_ref(), DeValue::Datetime(_));
+    let (is_date, text) = (matches!(element.get_ref(), DeValue::Datetime(_)), text_of(element.get_ref()));
     *list = std::mem::replace(list, DeArray::new()).into_iter().filter(|value| value.span() != *at).collect();
-    Some(Cut { key: key.to_owned(), is_key: false, is_date, table })
+    Some(Cut { key: key.to_owned(), is_key: false, is_date, text, table })
 }
 
-/// Serde's words → ours, and the key that was meant.
-fn describe(cut: &Cut, message: &str) -> (String, String) {
+fn text_of(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+/// Serde's words → ours, and the key that was meant, where that is known.
+fn describe(cut: &Cut, message: &str) -> (String, Option<String>) {
     let key = &cut.key;
     if cut.is_key {
         return unknown_key(key, message);
     }
     let words = if cut.is_date { "a date has no place here".to_owned() } else { wrong_value(message) };
-    (format!("`{key}`: {words}"), key.clone())
+    (format!("`{key}`: {words}"), Some(key.clone()))
 }
 
 fn wrong_value(message: &str) -> String {
@@ -213,11 +271,11 @@ fn wrong_value(message: &str) -> String {
     message.to_owned()
 }
 
-fn unknown_key(key: &str, message: &str) -> (String, String) {
+fn unknown_key(key: &str, message: &str) -> (String, Option<String>) {
     let known = unknown(message, "unknown field `").map(|(_, known)| known).unwrap_or_default();
     match nearest(key, known.iter().map(String::as_str)) {
-        Some(near) => (format!("unknown key `{key}`: did you mean `{near}`?"), near.to_owned()),
-        None => (format!("unknown key `{key}`: known here are {}", known.join(", ")), key.to_owned()),
+        Some(near) => (format!("unknown key `{key}`: did you mean `{near}`?"), Some(near.to_owned())),
+        None => (format!("unknown key `{key}`: known here are {}", known.join(", ")), None),
     }
 }
 

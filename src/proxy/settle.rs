@@ -428,13 +428,14 @@ impl Drop for Flight<'_> {
         if let Some(reservation) = &mut self.reservation {
             reservation.received(record.bytes_in);
         }
-        if let Some(llm) = &mut record.llm {
-            llm.provider = record.served_by.as_ref().and_then(|by| self.generation.settings.provider_of(&by.upstream));
-        }
         let tries = self.tries.take();
         self.testify(&tries);
         record.attempts.extend(tries);
         record.passed_on = self.passed_on;
+        if record.outcome == Outcome::Rejected && record.attempts.is_empty() {
+            // It would have gone there, and nobody there heard of it.
+            record.served_by = None;
+        }
         self.charge_outrun(&mut record);
         let now = self.clock.now();
         record.phases = self.stopwatch.read(now);

@@ -2,11 +2,11 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
-use serde_json::json;
+use std::time::SystemTime;
 
 use crate::config::Settings;
 use crate::config::settings::{EndpointAddress, Listen, Upstream};
+use crate::telemetry::json;
 
 /// For whom the words are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Style {
 pub(super) fn print(style: Style, settings: &Settings) {
     let text = match style {
         Style::Human => human(settings),
-        Style::Json => json_line(settings),
+        Style::Json => json_line(settings, SystemTime::now()),
     };
     // Nobody may be reading.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
@@ -43,11 +43,14 @@ fn human(settings: &Settings) -> String {
     text
 }
 
-fn json_line(settings: &Settings) -> String {
+fn json_line(settings: &Settings, now: SystemTime) -> String {
+    let mut timestamp = String::new();
+    json::rfc3339(&mut timestamp, now);
     let server = &settings.server;
     let listen: Vec<String> = server.listen.iter().map(ToString::to_string).collect();
-    let line = json!({
-        "level": "INFO",
+    let line = serde_json::json!({
+        "timestamp": timestamp,
+        "level": "info",
         "event": "started",
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -100,6 +103,16 @@ fn upstream_url(upstream: &Upstream) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_start_is_told_as_other_lines_are() {
+        let settings = crate::config::for_upstream("http://127.0.0.1:8000").unwrap();
+        let line = json_line(&settings, SystemTime::UNIX_EPOCH);
+        assert_eq!(line.matches('\n').count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["timestamp"], "1970-01-01T00:00:00.000Z");
+        assert_eq!((&line["level"], &line["event"]), (&"info".into(), &"started".into()));
+    }
 
     #[test]
     fn every_address_becomes_one_that_can_be_typed() {

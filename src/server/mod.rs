@@ -72,7 +72,7 @@ const RELOADS_WAITING_MAX: usize = 1;
 /// What to run.
 pub struct Run {
     pub source: Source,
-    /// How to tell on stderr where to point a frontend.
+    /// How to tell on stdout where to point a frontend.
     pub style: Style,
     /// Take the listening sockets over from the running process.
     pub upgrade: bool,

@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::ids;
 use super::json::{self, Json};
@@ -56,8 +56,9 @@ impl AccessLog {
         let queue = Queue::spawn("access-log", PACE, move || {
             let mut writer = Writer { sink, text: String::new(), lines: 0, torn: false, lost };
             move |batch: &mut Vec<Arc<Record>>| {
+                let written = SystemTime::now();
                 for record in batch.drain(..) {
-                    render(style, &record, &mut writer.text);
+                    render(style, &record, written, &mut writer.text);
                     writer.lines += 1;
                     if writer.text.len() >= WRITE_AT {
                         writer.write();
@@ -114,10 +115,10 @@ impl<S: Write> Writer<S> {
     }
 }
 
-/// Writes `record` as one line, its end included.
-pub fn render(style: Style, record: &Record, out: &mut String) {
+/// Writes `record` as one line, its end included. `written` is when that happens.
+pub fn render(style: Style, record: &Record, written: SystemTime, out: &mut String) {
     match style {
-        Style::Json => render_json(record, out),
+        Style::Json => json_object(record, Some(written), out),
         Style::Human { colour } => render_human(record, colour, out),
     }
     out.push('\n');
@@ -125,8 +126,15 @@ pub fn render(style: Style, record: &Record, out: &mut String) {
 
 /// The JSON object of a record, without a line end. All times are in seconds.
 pub(crate) fn render_json(record: &Record, out: &mut String) {
+    json_object(record, None, out);
+}
+
+fn json_object(record: &Record, written: Option<SystemTime>, out: &mut String) {
     let mut line = Json::object(out);
     line.time("timestamp", record.started);
+    if let Some(written) = written {
+        line.time("written", written);
+    }
     line.text("level", level(record.outcome));
     line.text("event", event(record));
     line.text("request_id", &record.request_id);

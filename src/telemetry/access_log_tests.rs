@@ -7,16 +7,21 @@ use crate::llm::ServerTimings;
 use crate::telemetry::record::ErrorType;
 use crate::telemetry::samples::{attempt, chat, ms, plain as plain_record, websocket};
 
+/// Four seconds after the samples began.
+fn written() -> SystemTime {
+    chat("m").started + Duration::from_secs(4)
+}
+
 fn json(record: &Record) -> serde_json::Value {
     let mut line = String::new();
-    render(Style::Json, record, &mut line);
+    render(Style::Json, record, written(), &mut line);
     assert_eq!(line.matches('\n').count(), 1, "one line");
     serde_json::from_str(&line).unwrap()
 }
 
 fn human(record: &Record) -> String {
     let mut line = String::new();
-    render(Style::Human { colour: false }, record, &mut line);
+    render(Style::Human { colour: false }, record, written(), &mut line);
     line
 }
 
@@ -28,9 +33,9 @@ fn a_chat_as_json() {
     (lost.status, lost.error) = (None, Some(ErrorType::ConnectRefused));
     record.attempts.insert(0, lost);
     let mut line = String::new();
-    render(Style::Json, &record, &mut line);
+    render(Style::Json, &record, written(), &mut line);
     let expected = concat!(
-        r#"{"timestamp":"2023-11-14T22:13:20.123Z","level":"info","event":"llm.request","request_id":"req-1","#,
+        r#"{"timestamp":"2023-11-14T22:13:20.123Z","written":"2023-11-14T22:13:24.123Z","level":"info","event":"llm.request","request_id":"req-1","#,
         r#""trace_id":"00000000000000000000000000000abc","span_id":"0000000000000001","user.id":"alice","team":"search","#,
         r#""client.address":"192.0.2.7","http.request.method":"POST","url.path":"/v1/chat/completions","#,
         r#""http.response.status_code":200,"gen_ai.operation.name":"chat","gen_ai.provider.name":"openai","#,
@@ -112,7 +117,7 @@ fn a_line_to_read_along() {
         "22:13:20 GET /ws 101 completed  total 0.017s  3→5 messages  via fastapi at 127.0.0.1:8000\n"
     );
     let mut coloured = String::new();
-    render(Style::Human { colour: true }, &record, &mut coloured);
+    render(Style::Human { colour: true }, &record, written(), &mut coloured);
     assert!(coloured.contains("\u{1b}[31m- stalled(stall)\u{1b}[0m"));
 }
 

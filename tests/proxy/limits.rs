@@ -307,10 +307,13 @@ async fn requests_and_streams_are_limited_for_every_kind_of_request() {
     first.send("GET /page HTTP/1.1\r\nhost: a\r\nx-request-id: first\r\n\r\n").await;
     let mut conn = soon("the first request", conns.recv()).await.unwrap();
     conn.request().await.unwrap();
-    let refused = proxy.client().await.get("/other", "").await;
+    let refused = proxy.client().await.get("/other", "x-request-id: refused\r\n").await;
     assert_eq!(refused.status, 429);
     let body: Value = serde_json::from_str(&refused.text()).unwrap();
     assert!(body["detail"].as_str().unwrap().contains("1 requests at one time for each address"), "{body}");
+    let record = proxy.record("refused").await;
+    assert_eq!((&record["outcome"], &record["attempts"]), (&"rejected".into(), &serde_json::json!([])));
+    assert!(record["upstream"].is_null() && record["written"].is_string(), "nobody was asked: {record}");
     assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("2"), "a refusal takes nothing");
     conn.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     assert_eq!(first.answer().await.text(), "ok");

@@ -2,7 +2,7 @@
 
 use super::super::canary::{Canary, Sticky};
 use super::super::defaults;
-use super::super::file::{CanaryTable, RouteTable, StickyWord};
+use super::super::file::{CanaryTable, RouteTable, StickyWord, TargetTable};
 use super::super::problems::hint;
 use super::super::read::Readable;
 use super::super::settings::Target;
@@ -82,6 +82,7 @@ impl Checker<'_> {
         };
         let name = at.value.trim();
         if !all_read {
+            self.written_target(at, route, readable);
             return Some(name.to_owned());
         }
         if !names().any(|known| known == name) {
@@ -96,6 +97,24 @@ impl Checker<'_> {
             self.problem(&at.span, message);
         }
         Some(name.to_owned())
+    }
+
+    /// Where not all of the route's targets could be read: whether one of them may be meant.
+    fn written_target(&mut self, at: &At<String>, route: &Table<RouteTable>, readable: &Readable) {
+        let Some(list) = route.value.targets.as_ref().filter(|_| !readable.is_lost(&route.span, "targets")) else {
+            return;
+        };
+        let name = at.value.trim();
+        let called = |table: &Table<TargetTable>| {
+            table.value.name.as_ref().or(table.value.upstream.as_ref()).map(|at| at.value.clone())
+        };
+        let may_be = |table: &Table<TargetTable>| readable.may_be_called(&table.span, called(table).as_deref(), name);
+        if list.value.iter().any(may_be) {
+            return;
+        }
+        let names: Vec<String> = list.value.iter().filter_map(called).collect();
+        let hint = hint(name, names.iter().map(String::as_str));
+        self.problem(&at.span, format!("the route has no target \"{name}\": {hint}"));
     }
 
     fn steps(&mut self, written: Option<&At<Vec<At<u32>>>>) -> Vec<u8> {

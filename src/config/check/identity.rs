@@ -42,6 +42,25 @@ impl Checker<'_> {
         }
     }
 
+    /// Says so where nobody could call: a caller must be known, and nothing makes one known.
+    pub(super) fn way_in(&mut self, readable: &Readable) {
+        let Some(table) = &readable.file.identity else { return };
+        let Some(required) = table.value.required.as_ref().filter(|at| at.value) else { return };
+        let server = readable.file.server.as_ref();
+        let is_known_somehow = table.value.jwt.is_some()
+            || !table.value.key.is_empty()
+            || server.is_some_and(|server| !server.value.trusted_proxies.is_empty());
+        let may_have_lost_one = readable.may_have_lost(&table.span, &["jwt", "key"])
+            || readable.is_table_lost("server")
+            || server.is_some_and(|server| readable.may_have_lost(&server.span, &["trusted_proxies"]));
+        if !is_known_somehow && !may_have_lost_one {
+            let message = "`required`: nobody could call, for nothing says who anybody is: add [[identity.key]] \
+                           (`streamgauge key new --user NAME` prints one), [identity.jwt], or `server.trusted_proxies` \
+                           for a proxy that names the user";
+            self.problem(&required.span, message);
+        }
+    }
+
     fn user_header(&mut self, at: &At<String>) -> String {
         let name = at.value.to_ascii_lowercase();
         if !is_token(name.as_bytes()) || name.contains('_') {
@@ -56,8 +75,8 @@ impl Checker<'_> {
         let file = &table.value;
         let keys = self.jwt_keys(table, readable);
         let is_secret = file.secret_env.is_some() && file.jwks_file.is_none() && file.jwks_url.is_none();
-        let is_damaged = readable.is_damaged(&table.span);
-        let algorithms = self.algorithms(file.algorithms.as_ref(), is_secret, is_damaged);
+        let is_part_lost = readable.may_have_lost(&table.span, &["algorithms"]);
+        let algorithms = self.algorithms(file.algorithms.as_ref(), is_secret, is_part_lost);
         if let (None, Some(at)) = (&file.team_claim, &file.teams)
             && !readable.is_lost(&table.span, "team_claim")
         {
@@ -83,7 +102,7 @@ impl Checker<'_> {
             (None, Some(at), None) => self.jwks_url(at),
             (None, None, Some(at)) => self.jwt_secret(at),
             (None, None, None) => {
-                if !readable.is_damaged(&table.span) {
+                if !readable.may_have_lost(&table.span, &["jwks_file", "jwks_url", "secret_env"]) {
                     let message = "where are the keys that tokens are signed with? Write `jwks_file`, `jwks_url` or \
                                    `secret_env`";
                     self.problem(&table.span, message);
@@ -138,12 +157,12 @@ impl Checker<'_> {
         &mut self,
         written: Option<&At<Vec<At<AlgorithmWord>>>>,
         is_secret: bool,
-        is_damaged: bool,
+        is_part_lost: bool,
     ) -> Vec<Algorithm> {
         let Some(list) = written else {
             return if is_secret { SECRET_ALGORITHMS.to_vec() } else { PUBLIC_ALGORITHMS.to_vec() };
         };
-        if list.value.is_empty() && !is_damaged {
+        if list.value.is_empty() && !is_part_lost {
             self.problem(
                 &list.span,
                 "`algorithms` is empty, so that no token would pass: leave it out for the default",
@@ -183,7 +202,7 @@ impl Checker<'_> {
             let user = self.filled("user", file.user.as_ref()).map(Arc::from);
             let team = self.filled("team", file.team.as_ref()).map(Arc::from);
             let is_anonymous = file.user.is_none() && file.team.is_none();
-            if is_anonymous && !readable.is_damaged(&table.span) {
+            if is_anonymous && !readable.may_have_lost(&table.span, &["user", "team"]) {
                 self.problem(&table.span, "whose key is this? Write its `user`, its `team`, or both");
             }
             let Some(at) = &file.hash else {

@@ -59,7 +59,10 @@ fn the_algorithms_follow_the_kind_of_key() {
 /// What is written, and each of the problems' words in order.
 const CASES: [(&str, &[&str]); 26] = [
     ("[identity]\nrequird = true", &["2:1: unknown key `requird`: did you mean `required`?"]),
-    ("[[identity]]\nrequired = true", &["1:1: [[identity]] must be [identity], with one bracket"]),
+    (
+        "[[identity]]\nrequired = true",
+        &["1:1: [[identity]] must be [identity], with one bracket", "2:12: `required`: nobody could call"],
+    ),
     ("[identity]\nuser_header = \"x user\"", &["2:15: `user_header` is a header's name"]),
     ("[identity]\nuser_header = \"x_user\"", &["2:15: `user_header` is a header's name, without underscores"]),
     ("[identity]\nuser_header = \"Authorization\"", &["2:15: `user_header`: authorization means something else"]),
@@ -134,5 +137,37 @@ fn plain_http_is_for_neighbours() {
     }
     for host in ["id.example", "192.0.2.1", "[2001:db8::1]"] {
         assert!(parsed(&format!("[identity.jwt]\njwks_url = \"http://{host}/keys\"")).is_err(), "{host}");
+    }
+}
+
+#[test]
+fn whoever_must_be_known_can_be() {
+    for nobody in [
+        "[identity]\nrequired = true",
+        "[server]\ntrusted_proxies = []\n[identity]\nuser_header = \"x-u\"\nrequired = true",
+    ] {
+        let said = parsed(nobody).map(|_| ()).expect_err(nobody);
+        for words in ["`required`: nobody could call", "[[identity.key]]", "[identity.jwt]", "trusted_proxies"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        let line = nobody.lines().count();
+        assert!(said.starts_with(&format!("conf/test.toml:{line}:12: ")), "{said}");
+    }
+    for somebody in [
+        "[identity]\nrequired = false".to_owned(),
+        "[server]\ntrusted_proxies = [\"10.0.0.1\"]\n[identity]\nrequired = true".to_owned(),
+        "[identity]\nrequired = true\n[identity.jwt]\njwks_file = \"jwks.json\"".to_owned(),
+        format!("[identity]\nrequired = true\n[[identity.key]]\nuser = \"a\"\nhash = \"{HASH}\""),
+    ] {
+        assert!(parsed(&somebody).is_ok(), "{somebody}");
+    }
+    // What was meant to let somebody in is the one problem.
+    for broken in [
+        "[identity]\nrequired = true\njwtt = { jwks_file = \"jwks.json\" }",
+        "[server]\ntrusted_proxies = [\"10.0.0.1/33\"]\n[identity]\nrequired = true",
+        "[identity]\nrequired = true\n[[identity.key]]\nuser = \"a\"",
+    ] {
+        let said = parsed(broken).map(|_| ()).expect_err(broken);
+        assert_eq!(said.lines().count(), 1, "{said}");
     }
 }

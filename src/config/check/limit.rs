@@ -22,6 +22,9 @@ const DOLLARS_MAX: f64 = 1e9;
 
 const NANO: f64 = 1e9;
 
+/// What a limit can cap.
+const CAPS: [&str; 5] = ["tokens_per_minute", "requests_per_minute", "concurrent", "cost_per_day", "cost_per_month"];
+
 impl Checker<'_> {
     pub(super) fn limits(&mut self, readable: &Readable) -> Vec<Arc<Limit>> {
         let mut taken = BTreeMap::new();
@@ -51,7 +54,7 @@ impl Checker<'_> {
                 }
                 Some(limit) => found.push(Arc::clone(limit)),
                 None if readable.is_table_lost("limit") => {}
-                None if readable.file.limit.iter().any(|table| readable.is_damaged(&table.span)) => {}
+                None if may_be_declared(readable, name) => {}
                 None if limits.is_empty() => {
                     let message = format!("there is no [[limit]]: add one with name = \"{name}\"");
                     self.problem(&at.span, message);
@@ -150,7 +153,7 @@ impl Checker<'_> {
             && file.concurrent.is_none()
             && file.cost_per_day.is_none()
             && file.cost_per_month.is_none();
-        if caps_nothing && !readable.is_damaged(&table.span) {
+        if caps_nothing && !readable.may_have_lost(&table.span, &CAPS) {
             self.problem(&table.span, "this limit limits nothing: give it tokens_per_minute, for example");
         }
         Some(limit)
@@ -200,6 +203,14 @@ impl Checker<'_> {
         }
         Some((at.value * NANO).round() as u64)
     }
+}
+
+/// Whether a `[[limit]]` that could not be read in full may be the one of this name.
+fn may_be_declared(readable: &Readable, name: &str) -> bool {
+    readable.file.limit.iter().any(|table| {
+        let written = table.value.name.as_ref().map(|at| at.value.as_str());
+        readable.may_be_called(&table.span, written, name)
+    })
 }
 
 fn key(word: Option<LimitKeyWord>) -> LimitKey {

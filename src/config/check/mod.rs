@@ -33,8 +33,21 @@ const FILE_MAX: u64 = 1 << 20;
 /// Every problem, also that of a file that cannot be read.
 pub fn load(path: &Path) -> Result<Settings, Problems> {
     let name = path.display().to_string();
-    let text = read_bounded(path).map_err(|e| Problems::of_file(&name, format!("cannot be read: {e}")))?;
-    parse(&text, &name, &process_env, &read_bounded)
+    loaded(read_bounded(path), &name)
+}
+
+/// As [`load`], for a text that comes from elsewhere, as standard input. Relative paths in it start at the current
+/// directory.
+///
+/// # Errors
+/// Every problem, also that of a text that cannot be read. `name` stands in them for the file.
+pub fn load_from(reader: impl io::Read, name: &str) -> Result<Settings, Problems> {
+    loaded(bounded(reader), name)
+}
+
+fn loaded(text: io::Result<String>, name: &str) -> Result<Settings, Problems> {
+    let text = text.map_err(|e| Problems::of_file(name, format!("cannot be read: {e}")))?;
+    parse(&text, name, &process_env, &read_bounded)
 }
 
 /// Checks a configuration's text. Pure: what is outside the text comes through `env` and `read_file`.
@@ -121,6 +134,7 @@ fn check(readable: Readable, mut checker: Checker<'_>) -> Settings {
     let cors = file.cors.as_ref().map(|cors| checker.cors(cors, &readable));
     let telemetry = checker.telemetry(file.telemetry.as_ref());
     let identity = file.identity.as_ref().map(|identity| checker.identity(identity, &readable));
+    checker.way_in(&readable);
     let upstreams = checker.upstreams(&readable);
     let limits = checker.limits(&readable);
     let limit_store = checker.limit_store(file.limits.as_ref());
@@ -135,9 +149,13 @@ fn process_env(name: &str) -> Option<String> {
 }
 
 fn read_bounded(path: &Path) -> io::Result<String> {
+    bounded(std::fs::File::open(path)?)
+}
+
+fn bounded(reader: impl io::Read) -> io::Result<String> {
     use io::Read as _;
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    reader.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }

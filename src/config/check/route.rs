@@ -14,11 +14,14 @@ use super::super::problems::{hint, nearest};
 use super::super::read::Readable;
 use super::super::settings::{Glob, PathPattern, Route, RouteKind, Target, Timeouts, Upstream};
 use super::super::units::{At, DurationText, Table};
-use super::upstream::Declared;
+use super::upstream::{Called, Declared};
 use super::{Checker, failover};
 
 /// Methods that people use; another may be meant, but one that is nearly one of these is a slip.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// What decides which requests a route takes.
+const CONDITIONS: [&str; 4] = ["path", "methods", "headers", "models"];
 
 impl Checker<'_> {
     pub(super) fn routes(
@@ -38,12 +41,14 @@ impl Checker<'_> {
         for table in tables {
             let route = Arc::new(self.route(table, readable, upstreams, limits, prices));
             let span = table.value.name.as_ref().map_or(&table.span, |at| &at.span);
-            let has_name = table.value.name.is_some() || !readable.is_damaged(&table.span);
+            let has_name = table.value.name.is_some() || !readable.may_have_lost(&table.span, &["name", "path"]);
             if has_name && !route.name.is_empty() {
                 self.unique("route", &route.name, span, &mut taken);
             }
-            if !readable.is_damaged(&table.span) {
+            if !readable.may_have_lost(&table.span, &["name", "path"]) {
                 self.reachable(table, &route, &intact);
+            }
+            if !readable.may_have_lost(&table.span, &CONDITIONS) {
                 intact.push(Arc::clone(&route));
             }
             routes.push(route);
@@ -289,13 +294,13 @@ impl Checker<'_> {
     }
 
     pub(super) fn find(&mut self, at: &At<String>, upstreams: &[Declared]) -> Option<Arc<Upstream>> {
-        let found =
-            upstreams.iter().find(|declared| *declared.upstream.name == *at.value.trim() && !declared.is_nameless);
-        if let Some(declared) = found {
+        let name = at.value.trim();
+        if let Some(declared) = upstreams.iter().find(|declared| declared.is_named(name)) {
             return Some(Arc::clone(&declared.upstream));
         }
-        if !upstreams.is_empty() && !upstreams.iter().any(|declared| declared.is_nameless) {
-            let names: Vec<&str> = upstreams.iter().map(|declared| &*declared.upstream.name).collect();
+        if !upstreams.is_empty() && !upstreams.iter().any(|declared| declared.may_be(name)) {
+            let named = upstreams.iter().filter(|declared| matches!(declared.called, Called::Name));
+            let names: Vec<&str> = named.map(|declared| &*declared.upstream.name).collect();
             self.problem(&at.span, format!("unknown upstream \"{}\": {}", at.value, hint(&at.value, names)));
         }
         None

@@ -199,7 +199,7 @@ const CASES: [(&str, &str); 66] = [
     ),
     (
         "[[upstream]]\nurl = \"http://h\"\n[price]\nmodel = \"a\"",
-        "3:1: [price] must be [[price]], with two brackets: there may be several",
+        "3:1: [price] must be [[price]], with two brackets: there may be several\n3:1: this price has no `input`\n3:1: this price has no `output`",
     ),
     (
         "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"a\"\nconcurrent = 1\n[[limit]]\nname = \"a\"\nconcurrent = 1",
@@ -215,7 +215,7 @@ const CASES: [(&str, &str); 66] = [
     ),
     (
         "[[upstream]]\nurl = \"http://h\"\n[limit]\nname = \"a\"",
-        "3:1: [limit] must be [[limit]], with two brackets: there may be several",
+        "3:1: [limit] must be [[limit]], with two brackets: there may be several\n3:1: this limit limits nothing: give it tokens_per_minute, for example",
     ),
     (
         "[[upstream]]\nurl = \"http://h\"\n[limits]\nredis = \"http://:canary-password@h\"",
@@ -232,5 +232,72 @@ fn each_message_tells_what_to_do() {
     for (text, expected) in CASES {
         let problems = parsed(text).map_or_else(|problems| problems.to_string(), |_| "no problem".to_owned());
         assert_eq!(problems.replace("conf/test.toml:", ""), expected, "of:\n{text}");
+    }
+}
+
+/// References are looked up whatever else is wrong, in what could be read of the tables that they may mean.
+const REFERENCES: [(&str, &str); 9] = [
+    (
+        "[[upstream]]\nurl = \"h\"\nname = \"a\"\ncolour = 1\n[[limit]]\nname = \"free\"\nkye = \"user\"\nconcurrent = 0\n[[route]]\n\
+         upstream = \"b\"\nlimits = [\"fre\", \"free\"]",
+        "2:7: `url`: the scheme is missing: write http:// or https:// in front\n\
+         4:1: unknown key `colour`: known here are KNOWN\n\
+         7:1: unknown key `kye`: did you mean `key`?\n\
+         8:14: `concurrent`: zero would let nothing pass; leave it out for no limit\n\
+         10:12: unknown upstream \"b\": the only one known is \"a\"\n\
+         11:11: unknown limit \"fre\": did you mean \"free\"?",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nnmae = \"free\"\nconcurrent = 1\n[[route]]\nlimits = [\"free\", \"x\"]",
+        "4:1: unknown key `nmae`: did you mean `name`?\n7:19: there is no [[limit]]: add one with name = \"x\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = 5\nconcurrent = 1\n[[route]]\nlimits = [\"x\"]",
+        "4:8: `name`: expected a text in quotes, found 5",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[limit]\nname = \"free\"\nconcurrent = 1\n[[route]]\nlimits = [\"free\", \"x\"]",
+        "3:1: [limit] must be [[limit]], with two brackets: there may be several\n\
+         7:19: unknown limit \"x\": the only one known is \"free\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"h:80\"\n[[route]]\nupstream = \"h:80\"\n[[route]]\nname = \"r\"\npath = \"/r\"\nupstream = \"i\"",
+        "2:7: `url`: the scheme is missing: write http:// or https:// in front\n\
+         5:1: this route is never reached: \"*\" above it takes everything that it matches\n\
+         8:12: unknown upstream \"i\": none are known here",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\nnaem = \"a\"\n[[route]]\nupstream = \"a\"\nlimits = [\"x\"]",
+        "3:1: unknown key `naem`: did you mean `name`?\n6:11: there is no [[limit]]: add one with name = \"x\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\nname = \"a\"\n[[route]]\ntargets = [{ upstream = \"b\", name = \"new\" }, { upstream = \"a\" }]\n\
+         canary = { target = \"nwe\" }",
+        "5:25: unknown upstream \"b\": the only one known is \"a\"\n6:21: the route has no target \"nwe\": did you mean \"new\"?",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\n[[route]]\n[[route]]\nname = \"b\"\npath = \"/b\"\nkeepalive = 5",
+        "4:1: this route is never reached: \"*\" above it takes everything that it matches\n\
+         7:13: `keepalive`: expected a duration with its unit, as \"15s\", found 5",
+    ),
+    (
+        "[[server]]\nlisen = 5\n[[upstream]]\nurl = \"http://h\"",
+        "1:1: [[server]] must be [server], with one bracket: there is only one\n2:1: unknown key `lisen`: did you mean `listen`?",
+    ),
+];
+
+#[test]
+fn references_are_looked_up_whatever_else_is_wrong() {
+    for (text, expected) in REFERENCES {
+        let said = parsed(text).unwrap_err().to_string().replace("conf/test.toml:", "");
+        let mut lines = said.lines();
+        for wanted in expected.lines() {
+            let line = lines.next().unwrap_or_default();
+            match wanted.split_once("KNOWN") {
+                Some((start, _)) => assert!(line.starts_with(start), "{line}\nof:\n{text}"),
+                None => assert_eq!(line, wanted, "of:\n{text}"),
+            }
+        }
+        assert_eq!(lines.next(), None, "of:\n{text}");
     }
 }

@@ -19,8 +19,32 @@ use super::Checker;
 /// An upstream, and what the checks of routes ask about it.
 pub(super) struct Declared {
     pub(super) upstream: Arc<Upstream>,
-    /// Its name could not be read, so that routes may mean it by any.
-    pub(super) is_nameless: bool,
+    pub(super) called: Called,
+}
+
+/// What an upstream is called.
+pub(super) enum Called {
+    /// By its name.
+    Name,
+    /// Its name could not be read: it stands in one of these texts.
+    Within(Vec<String>),
+    /// Its name could not be read, and may be any.
+    Anything,
+}
+
+impl Declared {
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        matches!(self.called, Called::Name) && *self.upstream.name == *name
+    }
+
+    /// Whether a route may mean it by this name.
+    pub(super) fn may_be(&self, name: &str) -> bool {
+        match &self.called {
+            Called::Name => false,
+            Called::Within(texts) => texts.iter().any(|text| text.contains(name)),
+            Called::Anything => true,
+        }
+    }
 }
 
 impl Checker<'_> {
@@ -52,6 +76,7 @@ impl Checker<'_> {
             (None, None) => String::new(),
         };
         let is_nameless = name.is_empty() || is_lost("name");
+        let called = if is_nameless { called(table, readable) } else { Called::Name };
         if !is_nameless {
             let span = file.name.as_ref().map_or(&table.span, |at| &at.span);
             self.unique("upstream", &name, span, taken);
@@ -80,7 +105,7 @@ impl Checker<'_> {
             health: file.health.as_ref().and_then(|health| self.health(health)),
             endpoints,
         };
-        Declared { upstream: Arc::new(upstream), is_nameless }
+        Declared { upstream: Arc::new(upstream), called }
     }
 
     fn endpoints(&mut self, table: &Table<UpstreamTable>, is_url_lost: bool) -> Vec<Endpoint> {
@@ -172,6 +197,16 @@ impl Checker<'_> {
             (None, Some(at)) => self.secret_from_file(at),
             (None, None) => None,
         }
+    }
+}
+
+/// What an upstream may be called whose name could not be read: what its name or its urls say.
+fn called(table: &Table<UpstreamTable>, readable: &Readable) -> Called {
+    let file = &table.value;
+    let urls = file.url.iter().chain(file.urls.iter().flat_map(|list| &list.value)).map(|at| at.value.clone());
+    match readable.lost_texts(&table.span, &["name", "url", "urls"]) {
+        Some(lost) => Called::Within(urls.chain(lost.into_iter().map(str::to_owned)).collect()),
+        None => Called::Anything,
     }
 }
 
