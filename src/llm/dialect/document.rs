@@ -13,12 +13,16 @@ pub(in crate::llm) fn complete(json: &[u8], reading: &mut Reading) {
         return;
     }
     let Some(answer) = read_object::<Answer<'_>>(json) else { return };
+    let usage = answer.usage();
+    if !usage.is_known() {
+        return;
+    }
     reading.note_id(answer.id.filled());
     reading.note_model(answer.model.filled());
     if reading.finish_reasons.is_empty() {
         reading.note_finish_reason(answer.finish_reason());
     }
-    reading.usage = answer.usage();
+    reading.usage = usage;
 }
 
 /// The outermost object.
@@ -292,6 +296,11 @@ mod tests {
         assert_eq!((reading.usage, reading.response_model), (known, None));
         let mut reading = Reading { finish_reasons: vec!["stop".into()], ..Reading::default() };
         complete(br#"{"status":"completed","object":"interaction","model":"m"}"#, &mut reading);
+        assert_eq!(reading.response_model, None, "what tells no usage is no answer that is known here");
+        complete(
+            br#"{"status":"completed","object":"interaction","model":"m","usage":{"total_tokens":1}}"#,
+            &mut reading,
+        );
         assert_eq!((reading.finish_reasons, reading.response_model.as_deref()), (vec!["stop".to_owned()], Some("m")));
     }
 
