@@ -282,12 +282,13 @@ impl<'a> Relay<'a> {
         }
         let written = flight.now();
         source.tap.wrote(came, written);
-        flight.enter_at(self.waiting(), written);
         self.last_write = written;
         // While the client did not take bytes, the upstream was not read: its silence then is not its own.
         self.deadlines.pause(written - came);
         let (kind, before) = (source.tap.kind(), self.deadlines.state().0);
         self.deadlines.came(kind, attempt::sign(progress), written);
+        // Only now is known whether a token is waited for still.
+        flight.enter_at(self.waiting(), written);
         if kind != before {
             flight.is_other_stream(matches!(kind, Kind::Other { .. }));
         }

@@ -436,6 +436,9 @@ impl Drop for Flight<'_> {
             // It would have gone there, and nobody there heard of it.
             record.served_by = None;
         }
+        if let Some(llm) = &mut record.llm {
+            llm.provider = record.served_by.as_ref().and_then(|by| self.generation.settings.provider_of(&by.upstream));
+        }
         self.charge_outrun(&mut record);
         let now = self.clock.now();
         record.phases = self.stopwatch.read(now);

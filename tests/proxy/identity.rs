@@ -81,7 +81,7 @@ async fn streams_of_one_http2_connection_are_judged_one_by_one() {
     let stranger = http::Request::get("http://app.test/x").body(()).unwrap();
     let (answer, _, _) = h2_get(&mut send, stranger, None).await.unwrap();
     assert_eq!((answer.status.as_u16(), &answer.headers["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
-    proxy.write_config(&text(""));
+    proxy.write_config(&text(&crate::identity::key("bob").0));
     proxy.line("the reload", |line| line["event"] == "config.reloaded").await;
     let (answer, text, _) = h2_get(&mut send, known(), None).await.unwrap();
     assert_eq!(answer.status, 401, "{text}");
@@ -91,7 +91,8 @@ async fn streams_of_one_http2_connection_are_judged_one_by_one() {
 async fn refusals_are_in_the_clients_dialect_and_reach_browsers() {
     let (upstream, _seen) = Upstream::recording(OK).await;
     let text = format!(
-        "[cors]\norigins = [\"https://app.example\"]\n[identity]\nrequired = true\n{}",
+        "[cors]\norigins = [\"https://app.example\"]\n[identity]\nrequired = true\n{}\n{}",
+        key("alice").0,
         config(upstream.address, ROUTE)
     );
     let proxy = Proxy::start(&text).await;
@@ -116,7 +117,8 @@ async fn refusals_are_in_the_clients_dialect_and_reach_browsers() {
 #[tokio::test]
 async fn without_cors_rules_the_backend_answers_preflights() {
     let (upstream, mut seen) = Upstream::recording(OK).await;
-    let proxy = Proxy::start(&format!("[identity]\nrequired = true\n{}", config(upstream.address, ROUTE))).await;
+    let text = format!("[identity]\nrequired = true\n{}\n{}", key("alice").0, config(upstream.address, ROUTE));
+    let proxy = Proxy::start(&text).await;
     let preflight = "OPTIONS /x HTTP/1.1\r\nhost: a\r\norigin: https://a\r\nx-user-id: root\r\naccess-control-request-method: GET\r\n";
     let mut client = proxy.client().await;
     client.send(format!("{preflight}\r\n")).await;
@@ -199,7 +201,9 @@ async fn a_revoked_key_is_refused_from_the_next_request_on() {
     let proxy = Proxy::start(&text(&format!("{alices}\n{bobs}"))).await;
     let mut kept_alive = proxy.client().await;
     assert_eq!(kept_alive.get("/x", &bearer(&alice)).await.status, 200);
-    for (generation, keys) in [(2, bobs.as_str()), (3, "")] {
+    // Somebody must be left who could call.
+    let carols = key("carol").0;
+    for (generation, keys) in [(2, bobs.as_str()), (3, carols.as_str())] {
         proxy.write_config(&text(keys));
         proxy.line("the reload", |line| line["event"] == "config.reloaded" && line["generation"] == generation).await;
         refused(&kept_alive.get("/x", &bearer(&alice)).await, 401, "not any more");
