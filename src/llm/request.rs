@@ -144,12 +144,12 @@ impl RequestFacts {
     /// Whether the answer will come in one piece: then it has no first token, and its head comes only with its end.
     pub fn answers_whole(&self) -> bool {
         let streams_unasked = match self.dialect {
+            _ if !self.writes() => false,
             Some(Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic) => false,
             // Ollama streams unless told not to, and Gemini's path tells; of others nothing is known.
             Some(_) | None => true,
         };
-        // Other answers have no first token that could be late.
-        self.is_llm() && (!self.writes() || !self.stream.unwrap_or(streams_unasked))
+        self.is_llm() && !self.stream.unwrap_or(streams_unasked)
     }
 
     /// Whether this is an LLM request at all: a known path, or a body with messages, a prompt, or a model and its input. One

@@ -69,7 +69,9 @@ impl Asked<'_> {
         if self.routed.route.kind == RouteKind::Stream {
             Kind::Other { bound: true }
         } else if facts.is_llm() {
-            if facts.answers_whole() { Kind::Whole { llm: true } } else { Kind::Tokens }
+            // Pictures and transcripts may be streamed too, but have no first token that could be late.
+            let whole = facts.answers_whole() || !facts.writes();
+            if whole { Kind::Whole { llm: true } } else { Kind::Tokens }
         } else if facts.rpc.is_some() || self.accepts_events() {
             Kind::Other { bound: false }
         } else {

@@ -98,7 +98,7 @@ proptest! {
 
     #[test]
     fn a_renamed_form_is_the_same_but_for_its_model(value in "[ -~]{1,20}", other in "[ -~]{0,20}", model in "[a-z/.:-]{1,20}") {
-        prop_assume!(!value.contains("--b") && !other.contains("--b"));
+        prop_assume!([&value, &other, &model].iter().all(|text| !text.contains("--b")));
         let part = |name: &str, value: &str| format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
         let body = [part("x", &other), part("model", &value), "--b--".to_owned()].concat();
         let kind = FormKind::Multipart(b"b".as_slice().into());
