@@ -22,7 +22,7 @@ pub mod settings;
 pub mod shadow;
 mod units;
 
-pub use check::{admin_problem, for_upstream, load, load_from, parse};
+pub use check::{Moment, admin_problem, for_upstream, load, load_from, parse, parse_for};
 pub use problems::{Problem, Problems};
 pub use reload::{guard, needs_restart};
 pub use schema::schema;

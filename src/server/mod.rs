@@ -32,8 +32,8 @@ pub use drain::Exit;
 pub use source::{Origin, Source};
 
 use crate::admin::{AdminApp, Control};
-use crate::config::Settings;
 use crate::config::settings::Listen;
+use crate::config::{Moment, Settings};
 use crate::proxy::{Door, Shared};
 use crate::telemetry::Telemetry;
 use background::Background;
@@ -84,7 +84,7 @@ pub struct Run {
 /// # Errors
 /// What kept it from starting, one problem a line.
 pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>, String>) -> Result<Exit, String> {
-    let read = run.source.read();
+    let read = run.source.read(Moment::Start);
     let boot = read.settings.map_err(|problems| problems.join("\n"))?;
     let sockets = Sockets::open(&boot, run.upgrade)?;
     let mut settings = boot.clone();

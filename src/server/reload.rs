@@ -13,7 +13,7 @@ use super::source::{self, Files, Origin, Source};
 use super::tls::{self, Certificates};
 use super::watch::Watch;
 use crate::admin::control::{Reload, ReloadRequest, ReloadStatus};
-use crate::config::{self, Settings};
+use crate::config::{self, Moment, Settings};
 use crate::proxy::Shared;
 use crate::telemetry::Names;
 
@@ -95,7 +95,7 @@ impl Reloader {
             tracing::info!(event = "config.no_file", "no config file to read: the configuration came from --upstream");
             return Reload::NoFile;
         }
-        let read = self.source.read();
+        let read = self.source.read(Moment::Reload);
         let reload = match read.settings {
             Ok(settings) => self.consider(settings, &read.files, force),
             Err(problems) => Reload::Failed { problems },

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::settings::{Listen, Secret};
-use crate::config::{self, Settings, admin_problem};
+use crate::config::{self, Moment, Settings, admin_problem};
 
 /// The variable that holds the admin token when there is no file to name another.
 const ADMIN_TOKEN_VARIABLE: &str = "STREAMGAUGE_ADMIN_TOKEN";
@@ -51,11 +51,11 @@ pub struct Read {
 
 impl Source {
     /// Reads the configuration and the files that it names.
-    pub fn read(&self) -> Read {
+    pub fn read(&self, moment: Moment) -> Read {
         let files = RefCell::new(Files::default());
         let settings = match &self.origin {
             Origin::Upstream(url) => config::for_upstream(url).map_err(|problems| lines(&problems)),
-            Origin::File(path) => read_file(path, &files),
+            Origin::File(path) => read_file(path, &files, moment),
         };
         let settings = settings.and_then(|settings| self.put_over(settings));
         let mut files = files.into_inner();
@@ -143,7 +143,7 @@ pub(super) fn authority_files(settings: &Settings) -> impl Iterator<Item = &Path
     settings.upstreams.iter().filter_map(|upstream| upstream.ca.as_deref())
 }
 
-fn read_file(path: &Path, files: &RefCell<Files>) -> Result<Settings, Vec<String>> {
+fn read_file(path: &Path, files: &RefCell<Files>, moment: Moment) -> Result<Settings, Vec<String>> {
     // The content that is parsed is the content that is remembered: a change in between cannot be missed.
     let read = |path: &Path| -> io::Result<String> {
         let content = fs::read_to_string(path);
@@ -153,7 +153,8 @@ fn read_file(path: &Path, files: &RefCell<Files>) -> Result<Settings, Vec<String
     };
     let name = path.display().to_string();
     let text = read(path).map_err(|error| vec![format!("cannot read {name}: {error}")])?;
-    config::parse(&text, &name, &|variable| std::env::var(variable).ok(), &read).map_err(|problems| lines(&problems))
+    config::parse_for(moment, &text, &name, &|variable| std::env::var(variable).ok(), &read)
+        .map_err(|problems| lines(&problems))
 }
 
 fn lines(problems: &config::Problems) -> Vec<String> {

@@ -50,6 +50,16 @@ fn loaded(text: io::Result<String>, name: &str) -> Result<Settings, Problems> {
     parse(&text, name, &process_env, &read_bounded)
 }
 
+/// For what a configuration is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing runs with it yet.
+    Start,
+    /// It is to take the place of another. What would be a slip at the start may be meant here: who takes the last key out
+    /// wants nobody to call any more.
+    Reload,
+}
+
 /// Checks a configuration's text. Pure: what is outside the text comes through `env` and `read_file`.
 ///
 /// `file_name` is the file's path: it stands in problems, and relative paths in the text are relative to its directory.
@@ -62,11 +72,25 @@ pub fn parse(
     env: &dyn Fn(&str) -> Option<String>,
     read_file: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Settings, Problems> {
+    parse_for(Moment::Start, text, file_name, env, read_file)
+}
+
+/// As [`parse`], for the given moment.
+///
+/// # Errors
+/// Every problem.
+pub fn parse_for(
+    moment: Moment,
+    text: &str,
+    file_name: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    read_file: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<Settings, Problems> {
     let mut problems = Gathered::new();
     let readable = read(text, &mut problems);
     let directory = Path::new(file_name).parent().unwrap_or(Path::new("")).to_path_buf();
     let settings = readable.map(|readable| {
-        check(readable, Checker { problems: &mut problems, env, read_file, directory, files: Vec::new() })
+        check(readable, Checker { problems: &mut problems, env, read_file, directory, files: Vec::new(), moment })
     });
     match (problems.finish(file_name, text), settings) {
         (None, Some(settings)) => Ok(settings),
@@ -119,8 +143,14 @@ fn upstream_alone(url: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Set
     let readable = Readable::whole(File { upstream: vec![upstream], ..File::default() });
     let mut problems = Gathered::new();
     let no_files = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let checker =
-        Checker { problems: &mut problems, env, read_file: &no_files, directory: PathBuf::new(), files: Vec::new() };
+    let checker = Checker {
+        problems: &mut problems,
+        env,
+        read_file: &no_files,
+        directory: PathBuf::new(),
+        files: Vec::new(),
+        moment: Moment::Start,
+    };
     let settings = check(readable, checker);
     match problems.finish_without_text("--upstream") {
         None => Ok(settings),
@@ -134,7 +164,9 @@ fn check(readable: Readable, mut checker: Checker<'_>) -> Settings {
     let cors = file.cors.as_ref().map(|cors| checker.cors(cors, &readable));
     let telemetry = checker.telemetry(file.telemetry.as_ref());
     let identity = file.identity.as_ref().map(|identity| checker.identity(identity, &readable));
-    checker.way_in(&readable);
+    if checker.moment == Moment::Start {
+        checker.way_in(&readable);
+    }
     let upstreams = checker.upstreams(&readable);
     let limits = checker.limits(&readable);
     let limit_store = checker.limit_store(file.limits.as_ref());
@@ -176,6 +208,7 @@ struct Checker<'a> {
     directory: PathBuf,
     /// The files read so far.
     files: Vec<PathBuf>,
+    moment: Moment,
 }
 
 impl Checker<'_> {
