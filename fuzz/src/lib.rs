@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use streamgauge::llm::ask::{UsageFilter, with_usage};
 use streamgauge::llm::count::count_prompt;
+use streamgauge::llm::dialect::shape;
 use streamgauge::llm::lines::LineScanner;
 use streamgauge::llm::request::form::{Form, FormKind};
 use streamgauge::llm::request::lax;
@@ -202,6 +203,10 @@ pub fn json(data: &[u8]) {
     }
     let mut chat = Gauge::new(Dialect::OpenAiChat, Framing::Sse, Arc::default(), Duration::ZERO);
     chat.feed(&event, Duration::ZERO);
+    if chat.dialect() != Dialect::OpenAiChat {
+        // The event showed that the stream is another one's.
+        return;
+    }
     let reading = chat.reading();
     let Value::Object(chunk) = &value else { return };
     // Groq tells errors, and usage, in an object of its own.
@@ -211,7 +216,11 @@ pub fn json(data: &[u8]) {
     let tokens = chunk.get("choices").and_then(Value::as_array).into_iter().flatten().any(has_token);
     assert_eq!(reading.token_frames > 0, tokens, "token of {value}");
     let prompt = chunk.get("usage").and_then(|usage| usage.get("prompt_tokens")).and_then(Value::as_u64);
-    if let Some(prompt) = prompt.filter(|prompt| *prompt < 1 << 53) {
+    // Where sound stands beside the prompt, the prompt is what the total says.
+    let sound =
+        |usage: &Value| usage.as_object().is_some_and(|usage| usage.keys().any(|key| key.starts_with("prompt_audio")));
+    let has_sound = chunk.get("usage").is_some_and(sound);
+    if let Some(prompt) = prompt.filter(|prompt| *prompt < 1 << 53 && !has_sound) {
         assert_eq!(reading.usage.input, Some(prompt), "usage of {value}");
     }
 }
@@ -231,6 +240,8 @@ pub fn hold_gauge(dialect: Dialect, framing: Framing, pieces: &[&[u8]]) {
 }
 
 fn hold(what: &str, fed: usize, work: impl FnOnce()) {
+    // Once for all streams of a process.
+    shape::load();
     let taken = memory::measure(work);
     assert!(taken.peak <= HELD_MAX, "{what}: {} bytes held of {fed}", taken.peak);
     let bound = TOTAL_AT_REST + TOTAL_PER_BYTE * fed;

@@ -34,6 +34,7 @@ pub use source::{Origin, Source};
 use crate::admin::{AdminApp, Control};
 use crate::config::settings::Listen;
 use crate::config::{Moment, Settings};
+use crate::llm::dialect::shape;
 use crate::proxy::{Door, Shared};
 use crate::telemetry::Telemetry;
 use background::Background;
@@ -149,6 +150,7 @@ fn settle_limits(shared: &Shared) {
 /// What must have happened before the first request: names are looked up, the keys of tokens are fetched, and a SIGHUP
 /// does not end the process.
 fn prepare(shared: &Shared) {
+    shape::load();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

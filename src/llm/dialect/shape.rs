@@ -29,6 +29,11 @@ use selector::{Selector, Spot};
 use tree::{Slot, Tree};
 use value::Role;
 
+/// Reads the shapes that are built in; to be called at the start, so that no request waits for it.
+pub fn load() {
+    let _ = built_in_recogniser();
+}
+
 /// Names of shapes that a process ever knows; a configuration that is loaded again brings the same ones.
 const NAMES_MAX: usize = 256;
 

@@ -21,6 +21,9 @@ use crate::llm::{Claim, Dialect, Reading};
 /// So many events at most are looked at for what the stream speaks.
 const LOOKS_MAX: u8 = 32;
 
+/// A longer event is not read a second time for what else it may be: what begins a stream is short.
+const LOOK_BYTES_MAX: usize = 4 << 10;
+
 /// Said where no event was taken for a token.
 const NO_TEXT: &str = "no event has text under a usual key; say where it stands: stream = { text = \"/...\" }";
 
@@ -172,7 +175,7 @@ impl Meter {
     fn read_or_change(&mut self, event: Event<'_>) -> Produced {
         let produced = self.read(event);
         let is_settled = self.looks == 0 || self.reading.token_frames > 0 || self.dialect == Dialect::PlainSse;
-        if produced != Produced::Unknown || is_settled {
+        if produced != Produced::Unknown || is_settled || event.data.len() > LOOK_BYTES_MAX {
             return produced;
         }
         self.looks -= 1;
