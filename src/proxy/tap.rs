@@ -169,8 +169,9 @@ impl Tap {
         self.gauge.as_ref().filter(|gauge| gauge.claim() != Claim::None).map(|gauge| (gauge.dialect(), gauge.framing()))
     }
 
+    /// Whether it is an event stream, an LLM's or not.
     pub(super) fn is_sse(&self) -> bool {
-        self.speaks().is_some_and(|(_, framing)| framing == Framing::Sse)
+        self.gauge.as_ref().is_some_and(|gauge| gauge.framing() == Framing::Sse)
     }
 
     /// When the first token passed, on the request's clock.

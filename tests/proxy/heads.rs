@@ -242,3 +242,15 @@ async fn locations_lead_to_where_the_client_finds_them() {
     assert_eq!(answer.header("location"), Some("/api/items/?q=1"));
     assert_eq!(answer.header("content-location"), Some("/api/items"));
 }
+
+#[tokio::test]
+async fn every_event_stream_tells_those_on_the_way_not_to_collect_it() {
+    let events = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 10\r\n\r\ndata: hi\n\n";
+    let upstream = Upstream::fixed(events).await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    // A page's EventSource, of which nothing says that it is an LLM's.
+    let answer = client.get("/notifications", "").await;
+    assert_eq!(answer.header("cache-control"), Some("no-cache, no-transform"));
+    assert_eq!(answer.header("x-accel-buffering"), Some("no"));
+}
