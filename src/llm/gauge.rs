@@ -2,6 +2,7 @@
 
 mod meter;
 mod unclaimed;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::aws::AwsScanner;
-use super::carry::Carry;
 use super::clumps::Clumps;
 use super::count::AnswerCounter;
 use super::dialect::{Closing, Look, StreamRules, dialect_in, framing_of_bytes};
@@ -19,6 +19,7 @@ use super::values::ValueScanner;
 use super::{Claim, Dialect, Framing, Reading, StreamReading};
 use meter::Meter;
 use unclaimed::Unclaimed;
+use whole::{Lines, Whole};
 
 /// How the bytes of an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,7 @@ enum Scanner {
     Values(ValueScanner),
     Aws(AwsScanner),
     /// A whole answer.
-    Document(Carry),
+    Document(Whole),
     Opaque,
 }
 
@@ -228,7 +229,7 @@ impl Gauge {
         match &mut self.scanner {
             Scanner::Sse(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
             Scanner::Lines(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
-            Scanner::Document(document) => return meter.document(document),
+            Scanner::Document(document) => return meter.document(document.carry()),
             Scanner::Values(_) | Scanner::Aws(_) | Scanner::Opaque => {}
         }
         meter.reader.end(&mut meter.reading);
@@ -304,9 +305,25 @@ impl Gauge {
             Scanner::Lines(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
             Scanner::Values(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
             Scanner::Aws(scanner) => scanner.feed(chunk, |frame| meter.frame(frame, now)),
-            Scanner::Document(document) => document.push(chunk),
+            Scanner::Document(document) => {
+                // The others have documents, or streams, that nobody takes for the other.
+                let may_be_lines = matches!(meter.dialect, Dialect::PlainSse | Dialect::Ollama | Dialect::Shape(_));
+                if !may_be_lines {
+                    document.believe();
+                }
+                if let Some(lines) = document.push(chunk, now) {
+                    self.become_lines(&lines, now);
+                }
+            }
             Scanner::Opaque => meter.text(chunk, now),
         }
+    }
+
+    /// What was labelled as one document is lines: each is read with the time at which it came.
+    fn become_lines(&mut self, lines: &Lines, now: Duration) {
+        self.settle_framing(Framing::JsonLines);
+        self.scan(&lines.first, lines.first_at);
+        self.scan(&lines.rest, now);
     }
 }
 
@@ -317,7 +334,7 @@ impl Scanner {
             Framing::JsonLines => Self::Lines(LineScanner::default()),
             Framing::JsonValues => Self::Values(ValueScanner::default()),
             Framing::AwsEvents => Self::Aws(AwsScanner::default()),
-            Framing::Json => Self::Document(Carry::default()),
+            Framing::Json => Self::Document(Whole::default()),
             Framing::Opaque => Self::Opaque,
         }
     }

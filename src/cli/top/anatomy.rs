@@ -93,6 +93,7 @@ fn numbers(stream: &Stream) -> Vec<(&'static str, String)> {
         ("user", facts.user.clone()),
         ("status", facts.status.map(|status| status.to_string())),
         ("error", facts.error_type.as_deref().map(words)),
+        ("dialect", facts.dialect.as_ref().map(|dialect| reads_as(dialect, facts))),
         ("first token", seconds(facts.ttft_s)),
         ("per output token", seconds(facts.tpot_s)),
         ("longest gap", seconds(facts.max_gap_s)),
@@ -104,6 +105,13 @@ fn numbers(stream: &Stream) -> Vec<(&'static str, String)> {
         ("trace", Some(facts.trace_id.clone())),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?))).collect()
+}
+
+/// What the stream speaks, and whether its first token is a guess.
+fn reads_as(dialect: &str, facts: &Facts) -> String {
+    let framing = facts.framing.as_deref().map(|framing| format!(" over {framing}")).unwrap_or_default();
+    let guess = if facts.ttft_basis.as_deref() == Some("guess") { " (first token by guess)" } else { "" };
+    format!("{dialect}{framing}{guess}")
 }
 
 fn tokens(facts: &Facts) -> Option<String> {

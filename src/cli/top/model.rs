@@ -76,6 +76,9 @@ pub(super) struct Facts {
     pub(super) model: Option<String>,
     #[serde(rename = "http.response.status_code")]
     pub(super) status: Option<u16>,
+    pub(super) dialect: Option<String>,
+    pub(super) framing: Option<String>,
+    pub(super) ttft_basis: Option<String>,
     pub(super) ttft_s: Option<f64>,
     pub(super) max_gap_s: Option<f64>,
     pub(super) tpot_s: Option<f64>,

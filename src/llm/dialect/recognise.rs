@@ -1,12 +1,12 @@
 //! Tells dialect and framing by what an answer says of itself, and by its first bytes: labels are often wrong.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, SeqAccess};
 
 use super::shape::{Recogniser, built_in_recogniser};
 use super::vercel_data::coded;
 use super::{Dialect, Framing, StreamRules};
-use crate::llm::json::{Filled, Flag, Word, read_object};
+use crate::llm::json::{Filled, Flag, Loose, Maybe, Word, loose, read_object};
 use crate::llm::sse::Event;
 
 /// What the first bytes of an answer tell of its framing.
@@ -194,6 +194,7 @@ fn code_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
         response: Filled,
         done_reason: Filled,
         candidates: Filled,
+        choices: Deltas,
         #[serde(rename = "modelVersion")]
         model_version: Filled,
         #[serde(rename = "usageMetadata")]
@@ -208,6 +209,10 @@ fn code_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
             && coded(event.data).is_some_and(|(_, json)| serde_json::from_slice::<IgnoredAny>(json).is_ok());
         return if is_data_stream { Dialect::VercelData } else { guess };
     };
+    // Some leave `object` out, as Copilot does.
+    if shape.choices.0 && shape.id.0 && shape.model.0 {
+        return Dialect::OpenAiChat;
+    }
     if let Some("chat.completion" | "chat.completion.chunk" | "text_completion") = shape.object.filled() {
         return Dialect::OpenAiChat;
     }
@@ -234,6 +239,27 @@ fn code_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
         shape.model.0 && shape.done.0.is_some() && (shape.message.0 || shape.response.0 || shape.done_reason.0);
     if ollama { Dialect::Ollama } else { guess }
 }
+
+/// Whether a list's items have a `delta`, as the choices of a chunk do.
+#[derive(Default)]
+struct Deltas(bool);
+
+impl<'de> Loose<'de> for Deltas {
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Choice {
+            delta: Maybe<IgnoredAny>,
+        }
+        let mut has_delta = false;
+        while let Some(choice) = items.next_element::<Maybe<Choice>>()? {
+            has_delta |= choice.0.is_some_and(|choice| choice.delta.0.is_some());
+        }
+        Ok(Self(has_delta))
+    }
+}
+
+loose!(Deltas);
 
 /// What the guess becomes in a framing that it cannot have.
 pub(in crate::llm) fn dialect_in(guess: Dialect, framing: Framing) -> Dialect {
@@ -371,6 +397,8 @@ mod tests {
     fn an_event_shows_whose_it_is() {
         let vectors = [
             (r#"{"id":"x","object":"chat.completion.chunk","choices":[]}"#, Dialect::OpenAiChat),
+            (r#"{"id":"x","model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}"#, Dialect::OpenAiChat),
+            (r#"{"id":"x","model":"m","choices":[{"text":"a"}]}"#, Dialect::PlainSse),
             (r#"{"type":"message_start","message":{"id":"m"}}"#, Dialect::Anthropic),
             (r#"{"model":"llama3","message":{"role":"assistant","content":"a"},"done":false}"#, Dialect::Ollama),
             (r#"{"token":"a"}"#, Dialect::PlainSse),

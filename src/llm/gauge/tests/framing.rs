@@ -54,10 +54,10 @@ fn a_document_over_the_limit_is_let_go() {
     for _ in 0..3 * EVENT_LIMIT / 65_536 {
         gauge.feed(&[b'x'; 65_536], ms(1));
         let Scanner::Document(document) = &gauge.scanner else { panic!("not a document") };
-        assert!(document.held() <= 2 * EVENT_LIMIT);
+        assert!(document.carry().held() <= 2 * EVENT_LIMIT);
     }
     let Scanner::Document(document) = &gauge.scanner else { panic!("not a document") };
-    assert!(document.held() <= 256 << 10);
+    assert!(document.carry().held() <= 256 << 10);
     gauge.finish(StreamEnd::Clean, ms(2));
     assert_eq!((gauge.reading().normal_end, gauge.reading().usage_source), (false, UsageSource::Missing));
 }
