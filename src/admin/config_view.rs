@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::address::{Endpoint, EndpointAddress, Network};
 use crate::config::canary::{Canary, Sticky};
 use crate::config::defaults;
 use crate::config::limits::{Limit, LimitStore, OnExhausted, OnStoreFailure};
 use crate::config::prices::Priced;
+use crate::config::secret::Secret;
+use crate::config::settings::Shadow;
 use crate::config::settings::{
-    ContinueTraces, Cors, Endpoint, EndpointAddress, HostPolicy, Network, OtlpProtocol, Route, Secret, Server,
-    Settings, Target, Telemetry, Timeouts, Upstream, UpstreamProtocol,
+    ContinueTraces, Cors, HostPolicy, OtlpProtocol, Route, Server, Settings, Target, Telemetry, Timeouts, Upstream,
+    UpstreamProtocol,
 };
-use crate::config::shadow::Shadow;
 use crate::llm::Dialect;
 use crate::llm::dialect::shape::Shape;
 use crate::telemetry::sampler;

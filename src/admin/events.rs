@@ -10,34 +10,19 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 
 use super::answer::{self, Answer};
 use super::api::Api;
-use super::{canaries, limits, upstreams};
+use super::{canaries, limits, overview, upstreams};
 use crate::telemetry::live::feed::{CHOSEN_MAX, VIEWERS_MAX, Viewer};
 use crate::telemetry::live::first_tokens::MINUTES;
 
 /// Between two looks at the streams.
 const PACE: Duration = Duration::from_millis(250);
 
-/// How long an overview is good for; all viewers share it. Limits are looked at less often: there may be 100,000 holders.
-const OVERVIEW_FRESH: Duration = Duration::from_millis(950);
-const LIMITS_FRESH: Duration = Duration::from_secs(5);
-
 /// Holders of limits that are shown: the fullest.
 const HOLDERS_SHOWN: usize = 12;
-
-/// The last overview.
-#[derive(Default)]
-pub(super) struct Overview(Mutex<Latest>);
-
-#[derive(Default)]
-struct Latest {
-    overview: Option<(Instant, Bytes)>,
-    limits: Option<(Instant, Value)>,
-}
 
 /// Tells a viewer what happens, until it goes, may look no more (`may_look`) or the process ends.
 ///
@@ -87,9 +72,9 @@ async fn tell(
             let why = if over { "the proxy exits" } else { "log in again" };
             return session.write_response_body(event("end", &json!({ "why": why }).to_string()), true).await;
         }
-        if overview.is_none_or(|at| at.elapsed() >= OVERVIEW_FRESH) {
+        if overview.is_none_or(|at| at.elapsed() >= overview::FRESH) {
             overview = Some(Instant::now());
-            session.write_response_body(api.overview.get(api).await, false).await?;
+            session.write_response_body(latest(api).await, false).await?;
         }
         session.write_response_body(event("streams", &viewer.frame()), false).await?;
     }
@@ -123,23 +108,14 @@ fn event(name: &str, data: &str) -> Bytes {
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
 }
 
-impl Overview {
-    async fn get(&self, api: &Api) -> Bytes {
-        let mut latest = self.0.lock().await;
-        if let Some((_, overview)) = latest.overview.as_ref().filter(|(at, _)| at.elapsed() < OVERVIEW_FRESH) {
-            return overview.clone();
-        }
-        let limits = match latest.limits.take().filter(|(at, _)| at.elapsed() < LIMITS_FRESH) {
-            Some(kept) => kept,
-            None => (Instant::now(), limits::tightest(&api.shared, HOLDERS_SHOWN)),
-        };
-        let data =
-            format!(r#"{{"proxy":{},"live":{}}}"#, proxy(api, &limits.1), api.shared.telemetry.live().overview());
-        latest.limits = Some(limits);
-        let overview = event("overview", &data);
-        latest.overview = Some((Instant::now(), overview.clone()));
-        overview
-    }
+/// How all stands, as all viewers are told it.
+async fn latest(api: &Api) -> Bytes {
+    let limits = || limits::tightest(&api.shared, HOLDERS_SHOWN);
+    let overview = |limits: &Value| {
+        let live = api.shared.telemetry.live().overview();
+        event("overview", &format!(r#"{{"proxy":{},"live":{live}}}"#, proxy(api, limits)))
+    };
+    api.overview.get(limits, overview).await
 }
 
 fn proxy(api: &Api, limits: &Value) -> Value {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::settings::Secret;
+use crate::config::secret::Secret;
 
 /// What the decision rests on.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use super::answer::{Answer, HTML};
 use super::gate::equal;
 use super::limits::decoded;
 use super::sessions::{COOKIE, LIFETIME, Sessions};
-use crate::config::settings::Secret;
+use crate::config::secret::Secret;
 
 /// The form in place of the live view; `complaint` says what was wrong with the last try.
 pub(super) fn form(complaint: &str) -> Answer {

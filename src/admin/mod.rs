@@ -14,6 +14,7 @@ mod gate;
 mod limits;
 mod login;
 mod logins;
+mod overview;
 mod pages;
 mod places;
 mod prices;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::gate::equal;
-use crate::config::settings::Secret;
+use crate::config::secret::Secret;
 
 /// The cookie that names a session.
 pub(super) const COOKIE: &str = "streamgauge_session";

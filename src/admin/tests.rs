@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use super::control::{Reload, ReloadRequest, ReloadStatus};
 use super::{AdminApp, Control};
 use crate::config;
-use crate::config::settings::Secret;
+use crate::config::secret::Secret;
 use crate::proxy::Shared;
 use crate::telemetry::live::feed::VIEWERS_MAX;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::explain_cohort::{self, Live};
 use super::explain_limits;
-use crate::config::settings::{Endpoint, EndpointAddress, Route, RouteKind, Settings, Target};
+use crate::config::address::{Endpoint, EndpointAddress};
+use crate::config::settings::{Route, RouteKind, Settings, Target};
 use crate::config::{self, defaults};
 use crate::llm::RequestFacts;
 use crate::policy::routing::{self, Mismatch, RequestHead};

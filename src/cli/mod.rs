@@ -22,7 +22,7 @@ use std::time::SystemTime;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::settings::Listen;
+use crate::config::address::Listen;
 use crate::config::{self, Settings};
 use crate::server::{self, Exit, Origin, Run, Source, Style};
 use crate::telemetry::json::{self, Json};

@@ -1,11 +1,55 @@
 //! Addresses as people write them: listeners, endpoints, networks. Error texts never repeat the text that they refuse,
 //! since a URL may hold a password.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::settings::{Endpoint, EndpointAddress, Listen, Network};
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An address range in CIDR notation. IPv4-mapped IPv6 addresses match their IPv4 form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub address: IpAddr,
+    /// Leading bits that must be equal.
+    pub prefix: u8,
+}
+
+/// Where an upstream is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    pub tls: bool,
+    pub address: EndpointAddress,
+    /// Joined in front of every request path: empty, or with a leading and no trailing slash.
+    pub base_path: String,
+    /// `host[:port]` as the `Host` header of this endpoint has it.
+    pub authority: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EndpointAddress {
+    /// Resolved in the background when `host` is a name.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
 
 impl FromStr for Listen {
     /// The words that say how to write it.

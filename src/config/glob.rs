@@ -1,6 +1,14 @@
 //! Matching of `*` patterns, in linear time.
 
-use super::settings::Glob;
+/// A path pattern: literal text in which `*` stands for any run of characters, `/` included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern(pub Glob);
+
+/// Literal text in which `*` stands for any run of characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob {
+    pub source: String,
+}
 
 impl Glob {
     /// A pattern in which `*` stands for any run of characters, also none.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::defaults;
-use super::settings::Secret;
+use super::secret::Secret;
 
 /// `[[limit]]`: what each holder may use. At least one of the caps is there.
 #[derive(Debug, Clone, PartialEq)]

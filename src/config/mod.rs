@@ -9,7 +9,7 @@ mod check;
 pub mod defaults;
 mod file;
 mod file_failover;
-mod glob;
+pub mod glob;
 pub mod grammar;
 pub mod identity;
 pub mod limits;
@@ -18,8 +18,8 @@ mod problems;
 mod read;
 mod reload;
 mod schema;
+pub mod secret;
 pub mod settings;
-pub mod shadow;
 mod units;
 
 pub use check::{Moment, admin_problem, for_upstream, load, load_from, parse, parse_for};

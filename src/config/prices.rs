@@ -1,6 +1,6 @@
 //! Checked `[[price]]`, and behind it the catalogue that is built in.
 
-use super::settings::Glob;
+use super::glob::Glob;
 use crate::llm::Usage;
 use crate::llm::price::{Bill, Price, PriceSource, catalogue};
 

@@ -1,17 +1,17 @@
 //! Checked settings: what the rest of the program works with. Nothing here can be invalid; the file as
 //! written is another type, and the only way from it to here is `check`.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::{Endpoint, Listen, Network};
 use super::canary::{Canary, Sticky};
+use super::glob::{Glob, PathPattern};
 use super::identity::IdentityRules;
 use super::limits::{Limit, LimitStore};
 use super::prices::Prices;
-use super::shadow::Shadow;
+use super::secret::Secret;
 use crate::llm::{Dialect, StreamRules};
 
 /// One whole configuration.
@@ -85,22 +85,6 @@ impl Server {
     }
 }
 
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// When an incoming `traceparent` becomes the parent of our trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContinueTraces {
@@ -116,14 +100,6 @@ pub enum ContinueTraces {
 pub struct Tls {
     pub cert: PathBuf,
     pub key: PathBuf,
-}
-
-/// An address range in CIDR notation. IPv4-mapped IPv6 addresses match their IPv4 form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    pub address: std::net::IpAddr,
-    /// Leading bits that must be equal.
-    pub prefix: u8,
 }
 
 /// `[cors]`: who may call from a browser.
@@ -203,27 +179,6 @@ pub struct HealthCheck {
     /// Joined to the endpoint's base path.
     pub path: String,
     pub interval: Duration,
-}
-
-/// Where an upstream is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    pub tls: bool,
-    pub address: EndpointAddress,
-    /// Joined in front of every request path: empty, or with a leading and no trailing slash.
-    pub base_path: String,
-    /// `host[:port]` as the `Host` header of this endpoint has it.
-    pub authority: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum EndpointAddress {
-    /// Resolved in the background when `host` is a name.
-    Tcp {
-        host: String,
-        port: u16,
-    },
-    Unix(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,6 +266,18 @@ pub struct Target {
     pub model: Option<String>,
 }
 
+/// `shadow` of a route: where copies of its requests go, and how many.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shadow {
+    pub target: Target,
+    /// Share of requests, above 0 and at most 1.
+    pub share: f64,
+    /// Copies at one time. Never zero.
+    pub concurrent: usize,
+    /// Tokens that the copies may take, prompts and answers together. Never zero.
+    pub tokens_per_minute: u64,
+}
+
 /// `failover` of a route: which failed attempts may be replaced by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failover {
@@ -375,36 +342,5 @@ impl RouteKind {
             Self::Llm => "llm",
             Self::Stream => "stream",
         }
-    }
-}
-
-/// A path pattern: literal text in which `*` stands for any run of characters, `/` included.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathPattern(pub Glob);
-
-/// Literal text in which `*` stands for any run of characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob {
-    pub source: String,
-}
-
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(value: String) -> Self {
-        Self(value)
-    }
-
-    /// The secret itself, for the one place that must send or compare it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }

@@ -13,6 +13,7 @@ pub mod coding;
 pub mod content;
 pub mod count;
 pub mod dialect;
+pub mod format;
 pub mod gaps;
 pub mod gauge;
 mod json;
@@ -36,8 +37,9 @@ mod walk;
 pub mod websocket;
 
 pub use claim::{Claim, StreamReading};
+pub use dialect::StreamRules;
 pub use dialect::shape::ShapeRules;
-pub use dialect::{Basis, Dialect, Framing, StreamRules};
+pub use format::{Basis, Dialect, Framing};
 pub use gauge::{Gauge, Progress, StreamEnd};
 pub use reading::Reading;
 pub use request::RequestFacts;

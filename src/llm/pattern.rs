@@ -3,7 +3,7 @@
 
 use memchr::{memchr2, memmem};
 
-use super::dialect::Produced;
+use super::reading::Produced;
 use super::sse::Event;
 
 /// Longer events are read each for itself.

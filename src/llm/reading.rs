@@ -2,8 +2,22 @@
 
 use std::time::Duration;
 
+use super::format::{Basis, Framing};
 use super::gaps::Gaps;
-use super::{Basis, Framing, ServerTimings, Usage, UsageSource};
+use super::{ServerTimings, Usage, UsageSource};
+
+/// What the model produced in one event; of several in one event the greatest counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Produced {
+    #[default]
+    Nothing,
+    /// Work goes on that has brought nothing yet: a tool's progress, a web search, a sub-agent, a part that begins or ends.
+    Work,
+    /// The event is of a kind that the dialect does not have: nobody can say what it means to a client.
+    Unknown,
+    Reasoning,
+    Answer,
+}
 
 /// The most bytes kept of an error message, id or model name that an upstream sends.
 pub(super) const TEXT_LIMIT: usize = 256;

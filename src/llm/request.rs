@@ -4,6 +4,7 @@ mod body;
 pub mod form;
 pub mod label;
 pub mod lax;
+mod operation;
 mod path;
 
 use std::borrow::Cow;
@@ -13,6 +14,9 @@ use super::reading::{TEXT_LIMIT, cut};
 use super::rpc::{Rpc, RpcProtocol};
 use body::Body;
 use form::Form;
+use operation::{
+    CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, TEXT_COMPLETION,
+};
 pub use path::canonical_path;
 use path::{agent_path, bedrock_path, gemini_path, known_path};
 
@@ -173,16 +177,6 @@ impl RequestFacts {
         self.writes() || matches!(self.operation, Some(EMBEDDINGS | MODERATION))
     }
 }
-
-const CHAT: &str = "chat";
-const TEXT_COMPLETION: &str = "text_completion";
-const EMBEDDINGS: &str = "embeddings";
-const GENERATE_CONTENT: &str = "generate_content";
-const COMPACTION: &str = "compaction";
-const MODERATION: &str = "moderation";
-const RERANK: &str = "rerank";
-const COUNT_TOKENS: &str = "count_tokens";
-const INVOKE_AGENT: &str = "invoke_agent";
 
 #[cfg(test)]
 mod tests;

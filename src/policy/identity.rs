@@ -1,5 +1,6 @@
 //! Who calls, as limits, cohorts and telemetry know it.
 
+mod principal;
 mod refusal;
 pub mod subprotocol;
 mod token;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::identity::{ApiKey, IdentityRules, KEY_PREFIX, KeyHash, KeySet};
+pub use principal::Identity;
 pub use refusal::{Refusal, TokenFault};
 use token::Token;
 
@@ -19,16 +21,6 @@ pub const USER_MAX: usize = 256;
 
 /// From so many letters and digits on, something that begins as our keys do is one, wherever it stands.
 const KEY_LETTERS_MIN: usize = 32;
-
-/// What is known of a caller. All of it comes from an authenticated credential or a trusted peer; what a client merely
-/// says of itself never gets here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Identity {
-    pub user: Option<Arc<str>>,
-    pub team: Option<Arc<str>>,
-    /// The API key's public id: the first 12 hex digits of its hash.
-    pub key: Option<Arc<str>>,
-}
 
 /// How an identity was established.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

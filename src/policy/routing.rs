@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::cohort::{self, Unit};
-use crate::config::settings::{Glob, Route, Target};
+use crate::config::glob::Glob;
+use crate::config::settings::{Route, Target};
 use crate::llm::request::canonical_path;
 
 /// What routing looks at in a request.

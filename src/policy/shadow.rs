@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::limits::{Cells, Claim, Learned, Request, Used};
 use crate::config::limits::{Limit, LimitKey, OnExhausted, TokenLimit};
-use crate::config::shadow::Shadow;
+use crate::config::settings::Shadow;
 
 /// In whose name copies are counted.
 const HOLDER: &str = "shadow";

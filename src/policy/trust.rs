@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::settings::Network;
+use crate::config::address::Network;
 
 /// Forwarding hops that are looked at, from the nearest on: a header is the sender's to fill.
 const HOPS_MAX: usize = 64;

@@ -9,16 +9,22 @@ use pingora::protocols::http::ServerSession;
 use tokio::time::Instant;
 
 use super::clock::Clock;
-use super::door::FIRST_HEAD_DUE;
 use super::drain::DrainStage;
-use super::exchange::{self, Ending};
-use super::reject::{self, Rejection};
+use super::exchange;
+use super::outcome::Ending;
+use super::reject;
+use super::rejection::Rejection;
 use super::settle::Flight;
 use super::state::Shared;
 use crate::telemetry::record::RequestInfo;
 
 /// How long a connection may wait for its next request, in seconds. Longer than what browsers and SDKs keep.
 pub(super) const KEEPALIVE_S: u64 = 75;
+
+tokio::task_local! {
+    /// When the first head of the connection that this task serves must be complete.
+    pub(super) static FIRST_HEAD_DUE: Instant;
+}
 
 /// Marks a connection that has served a request.
 struct Served;

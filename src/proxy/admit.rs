@@ -1,79 +1,29 @@
 //! Takes in the request's body as far as routing needs it, and reads what the request asks for.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
+use super::body::{Admitted, Content, RequestBody};
 use super::body_bytes::BodyBytes;
-use super::exchange::Stop;
+use super::client_body::{too_large, within};
 use super::intake::{Intake, Taken};
+use super::outcome::Stop;
 use super::pace::BodyPace;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::settle::Flight;
 use crate::config::settings::Server;
 use crate::llm::RequestFacts;
 use crate::llm::coding::{Coding, Decoder, Fault, codings};
-use crate::llm::request::form::FormKind;
 use crate::llm::request::label::{Beginning, Labels};
 use crate::llm::request::lax;
-use crate::telemetry::record::{ErrorType, Phase};
-
-/// A request whose body is in hand, or will be streamed.
-#[derive(Clone)]
-pub(super) struct Admitted {
-    pub(super) body: RequestBody,
-    pub(super) content: Content,
-    /// What the body takes of what all may, for as long as anybody has it.
-    #[expect(dead_code, reason = "its drop gives back what the body took")]
-    pub(super) bytes: Arc<BodyBytes>,
-    pub(super) facts: Arc<RequestFacts>,
-}
-
-/// What there is of a body.
-#[derive(Debug, Clone)]
-pub(super) enum RequestBody {
-    None,
-    /// Read to its end, and goes on as it came: it can be sent again.
-    Buffered(Bytes),
-    /// In place of one that was read: without the coding that it may have come in.
-    Edited(Bytes),
-    /// Passes through, once.
-    Streamed {
-        length: Option<u64>,
-        /// What was read of it already.
-        first: Bytes,
-    },
-}
-
-/// What a body that was read says, decoded and in UTF-8.
-#[derive(Debug, Clone)]
-pub(super) enum Content {
-    /// It was not read, or is neither of the others.
-    Unknown,
-    Json(Bytes),
-    Form {
-        kind: FormKind,
-        text: Bytes,
-        /// About how many tokens it has.
-        tokens: u64,
-    },
-}
+use crate::telemetry::record::Phase;
 
 /// What a file in a form is taken for, in tokens, and how many bytes of its fields for one.
 const FILE_TOKENS: u64 = 765;
 const FIELD_BYTES_PER_TOKEN: u64 = 4;
-
-impl Content {
-    pub(super) fn json(&self) -> Option<&Bytes> {
-        match self {
-            Self::Json(text) => Some(text),
-            Self::Unknown | Self::Form { .. } => None,
-        }
-    }
-}
 
 /// Reads a JSON body to its end. Where something depends on what the request asks for (`must_read`), any that begins as JSON
 /// too, and forms, whatever their labels say; leaves others to be streamed.
@@ -232,66 +182,6 @@ fn repeated(facts: &RequestFacts) -> Rejection {
     Rejection::bad_request(format!(
         "The request body has `{key}` twice, perhaps in another case: backends differ in which one they believe. Send it once."
     ))
-}
-
-/// The next bytes of the request body, within their time; never none, which would read as the body's end further on.
-pub(super) async fn read_chunk(session: &mut ServerSession, patience: Duration) -> Result<Option<Bytes>, Stop> {
-    let read = async {
-        loop {
-            // pingora yields nothing where a chunk's size came without its bytes.
-            match session.read_request_body().await {
-                Ok(Some(chunk)) if chunk.is_empty() => {}
-                read => return read,
-            }
-        }
-    };
-    match tokio::time::timeout(patience, read).await {
-        Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(error)) => Err(body_error(&error)),
-        Err(_) => Err(Stop::Reject(Rejection {
-            status: 408,
-            ..Rejection::refused(
-                408,
-                ErrorType::BodyTimeout,
-                format!("No byte of the request body came for {patience:?}. Send the body without such pauses."),
-            )
-        })),
-    }
-}
-
-/// A body that is framed wrongly is the client's mistake; any other failure is its going.
-pub(super) fn body_error(error: &pingora::Error) -> Stop {
-    // pingora keeps these two kinds to itself.
-    if ["InvalidChunk", "InvalidTrailerEnd"].contains(&error.etype().as_str()) {
-        return Stop::Reject(Rejection::bad_request("The request body's chunked encoding is broken."));
-    }
-    Stop::ClientGone
-}
-
-/// `100 Continue`, where the client waits for it; once.
-pub(super) async fn answer_expectation(session: &mut ServerSession) -> Result<(), Stop> {
-    let Some(expected) = session.req_header_mut().remove_header("expect") else { return Ok(()) };
-    let expects = expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if expects && session.req_header().version != http::Version::HTTP_10 {
-        session.write_continue_response().await.map_err(|_| Stop::ClientGone)?;
-    }
-    Ok(())
-}
-
-/// Refuses what is larger than its bound.
-pub(super) fn within(length: Option<u64>, bound: u64, key: &str) -> Result<(), Stop> {
-    match length {
-        Some(length) if length > bound => Err(too_large(bound, key, "").into()),
-        _ => Ok(()),
-    }
-}
-
-fn too_large(bound: u64, key: &str, when: &str) -> Rejection {
-    let space = if when.is_empty() { "" } else { " " };
-    let message = format!(
-        "The request body{space}{when} is larger than {bound} bytes. Send less, or have `server.{key}` raised."
-    );
-    Rejection::refused(413, ErrorType::TooLarge, message)
 }
 
 fn content_length(head: &RequestHeader) -> Option<u64> {

@@ -5,8 +5,8 @@ use pingora::protocols::http::ServerSession;
 
 use super::ending::End;
 use super::headers::{self, AnswerFraming, Incoming};
+use super::hold::ClientSide;
 use super::opened::Source;
-use super::relay::Passing;
 use super::settle::Flight;
 use crate::telemetry::record::Phase;
 
@@ -16,10 +16,10 @@ pub(super) async fn commit(
     flight: &mut Flight<'_>,
     head: ResponseHeader,
     source: &Source,
-    passing: &Passing<'_>,
+    side: &ClientSide<'_>,
 ) -> Result<AnswerFraming, End> {
     let events = source.tap.is_sse();
-    if passing.line.is_committed() {
+    if side.line.is_committed() {
         // The early head promised an event stream.
         flight.status_sent(200);
         let fits = events && !source.tap.is_packed() && head.status.is_success();
@@ -27,11 +27,11 @@ pub(super) async fn commit(
     }
     flight.enter(Phase::Proxy);
     let incoming = Incoming {
-        visit: passing.visit,
+        visit: side.visit,
         client_version: session.req_header().version,
         events,
         phases: flight.phases(),
-        standing: &passing.standing,
+        standing: &side.standing,
     };
     let (head, framing) = headers::answer(head, &incoming).map_err(|_| End::Internal)?;
     if source.early {

@@ -12,9 +12,15 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use super::dial::{Dialled, Unconnected, dial};
 use super::kept::Kept;
 use super::shared_h2::SharedConnections;
-use super::state::{IDLE_CONNECTION_TIMEOUT, IDLE_CONNECTIONS_MAX};
 use super::tls::Handshakes;
 use crate::telemetry::record::ErrorType;
+
+/// Idle connections kept per process towards all upstreams.
+const IDLE_CONNECTIONS_MAX: usize = 1024;
+
+/// How long an idle upstream connection is kept. Shorter than common server defaults would be safest, but uvicorn closes
+/// after 5 s: the race with a closing server is handled by a retry on a fresh connection.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long an address may take before the next is tried beside it (RFC 8305, section 5).
 pub(super) const STAGGER: Duration = Duration::from_millis(250);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 
-use super::exchange::Ending;
+use super::outcome::Ending;
 use super::settle::Flight;
 use crate::config::settings::Cors;
 use crate::policy::cors::{self as policy, Asked, Decision, Headers};

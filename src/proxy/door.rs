@@ -13,7 +13,7 @@ use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
-use super::accept;
+use super::accept::{self, FIRST_HEAD_DUE};
 use super::gate::{AddressPass, Pass};
 use super::state::Shared;
 use crate::policy::trust;
@@ -43,11 +43,6 @@ const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r
 const ADDRESS_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n\
     content-length: 160\r\nconnection: close\r\n\r\n{\"detail\":\"too many connections from this address. Close some; \
     a proxy before many clients belongs into server.trusted_proxies, or raise server.address_share\"}\n";
-
-tokio::task_local! {
-    /// When the first head of the connection that this task serves must be complete.
-    pub(super) static FIRST_HEAD_DUE: Instant;
-}
 
 /// The entrance for connections of one listener.
 pub struct Door {

@@ -6,12 +6,12 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 
 use super::drain::Drain;
-use super::exchange::Ending;
 use super::headers::AnswerFraming;
+use super::hold::ClientSide;
 use super::linger;
 use super::opened::Source;
-use super::reject::Rejection;
-use super::relay::Passing;
+use super::outcome::Ending;
+use super::rejection::Rejection;
 use super::settle::Flight;
 use super::shared_h2;
 use super::socket;
@@ -109,7 +109,7 @@ pub(super) async fn conclude(
     mut source: Source,
     end: End,
     framing: AnswerFraming,
-    passing: &Passing<'_>,
+    side: &ClientSide<'_>,
 ) -> Ending {
     let now = flight.now();
     flight.bytes(0, source.tap.bytes);
@@ -127,32 +127,32 @@ pub(super) async fn conclude(
         if let Some(sign) = end.sign(outcome) {
             source.ticket.tell(sign);
         }
-        book(flight, read, outcome, error, passing);
-        return finish(client, flight, source, passing).await;
+        book(flight, read, outcome, error, side);
+        return finish(client, flight, source, side).await;
     }
     if let End::Over(after) = end {
-        return over(client, flight, source, after, passing).await;
+        return over(client, flight, source, after, side).await;
     }
-    let (outcome, error, message) = end.verdict(&passing.visit.shared.drain);
+    let (outcome, error, message) = end.verdict(&side.visit.shared.drain);
     // A stream that is no LLM's ends when one of its sides likes: nobody is to blame.
     if let Some(sign) = end.sign(outcome).filter(|_| !matches!(source.tap.kind(), Kind::Other { .. })) {
         source.ticket.tell(sign);
     }
-    let promised = (passing.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
+    let promised = (side.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
     // What follows an early head can only be an event of the stream that it promised.
     let speaks = if end == End::Unfit { Some(promised) } else { source.tap.speaks() };
     if matches!(end, End::Late(_)) {
         shared_h2::retire(&source.session);
     }
     // The process may be gone before anything that is waited for.
-    book(flight, source.tap.finish(StreamEnd::Cut, now), outcome, Some(error), passing);
+    book(flight, source.tap.finish(StreamEnd::Cut, now), outcome, Some(error), side);
     // First of all: what nobody waits for must not be generated.
     source.session.shutdown().await;
     drop(source.session);
     if let Some((dialect, style)) = speaks.filter(|_| boundary || end == End::Unfit)
         && !message.is_empty()
     {
-        tell(client, flight, passing, (dialect, style), error, message).await;
+        tell(client, flight, side, (dialect, style), error, message).await;
     }
     break_off(client, framing).await;
     Ending::Dirty
@@ -164,10 +164,10 @@ async fn over(
     flight: &mut Flight<'_>,
     mut source: Source,
     after: After,
-    passing: &Passing<'_>,
+    side: &ClientSide<'_>,
 ) -> Ending {
     let read = source.tap.finish(StreamEnd::Cut, flight.now());
-    book(flight, read, Outcome::Completed, None, passing);
+    book(flight, read, Outcome::Completed, None, side);
     source.ticket.tell(Sign::Well);
     let Source { mut session, peer, early, .. } = source;
     let ending = if after == After::ClientGone {
@@ -180,7 +180,7 @@ async fn over(
         }
     };
     match after {
-        After::Silence | After::ClientGone if !early => linger::read_on(passing.visit.shared, session, peer),
+        After::Silence | After::ClientGone if !early => linger::read_on(side.visit.shared, session, peer),
         _ => session.shutdown().await,
     }
     ending
@@ -191,11 +191,11 @@ pub(super) async fn fail_early(
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
     rejection: &Rejection,
-    passing: &Passing<'_>,
+    side: &ClientSide<'_>,
 ) -> Ending {
     flight.end(rejection.outcome, Some(rejection.error));
-    let dialect = passing.facts.dialect.unwrap_or(Dialect::PlainSse);
-    tell(client, flight, passing, (dialect, Framing::Sse), rejection.error, &rejection.message).await;
+    let dialect = side.facts.dialect.unwrap_or(Dialect::PlainSse);
+    tell(client, flight, side, (dialect, Framing::Sse), rejection.error, &rejection.message).await;
     break_off(client, AnswerFraming::ByClose).await;
     Ending::Dirty
 }
@@ -215,19 +215,19 @@ pub(super) fn judge(status: u16, reading: Option<&Reading>) -> (Outcome, Option<
     }
 }
 
-fn book(flight: &mut Flight<'_>, read: Read, outcome: Outcome, error: Option<ErrorType>, passing: &Passing<'_>) {
+fn book(flight: &mut Flight<'_>, read: Read, outcome: Outcome, error: Option<ErrorType>, side: &ClientSide<'_>) {
     let upstreams_fault = !matches!(outcome, Outcome::ClientCancelled | Outcome::InternalError | Outcome::Stopped);
     flight.last_attempt_ended(error.filter(|_| upstreams_fault));
     flight.end(outcome, error);
     match read {
-        Read::Llm(dialect, claim, reading) => flight.read((dialect, claim), passing.facts, *reading),
+        Read::Llm(dialect, claim, reading) => flight.read((dialect, claim), side.facts, *reading),
         Read::Stream(stream) => flight.streamed(stream),
         Read::Nothing => {}
     }
 }
 
 /// Ends the client's answer in order, trailers included, and gives the upstream's connection back.
-async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, source: Source, passing: &Passing<'_>) -> Ending {
+async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, source: Source, side: &ClientSide<'_>) -> Ending {
     let Source { mut session, peer, early, .. } = source;
     flight.enter(Phase::ClientBlocked);
     let ended = match trailers(&mut session).await {
@@ -240,7 +240,7 @@ async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, source: Sou
         return Ending::Dirty;
     }
     if !early {
-        passing.visit.shared.connector.release(session, &peer).await;
+        side.visit.shared.connector.release(session, &peer).await;
     }
     Ending::Clean
 }
@@ -256,12 +256,12 @@ async fn trailers(source: &mut HttpSession) -> Option<http::HeaderMap> {
 async fn tell(
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
-    passing: &Passing<'_>,
+    side: &ClientSide<'_>,
     (dialect, framing): (Dialect, Framing),
     error: ErrorType,
     message: &str,
 ) {
-    let reply = ErrorReply { message, code: error.as_str(), status: 502, request_id: &passing.visit.caller.request_id };
+    let reply = ErrorReply { message, code: error.as_str(), status: 502, request_id: &side.visit.caller.request_id };
     let Some(event) = error_event(dialect, framing, &reply) else { return };
     flight.enter(Phase::ClientBlocked);
     let length = event.len() as u64;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::canary::Rollout;
+use super::rollout::Rollout;
 use crate::llm::{Reading, RequestFacts};
 use crate::policy::canary::{FirstAttempt, FirstToken, Sample};
 use crate::telemetry::record::{Attempt, ErrorType, Outcome};

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config;
 use crate::policy::canary::Arm;
-use crate::proxy::canary;
+use crate::proxy::rollout;
 use crate::telemetry::record::Place;
 
 fn assigned() -> Assigned {
@@ -9,7 +9,7 @@ fn assigned() -> Assigned {
                 targets = [{ upstream = \"a\" }, { name = \"next\", upstream = \"a\" }]\ncanary = { target = \"next\" }\n";
     let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
     let settings = config::parse(text, "test.toml", &|_| None, &no_file).unwrap();
-    let rollout = canary::build(&settings, None).remove("chat").unwrap();
+    let rollout = rollout::build(&settings, None).remove("chat").unwrap();
     Assigned { rollout, sample: Sample { arm: Arm::Canary, unit: 1, epoch: 1 } }
 }
 

@@ -7,19 +7,24 @@ use futures_util::FutureExt;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
-use super::admit::{self, Admitted};
+use super::admit;
+use super::asked::Asked;
+use super::body::Admitted;
 use super::budget::RouteLoad;
-use super::caller::{self, Caller};
+use super::caller;
 use super::clock::Clock;
+use super::context::Visit;
 use super::cors;
 use super::drain::DrainStage;
 use super::gate::AddressPass;
-use super::hold::{Hold, Line, Upload};
+use super::hold::{ClientSide, Line, Upload};
 use super::identity;
-use super::open::{self, Asked};
+use super::open;
 use super::opened::Opened;
-use super::reject::{self, Rejection, ReplyTo};
-use super::relay::{self, Passing};
+use super::outcome::{Ending, Stop};
+use super::reject::{self, ReplyTo};
+use super::rejection::Rejection;
+use super::relay;
 use super::reserve;
 use super::route::{self, Routed};
 use super::settle::Flight;
@@ -37,33 +42,6 @@ use crate::policy::nominated::nominated;
 use crate::telemetry::ids;
 use crate::telemetry::record::{ErrorType, Outcome, RequestInfo};
 
-/// How the client's connection is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub(super) enum Ending {
-    /// The answer is whole.
-    Clean,
-    /// The answer broke off: it must not look like a whole one.
-    Dirty,
-}
-
-/// Why a stage goes no further.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// We answer.
-    Reject(Rejection),
-    /// Nobody is there to be answered.
-    ClientGone,
-    /// The process goes down and has waited long enough.
-    Cut,
-}
-
-impl From<Rejection> for Stop {
-    fn from(rejection: Rejection) -> Self {
-        Self::Reject(rejection)
-    }
-}
-
 /// Serves one request. Whatever happens on the way, even a panic, it ends in one record.
 pub(super) async fn serve(shared: &Arc<Shared>, session: &mut ServerSession) -> Ending {
     let clock = Clock::start();
@@ -74,20 +52,6 @@ pub(super) async fn serve(shared: &Arc<Shared>, session: &mut ServerSession) -> 
     match contained {
         Ok(ending) => ending,
         Err(_) => after_panic(session, &mut flight).await,
-    }
-}
-
-/// What all stages of one request look at.
-pub(super) struct Visit<'a> {
-    pub(super) shared: &'a Arc<Shared>,
-    pub(super) generation: &'a Arc<Generation>,
-    pub(super) caller: Caller,
-    pub(super) cors: Decision,
-}
-
-impl Visit<'_> {
-    pub(super) fn settings(&self) -> &Settings {
-        &self.generation.settings
     }
 }
 
@@ -163,7 +127,7 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
         flight.prompt(&admitted);
     }
     #[cfg(test)]
-    panic_tests::panic_if_asked(session, "before the head");
+    super::panic_switch::panic_if_asked(session, "before the head");
     let routed = routed?;
     flight.routed(&routed.route.name);
     flight.served_by(&routed.target.upstream.name, &routed.target.name);
@@ -219,11 +183,11 @@ async fn forward(
     };
     let _active = load.enter();
     let (line, upload) = Line::new(&admitted.body);
-    let passing = Passing { visit, routed, facts: &admitted.facts, line: &line, standing };
+    let side = ClientSide { visit, routed, facts: &admitted.facts, line: &line, standing };
     // A stream lives for minutes, opening it for seconds: what only the opening needs is boxed, and freed with it.
-    match Box::pin(ask(session, flight, &admitted, &passing, load, upload)).await? {
-        Ok(opened) => Ok(relay::pass(session, flight, opened, &passing).await),
-        Err(rejection) if line.is_committed() => Ok(relay::fail(session, flight, &rejection, &passing).await),
+    match Box::pin(ask(session, flight, &admitted, &side, load, upload)).await? {
+        Ok(opened) => Ok(relay::pass(session, flight, opened, &side).await),
+        Err(rejection) if line.is_committed() => Ok(relay::fail(session, flight, &rejection, &side).await),
         Err(rejection) => Err(rejection.into()),
     }
 }
@@ -233,22 +197,22 @@ async fn ask(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     admitted: &Admitted,
-    &Passing { visit, routed, facts, line, .. }: &Passing<'_>,
+    side: &ClientSide<'_>,
     load: &Arc<RouteLoad>,
     upload: Upload,
 ) -> Result<Result<Box<Opened>, Rejection>, Stop> {
+    let &ClientSide { visit, routed, line, .. } = side;
     let head = session.req_header().clone();
     let (clock, tries) = (flight.clock, flight.tries());
     let asked = Asked { head: &head, routed, admitted, line, clock, tries };
-    let hold = Hold { line, visit, routed, facts };
     let opened = tokio::select! {
         biased;
         opened = open::open(visit, &asked, load, upload) => opened,
-        stop = hold.wait(session) => return Err(stop),
+        stop = side.wait(session) => return Err(stop),
         () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
     };
     // Those that came right before the final head.
-    hold.pass_interim(session).await?;
+    side.pass_interim(session).await?;
     if opened.is_ok() {
         shadow::cast(visit, &head, routed, admitted, flight);
     }
@@ -322,7 +286,3 @@ async fn after_panic(session: &mut ServerSession, flight: &mut Flight<'_>) -> En
     reject::answer_unparsed(session, flight, &rejection).await;
     Ending::Dirty
 }
-
-#[cfg(test)]
-#[path = "panic_tests.rs"]
-pub(super) mod panic_tests;

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use pingora::ErrorType as Kind;
 use pingora::http::ResponseHeader;
 
-use super::reject::Rejection;
-use crate::config::settings::Endpoint;
+use super::rejection::Rejection;
+use crate::config::address::Endpoint;
 use crate::policy::failover::Stage;
 use crate::telemetry::record::ErrorType;
 

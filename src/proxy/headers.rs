@@ -6,13 +6,15 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::admit::RequestBody;
+use super::body::RequestBody;
 use super::caller::Caller;
+use super::context::Visit;
 use super::cors;
-use super::exchange::Visit;
 use super::identity;
 use super::ratelimit;
-use crate::config::settings::{Endpoint, HostPolicy, Route, Secret, Target};
+use crate::config::address::Endpoint;
+use crate::config::secret::Secret;
+use crate::config::settings::{HostPolicy, Route, Target};
 use crate::llm::Dialect;
 use crate::policy::identity::{CREDENTIAL_HEADERS, subprotocol};
 use crate::policy::limits::Standing;

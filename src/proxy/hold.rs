@@ -11,12 +11,15 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::{Notify, mpsc};
 
-use super::admit::{self, RequestBody};
-use super::exchange::{Stop, Visit};
+use super::body::RequestBody;
+use super::client_body;
+use super::context::Visit;
 use super::headers;
+use super::outcome::Stop;
 use super::pace::BodyPace;
 use super::route::Routed;
 use crate::llm::{Dialect, RequestFacts};
+use crate::policy::limits::Standing;
 
 /// An SSE comment: every client ignores it, and every hop between sees that the stream lives.
 pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -101,15 +104,17 @@ impl Line {
     }
 }
 
-/// Holds the client's side.
-pub(super) struct Hold<'a> {
-    pub(super) line: &'a Line,
+/// The client's side of a request that has a place to go.
+pub(super) struct ClientSide<'a> {
     pub(super) visit: &'a Visit<'a>,
     pub(super) routed: &'a Routed,
     pub(super) facts: &'a Arc<RequestFacts>,
+    pub(super) line: &'a Line,
+    /// Where the caller stands under its limits.
+    pub(super) standing: Standing,
 }
 
-impl Hold<'_> {
+impl ClientSide<'_> {
     /// Holds until there is a reason to stop: the client went, or its body broke a rule. Otherwise for ever.
     pub(super) async fn wait(&self, session: &mut ServerSession) -> Stop {
         match self.hold(session).await {
@@ -120,7 +125,7 @@ impl Hold<'_> {
 
     async fn hold(&self, session: &mut ServerSession) -> Result<std::convert::Infallible, Stop> {
         if !self.line.is_body_done() {
-            admit::answer_expectation(session).await?;
+            client_body::answer_expectation(session).await?;
             self.take_body(session).await?;
         }
         let every = self.comment_interval(session);
@@ -160,7 +165,7 @@ impl Hold<'_> {
                 break;
             };
             let received = self.line.received.fetch_add(chunk.len() as u64, Ordering::Relaxed) + chunk.len() as u64;
-            admit::within(Some(received), server.max_upload, "max_upload")?;
+            client_body::within(Some(received), server.max_upload, "max_upload")?;
             if let Some(place) = place {
                 place.send(chunk);
             }
@@ -194,7 +199,7 @@ impl Hold<'_> {
     async fn comment(&self, session: &mut ServerSession) -> Result<(), Stop> {
         if !self.line.is_committed() {
             let head = headers::early_event_stream(session.req_header(), self.visit)
-                .map_err(|_| Stop::Reject(super::reject::Rejection::internal()))?;
+                .map_err(|_| Stop::Reject(super::rejection::Rejection::internal()))?;
             session.write_response_header(Box::new(head)).await.map_err(|_| Stop::ClientGone)?;
             self.line.committed.store(true, Ordering::Relaxed);
         }

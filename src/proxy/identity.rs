@@ -8,7 +8,7 @@ use http::header::HeaderName;
 use pingora::http::RequestHeader;
 
 use super::caller::Caller;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::state::{Generation, Shared};
 use crate::config::identity::{IdentityRules, JwtKeys, JwtRules, KeySet, USER_HEADER};
 use crate::policy::identity::{self as policy, CREDENTIAL_HEADERS, Claims, Established, Refusal, Source, subprotocol};

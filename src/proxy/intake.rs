@@ -3,11 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::http::ServerSession;
 
-use super::admit::{answer_expectation, within};
 use super::body_bytes::BodyBytes;
-use super::exchange::Stop;
+use super::client_body::{answer_expectation, within};
+use super::outcome::Stop;
 use super::pace::BodyPace;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::settle::Flight;
 use crate::config::settings::Server;
 use crate::llm::coding::{Coding, Decoder};

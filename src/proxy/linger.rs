@@ -16,9 +16,6 @@ const TIME: Duration = Duration::from_secs(30);
 /// What it may send meanwhile, in bytes.
 const BYTES_MAX: usize = 16 << 20;
 
-/// How many connections may be read on at once; more are closed when their answers end.
-pub(super) const CONNECTIONS_MAX: usize = 1_000;
-
 /// Reads `session` on in a task of its own. Where its body ends in order, the connection serves others.
 pub(super) fn read_on(shared: &Arc<Shared>, mut session: HttpSession, peer: Arc<HttpPeer>) {
     let place = Arc::clone(&shared.lingering).try_acquire_owned();

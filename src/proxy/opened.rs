@@ -10,8 +10,8 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::hold::Upload;
-use super::member::Ticket;
 use super::tap::Tap;
+use super::ticket::Ticket;
 use crate::policy::deadlines::Deadlines;
 
 /// An upstream's answer that may be passed on: its head, and what was held back.

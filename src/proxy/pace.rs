@@ -7,9 +7,9 @@ use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 use tokio::time::Instant;
 
-use super::admit;
-use super::exchange::Stop;
-use super::reject::Rejection;
+use super::client_body;
+use super::outcome::Stop;
+use super::rejection::Rejection;
 use crate::config::settings::Server;
 use crate::telemetry::record::ErrorType;
 
@@ -34,14 +34,14 @@ impl BodyPace {
         Self { rate, idle, came: 0, waited: Duration::ZERO, waits_since: None }
     }
 
-    /// As [`admit::read_chunk`], within what the body's pace leaves.
+    /// As [`client_body::read_chunk`], within what the body's pace leaves.
     pub(super) async fn read_chunk(&mut self, session: &mut ServerSession) -> Result<Option<Bytes>, Stop> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let left = self.left(since.elapsed());
         if left.is_zero() {
             return Err(self.too_slow());
         }
-        let chunk = match admit::read_chunk(session, left.min(self.idle)).await {
+        let chunk = match client_body::read_chunk(session, left.min(self.idle)).await {
             Err(Stop::Reject(rejection)) if rejection.error == ErrorType::BodyTimeout && left < self.idle => {
                 return Err(self.too_slow());
             }

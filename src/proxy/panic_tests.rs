@@ -12,11 +12,6 @@ use crate::proxy::Shared;
 use crate::proxy::accept;
 use crate::telemetry::Telemetry;
 
-/// Panics where the request names this place.
-pub(in crate::proxy) fn panic_if_asked(session: &ServerSession, place: &str) {
-    assert!(session.get_header_bytes("x-panic") != place.as_bytes(), "asked to panic {place}");
-}
-
 /// What a client sees of a request that panics at `place`, and what is told of it.
 async fn served(place: &str) -> (String, Arc<Shared>) {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,7 +8,8 @@ use pingora::protocols::ALPN;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::ca;
-use crate::config::settings::{Endpoint, Upstream, UpstreamProtocol};
+use crate::config::address::Endpoint;
+use crate::config::settings::{Upstream, UpstreamProtocol};
 
 /// `None` where the path cannot be an address.
 pub(super) fn unix(path: &Path, endpoint: &Endpoint) -> Option<HttpPeer> {

@@ -10,12 +10,12 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use super::ca;
 use super::clock::Clock;
 use super::endpoint_view::{EndpointView, MemberView};
-use super::member::{self, Member, Ticket};
+use super::member::{self, Member};
 use super::peers;
-use crate::config::settings::{Endpoint, EndpointAddress, Upstream};
-use crate::policy::balance;
+use crate::config::address::{Endpoint, EndpointAddress};
+use crate::config::settings::Upstream;
 use crate::policy::failover::Room;
-use crate::policy::health::{self, Change, Down, Gate, Sign, Verdict};
+use crate::policy::health::{self, Change, Down, Sign, Verdict};
 use crate::telemetry::Telemetry;
 
 /// Addresses taken of one name.
@@ -99,25 +99,6 @@ impl Pool {
             room = Room::Down;
         }
         room
-    }
-
-    /// A place for the next attempt: one that is half open gets this request, else the better of two is taken; where all
-    /// are ejected, one of them all the same. `roll` is uniform over all of `u64`.
-    pub(super) fn take(self: &Arc<Self>, tried: &[Arc<Member>], streaming: bool, roll: u64) -> Option<Ticket> {
-        let now = self.now();
-        let untried = || self.members().filter(|member| !tried.iter().any(|other| other.is(member)));
-        let mut rest = untried();
-        let member = match (rest.next(), rest.next()) {
-            (Some(only), None) => only,
-            _ => better(untried().collect(), streaming, roll, now)?,
-        };
-        Some(Ticket::take(self, &member, now))
-    }
-
-    /// A place for a request of which nothing is learned; the better of two is taken.
-    pub(super) fn take_aside(self: &Arc<Self>, roll: u64) -> Option<Ticket> {
-        let member = better(self.members().collect(), true, roll, self.now())?;
-        Some(Ticket::take_aside(self, &member))
     }
 
     /// Where a connection to `member`'s endpoint may be made: there first, then at the other addresses of its name that are
@@ -265,25 +246,6 @@ impl Pool {
             state.resolve(&self.built_for).await;
         }
     }
-}
-
-/// The one to ask out of several.
-fn better(members: Vec<Arc<Member>>, streaming: bool, roll: u64, now: Duration) -> Option<Arc<Member>> {
-    let mut known: Vec<(u8, f64)> = Vec::with_capacity(members.len());
-    for member in &members {
-        let state = member.state();
-        let rank = match state.health.gate(now) {
-            Gate::Probe => 0,
-            Gate::Open if state.health.is_up(now) => 1,
-            Gate::Open => 2,
-            Gate::Shut => 3,
-        };
-        known.push((rank, state.load.cost(streaming, now)));
-    }
-    let best = known.iter().map(|(rank, _)| *rank).min()?;
-    let of_best = known.iter().enumerate().filter(|(_, (rank, _))| *rank == best);
-    let (places, costs): (Vec<usize>, Vec<f64>) = of_best.map(|(at, (_, cost))| (at, *cost)).unzip();
-    members.get(*places.get(balance::choose(&costs, roll)?)?).cloned()
 }
 
 impl EndpointState {

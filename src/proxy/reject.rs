@@ -1,92 +1,22 @@
 //! Where every answer of our own is built: refusals and failures before an upstream's head was passed on.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::cors;
-use super::exchange::Ending;
+use super::outcome::Ending;
 use super::ratelimit;
+use super::rejection::Rejection;
 use super::settle::Flight;
 use crate::llm::Dialect;
 use crate::llm::reply::{ErrorReply, error_body};
 use crate::policy::cors::Decision;
-use crate::policy::limits::Standing;
-use crate::telemetry::record::{ErrorType, Outcome, Phase};
+use crate::telemetry::record::{ErrorType, Phase};
 
 /// How long we read on after an early refusal, so that the client reads it before the connection goes.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// A request that is answered by us.
-#[derive(Debug)]
-pub(super) struct Rejection {
-    pub(super) status: u16,
-    pub(super) outcome: Outcome,
-    pub(super) error: ErrorType,
-    /// For the client: what happened, and what to do.
-    pub(super) message: Cow<'static, str>,
-    /// Seconds.
-    pub(super) retry_after: Option<u32>,
-    /// Where the caller stands under its limits.
-    pub(super) standing: Standing,
-}
-
-impl Rejection {
-    pub(super) fn refused(status: u16, error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status,
-            outcome: Outcome::Rejected,
-            error,
-            message: message.into(),
-            retry_after: None,
-            standing: Standing::default(),
-        }
-    }
-
-    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::refused(400, ErrorType::BadRequest, message)
-    }
-
-    /// Every attempt failed.
-    pub(super) fn upstream(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status: 502,
-            outcome: Outcome::UpstreamError,
-            error,
-            message: message.into(),
-            retry_after: None,
-            standing: Standing::default(),
-        }
-    }
-
-    pub(super) fn timeout(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status: 504,
-            outcome: Outcome::Timeout,
-            error,
-            message: message.into(),
-            retry_after: None,
-            standing: Standing::default(),
-        }
-    }
-
-    pub(super) fn overloaded(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { retry_after: Some(1), ..Self::refused(503, error, message) }
-    }
-
-    pub(super) fn internal() -> Self {
-        Self {
-            status: 500,
-            outcome: Outcome::InternalError,
-            error: ErrorType::Internal,
-            message: "Streamgauge failed to handle this request. Please report it with the request id.".into(),
-            retry_after: None,
-            standing: Standing::default(),
-        }
-    }
-}
 
 /// What an answer of our own needs to know of the request.
 pub(super) struct ReplyTo<'a> {

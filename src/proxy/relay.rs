@@ -1,6 +1,5 @@
 //! Passes an answer on: head, then one loop that reads, taps and writes, with every timer that may end it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,18 +11,16 @@ use super::attempt;
 use super::commit::commit;
 use super::drain::DrainStage;
 use super::ending::{self, After, End};
-use super::exchange::{Ending, Stop, Visit};
 use super::headers::AnswerFraming;
-use super::hold::{KEEP_ALIVE, Line};
+use super::hold::{ClientSide, KEEP_ALIVE};
 use super::opened::{Held, Opened, Source};
-use super::reject::Rejection;
-use super::route::Routed;
+use super::outcome::{Ending, Stop};
+use super::rejection::Rejection;
 use super::settle::Flight;
 use super::tap::Tap;
 use super::upload::Rest;
-use crate::llm::{Progress, RequestFacts};
+use crate::llm::Progress;
 use crate::policy::deadlines::{Deadlines, Kind, Late};
-use crate::policy::limits::Standing;
 use crate::telemetry::record::Phase;
 
 /// What came at once goes at once, up to so many bytes: a write costs more than to copy them.
@@ -31,39 +28,29 @@ const AT_ONCE_MAX: usize = 16 << 10;
 /// And so many chunks: there may be no bytes in them.
 const CHUNKS_MAX: usize = 64;
 
-/// What passing an answer on needs to know of the stages before.
-pub(super) struct Passing<'a> {
-    pub(super) visit: &'a Visit<'a>,
-    pub(super) routed: &'a Routed,
-    pub(super) facts: &'a Arc<RequestFacts>,
-    pub(super) line: &'a Line,
-    /// Where the caller stands under its limits.
-    pub(super) standing: Standing,
-}
-
 /// Passes `opened` on to the client, and settles how it ended.
 pub(super) async fn pass(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     opened: Box<Opened>,
-    passing: &Passing<'_>,
+    side: &ClientSide<'_>,
 ) -> Ending {
-    flight.bytes(passing.line.received(), 0);
+    flight.bytes(side.line.received(), 0);
     flight.passes_on(opened.number);
     flight.served_by(&opened.upstream, &opened.variant);
     let came = flight.now();
     let times = Times { started: opened.started, deadlines: opened.deadlines };
     let (mut source, head, held) = opened.take_apart();
-    let committed = commit(session, flight, head, &source, passing).await;
+    let committed = commit(session, flight, head, &source, side).await;
     source.tap.wrote(came, flight.now());
     let (framing, end) = match committed {
         Ok(framing) => {
-            let mut relay = Relay::new(flight, &mut source, times, passing);
+            let mut relay = Relay::new(flight, &mut source, times, side);
             (framing, relay.run(session, &mut source, flight, held).await)
         }
         Err(end) => (AnswerFraming::Delimited, end),
     };
-    Box::pin(ending::conclude(session, flight, source, end, framing, passing)).await
+    Box::pin(ending::conclude(session, flight, source, end, framing, side)).await
 }
 
 /// The client has an early head already, but no attempt brought an answer.
@@ -71,10 +58,10 @@ pub(super) async fn fail(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     rejection: &Rejection,
-    passing: &Passing<'_>,
+    side: &ClientSide<'_>,
 ) -> Ending {
     flight.status_sent(200);
-    ending::fail_early(session, flight, rejection, passing).await
+    ending::fail_early(session, flight, rejection, side).await
 }
 
 /// Times of the attempt whose answer is passed on, on the request's clock.
@@ -85,7 +72,7 @@ struct Times {
 
 /// The state of the loop.
 struct Relay<'a> {
-    passing: &'a Passing<'a>,
+    side: &'a ClientSide<'a>,
     upload: Rest,
     /// Zero: no comments.
     keepalive: Duration,
@@ -110,9 +97,9 @@ enum Woke {
 }
 
 impl<'a> Relay<'a> {
-    fn new(flight: &Flight<'_>, source: &mut Source, times: Times, passing: &'a Passing<'a>) -> Self {
+    fn new(flight: &Flight<'_>, source: &mut Source, times: Times, side: &'a ClientSide<'a>) -> Self {
         let now = flight.now();
-        let upload = Rest::of(source.upload.take(), passing.line.is_body_done(), source.early);
+        let upload = Rest::of(source.upload.take(), side.line.is_body_done(), source.early);
         let tap = &source.tap;
         if let Some(at) = tap.first_token() {
             flight.first_token(at);
@@ -123,10 +110,10 @@ impl<'a> Relay<'a> {
         let mut deadlines = times.deadlines;
         deadlines.commit();
         Self {
-            passing,
+            side,
             upload,
             started: times.started,
-            keepalive: if tap.at_sse_boundary() { passing.routed.route.keepalive } else { Duration::ZERO },
+            keepalive: if tap.at_sse_boundary() { side.routed.route.keepalive } else { Duration::ZERO },
             deadlines,
             last_write: now,
             exhausted: false,
@@ -155,9 +142,9 @@ impl<'a> Relay<'a> {
         flight.enter(self.waiting());
         let timer = tokio::time::sleep_until(self.next_timer(flight));
         tokio::pin!(timer);
-        let cut = self.passing.visit.shared.drain.reached(DrainStage::Cut);
+        let cut = self.side.visit.shared.drain.reached(DrainStage::Cut);
         tokio::pin!(cut);
-        let patience = self.passing.visit.settings().server.body_timeout;
+        let patience = self.side.visit.settings().server.body_timeout;
         self.upload.forward_waiting(&mut source.session, patience).await;
         loop {
             // What came is passed on before anything is concluded from the client's going or from the time.
@@ -255,7 +242,7 @@ impl<'a> Relay<'a> {
         chunk: Bytes,
     ) -> Result<(), End> {
         #[cfg(test)]
-        super::exchange::panic_tests::panic_if_asked(client, "after the head");
+        super::panic_switch::panic_if_asked(client, "after the head");
         let came = flight.now();
         flight.enter_at(Phase::Proxy, came);
         let mut bytes = chunk.len();

@@ -12,10 +12,9 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::time::Instant;
 
 use super::connect::Connectors;
-use super::state::Shared;
 use crate::config::Settings;
+use crate::config::address::{Endpoint, EndpointAddress};
 use crate::config::identity::{JwtKeys, KeySet};
-use crate::config::settings::{Endpoint, EndpointAddress};
 use crate::telemetry::Metrics;
 use crate::telemetry::record::ErrorType;
 
@@ -89,13 +88,13 @@ impl RemoteKeys {
         true
     }
 
-    fn due_in(&self) -> Duration {
+    pub(super) fn due_in(&self) -> Duration {
         let schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
         schedule.next.saturating_duration_since(Instant::now())
     }
 
     /// Fetches the keys, and takes them over where they are good.
-    async fn fetch(&self, connector: &Connectors, metrics: &Metrics) {
+    pub(super) async fn fetch(&self, connector: &Connectors, metrics: &Metrics) {
         let fetched = match tokio::time::timeout(PATIENCE, download(connector, &self.url)).await {
             Ok(answer) => answer.and_then(|body| KeySet::parse(&body)),
             Err(_) => Err(format!("did not answer within {PATIENCE:?}")),
@@ -130,36 +129,6 @@ impl RemoteKeys {
 
     fn shown(&self) -> String {
         format!("{}{}", self.url.authority, self.url.base_path)
-    }
-}
-
-impl Shared {
-    /// Fetches the keys of tokens where they are due: for the start, before the first request.
-    pub async fn fetch_keys(&self) {
-        let remote = self.generation.load().remote_keys.clone();
-        if let Some(remote) = remote {
-            remote.fetch(&self.connector, self.telemetry.metrics()).await;
-        }
-    }
-
-    /// Keeps the keys of tokens fresh; never ends.
-    pub async fn keep_keys_fresh(&self) {
-        loop {
-            // Each time anew: a reload may have brought another address.
-            let remote = self.generation.load().remote_keys.clone();
-            match &remote {
-                Some(remote) if remote.due_in().is_zero() => {
-                    remote.fetch(&self.connector, self.telemetry.metrics()).await
-                }
-                Some(remote) => {
-                    tokio::select! {
-                        () = self.keys_wanted.notified() => {}
-                        () = tokio::time::sleep(remote.due_in()) => {}
-                    }
-                }
-                None => self.keys_wanted.notified().await,
-            }
-        }
     }
 }
 

@@ -1,28 +1,23 @@
-//! Reserves what a request may take of the limits of its route, and settles what it took.
+//! Reserves what a request may take of the limits of its route.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::admit::{Admitted, Content, RequestBody};
+use super::body::{Admitted, Content, RequestBody};
+use super::context::Visit;
 use super::counting::prompt_tokens;
-use super::exchange::Visit;
 use super::limiter::{Hold, Mode};
-use super::reject::Rejection;
+use super::rejection::Rejection;
+use super::reservation::{Expected, Reservation};
 use super::route::Routed;
 use super::settle::Flight;
 use super::usage::vocabulary_of;
 use crate::config::limits::Limit;
-use crate::llm::price::{Cost, Price};
+use crate::llm::price::Price;
 use crate::llm::websocket::Asked;
-use crate::llm::{Reading, RequestFacts, Usage, UsageSource};
-use crate::policy::limits::{self, Claim, Denial, Estimate, Reason, Request, Standing, Used};
-use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict, Outcome};
-
-/// Bytes of a body that was not read, for a token.
-const UNREAD_BYTES_PER_TOKEN: u64 = 4;
-
-/// A stream tells of its tokens in steps: each costs a lock.
-const STEP_TOKENS: u64 = 16;
+use crate::llm::{RequestFacts, Usage};
+use crate::policy::limits::{self, Claim, Denial, Estimate, Reason, Request, Standing};
+use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict};
 
 /// Most seconds by which `Retry-After` is spread, and its greatest value: those who are refused together should not come
 /// back together.
@@ -80,7 +75,7 @@ pub(super) async fn reserve(
         Ok((hold, standing)) => {
             let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
             flight.limited(info);
-            flight.reserved(Reservation::new(hold, expected, &ask));
+            flight.reserved(ask.reservation(hold, expected));
             Ok(standing)
         }
         Err(denial) => {
@@ -133,7 +128,7 @@ pub(super) async fn reserve_response(
     match visit.shared.limiter.admit(claims).await {
         Ok((hold, standing)) => {
             let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
-            Ok((Reservation::new(hold, expected, &ask), info))
+            Ok((ask.reservation(hold, expected), info))
         }
         Err(denial) => {
             let verdict = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
@@ -240,6 +235,10 @@ impl<'a> Ask<'a> {
         Rejection::refused(403, ErrorType::Forbidden, message)
     }
 
+    fn reservation(&self, hold: Hold, expected: Expected) -> Reservation {
+        Reservation::new(hold, expected, self.facts, self.body_bytes, self.price)
+    }
+
     /// The claims, and what is expected of each.
     fn claims(&self, limits: &[Arc<Limit>]) -> (Vec<Claim>, Expected) {
         let mut expected: Option<Expected> = None;
@@ -282,169 +281,6 @@ impl<'a> Ask<'a> {
         };
         self.visit.shared.limiter.estimate(&request, limit)
     }
-}
-
-/// Tokens that a request is expected to take.
-#[derive(Debug, Clone, Copy, Default)]
-struct Expected {
-    prompt: u64,
-    /// As [`Estimate::usual_output`]; of several limits the least.
-    usual_output: u64,
-}
-
-/// What one request holds of its limits. Dropping it settles: after a normal end, a panic or an abort alike.
-pub(super) struct Reservation {
-    hold: Hold,
-    /// Prompt tokens, as estimated.
-    prompt: u64,
-    body_bytes: u64,
-    model: Option<Arc<str>>,
-    /// Where the answer comes in one piece: what such answers take, at most what is held. Nothing else tells of one whose client
-    /// went before it came.
-    whole_output: Option<u64>,
-    /// The request was sent to an upstream.
-    asked: bool,
-    /// Tokens that were seen to flow.
-    generated: u64,
-    usage: Usage,
-    /// The upstream itself said all of `usage`.
-    reported: bool,
-    /// The answer was an LLM's.
-    is_llm: bool,
-    /// What `usage` cost.
-    cost: Option<Cost>,
-    /// What attempts cost that were outrun.
-    outrun: Cost,
-    price: Option<Price>,
-    outcome: Outcome,
-}
-
-impl Reservation {
-    fn new(hold: Hold, held: Expected, ask: &Ask<'_>) -> Self {
-        Self {
-            hold,
-            prompt: held.prompt,
-            // Embeddings have no output.
-            whole_output: (ask.facts.answers_whole() && ask.facts.operation != Some("embeddings"))
-                .then_some(held.usual_output),
-            body_bytes: ask.body_bytes,
-            model: ask.facts.model.as_deref().map(Arc::from),
-            asked: false,
-            generated: 0,
-            usage: Usage::default(),
-            reported: false,
-            is_llm: false,
-            cost: None,
-            outrun: Cost::ZERO,
-            price: ask.price,
-            outcome: Outcome::InternalError,
-        }
-    }
-
-    /// The request is on its way to an upstream.
-    pub(super) fn asked(&mut self) {
-        self.asked = true;
-    }
-
-    /// So many tokens have flowed by now. Tells whether the stream must be cut.
-    pub(super) fn generated(&mut self, tokens: u64) -> bool {
-        self.generated = self.generated.max(tokens);
-        let told = self.hold.told();
-        let used = Used { tokens: self.prompt + self.generated, cost: self.price_of(self.prompt, self.generated) };
-        used.tokens >= told.tokens + STEP_TOKENS && self.hold.report(used, false)
-    }
-
-    /// What the answer said that it took.
-    pub(super) fn read(&mut self, reading: &Reading, cost: Option<Cost>) {
-        self.usage = reading.usage;
-        self.reported = reading.usage_source == UsageSource::Reported && reading.usage.output.is_some();
-        self.cost = cost;
-        self.is_llm = true;
-    }
-
-    /// So many bytes came of the request's body. Where nothing of it was read, its size is all that is known of the prompt
-    /// of what turned out to be an LLM's answer.
-    pub(super) fn received(&mut self, bytes: u64) {
-        if self.is_llm && self.prompt == 0 {
-            self.prompt = bytes / UNREAD_BYTES_PER_TOKEN;
-        }
-    }
-
-    /// Attempts that were outrun cost so much. The caller's budget pays it, as the bill will have it; of its tokens a minute
-    /// they take nothing: that was asked twice was not its wish.
-    pub(super) fn outrun(&mut self, cost: Cost) {
-        self.outrun = cost;
-    }
-
-    pub(super) fn ended(&mut self, outcome: Outcome) {
-        self.outcome = outcome;
-    }
-
-    /// Ends the hold; tells how many tokens the request is charged with.
-    pub(super) fn settle(self) -> u64 {
-        self.charge().tokens
-    }
-
-    /// What the request is charged with.
-    fn charge(&self) -> Used {
-        if let Some(output) = self.lost_output() {
-            let output = output.max(self.generated);
-            let cost = self.price_of(self.prompt, output).max(self.cost.map_or(0, Cost::nano_dollars));
-            let tokens = self.prompt.saturating_add(output);
-            return Used { tokens, cost: cost.saturating_add(self.outrun.nano_dollars()) };
-        }
-        let tokens = match (self.usage.input, self.usage.output) {
-            // Usage that came on the way tells only of what was before it, unless the answer is whole.
-            (Some(input), Some(output)) if self.outcome == Outcome::Completed => input.saturating_add(output),
-            (input, output) if self.generated > 0 => {
-                input.unwrap_or(self.prompt).saturating_add(output.unwrap_or(0).max(self.generated))
-            }
-            (Some(input), output) => input.saturating_add(output.unwrap_or(0)),
-            // Nothing was generated: the prompt was read for nothing where the client went, or the upstream fell silent.
-            _ if self.asked && wasted(self.outcome) => self.prompt,
-            _ => 0,
-        };
-        let cost = match self.cost {
-            Some(cost) => cost.nano_dollars(),
-            None if tokens > 0 => self.price_of(self.prompt, self.generated),
-            None => 0,
-        };
-        Used { tokens, cost: cost.saturating_add(self.outrun.nano_dollars()) }
-    }
-
-    /// What a whole answer is taken for whose client went before its usage came: its upstream may well have made all of it.
-    fn lost_output(&self) -> Option<u64> {
-        let is_lost = self.asked && self.outcome == Outcome::ClientCancelled && !self.reported;
-        self.whole_output.filter(|_| is_lost)
-    }
-
-    fn price_of(&self, input: u64, output: u64) -> u64 {
-        let usage = Usage { input: Some(input), output: Some(output), ..Usage::default() };
-        self.price.map_or(0, |price| price.cost(&usage).nano_dollars())
-    }
-
-    fn learn(&self) {
-        let (Some(model), Some(output)) = (&self.model, self.usage.output) else { return };
-        let is_answer = self.generated > 0 || (self.whole_output.is_some() && output > 0);
-        if self.outcome == Outcome::Completed && is_answer {
-            for claim in self.hold.claims().iter().filter(|claim| claim.limit.tokens.is_some()) {
-                self.hold.limiter().learn(&claim.holder, model, self.body_bytes, self.usage.input, output);
-            }
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let charge = self.charge();
-        self.hold.report(charge, true);
-        self.learn();
-    }
-}
-
-/// Whether a request that ended so has cost its upstream a prompt, though no token came of it.
-fn wasted(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::ClientCancelled | Outcome::Timeout | Outcome::Stalled | Outcome::Truncated)
 }
 
 fn refusal(denial: &Denial) -> Rejection {

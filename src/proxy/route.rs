@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use pingora::http::RequestHeader;
 
-use super::admit::Admitted;
+use super::body::Admitted;
 use super::caller::Caller;
 use super::evidence::Assigned;
-use super::reject::Rejection;
+use super::rejection::Rejection;
 use super::state::Generation;
 use crate::config::settings::{Route, Target, Timeouts};
 use crate::policy::canary::Sample;

@@ -5,11 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::admit::Admitted;
+use super::body::Admitted;
 use super::clock::Clock;
 use super::evidence::{Assigned, Witness};
-use super::reserve::Reservation;
-use super::shadow;
+use super::reservation::Reservation;
 use super::state::{Generation, Shared};
 use super::tries::Tries;
 use crate::llm::content;
@@ -23,6 +22,7 @@ use crate::telemetry::record::{
     Attempt, ClientInfo, ErrorType, LimitInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy,
     Stopwatch, TraceIds, WebSocketInfo,
 };
+use crate::telemetry::shadow::side_of_client;
 
 /// A request under way. Dropping it publishes its record: after a normal end, a panic or an abort alike.
 pub(super) struct Flight<'a> {
@@ -450,7 +450,7 @@ impl Drop for Flight<'_> {
             record.canary = self.shared.judge(&assigned, &attempt);
         }
         if let Some(tell) = self.shadow.take()
-            && let Some(side) = shadow::of_client(&record)
+            && let Some(side) = side_of_client(&record)
         {
             // The copy may have been given up.
             let _ = tell.send(side);

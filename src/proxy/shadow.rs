@@ -2,25 +2,26 @@
 //! dropped. A copy is sent once the client's own answer has begun, by a task of its own: no client ever waits for it, and
 //! nothing that happens to it is told to anybody but telemetry.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::HeaderName;
 use pingora::http::RequestHeader;
 use tokio::sync::oneshot;
 
-use super::admit::{Admitted, RequestBody};
+use super::asked::Asked;
 use super::attempt::{self, Step, Trial};
+use super::body::{Admitted, RequestBody};
 use super::caller::Caller;
 use super::clock::Clock;
+use super::context::Visit;
 use super::drain::DrainStage;
 use super::ending;
-use super::exchange::Visit;
 use super::hold::Line;
-use super::open::Asked;
 use super::opened::Opened;
 use super::route::Routed;
 use super::settle::Flight;
+use super::shadows::Shadows;
 use super::state::{Generation, Shared};
 use super::tap::Read;
 use super::tries::Tries;
@@ -29,23 +30,13 @@ use crate::llm::{Reading, RequestFacts, StreamEnd, UsageSource};
 use crate::policy::cors::Decision;
 use crate::policy::deadlines::Late;
 use crate::policy::limits::{Claim, Request};
-use crate::policy::shadow::{self as policy, Caps, Side, Took};
+use crate::policy::shadow::{self as policy, Side, Took};
 use crate::telemetry::ids;
-use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome, Record};
-use crate::telemetry::shadow::ShadowRecord;
+use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome};
+use crate::telemetry::shadow::{ShadowRecord, side};
 
 /// Tells an upstream that nobody waits for its answer. From clients it is not believed.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-streamgauge-shadow");
-
-/// The copies of one route: what they may take together. Outlives reloads.
-#[derive(Default)]
-pub(super) struct Shadows(Mutex<Caps>);
-
-impl Shadows {
-    fn caps(&self) -> MutexGuard<'_, Caps> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The place of one copy. Given back when it is dropped.
 struct Place {
@@ -327,42 +318,4 @@ fn is_whole(attempt: &Attempt, reading: Option<&Reading>) -> bool {
         (None, Some(status)) => ending::judge(status, reading).0 == Outcome::Completed,
         _ => false,
     }
-}
-
-fn side(status: Option<u16>, whole: bool, reading: Option<&Reading>, began: Duration) -> Side {
-    Side {
-        status,
-        whole,
-        first_token: reading.and_then(|reading| reading.first_token).map(|at| at.saturating_sub(began)),
-        output: reading.and_then(|reading| reading.usage.output),
-        finish_reasons: reading
-            .map(|reading| reading.finish_reasons.iter().map(ToString::to_string).collect())
-            .unwrap_or_default(),
-    }
-}
-
-/// The client's answer as it is compared; `None` where nobody saw how it would have ended.
-pub(super) fn of_client(record: &Record) -> Option<Side> {
-    let seen = !matches!(
-        record.outcome,
-        Outcome::ClientCancelled | Outcome::Rejected | Outcome::InternalError | Outcome::Stopped
-    );
-    let reading = record.llm.as_ref().map(|llm| &llm.reading);
-    let upstream = record.served_by.as_ref().map(|served_by| &served_by.upstream);
-    // Of several attempts at it the last was passed on, unless it was outrun.
-    let was_outrun = |attempt: &&Attempt| attempt.error == Some(ErrorType::HedgeLost);
-    let mut attempts = record.attempts.iter().rev().filter(|attempt| !was_outrun(attempt));
-    let attempt = attempts.find(|attempt| Some(&attempt.upstream) == upstream)?;
-    let whole = record.outcome == Outcome::Completed || attempt.error == Some(ErrorType::UpstreamStatus);
-    seen.then(|| side(attempt.status, whole, reading, attempt.started))
-}
-
-/// The copies of each route; what they took goes on over a reload.
-pub(super) fn build(
-    settings: &crate::config::Settings,
-    previous: Option<&Generation>,
-) -> std::collections::HashMap<Arc<str>, Arc<Shadows>> {
-    let with_shadow = settings.routes.iter().filter(|route| route.shadow.is_some());
-    let kept = |name: &Arc<str>| previous.and_then(|old| old.shadows.get(name)).cloned().unwrap_or_default();
-    with_shadow.map(|route| (Arc::clone(&route.name), kept(&route.name))).collect()
 }

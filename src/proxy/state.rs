@@ -9,24 +9,20 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::budget::RouteLoad;
-use super::canary::{self, Rollout};
 use super::clock::Clock;
 use super::connect::Connectors;
 use super::drain::Drain;
 use super::limiter::Limiter;
 use super::pool::{Around, Pool};
 use super::remote_keys::RemoteKeys;
-use super::shadow::{self, Shadows};
+use super::rollout::{self, Rollouts};
+use super::shadows::{self, Shadows};
 use super::usage::UsageBook;
 use crate::config::Settings;
 use crate::telemetry::Telemetry;
 
-/// Idle connections kept per process towards all upstreams.
-pub(super) const IDLE_CONNECTIONS_MAX: usize = 1024;
-
-/// How long an idle upstream connection is kept. Shorter than common server defaults would be safest, but uvicorn closes
-/// after 5 s: the race with a closing server is handled by a retry on a fresh connection.
-pub(super) const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many connections may be read on at once after their answers' ends; more are closed when their answers end.
+const LINGERING_MAX: usize = 1_000;
 
 /// What every request shares.
 pub struct Shared {
@@ -63,7 +59,7 @@ pub struct Generation {
     /// By upstream name.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
     /// By route name.
-    pub rollouts: HashMap<Arc<str>, Arc<Rollout>>,
+    pub rollouts: Rollouts,
     /// The keys of tokens, where they are at a URL.
     pub(super) remote_keys: Option<Arc<RemoteKeys>>,
     /// By the names of the routes that have one.
@@ -89,7 +85,7 @@ impl Shared {
             streams: super::gate::Gate::default(),
             connections_by_address: super::gate::AddressGate::default(),
             streams_by_address: super::gate::AddressGate::default(),
-            lingering: Arc::new(Semaphore::new(super::linger::CONNECTIONS_MAX)),
+            lingering: Arc::new(Semaphore::new(LINGERING_MAX)),
             bodies: super::body_bytes::AllBodies::default(),
             keys_wanted: Notify::new(),
             installed: watch::Sender::new(1),
@@ -174,8 +170,8 @@ impl Generation {
         });
         let loads = loads.collect();
         let remote_keys = RemoteKeys::follow(&settings, previous.and_then(|old| old.remote_keys.as_ref()));
-        let rollouts = canary::build(&settings, previous);
-        let shadows = shadow::build(&settings, previous);
+        let rollouts = rollout::build(&settings, previous.map(|old| &old.rollouts));
+        let shadows = shadows::build(&settings, previous.map(|old| &old.shadows));
         Self { number, settings, pools, loads, rollouts, remote_keys, shadows }
     }
 }

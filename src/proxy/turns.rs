@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::exchange::Visit;
-use super::reserve::{self, Refused, Reservation};
+use super::context::Visit;
+use super::reservation::Reservation;
+use super::reserve::{self, Refused};
 use super::route::Routed;
 use super::settle::Flight;
 use crate::config::limits::Limit;

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 
-use super::admit;
-use super::exchange::Stop;
+use super::client_body;
 use super::hold;
+use super::outcome::Stop;
 use super::send::{self, Sent};
 
 /// Where the rest of the client's body goes.
@@ -45,7 +45,7 @@ impl Rest {
             Self::Done => match client.read_body_or_idle(true).await {
                 Ok(_) | Err(_) => Err(Stop::ClientGone),
             },
-            Self::Forward(_) | Self::Discard => admit::read_chunk(client, patience).await,
+            Self::Forward(_) | Self::Discard => client_body::read_chunk(client, patience).await,
         }
     }
 

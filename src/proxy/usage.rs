@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
 
-use super::admit::{Admitted, RequestBody};
+use super::body::{Admitted, RequestBody};
 use crate::config::settings::{AskUsage, Upstream};
 use crate::llm::count::{Encoding, count_prompt};
 use crate::llm::{Dialect, Gauge, Reading, RequestFacts, UsageSource, ask};

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 use crate::config::Settings;
-use crate::config::settings::{EndpointAddress, Listen, Upstream};
+use crate::config::address::{EndpointAddress, Listen};
+use crate::config::settings::Upstream;
 use crate::telemetry::json;
 
 /// For whom the words are.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use pingora::server::Fds;
 
-use crate::config::settings::Listen;
+use crate::config::address::Listen;
 
 /// A socket that listens already.
 #[derive(Debug)]

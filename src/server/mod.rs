@@ -32,7 +32,7 @@ pub use drain::Exit;
 pub use source::{Origin, Source};
 
 use crate::admin::{AdminApp, Control};
-use crate::config::settings::Listen;
+use crate::config::address::Listen;
 use crate::config::{Moment, Settings};
 use crate::llm::dialect::shape;
 use crate::proxy::{Door, Shared};

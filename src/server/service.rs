@@ -86,7 +86,7 @@ async fn metronome() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::Listen;
+    use crate::config::address::Listen;
     use crate::server::listen;
     use pingora::listeners::ListenerConfig;
     use pingora::protocols::Stream;

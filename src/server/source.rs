@@ -8,7 +8,8 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::settings::{Listen, Secret};
+use crate::config::address::Listen;
+use crate::config::secret::Secret;
 use crate::config::{self, Moment, Settings, admin_problem};
 
 /// The variable that holds the admin token when there is no file to name another.

@@ -26,7 +26,7 @@ use rustix::net::{
 
 use super::listen;
 use super::state_dir;
-use crate::config::settings::Listen;
+use crate::config::address::Listen;
 
 /// The meeting point: a directory inside `state_dir`, and the socket in it.
 const DIRECTORY: &str = "upgrade";

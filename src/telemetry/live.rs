@@ -15,22 +15,23 @@ mod tests;
 mod ticks;
 mod troubles;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::access_log;
 use super::hints::Hints;
 use super::json::Json;
+use super::lock::lock;
 use super::record::{Outcome, Record};
 use super::strangers::Strangers;
 use endpoints::Endpoints;
 use first_tokens::FirstTokens;
 pub use minutes::Summary;
 pub use stream::{Follower, LiveStream};
-use stream::{Stream, Viewers};
+use stream::{Running, Stream, Viewers};
 use troubles::Troubles;
 
 /// Ended requests that are kept.
@@ -51,7 +52,7 @@ const AT_ONCE: usize = 1_024;
 /// The live view of all requests.
 #[derive(Default)]
 pub struct Live {
-    running: Mutex<Running>,
+    running: Arc<Mutex<Running>>,
     recent: Mutex<Recent>,
     hints: Hints,
     strangers: Strangers,
@@ -60,13 +61,6 @@ pub struct Live {
     troubles: Troubles,
     viewers: Arc<Viewers>,
     chosen: Mutex<choice::Chosen>,
-}
-
-#[derive(Default)]
-struct Running {
-    next: u64,
-    /// In the order they came.
-    streams: BTreeMap<u64, Arc<Stream>>,
 }
 
 #[derive(Default)]
@@ -81,7 +75,7 @@ struct Recent {
 
 impl Live {
     /// Shows a request as running until the guard goes.
-    pub fn enter(self: &Arc<Self>, method: &Arc<str>, path: &Arc<str>) -> LiveStream {
+    pub fn enter(&self, method: &Arc<str>, path: &Arc<str>) -> LiveStream {
         let mut running = lock(&self.running);
         let number = running.next;
         running.next += 1;
@@ -90,7 +84,7 @@ impl Live {
             running.streams.insert(number, Arc::clone(&stream));
         }
         drop(running);
-        LiveStream::new(stream, Arc::clone(self))
+        LiveStream::new(stream, Arc::clone(&self.running))
     }
 
     /// Keeps an ended request.
@@ -207,12 +201,6 @@ impl Live {
         }
     }
 
-    fn left(&self, number: u64) {
-        // Freed outside the lock.
-        let gone = lock(&self.running).streams.remove(&number);
-        drop(gone);
-    }
-
     /// Counts one more who looks; nobody beyond `most`.
     fn admit_viewer(&self, most: usize) -> bool {
         let more = |viewers: usize| (viewers < most).then_some(viewers + 1);
@@ -225,8 +213,4 @@ fn keep(records: &mut VecDeque<Arc<Record>>, record: &Arc<Record>, most: usize) 
     let oldest = if records.len() == most { records.pop_front() } else { None };
     records.push_back(Arc::clone(record));
     oldest
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

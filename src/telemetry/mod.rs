@@ -22,6 +22,7 @@ pub(crate) mod json;
 #[cfg(feature = "server")]
 pub mod late;
 pub mod live;
+mod lock;
 #[cfg(feature = "server")]
 pub mod logs;
 pub mod meaning;

@@ -8,9 +8,10 @@ use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::record::{Attempt, TraceIds};
+use super::record::{Attempt, ErrorType, Outcome, Record, TraceIds};
 use super::semconv as names;
 use super::spans::context;
+use crate::llm::Reading;
 use crate::llm::price::Cost;
 use crate::policy::shadow::{Difference, Side, Verdict};
 
@@ -36,6 +37,35 @@ pub struct ShadowRecord {
     pub differences: Vec<Difference>,
     /// Of the copy.
     pub cost: Option<Cost>,
+}
+
+/// An answer as it is compared; `began` is when its attempt did, on the clock of its times.
+pub fn side(status: Option<u16>, whole: bool, reading: Option<&Reading>, began: Duration) -> Side {
+    Side {
+        status,
+        whole,
+        first_token: reading.and_then(|reading| reading.first_token).map(|at| at.saturating_sub(began)),
+        output: reading.and_then(|reading| reading.usage.output),
+        finish_reasons: reading
+            .map(|reading| reading.finish_reasons.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
+    }
+}
+
+/// The client's answer as it is compared; `None` where nobody saw how it would have ended.
+pub fn side_of_client(record: &Record) -> Option<Side> {
+    let seen = !matches!(
+        record.outcome,
+        Outcome::ClientCancelled | Outcome::Rejected | Outcome::InternalError | Outcome::Stopped
+    );
+    let reading = record.llm.as_ref().map(|llm| &llm.reading);
+    let upstream = record.served_by.as_ref().map(|served_by| &served_by.upstream);
+    // Of several attempts at it the last was passed on, unless it was outrun.
+    let was_outrun = |attempt: &&Attempt| attempt.error == Some(ErrorType::HedgeLost);
+    let mut attempts = record.attempts.iter().rev().filter(|attempt| !was_outrun(attempt));
+    let attempt = attempts.find(|attempt| Some(&attempt.upstream) == upstream)?;
+    let whole = record.outcome == Outcome::Completed || attempt.error == Some(ErrorType::UpstreamStatus);
+    seen.then(|| side(attempt.status, whole, reading, attempt.started))
 }
 
 impl ShadowRecord {

@@ -3,8 +3,9 @@
 use super::super::address::check_path;
 use super::super::defaults;
 use super::super::file::{FailoverWord, FallbackTable, HealthTable, RetriesTable, RouteTable, TargetTable};
+use super::super::glob::PathPattern;
 use super::super::read::Readable;
-use super::super::settings::{Failover, HealthCheck, PathPattern, Retries, Target};
+use super::super::settings::{Failover, HealthCheck, Retries, Target};
 use super::super::units::{At, Table};
 use super::Checker;
 use super::upstream::Declared;

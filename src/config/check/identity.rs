@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 
+use super::super::address::{Endpoint, EndpointAddress};
 use super::super::file::{AlgorithmWord, IdentityTable, JwtTable, KeyTable};
 use super::super::grammar::is_token;
 use super::super::identity::{ApiKey, IdentityRules, JwtKeys, JwtRules, KeyHash, KeySet, USER_HEADER};
 use super::super::read::Readable;
-use super::super::settings::{Endpoint, EndpointAddress};
 use super::super::units::{At, Table};
 use super::Checker;
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::super::defaults;
 use super::super::file::{LimitKeyWord, LimitTable, LimitsTable, OnExhaustedWord, OnFailureWord};
+use super::super::glob::Glob;
 use super::super::limits::{Limit, LimitKey, LimitStore, OnExhausted, OnStoreFailure, TokenLimit};
 use super::super::prices::Prices;
 use super::super::problems::hint;
 use super::super::read::Readable;
-use super::super::settings::{Glob, Secret};
+use super::super::secret::Secret;
 use super::super::units::{At, Table};
 use super::Checker;
 

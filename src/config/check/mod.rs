@@ -18,10 +18,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::address::Listen;
 use super::file::{File, UpstreamTable};
 use super::problems::{Gathered, Problems};
 use super::read::{Readable, read};
-use super::settings::{Listen, Secret, Server, Settings};
+use super::secret::Secret;
+use super::settings::{Server, Settings};
 use super::units::{At, DurationText, Table};
 
 /// Largest file that is read, be it the configuration or one that it names, in bytes.

@@ -1,9 +1,9 @@
 //! `[[price]]`.
 
 use super::super::file::{LimitTable, PriceTable};
+use super::super::glob::Glob;
 use super::super::prices::{Priced, Prices};
 use super::super::read::Readable;
-use super::super::settings::Glob;
 use super::super::units::{At, Table};
 use super::Checker;
 use crate::llm::price::{Price, Rates};

@@ -1,8 +1,9 @@
 //! `[server]` and `[telemetry]`.
 
+use super::super::address::{Endpoint, EndpointAddress, Listen};
 use super::super::defaults;
 use super::super::file::{ContinueTracesWord, OtlpProtocolWord, ServerTable, TelemetryTable, TlsTable};
-use super::super::settings::{ContinueTraces, Endpoint, EndpointAddress, Listen, OtlpProtocol, Server, Telemetry, Tls};
+use super::super::settings::{ContinueTraces, OtlpProtocol, Server, Telemetry, Tls};
 use super::super::units::{At, OneOrMany, SizeText, Table};
 use super::{Checker, admin_problem, secret};
 

@@ -2,9 +2,9 @@
 
 use super::super::defaults;
 use super::super::file::{ShadowTable, TargetTable};
+use super::super::glob::PathPattern;
 use super::super::read::Readable;
-use super::super::settings::PathPattern;
-use super::super::shadow::Shadow;
+use super::super::settings::Shadow;
 use super::super::units::Table;
 use super::Checker;
 use super::upstream::Declared;

@@ -9,10 +9,12 @@ use crate::llm::dialect::shape::Recogniser;
 use crate::llm::provider;
 
 use super::super::address::host_and_port;
+use super::super::address::{Endpoint, EndpointAddress};
 use super::super::defaults;
 use super::super::file::{AskUsageWord, ProtocolWord, UpstreamTable};
 use super::super::read::Readable;
-use super::super::settings::{AskUsage, Endpoint, EndpointAddress, HostPolicy, Secret, Upstream, UpstreamProtocol};
+use super::super::secret::Secret;
+use super::super::settings::{AskUsage, HostPolicy, Upstream, UpstreamProtocol};
 use super::super::units::{At, Table};
 use super::Checker;
 

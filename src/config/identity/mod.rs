@@ -13,7 +13,7 @@ pub use jsonwebtoken::Algorithm;
 pub use keyset::{KeySet, SigningKey};
 use sha2::{Digest, Sha256};
 
-use super::settings::Endpoint;
+use super::address::Endpoint;
 
 /// How each of our keys begins, so that it is known for one wherever it turns up.
 pub const KEY_PREFIX: &str = "sg-";

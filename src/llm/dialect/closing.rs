@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Framing;
+use crate::llm::format::Framing;
 
 /// The last events of a stream, as they are written.
 pub(in crate::llm) struct Closing {

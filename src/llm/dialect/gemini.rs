@@ -8,8 +8,10 @@ use serde::Deserialize;
 use serde::de::SeqAccess;
 use serde_json::json;
 
-use super::{Closing, Produced, Reader};
+use super::closing::Closing;
+use super::reader::Reader;
 use crate::llm::json::{Fault, Filled, Flag, Loose, Maybe, Number, Word, loose, read_object};
+use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
 

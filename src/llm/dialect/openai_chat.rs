@@ -11,10 +11,12 @@ use serde::Deserialize;
 use serde::de::SeqAccess;
 use serde_json::json;
 
-use super::{Closing, Produced, Reader};
+use super::closing::Closing;
+use super::reader::Reader;
 use crate::llm::Reading;
 use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
 use crate::llm::pattern::Varying;
+use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use usage::{Groq, Metrics, Timings, Tokens};
 

@@ -7,9 +7,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::closing::Closing;
 use super::openai_chat::usage::output;
-use super::{Closing, Produced, Reader};
+use super::reader::Reader;
 use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
 

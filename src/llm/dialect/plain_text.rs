@@ -1,7 +1,9 @@
 //! Chunked text: any byte is the model's.
 
-use super::{Closing, Produced, Reader};
+use super::closing::Closing;
+use super::reader::Reader;
 use crate::llm::Reading;
+use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 
 /// Chunked text: whatever comes is answer.

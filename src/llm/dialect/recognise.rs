@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, SeqAccess};
 
 use super::shape::{Recogniser, built_in_recogniser};
+use super::stream_rules::StreamRules;
 use super::vercel_data::coded;
-use super::{Dialect, Framing, StreamRules};
+use crate::llm::format::{Dialect, Framing};
 use crate::llm::json::{Filled, Flag, Loose, Maybe, Word, loose, read_object};
 use crate::llm::sse::Event;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Dialect;
 use super::shape::{Known, Recogniser, RuleProblem, Shape, ShapeRules, built_in};
+use crate::llm::format::Dialect;
 
 /// What the configuration says of an upstream's streams; nothing by default.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -6,8 +6,10 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Closing, Produced, Reader, note_failure};
+use super::closing::Closing;
+use super::reader::{Reader, note_failure};
 use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object, read_value};
+use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
 

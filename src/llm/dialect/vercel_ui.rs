@@ -6,9 +6,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Closing, Produced, Reader, note_failure};
+use super::closing::Closing;
+use super::reader::{Reader, note_failure};
 use crate::llm::json::{Filled, Maybe, Number, Word, read_object};
 use crate::llm::pattern::Varying;
+use crate::llm::reading::Produced;
 use crate::llm::reading::TEXT_LIMIT;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};

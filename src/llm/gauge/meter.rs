@@ -6,15 +6,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::Progress;
+use super::progress::Progress;
 use super::unclaimed::Unclaimed;
 use crate::llm::carry::{Carried, Carry};
 use crate::llm::content::Capture;
 use crate::llm::count::AnswerCounter;
 use crate::llm::dialect::shape::sketch;
-use crate::llm::dialect::{Basis, Produced, Reader, StreamRules, complete, dialect_instead, dialect_of_event};
+use crate::llm::dialect::{Reader, StreamRules, complete, dialect_instead, dialect_of_event};
+use crate::llm::format::Basis;
 use crate::llm::json::{Fault, read_object};
 use crate::llm::pattern::Pattern;
+use crate::llm::reading::Produced;
 use crate::llm::sse::{Event, Frame};
 use crate::llm::{Claim, Dialect, Reading};
 

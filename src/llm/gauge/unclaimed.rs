@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::llm::claim::{Claim, StreamReading};
-use crate::llm::dialect::{Produced, Reader, StreamRules, dialect_of_event};
+use crate::llm::dialect::{Reader, StreamRules, dialect_of_event};
+use crate::llm::reading::Produced;
 use crate::llm::rpc::{self, Message};
 use crate::llm::sse::Event;
 use crate::llm::{Dialect, Reading};

@@ -3,7 +3,8 @@
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::form::Form;
-use super::{CHAT, GENERATE_CONTENT, INVOKE_AGENT, TEXT_COMPLETION, lax};
+use super::lax;
+use super::operation::{CHAT, GENERATE_CONTENT, INVOKE_AGENT, TEXT_COMPLETION};
 use crate::llm::Dialect;
 use crate::llm::json::{Filled, Flag, Loose, Number, Word, loose};
 use crate::llm::reading::{TEXT_LIMIT, cut};

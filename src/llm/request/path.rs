@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::body::Body;
-use super::{
+use super::operation::{
     CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RERANK, TEXT_COMPLETION,
 };
 use crate::llm::Dialect;

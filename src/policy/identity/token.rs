@@ -10,7 +10,8 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode};
 use serde_json::{Map, Value};
 
-use super::{Identity, TokenFault};
+use super::principal::Identity;
+use super::refusal::TokenFault;
 use crate::config::identity::{JwtRules, KeySet, SigningKey};
 
 /// Longest token that is verified, in bytes.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::identity::JwtKeys;
-use crate::config::settings::Secret;
+use crate::config::secret::Secret;
 
 /// Seconds since the epoch, as the tests have it.
 const NOW: u64 = 1_800_000_000;

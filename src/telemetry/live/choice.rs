@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Live;
 use super::stream::Stream;
+use crate::telemetry::lock::lock;
 
 /// Streams that a viewer is shown at most.
 pub const CHOSEN_MAX: usize = 200;
@@ -29,7 +30,7 @@ pub(super) struct Chosen {
 impl Live {
     /// The streams to show, the oldest first, and how many run in all.
     pub(super) fn choose(&self) -> (usize, Arc<Vec<Arc<Stream>>>) {
-        let mut chosen = super::lock(&self.chosen);
+        let mut chosen = lock(&self.chosen);
         let fresh = if chosen.running > MANY { FRESH_OF_MANY } else { FRESH };
         if chosen.at.is_none_or(|at| at.elapsed() >= fresh) {
             let all = self.all();

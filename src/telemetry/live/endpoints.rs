@@ -6,8 +6,8 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::lock;
 use super::minutes::{Minutes, Summary, minute};
+use crate::telemetry::lock::lock;
 use crate::telemetry::record::{ErrorType, Record};
 
 /// Endpoints, and addresses of endpoints that are names, that are kept. One goes when it was quiet for all the minutes.

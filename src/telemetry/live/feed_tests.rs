@@ -15,7 +15,7 @@ fn view() -> (Arc<Live>, Viewer) {
 
 fn frame(viewer: &mut Viewer) -> Value {
     // A choice holds for a while; here each look is a new one.
-    *super::super::lock(&viewer.live.chosen) = Default::default();
+    *crate::telemetry::lock::lock(&viewer.live.chosen) = Default::default();
     serde_json::from_str(&viewer.frame()).unwrap()
 }
 

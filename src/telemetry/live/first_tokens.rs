@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::lock;
 pub use super::minutes::MINUTES;
 use super::minutes::{Minutes, Summary, minute};
 use crate::telemetry::json::Json;
+use crate::telemetry::lock::lock;
 use crate::telemetry::record::{Outcome, Record};
 
 /// Pairs of route and upstream that are kept; the names come from configurations, and a pair goes when it was quiet for all

@@ -3,13 +3,14 @@
 //! What a chunk costs: two stores of the phase it is in, and one load that tells whether anybody looks. Only while somebody
 //! does, the sums of the phases and the ticks of the tokens are kept.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::ticks::Ticks;
-use super::{Live, lock};
 use crate::telemetry::json::{self, Json};
+use crate::telemetry::lock::lock;
 use crate::telemetry::record::{Phase, Phases, Place, Stopwatch, TraceIds};
 
 /// Longest text of a row, in bytes.
@@ -23,10 +24,19 @@ const TIME_BITS: u32 = 56;
 #[repr(align(128))]
 pub(super) struct Viewers(pub(super) AtomicUsize);
 
+/// The requests that run.
+#[derive(Default)]
+pub(super) struct Running {
+    /// The number of the next one.
+    pub(super) next: u64,
+    /// In the order they came.
+    pub(super) streams: BTreeMap<u64, Arc<Stream>>,
+}
+
 /// One running request, for its stages to tell how far it is.
 pub struct LiveStream {
     stream: Arc<Stream>,
-    live: Arc<Live>,
+    running: Arc<Mutex<Running>>,
 }
 
 /// A request's attempts tell by this how far they are.
@@ -34,8 +44,8 @@ pub struct LiveStream {
 pub struct Follower(Arc<Stream>);
 
 impl LiveStream {
-    pub(super) fn new(stream: Arc<Stream>, live: Arc<Live>) -> Self {
-        Self { stream, live }
+    pub(super) fn new(stream: Arc<Stream>, running: Arc<Mutex<Running>>) -> Self {
+        Self { stream, running }
     }
 
     pub fn identified(&self, request_id: &Arc<str>, trace: TraceIds) {
@@ -117,7 +127,9 @@ impl LiveStream {
 
 impl Drop for LiveStream {
     fn drop(&mut self) {
-        self.live.left(self.stream.number);
+        // Freed outside the lock.
+        let gone = lock(&self.running).streams.remove(&self.stream.number);
+        drop(gone);
     }
 }
 

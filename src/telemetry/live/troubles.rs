@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::lock;
 use crate::telemetry::json::Json;
+use crate::telemetry::lock::lock;
 use crate::telemetry::record::{LimitVerdict, Outcome, Record};
 
 /// After so long without it a trouble is over.

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::NONE;
+/// The value of a label that does not apply.
+pub(super) const NONE: &str = "none";
 
 /// What stands for every name that the configuration has no more.
 const REMOVED: &str = "removed";

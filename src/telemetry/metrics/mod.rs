@@ -1,6 +1,7 @@
 //! `/metrics`: what is counted and timed of each request. [`families`] declares it all; here it is fed and read.
 
 mod bundle;
+pub(crate) mod declaration;
 mod endpoints;
 mod families;
 mod known;
@@ -21,8 +22,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use self::bundle::{Bundle, Bundles, Labels, TokenType};
 use self::endpoints::Endpoints;
 use self::families::Families;
-use self::known::Known;
 pub use self::known::Names;
+use self::known::{Known, NONE};
 use self::models::Models;
 use self::series::{AnyFamily as _, Gauge};
 use super::exposition::{Exposition, Format};
@@ -31,9 +32,6 @@ use super::record::{Cause, ErrorType, LimitInfo, LimitVerdict, LlmInfo, Phase, R
 use super::semconv;
 use crate::llm::StreamReading;
 use crate::llm::price::Bill;
-
-/// The value of a label that does not apply.
-const NONE: &str = "none";
 
 /// Most tokens that one answer is believed to have taken: a number out of an upstream's text must not spoil a counter.
 const TOKENS_MAX: u64 = 1 << 30;

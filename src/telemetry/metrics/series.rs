@@ -9,26 +9,9 @@ use std::time::SystemTime;
 
 use prometheus::core::Metric as _;
 
+use super::declaration::{Declaration, Exemplar, Kind};
 use crate::llm::price::Cost;
 use crate::telemetry::exposition::Exposition;
-
-/// The type of a family, as scrapers are told it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-impl Kind {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
 
 /// One series.
 pub(crate) trait Metric: Send + Sync {
@@ -158,14 +141,6 @@ pub(crate) struct Histogram {
     exemplars: OnceLock<Box<[Mutex<Option<Exemplar>>]>>,
 }
 
-/// A request to look at, for a bucket.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Exemplar {
-    pub(crate) trace_id: u128,
-    pub(crate) value: f64,
-    pub(crate) at: SystemTime,
-}
-
 impl Histogram {
     #[expect(clippy::expect_used, reason = "name and bounds are constants of this crate, ascending")]
     fn new(bounds: Bounds) -> Self {
@@ -216,15 +191,6 @@ impl Metric for Histogram {
         out.sample(family, "_sum", labels, sum);
         out.sample(family, "_count", labels, below.last().copied().unwrap_or(0));
     }
-}
-
-/// What is fixed about a family.
-#[derive(Debug, Clone)]
-pub(crate) struct Declaration {
-    pub(crate) name: &'static str,
-    pub(crate) help: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) labels: &'static [&'static str],
 }
 
 /// All series of one name, by the values of its `N` labels.

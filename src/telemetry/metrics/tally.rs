@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::series::{Bounds, Declaration, Exemplar, Family, Kind, Metric};
+use super::declaration::{Declaration, Exemplar, Kind};
+use super::series::{Bounds, Family, Metric};
 use crate::llm::gaps::Gaps;
 use crate::telemetry::exposition::Exposition;
 

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use super::{Shape, ShapeRules};
+use super::compiled::Shape;
+use super::rules::ShapeRules;
 
 /// The rule files. Those that stand inside of others come first; of two that fit the same event the first counts.
 const FILES: &[&str] = &[

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::compiled::{Code, Coding, Counts, InsideRule, Rule, Says, Shape, intern};
 use super::rules::{CountPlaces, Inside, Places, Several, ShapeRules, UsagePlaces};
 use super::selector::{Selector, Spot};
 use super::tree::{Slot, Tree};
 use super::value::Role;
-use super::{Code, Coding, Counts, InsideRule, Rule, Says, Shape, intern};
-use crate::llm::dialect::Dialect;
+use crate::llm::format::Dialect;
 
 /// Rules of one shape at most: an event is held against each.
 const RULES_MAX: usize = 128;

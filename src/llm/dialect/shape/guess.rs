@@ -6,8 +6,8 @@ use serde::de::MapAccess;
 use serde_json::Value;
 
 use super::tokens::Tokens;
-use crate::llm::dialect::Produced;
 use crate::llm::json::{Loose, Word, loose};
+use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use crate::llm::walk::{Role, Sink, walk};
 

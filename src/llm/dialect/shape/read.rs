@@ -6,18 +6,20 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use super::compiled::{Code, Coding, Counts, Rule, Says, Shape};
 use super::guess::guess;
 use super::selector::{Seen, Spot, is_filled};
 use super::tokens::Tokens;
 use super::tree::Found;
 use super::value::{Role, produced};
-use super::{Code, Coding, Counts, Rule, Says, Shape};
 use crate::llm::count::AnswerTexts;
-use crate::llm::dialect::{Closing, Produced, Reader};
+use crate::llm::dialect::closing::Closing;
+use crate::llm::dialect::reader::Reader;
+use crate::llm::dialect::stream_rules::StreamRules;
 use crate::llm::json::{Fault, Number, Word, read_value};
 use crate::llm::pattern::Varying;
+use crate::llm::reading::{Produced, Reading};
 use crate::llm::sse::Event;
-use crate::llm::{Reading, StreamRules};
 
 /// Ends a stream where nothing else does.
 const DONE: &str = "[DONE]";

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
+use super::builtin::shapes;
 use super::compile::by_spots;
+use super::compiled::Shape;
 use super::selector::{Seen, Selector};
 use super::tree::{Found, Tree};
-use super::{Shape, shapes};
 use crate::llm::sse::Event;
 
 /// Knows shapes by the events that only they have, in one pass over an event for all of them.

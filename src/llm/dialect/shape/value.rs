@@ -4,8 +4,8 @@ use serde::de::SeqAccess;
 use serde::{Deserialize, Deserializer};
 
 use super::selector::is_filled;
-use crate::llm::dialect::Produced;
 use crate::llm::json::{Filled, Flag, Loose, Word, loose, read_loose};
+use crate::llm::reading::Produced;
 
 /// Parts of one message that are looked at.
 const PARTS_MAX: usize = 64;

@@ -1,0 +1,79 @@
+//! What is asked of the upstreams for one request.
+
+use std::sync::Arc;
+
+use memchr::memmem;
+use pingora::http::RequestHeader;
+
+use super::body::{Admitted, Content, RequestBody};
+use super::clock::Clock;
+use super::hold::Line;
+use super::route::Routed;
+use super::tries::Tries;
+use crate::config::settings::{RouteKind, Target};
+use crate::llm::splice;
+use crate::policy::deadlines::Kind;
+use crate::policy::failover::Nature;
+
+/// What is asked of the upstreams.
+pub(super) struct Asked<'a> {
+    pub(super) head: &'a RequestHeader,
+    pub(super) routed: &'a Routed,
+    pub(super) admitted: &'a Admitted,
+    pub(super) line: &'a Line,
+    pub(super) clock: Clock,
+    pub(super) tries: &'a Arc<Tries>,
+}
+
+impl Asked<'_> {
+    pub(super) fn is_llm(&self) -> bool {
+        self.admitted.facts.is_llm()
+    }
+
+    /// The body as this target gets it: with its model's name, where it has one.
+    pub(super) fn body_for(&self, target: &Target) -> RequestBody {
+        let edited = target.model.as_deref().and_then(|model| match &self.admitted.content {
+            Content::Json(text) => splice::with_model(text, model),
+            Content::Form { kind, text, .. } => kind.with_model(text, model),
+            Content::Unknown => None,
+        });
+        edited.map_or_else(|| self.admitted.body.clone(), RequestBody::Edited)
+    }
+
+    /// Asked twice is as asked once, by the method's meaning (RFC 9110, section 9.2.2).
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.head.method.is_idempotent()
+    }
+
+    /// Whether the answer is likely to stream: averages of the two kinds are kept apart.
+    pub(super) fn expects_stream(&self) -> bool {
+        let facts = &self.admitted.facts;
+        facts.is_llm() && !facts.answers_whole() || self.accepts_events()
+    }
+
+    /// What the answer will be, as far as the request tells.
+    pub(super) fn expects(&self) -> Kind {
+        let facts = &self.admitted.facts;
+        if self.routed.route.kind == RouteKind::Stream {
+            Kind::Other { bound: true }
+        } else if facts.is_llm() {
+            // Pictures and transcripts may be streamed too, but have no first token that could be late.
+            let whole = facts.answers_whole() || !facts.writes();
+            if whole { Kind::Whole { llm: true } } else { Kind::Tokens }
+        } else if facts.rpc.is_some() || self.accepts_events() {
+            Kind::Other { bound: false }
+        } else {
+            Kind::Whole { llm: false }
+        }
+    }
+
+    fn accepts_events(&self) -> bool {
+        let mut values = self.head.headers.get_all("accept").iter();
+        values.any(|value| memmem::find(value.as_bytes(), b"text/event-stream").is_some())
+    }
+
+    pub(super) fn nature(&self) -> Nature {
+        let replayable = !matches!(self.admitted.body, RequestBody::Streamed { .. });
+        Nature { llm: self.is_llm(), replayable }
+    }
+}
