@@ -43,6 +43,7 @@ fn decisions(c: &mut Criterion) {
                     holder: Arc::clone(holder),
                     tokens: 1_000,
                     cost: 0,
+                    unforeseen: false,
                 };
                 let mut claims: Vec<Claim> = limits.iter().map(claim).collect();
                 let admitted = black_box(cells.admit(&mut claims, now));

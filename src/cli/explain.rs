@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::explain_cohort::{self, Live};
-use super::explain_limits;
+use super::explain_limits::{self, Asked};
 use crate::config::address::{Endpoint, EndpointAddress};
 use crate::config::settings::{Route, RouteKind, Settings, Target};
 use crate::config::{self, defaults};
@@ -89,7 +89,8 @@ fn tell(settings: &Settings, options: &ExplainOptions) -> String {
             None => {
                 let live = explain_cohort::ask(&options.admin, route);
                 describe(&mut out, settings, route, &options.path, &header, &live);
-                explain_limits::tell(&mut out, settings, route, &facts, options.body.as_deref());
+                let asked = Asked { method: &method, facts: &facts, body: options.body.as_deref() };
+                explain_limits::tell(&mut out, settings, route, &asked);
                 return out;
             }
         }

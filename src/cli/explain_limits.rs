@@ -6,10 +6,22 @@ use crate::config::limits::{Limit, OnExhausted};
 use crate::config::settings::{Route, Settings};
 use crate::llm::RequestFacts;
 use crate::llm::count::count_prompt;
-use crate::policy::limits::{Estimate, Learned, OutputBasis, PromptBasis, Request};
+use crate::policy::limits::{Estimate, Learned, OutputBasis, PromptBasis, Request, is_unforeseen};
+
+/// What is told of a request that is [`is_unforeseen`].
+const UNFORESEEN: &str =
+    "should its answer be an LLM's, it is charged; while the limit is in debt, such requests are refused with 429";
+
+/// The request as it was typed.
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a str,
+    pub(super) facts: &'a RequestFacts,
+    pub(super) body: Option<&'a str>,
+}
 
 /// Tells of each limit of `route`. Nothing is learned yet in this process, so a running proxy may hold less.
-pub(super) fn tell(out: &mut String, settings: &Settings, route: &Route, facts: &RequestFacts, body: Option<&str>) {
+pub(super) fn tell(out: &mut String, settings: &Settings, route: &Route, asked: &Asked<'_>) {
+    let &Asked { method, facts, body } = asked;
     if route.limits.is_empty() {
         let _ = writeln!(out, "  limits    none");
     }
@@ -20,6 +32,9 @@ pub(super) fn tell(out: &mut String, settings: &Settings, route: &Route, facts: 
         }
         if !facts.is_llm() {
             let _ = writeln!(out, "            holds no tokens: this is not an LLM request");
+            if is_unforeseen(facts, route.kind, method, body.is_some()) {
+                let _ = writeln!(out, "            {UNFORESEEN}");
+            }
             continue;
         }
         let estimate = estimate(limit, facts, body);
@@ -142,10 +157,23 @@ mod tests {
         );
         let settings =
             config::parse(&text, "t.toml", &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
-        let facts = RequestFacts::read("/v1/chat/completions", Some(body.as_bytes()));
+        told_of(&settings, "POST", "/v1/chat/completions", Some(body))
+    }
+
+    fn told_of(settings: &Settings, method: &str, path: &str, body: Option<&str>) -> String {
+        let facts = RequestFacts::read(path, body.map(str::as_bytes));
         let mut out = String::new();
-        tell(&mut out, &settings, &settings.routes[0], &facts, Some(body));
+        tell(&mut out, settings, &settings.routes[0], &Asked { method, facts: &facts, body });
         out
+    }
+
+    #[test]
+    fn what_may_turn_out_to_be_an_llms_is_told_what_becomes_of_it() {
+        let text = "[[upstream]]\nurl = \"http://h\"\n[[limit]]\nname = \"l\"\ntokens_per_minute = 60\n[[route]]\nlimits = [\"l\"]";
+        let settings = config::parse(text, "t.toml", &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
+        let charged = |method, body| told_of(&settings, method, "/app", body).contains(UNFORESEEN);
+        assert!(charged("POST", Some(r#"{"message":"hi"}"#)) && charged("POST", None));
+        assert!(!charged("GET", None));
     }
 
     #[test]
@@ -178,9 +206,7 @@ mod tests {
         let settings = config::parse(text, "t.toml", &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
         for (model, words) in [("gpt-4o-mini", "may cost 0.000"), ("mine", "is refused with 403")] {
             let body = format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"hello"}}]}}"#);
-            let facts = RequestFacts::read("/v1/chat/completions", Some(body.as_bytes()));
-            let mut out = String::new();
-            tell(&mut out, &settings, &settings.routes[0], &facts, Some(&body));
+            let out = told_of(&settings, "POST", "/v1/chat/completions", Some(&body));
             assert!(out.contains(words), "{model}: {out}");
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
+
 use super::body::{Admitted, Content, RequestBody};
 use super::context::Visit;
 use super::counting::prompt_tokens;
@@ -33,6 +35,7 @@ pub(super) async fn reserve(
     flight: &mut Flight<'_>,
     admitted: &Admitted,
     routed: &Routed,
+    method: &Method,
 ) -> Result<Standing, Rejection> {
     let limits = &routed.route.limits;
     if limits.is_empty() {
@@ -42,7 +45,7 @@ pub(super) async fn reserve(
         let message = "`max_tokens` must be a whole number from 1 to 10,000,000: a limit counts on it.";
         return Err(Rejection::bad_request(message));
     }
-    let mut ask = Ask::of(visit, admitted, routed);
+    let mut ask = Ask::of(visit, admitted, routed, method);
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
         flight.limited(ask.refused_by(budget, limits, flight.now()));
         return Err(ask.unpriced(budget));
@@ -106,7 +109,8 @@ pub(super) async fn reserve_response(
 ) -> Result<(Reservation, LimitInfo), Refused> {
     let (facts, route) = (&asked.facts, &*routed.route.name);
     let price = Ask::price(visit, routed, facts);
-    let ask = Ask { visit, route, facts, body_bytes: asked.bytes, counted: Some(asked.prompt), price };
+    let (body_bytes, counted) = (asked.bytes, Some(asked.prompt));
+    let ask = Ask { visit, route, facts, body_bytes, counted, price, unforeseen: false };
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
         let info = ask.refused_by(budget, limits, at);
         return Err(Refused { info, message: ask.unpriced(budget).message.into_owned() });
@@ -147,10 +151,12 @@ struct Ask<'a> {
     /// Prompt tokens, where a tokenizer could count them.
     counted: Option<u64>,
     price: Option<Price>,
+    /// Its answer may be an LLM's though the request shows nothing of one.
+    unforeseen: bool,
 }
 
 impl<'a> Ask<'a> {
-    fn of(visit: &'a Visit<'a>, admitted: &'a Admitted, routed: &'a Routed) -> Self {
+    fn of(visit: &'a Visit<'a>, admitted: &'a Admitted, routed: &'a Routed, method: &Method) -> Self {
         let body_bytes = match (&admitted.content, &admitted.body) {
             (Content::Json(text), _) => text.len() as u64,
             (_, RequestBody::Streamed { length, .. }) => length.unwrap_or(0),
@@ -162,7 +168,9 @@ impl<'a> Ask<'a> {
             _ => None,
         };
         let price = Self::price(visit, routed, facts);
-        Self { visit, route: &routed.route.name, facts, body_bytes, counted, price }
+        let has_body = !matches!(admitted.body, RequestBody::None);
+        let unforeseen = limits::is_unforeseen(facts, routed.route.kind, method.as_str(), has_body);
+        Self { visit, route: &routed.route.name, facts, body_bytes, counted, price, unforeseen }
     }
 
     /// Counts the prompt, where a limit asks for it and can still admit the request.
@@ -253,7 +261,8 @@ impl<'a> Ask<'a> {
                 expected = Some(Expected { prompt, usual_output: least });
             }
             let tokens = estimate.filter(|_| limit.tokens.is_some()).map_or(0, |estimate| estimate.total());
-            Claim { limit: Arc::clone(limit), holder, tokens, cost: self.cost(estimate) }
+            let (cost, unforeseen) = (self.cost(estimate), self.unforeseen);
+            Claim { limit: Arc::clone(limit), holder, tokens, cost, unforeseen }
         };
         let claims = limits.iter().map(claim).collect();
         (claims, expected.unwrap_or_default())

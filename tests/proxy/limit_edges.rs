@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::limits::{assert_settled, chat, limited, stream, tokens};
-use crate::support::{Proxy, Upstream, config};
+use crate::support::{Proxy, Redis, Upstream, config, soon};
 
 #[tokio::test]
 async fn budgets_count_what_answers_cost_and_outlive_a_restart() {
@@ -116,6 +116,54 @@ async fn a_request_that_is_failed_over_is_charged_once() {
     assert_eq!(record["limit"]["used"], 80);
     assert_settled(&proxy).await;
     assert_eq!(tokens(&proxy, "used").await, 80);
+}
+
+#[tokio::test]
+async fn what_may_turn_out_to_be_an_llms_is_refused_while_the_bucket_is_in_debt() {
+    let body = r#"{"id":"c","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},
+        "finish_reason":"stop"}],"usage":{"prompt_tokens":1000,"completion_tokens":10,"total_tokens":1010}}"#;
+    let answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let redis = Redis::start().await;
+    for store in [String::new(), format!("[limits]\nredis = \"{}\"\ndeadline = \"5s\"\n", redis.url())] {
+        let (upstream, mut seen) = Upstream::recording(&*answer).await;
+        let routes = "[[route]]\nname = \"streams\"\npath = \"/streams\"\nkind = \"stream\"\ntargets = [{ upstream = \"fake\" }]\n\
+            limits = [\"l\"]\n";
+        let limit = limited("key = \"global\"\ntokens_per_minute = 60\ndebt = 100_000");
+        let proxy = Proxy::start(&config(upstream.address, &format!("{routes}{limit}{store}"))).await;
+        let ask = async |request: &str| {
+            let mut client = proxy.client().await;
+            client.send(request).await;
+            client.answer().await
+        };
+        let opaque = "POST /app HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 2\r\nx-request-id: first\r\n\r\nhi";
+        assert_eq!(ask(opaque).await.status, 200);
+        assert_eq!(proxy.record("first").await["limit"]["used"], 1_010);
+        if !store.is_empty() {
+            // A shared store is told after the end.
+            soon("what was used", async { while ask(opaque).await.status != 429 {} }).await;
+        }
+        while seen.try_recv().is_ok() {}
+        for request in [
+            opaque,
+            "POST /app HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{\"message\":\"hi\"}",
+            "POST /app?message=hi HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
+            "GET /app HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        ] {
+            let refused = ask(request).await;
+            assert_eq!(refused.status, 429, "{request}");
+            assert!(refused.text().contains("Limit `l` allows 60 tokens a minute"), "{}", refused.text());
+            assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() > 60, "{request}");
+            assert_eq!(refused.header("x-ratelimit-remaining-tokens"), Some("0"));
+            assert!(seen.try_recv().is_err(), "{request}");
+        }
+        for request in [
+            "GET /page HTTP/1.1\r\nhost: a\r\n\r\n",
+            "POST /streams HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi",
+        ] {
+            assert_eq!(ask(request).await.status, 200, "{request}");
+        }
+    }
 }
 
 /// A Redis that answers every command with the same refusal.

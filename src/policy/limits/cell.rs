@@ -48,7 +48,7 @@ impl Cell {
         self.limit = Arc::clone(&claim.limit);
         self.drain(now);
         let limit = &claim.limit;
-        if let Some(tokens) = limit.tokens.as_ref().filter(|_| claim.tokens > 0) {
+        if let Some(tokens) = limit.tokens.as_ref().filter(|_| claim.tokens > 0 || claim.unforeseen) {
             self.bucket.fits(claim.tokens, tokens).map_err(|full| self.no_tokens(full, claim, tokens))?;
         }
         if let Some(most) = limit.concurrent.filter(|most| self.running >= *most) {
@@ -165,6 +165,9 @@ impl Cell {
 
     fn no_tokens(&self, full: Full, claim: &Claim, tokens: &TokenLimit) -> Misfit {
         match full {
+            Full::Wait(wait) if claim.tokens == 0 => {
+                Misfit { reason: Reason::Debt { per_minute: tokens.per_minute }, wait: Some(wait) }
+            }
             Full::Wait(wait) => Misfit {
                 reason: Reason::Tokens {
                     asked: claim.tokens,

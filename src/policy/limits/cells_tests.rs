@@ -28,7 +28,7 @@ fn tokens(per_minute: u64) -> Limit {
 }
 
 fn claim(limit: &Arc<Limit>, tokens: u64) -> Claim {
-    Claim { limit: Arc::clone(limit), holder: "user:alice".into(), tokens, cost: 0 }
+    Claim { limit: Arc::clone(limit), holder: "user:alice".into(), tokens, cost: 0, unforeseen: false }
 }
 
 fn used(tokens: u64) -> Used {
@@ -54,6 +54,22 @@ fn a_denial_takes_nothing_from_any_limit() {
     cells.report(&mut first, used(0), used(30), true, NOW);
     let standing = cells.admit(&mut [claim(&wide, 100), claim(&narrow, 0)], NOW).unwrap();
     assert_eq!(standing.tokens.unwrap().remaining, 870);
+}
+
+#[test]
+fn what_nobody_foresaw_is_charged_and_refused_while_the_bucket_is_in_debt() {
+    let limit = Arc::new(tokens(60));
+    let unforeseen = || [Claim { unforeseen: true, ..claim(&limit, 0) }];
+    let mut cells = Cells::default();
+    let mut first = unforeseen();
+    cells.admit(&mut first, NOW).unwrap();
+    assert!(cells.admit(&mut unforeseen(), NOW).is_ok(), "nothing is known of what the first takes");
+    cells.report(&mut first, used(0), used(90), true, NOW);
+    let denial = cells.admit(&mut unforeseen(), NOW).unwrap_err();
+    assert_eq!((denial.reason, denial.retry_after), (Reason::Debt { per_minute: 60 }, Some(Duration::from_secs(30))));
+    assert!(cells.admit(&mut [claim(&limit, 0)], NOW).is_ok(), "a page costs nothing");
+    let later = NOW + Duration::from_secs(30);
+    assert!(cells.admit(&mut unforeseen(), later).is_ok(), "the debt is paid");
 }
 
 #[test]

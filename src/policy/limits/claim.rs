@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::limits::{Limit, LimitKey};
+use crate::config::settings::RouteKind;
+use crate::llm::RequestFacts;
 use crate::policy::identity::Identity;
 use crate::policy::trust::network;
 
@@ -17,6 +19,16 @@ pub struct Claim {
     pub tokens: u64,
     /// Nano-dollars, as estimated.
     pub cost: u64,
+    /// As [`is_unforeseen`]: where it holds nothing, it is refused while the bucket is in debt.
+    pub unforeseen: bool,
+}
+
+/// Whether a request that shows nothing of an LLM may be answered by one all the same, and be charged then with what the answer
+/// took. What only reads and brings no body is taken for a page or a list; a route of `kind = "stream"` charges no answer.
+#[must_use]
+pub fn is_unforeseen(facts: &RequestFacts, kind: RouteKind, method: &str, has_body: bool) -> bool {
+    let only_reads = matches!(method, "GET" | "HEAD" | "OPTIONS") && !has_body;
+    !facts.is_llm() && kind != RouteKind::Stream && !only_reads
 }
 
 /// What a request has used so far.
@@ -58,6 +70,24 @@ fn address_holder(address: Option<IpAddr>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_brings_something_may_be_answered_by_an_llm() {
+        let (plain, chat) = (RequestFacts::default(), RequestFacts::read("/v1/chat/completions", Some(b"{}")));
+        let vectors = [
+            (&plain, RouteKind::Auto, "POST", true, true),
+            (&plain, RouteKind::Auto, "POST", false, true),
+            (&plain, RouteKind::Auto, "GET", true, true),
+            (&plain, RouteKind::Auto, "GET", false, false),
+            (&plain, RouteKind::Auto, "HEAD", false, false),
+            (&plain, RouteKind::Auto, "get", false, true),
+            (&plain, RouteKind::Stream, "POST", true, false),
+            (&chat, RouteKind::Auto, "POST", true, false),
+        ];
+        for (facts, kind, method, has_body, expected) in vectors {
+            assert_eq!(is_unforeseen(facts, kind, method, has_body), expected, "{kind:?} {method} {has_body}");
+        }
+    }
 
     #[test]
     fn a_holder_is_named_by_its_kind() {

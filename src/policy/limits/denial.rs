@@ -60,6 +60,10 @@ pub enum Reason {
         per_minute: u64,
         remaining: u64,
     },
+    /// More is taken than the burst, and nobody knows what the request will take.
+    Debt {
+        per_minute: u64,
+    },
     /// It can never fit.
     TooLarge {
         asked: u64,
@@ -88,7 +92,7 @@ impl Reason {
     /// The word used in labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Tokens { .. } => "tokens",
+            Self::Tokens { .. } | Self::Debt { .. } => "tokens",
             Self::TooLarge { .. } => "too_large",
             Self::Requests { .. } => "requests",
             Self::Concurrent { .. } => "concurrent",
@@ -109,6 +113,9 @@ impl fmt::Display for Denial {
                 "Limit `{name}` allows {per_minute} tokens a minute{who}. This request may take {asked}, and \
                  {remaining} are free now."
             )?,
+            Reason::Debt { per_minute } => {
+                write!(f, "Limit `{name}` allows {per_minute} tokens a minute{who}, and more than that is used.")?;
+            }
             Reason::TooLarge { asked, most } => write!(
                 f,
                 "This request may take {asked} tokens, and limit `{name}` never allows more than {most} at once{who}. \
@@ -176,6 +183,10 @@ mod tests {
             denial(Reason::TooLarge { asked: 900, most: 600 }, None),
             "This request may take 900 tokens, and limit `per-user` never allows more than 600 at once for each user. \
              Shorten the prompt, or lower max_tokens."
+        );
+        assert_eq!(
+            denial(Reason::Debt { per_minute: 600 }, Some(61_000)),
+            "Limit `per-user` allows 600 tokens a minute for each user, and more than that is used. Try again in 61 s."
         );
         assert!(denial(Reason::CostPerDay, Some(86_000_000)).ends_with("is used up. Try again in 24 h."));
         assert!(denial(Reason::Concurrent { most: 2 }, Some(1)).ends_with("has ended. Try again in 1 s."));

@@ -16,6 +16,6 @@ mod spend;
 
 pub use breaker::Breaker;
 pub use cells::{CELLS_MAX, Cells, HolderView, Saved, Totals};
-pub use claim::{Claim, Used, holder};
+pub use claim::{Claim, Used, holder, is_unforeseen};
 pub use denial::{Allowance, Denial, Reason, Standing};
 pub use estimate::{Estimate, Learned, OutputBasis, PromptBasis, Request};

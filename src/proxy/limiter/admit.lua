@@ -3,7 +3,7 @@
 -- KEYS  owners, reservation, one cell a claim
 -- ARGV  owner, lease in ms (0: only look), then for each claim:
 --       tokens, tokens a minute, burst, debt (0 a minute: no token limit), requests a minute, concurrent, cost, cost per
---       day, cost per month (0: no such limit)
+--       day, cost per month (0: no such limit), 1 where a debt refuses it though it asks for no tokens
 -- Reply proxies alive, 0 or the claim that refuses, the cap (1 tokens, 2 too large, 3 requests, 4 concurrent, 5 day,
 --       6 month), ms to wait, then for each claim: tokens left, ms until all are, requests left, ms until all are
 --
@@ -65,9 +65,9 @@ local function refuse(index, kind, ms)
 end
 
 for index = 3, #KEYS do
-  local base = 3 + (index - 3) * 9
+  local base = 3 + (index - 3) * 10
   local a = {}
-  for i = 0, 8 do a[i] = tonumber(ARGV[base + i]) end
+  for i = 0, 9 do a[i] = tonumber(ARGV[base + i]) end
   local tokens, rate, burst, debt, rpm, concurrent, cost, per_day, per_month =
     a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]
   local cell = read(KEYS[index])
@@ -78,7 +78,7 @@ for index = 3, #KEYS do
     cell.spent = math.max(0, cell.spent - math.floor(rate * math.max(0, now - cell.at) / 60))
     if tokens > burst + debt then
       refuse(number, 2, -1)
-    elseif tokens > 0 then
+    elseif tokens > 0 or a[9] == 1 then
       local over = cell.spent + (cell.held + math.min(tokens, burst) - burst) * 1000000
       if over > 0 then refuse(number, 1, math.max(100, math.min(over, cell.spent) * 60 / rate / 1000)) end
     end

@@ -215,8 +215,13 @@ impl Limiter {
     /// Where `holder` stands under each of `limits`, with a shared store; `None` without one, or where it is away.
     pub async fn look(&self, holder: &str, limits: &[Arc<Limit>]) -> Option<Vec<(Arc<str>, Standing)>> {
         let store = self.store()?;
-        let claim =
-            |limit: &Arc<Limit>| Claim { limit: Arc::clone(limit), holder: Arc::from(holder), tokens: 0, cost: 0 };
+        let claim = |limit: &Arc<Limit>| Claim {
+            limit: Arc::clone(limit),
+            holder: Arc::from(holder),
+            tokens: 0,
+            cost: 0,
+            unforeseen: false,
+        };
         let claims: Vec<Claim> = limits.iter().map(claim).collect();
         store.look(&store.entry(&claims), self.now()).await
     }

@@ -56,6 +56,7 @@ impl Reply {
         let remaining =
             self.standings.get(at).and_then(|standing| standing.tokens).map_or(0, |tokens| tokens.remaining);
         let reason = match cap {
+            1 if claim.tokens == 0 => Reason::Debt { per_minute },
             1 => Reason::Tokens { asked: claim.tokens, per_minute, remaining },
             2 => Reason::TooLarge { asked: claim.tokens, most },
             3 => Reason::Requests { per_minute: limit.requests_per_minute.map_or(0, std::num::NonZeroU32::get) },

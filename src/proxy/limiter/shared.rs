@@ -346,5 +346,6 @@ fn admit_args(call: &mut ScriptInvocation<'_>, claim: &Claim) {
         .arg(limit.concurrent.unwrap_or(0))
         .arg(claim.cost)
         .arg(limit.cost_per_day.unwrap_or(0))
-        .arg(limit.cost_per_month.unwrap_or(0));
+        .arg(limit.cost_per_month.unwrap_or(0))
+        .arg(u8::from(claim.unforeseen));
 }
