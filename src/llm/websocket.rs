@@ -6,5 +6,5 @@ mod messages;
 mod turns;
 
 pub use frames::{FrameReader, close_frame, text_frame};
-pub use messages::{Extensions, Messages, Side};
-pub use turns::{Asked, Ended, Happened, Turns};
+pub use messages::{Extensions, Hidden, Messages, Side};
+pub use turns::{Asked, Ended, Happened, Turns, is_ambiguous};

@@ -11,7 +11,7 @@ use super::route::Routed;
 use super::settle::Flight;
 use crate::config::limits::Limit;
 use crate::config::settings::Target;
-use crate::llm::websocket::{Asked, Ended, Happened, Turns};
+use crate::llm::websocket::{Asked, Ended, Happened, Turns, is_ambiguous};
 use crate::llm::{Claim, Dialect};
 use crate::telemetry::ids;
 use crate::telemetry::record::{ErrorType, LimitInfo, LlmInfo, Outcome, WebSocketInfo};
@@ -28,6 +28,8 @@ pub(super) struct Talk<'a> {
     held: BTreeMap<u64, Held>,
     /// The response that a limit refused.
     refused: Option<u64>,
+    /// The client sent what a backend may take for something else than is read here.
+    is_ambiguous: bool,
     /// How the connection ended, and with it the responses that still ran.
     lost: (Outcome, Option<ErrorType>),
 }
@@ -52,16 +54,23 @@ impl<'a> Talk<'a> {
             limits,
             held: BTreeMap::new(),
             refused: None,
+            is_ambiguous: false,
             lost: (Outcome::ClientCancelled, None),
         }
     }
 
-    /// Whether nothing is said that anybody here understands.
+    /// Whether nothing is said that anybody here understands, nor has to: what a limit depends on is looked for to the end.
     pub(super) fn is_strange(&self) -> bool {
-        self.turns.is_strange()
+        !self.is_limited() && self.turns.is_strange()
+    }
+
+    /// Whether a limit depends on what is said.
+    pub(super) fn is_limited(&self) -> bool {
+        !self.limits.is_empty()
     }
 
     pub(super) fn client(&mut self, text: &[u8], now: Duration) {
+        self.is_ambiguous |= self.is_limited() && is_ambiguous(text);
         self.turns.client(text, now);
     }
 
@@ -72,7 +81,11 @@ impl<'a> Talk<'a> {
     /// Follows what was said since the last call. Returns what the client is to be told where a limit refuses a response, or
     /// wants one cut.
     pub(super) async fn follow(&mut self, flight: &Flight<'_>, told: &mut WebSocketInfo) -> Option<String> {
-        let mut refusal = None;
+        let mut refusal = self.is_ambiguous.then(|| {
+            "A limit depends on what is said here, and backends may differ in what they take this message for. Send JSON in UTF-8 with \
+             one `type`."
+                .to_owned()
+        });
         for happened in self.turns.happened() {
             match happened {
                 Happened::Asked(asked) if self.limits.is_empty() => drop(asked),

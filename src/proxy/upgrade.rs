@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::ALPN;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
@@ -55,7 +55,10 @@ pub(super) async fn run(
     routed: &Routed,
 ) -> Result<Ending, Stop> {
     client.set_keepalive(None);
-    let head = client.req_header().clone();
+    let mut head = client.req_header().clone();
+    if !routed.route.limits.is_empty() {
+        keep_known_extensions(&mut head).map_err(|_| Rejection::internal())?;
+    }
     let Shaken { mut upstream, head, target, ticket: _ticket } = tokio::select! {
         biased;
         answered = handshake(visit, &head, flight, routed) => answered?,
@@ -83,6 +86,15 @@ pub(super) async fn run(
     Ok(Ending::Dirty)
 }
 
+/// Offers no extension that would hide what is said.
+fn keep_known_extensions(head: &mut RequestHeader) -> pingora::Result<()> {
+    const NAME: &str = "sec-websocket-extensions";
+    let offered = head.headers.get_all(NAME).iter().filter_map(|value| value.to_str().ok());
+    let known = Extensions::understood(offered);
+    head.remove_header(NAME);
+    known.map_or(Ok(()), |known| head.insert_header(NAME, known))
+}
+
 /// An upstream that answered the handshake.
 struct Shaken<'r> {
     upstream: HttpSession,
@@ -95,7 +107,7 @@ struct Shaken<'r> {
 /// Connects, and sends the handshake on. Where no connection can be made, the next endpoint or target is tried.
 async fn handshake<'r>(
     visit: &Visit<'_>,
-    client: &pingora::http::RequestHeader,
+    client: &RequestHeader,
     flight: &mut Flight<'_>,
     routed: &'r Routed,
 ) -> Result<Shaken<'r>, Rejection> {
@@ -150,7 +162,7 @@ async fn handshake<'r>(
 /// One attempt at a handshake.
 struct Shake<'a> {
     visit: &'a Visit<'a>,
-    client: &'a pingora::http::RequestHeader,
+    client: &'a RequestHeader,
     routed: &'a Routed,
     target: &'a Target,
     member: &'a Member,
@@ -407,6 +419,14 @@ impl<'a> Pipe<'a> {
     /// Follows what was said; returns what a limit has against it.
     async fn follow(&mut self, flight: &Flight<'_>) -> Option<String> {
         let talk = self.talk.as_mut()?;
+        if talk.is_limited()
+            && let Some(why) = self.from_client.hidden()
+        {
+            return Some(format!(
+                "A limit depends on what is said here, and a message cannot be read: {}.",
+                why.words()
+            ));
+        }
         if talk.is_strange() {
             self.talk = None;
             self.from_client.only_count();

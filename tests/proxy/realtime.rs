@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::support::{Proxy, Upstream, config, soon};
@@ -142,6 +144,63 @@ async fn responses_take_of_limits_until_one_refuses() {
     assert_eq!((&second["limit"]["by"], &second["error_type"]), (&"l".into(), &"rate_limited".into()), "{second}");
     let connection = proxy.line("the connection", |line| line["event"] == "http.request").await;
     assert_eq!((&connection["outcome"], &connection["error_type"]), (&"truncated".into(), &"rate_limited".into()));
+}
+
+/// What a client can send so that a backend which forgives starts a response.
+fn disguises() -> Vec<(&'static str, Vec<Message>)> {
+    let create = r#"{"type":"response.create","response":{"max_output_tokens":100}}"#;
+    let piece = |text: &str, opcode, is_last| {
+        Message::Frame(Frame::message(text.as_bytes().to_vec(), OpCode::Data(opcode), is_last))
+    };
+    let strange = (0..40).map(|_| Message::text("x"));
+    vec![
+        ("plain", vec![Message::text(create)]),
+        ("binary", vec![Message::binary(create.as_bytes().to_vec())]),
+        ("binary, with spaces before it", vec![Message::binary(format!(" \r\n{create}").into_bytes())]),
+        ("in pieces", vec![piece(&create[..9], Data::Text, false), piece(&create[9..], Data::Continue, true)]),
+        ("binary in pieces", vec![piece(&create[..9], Data::Binary, false), piece(&create[9..], Data::Continue, true)]),
+        ("after much that nobody knows", strange.chain([Message::text(create)]).collect()),
+        ("long", vec![Message::text(create.replace('{', &format!("{{{}", " ".repeat(3 << 20))))]),
+        ("of two kinds", vec![Message::text(create.replace("{\"type\"", "{\"type\":\"session.update\",\"type\""))]),
+        ("in another case", vec![Message::text(create.replace("type", "Type"))]),
+        ("with a mark before it", vec![Message::text(format!("\u{feff}{create}"))]),
+        ("with NaN", vec![Message::text(create.replace("100", "100,\"temperature\":NaN"))]),
+    ]
+}
+
+#[tokio::test]
+async fn no_message_gets_around_a_limit_by_what_it_looks_like() {
+    let (address, _heads) = realtime().await;
+    let limit = "limits = [\"l\"]\n[[limit]]\nname = \"l\"\nkey = \"global\"\ntokens_per_minute = 20\n";
+    let proxy = Proxy::start(&config(address, &format!("{ROUTE}{limit}"))).await;
+    for (name, messages) in disguises() {
+        let mut socket = connect(&proxy, "ws", &[]).await;
+        for message in messages {
+            // The proxy may have closed already.
+            let _ = socket.send(message).await;
+        }
+        let mut closed = None;
+        while let Some(Ok(message)) = soon(name, socket.next()).await {
+            assert!(!message.to_text().is_ok_and(|text| text.contains("response.created")), "{name}: {message}");
+            if let Message::Close(frame) = message {
+                closed = frame.map(|frame| u16::from(frame.code));
+            }
+        }
+        assert_eq!(closed, Some(1008), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_binary_message_is_counted_as_a_text() {
+    let (address, _heads) = realtime().await;
+    let limit = "limits = [\"l\"]\n[[limit]]\nname = \"l\"\nkey = \"global\"\ntokens_per_minute = 20_000\n";
+    let proxy = Proxy::start(&config(address, &format!("{ROUTE}{limit}"))).await;
+    let mut socket = connect(&proxy, "ws", &[]).await;
+    // Sound goes by.
+    socket.send(Message::binary(vec![0, 1, 2, b'{'])).await.unwrap();
+    socket.send(Message::binary(br#"{"type":"response.create"}"#.to_vec())).await.unwrap();
+    let response = proxy.line("the response", |line| line["event"] == "llm.response").await;
+    assert_eq!(response["limit"]["used"], 1100, "{response}");
 }
 
 #[tokio::test]

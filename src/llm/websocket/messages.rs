@@ -1,7 +1,9 @@
-//! Puts the text messages of one direction together, for reading.
+//! Puts the messages of one direction together, for reading: texts, and binary ones that begin as JSON, since many backends
+//! parse either.
 
 use super::frames::{Frame, FrameReader, Payloads};
 use super::inflate::{Inflate, Unreadable};
+use crate::llm::request::label::Beginning;
 
 /// Longer messages are not read.
 const TEXT_MAX: usize = 4 << 20;
@@ -22,6 +24,27 @@ pub struct Extensions {
     unknown: bool,
 }
 
+/// Why something that may be meant for a model is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hidden {
+    /// The sides agreed on an extension that is not known here.
+    Extension,
+    /// It cannot be inflated, or grows without measure.
+    Deflated,
+    TooLong,
+}
+
+impl Hidden {
+    /// For who sent it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Extension => "the connection has an extension that is not known here",
+            Self::Deflated => "it cannot be inflated",
+            Self::TooLong => "it is longer than 4 MiB",
+        }
+    }
+}
+
 /// Which side sends the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -30,6 +53,13 @@ pub enum Side {
 }
 
 impl Extensions {
+    /// What of a client's `Sec-WebSocket-Extensions` is understood here; `None`: nothing of it.
+    pub fn understood<'a>(values: impl Iterator<Item = &'a str>) -> Option<String> {
+        let offers = values.flat_map(|value| value.split(',')).map(str::trim).filter(|offer| !offer.is_empty());
+        let known: Vec<&str> = offers.filter(|offer| !Self::read(std::iter::once(*offer)).unknown).collect();
+        (!known.is_empty()).then(|| known.join(", "))
+    }
+
     /// Reads the answer's `Sec-WebSocket-Extensions`, all of them.
     pub fn read<'a>(values: impl Iterator<Item = &'a str>) -> Self {
         let mut agreed = Self::default();
@@ -49,12 +79,13 @@ impl Extensions {
     }
 }
 
-/// The messages of one direction: counted, and where they are texts handed out whole. Takes no memory but for the message at
+/// The messages of one direction: counted, and where they are texts, or begin as JSON, handed out whole. Takes no memory but for the message at
 /// hand, 4 MiB at most, and for what inflating needs.
 #[derive(Default)]
 pub struct Messages {
     frames: FrameReader,
     text: Option<Box<Text>>,
+    hidden: Option<Hidden>,
 }
 
 #[derive(Default)]
@@ -62,6 +93,8 @@ struct Text {
     inflate: Option<Inflate>,
     state: State,
     bytes: Vec<u8>,
+    /// Something that began as JSON was too long to be gathered.
+    overran: bool,
 }
 
 /// What the message at hand is.
@@ -71,8 +104,10 @@ enum State {
     Between,
     Gathered {
         deflated: bool,
+        binary: bool,
+        begins: Beginning,
     },
-    /// It is no text, or too long; where it is deflated it is inflated all the same.
+    /// It is neither a text nor JSON, or too long; where it is deflated it is inflated all the same.
     PassedOver {
         deflated: bool,
     },
@@ -87,6 +122,12 @@ impl Messages {
         };
         let inflate = agreed.deflates.then(|| Inflate::new(resets));
         self.text = (!agreed.unknown).then(|| Box::new(Text { inflate, ..Text::default() }));
+        self.hidden = agreed.unknown.then_some(Hidden::Extension);
+    }
+
+    /// Why something was not read that may be meant for a model; `None`: all was.
+    pub fn hidden(&self) -> Option<Hidden> {
+        self.hidden
     }
 
     /// From now on messages are counted alone.
@@ -104,8 +145,13 @@ impl Messages {
         let Some(text) = &mut self.text else { return self.frames.feed(chunk) };
         let mut into = Into { text, take, failed: false };
         let ended = self.frames.feed_into(chunk, &mut into);
-        if into.failed {
+        let failed = into.failed;
+        if std::mem::take(&mut text.overran) {
+            self.hidden = Some(Hidden::TooLong);
+        }
+        if failed {
             self.text = None;
+            self.hidden = Some(Hidden::Deflated);
         }
         ended
     }
@@ -142,18 +188,18 @@ impl Payloads for Into<'_> {
 impl Text {
     fn payload(&mut self, frame: &Frame, bytes: &[u8]) -> Result<(), Unreadable> {
         if self.state == State::Between {
-            let deflated = frame.deflated;
-            self.state =
-                if frame.opcode == TEXT { State::Gathered { deflated } } else { State::PassedOver { deflated } };
+            let (deflated, binary) = (frame.deflated, frame.opcode != TEXT);
+            self.state = State::Gathered { deflated, binary, begins: Beginning::Open };
         }
         match self.state {
-            State::Gathered { deflated: false } => {
+            State::Gathered { deflated: false, .. } => {
                 let from = self.bytes.len();
                 self.gather(bytes);
                 frame.unmask(self.bytes.get_mut(from..).unwrap_or_default());
+                self.look(from);
                 Ok(())
             }
-            State::Gathered { deflated: true } | State::PassedOver { deflated: true } => {
+            State::Gathered { deflated: true, .. } | State::PassedOver { deflated: true } => {
                 let mut plain = bytes.to_vec();
                 frame.unmask(&mut plain);
                 self.inflated(|inflate, take| inflate.push(&plain, take))
@@ -162,9 +208,9 @@ impl Text {
         }
     }
 
-    /// Ends the message; tells whether it is a text that was gathered.
+    /// Ends the message; tells whether it was gathered.
     fn end(&mut self) -> Result<bool, Unreadable> {
-        if matches!(self.state, State::Gathered { deflated: true } | State::PassedOver { deflated: true }) {
+        if matches!(self.state, State::Gathered { deflated: true, .. } | State::PassedOver { deflated: true }) {
             self.inflated(Inflate::end)?;
         }
         Ok(matches!(self.state, State::Gathered { .. }))
@@ -175,19 +221,35 @@ impl Text {
         inflate: impl FnOnce(&mut Inflate, &mut dyn FnMut(&[u8])) -> Result<(), Unreadable>,
     ) -> Result<(), Unreadable> {
         let mut own = self.inflate.take().ok_or(Unreadable)?;
-        let done = inflate(&mut own, &mut |piece| self.gather(piece));
+        let done = inflate(&mut own, &mut |piece| {
+            let from = self.bytes.len();
+            self.gather(piece);
+            self.look(from);
+        });
         self.inflate = Some(own);
         done
     }
 
     fn gather(&mut self, bytes: &[u8]) {
-        let State::Gathered { deflated } = self.state else { return };
+        let State::Gathered { deflated, begins, .. } = self.state else { return };
         if self.bytes.len() + bytes.len() > TEXT_MAX {
+            self.overran |= begins != Beginning::Other;
             self.bytes = Vec::new();
             self.state = State::PassedOver { deflated };
             return;
         }
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Looks at what came after `from`, as long as it is not known how the message begins. Sound and pictures are not gathered.
+    fn look(&mut self, from: usize) {
+        let State::Gathered { deflated, binary, begins: Beginning::Open } = self.state else { return };
+        let begins = Beginning::of(self.bytes.get(from..).unwrap_or_default());
+        self.state = State::Gathered { deflated, binary, begins };
+        if binary && begins == Beginning::Other {
+            self.bytes.clear();
+            self.state = State::PassedOver { deflated };
+        }
     }
 
     fn clear(&mut self) {

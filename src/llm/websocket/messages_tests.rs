@@ -102,13 +102,48 @@ fn what_grows_without_measure_is_given_up_and_long_texts_are_passed_over() {
     messages.read(Side::Server, agreed("permessage-deflate"));
     assert_eq!(read(&mut messages, &frame(0xc1, None, &bomb), 4_096), [""; 0]);
     assert!(messages.text.is_none(), "nothing after it is read");
+    assert_eq!(messages.hidden(), Some(Hidden::Deflated));
 
     let mut messages = Messages::default();
     messages.read(Side::Server, Extensions::default());
     let mut bytes = frame(0x81, None, &vec![b'x'; TEXT_MAX + 1]);
     bytes.extend(frame(0x81, None, b"next"));
     assert_eq!(read(&mut messages, &bytes, 9_000), ["next"]);
-    assert!(messages.text.unwrap().bytes.capacity() <= KEPT_MAX);
+    assert_eq!(messages.hidden(), None, "no JSON begins so");
+    assert!(messages.text.as_ref().unwrap().bytes.capacity() <= KEPT_MAX);
+    messages.feed(&frame(0x81, None, &[b" {", &*vec![b' '; TEXT_MAX]].concat()), &mut |_| panic!("it is too long"));
+    assert_eq!(messages.hidden(), Some(Hidden::TooLong));
+}
+
+#[test]
+fn binary_messages_that_begin_as_json_are_read_in_any_pieces() {
+    let mut sender = Deflate::new(false);
+    let json = b" \r\n{\"type\":\"response.create\"}";
+    let mut bytes = frame(0x82, Some([1, 2, 3, 4]), json);
+    bytes.extend(frame(0x82, Some([1, 2, 3, 4]), &[0, 0, 7, b'{']));
+    bytes.extend(frame(0x02, Some([9, 9, 9, 9]), &json[..7]));
+    bytes.extend(frame(0x80, Some([5, 6, 7, 8]), &json[7..]));
+    bytes.extend(frame(0xc2, Some([1, 2, 3, 4]), &sender.message(b"RIFF")));
+    bytes.extend(frame(0xc2, Some([1, 2, 3, 4]), &sender.message(json)));
+    let expected = [&json[..]; 3].map(|json| String::from_utf8_lossy(json).into_owned());
+    for size in [1, 2, 5, bytes.len()] {
+        let mut messages = Messages::default();
+        messages.read(Side::Client, agreed("permessage-deflate"));
+        assert_eq!(read(&mut messages, &bytes, size), expected, "{size}");
+        assert_eq!((messages.hidden(), messages.frames().messages()), (None, 5));
+    }
+}
+
+#[test]
+fn of_what_a_client_offers_the_known_is_left() {
+    let left = |offer: &str| Extensions::understood([offer].into_iter());
+    let deflate = "permessage-deflate; client_max_window_bits";
+    assert_eq!(left(&format!("x-bzip, {deflate}")).as_deref(), Some(deflate));
+    assert_eq!(
+        left("permessage-deflate; a, permessage-deflate").as_deref(),
+        Some("permessage-deflate; a, permessage-deflate")
+    );
+    assert_eq!((left("x-webkit-deflate-frame"), left("")), (None, None));
 }
 
 proptest! {

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
 use crate::llm::count::{Encoding, count_prompt};
-use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
 use crate::llm::reading::{TEXT_LIMIT, cut};
+use crate::llm::request::label::Beginning;
+use crate::llm::request::lax::{in_utf8, is_same_key};
 use crate::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
 
 /// Responses asked for or running at a time. More than that nobody has; the oldest gives way.
@@ -184,6 +187,37 @@ struct Parts {
 struct Sounds {
     audio_tokens: Number,
 }
+
+/// Whether backends may differ in what they take a message for: it begins as JSON, and is in another encoding than UTF-8, is
+/// broken, or says twice, or in another case, of what kind it is.
+pub fn is_ambiguous(text: &[u8]) -> bool {
+    let is_clear = || read_object(text).is_some_and(|Kinds { count, odd }| count < 2 && !odd);
+    Beginning::of(text) == Beginning::Json && (in_utf8(text).is_some() || !is_clear())
+}
+
+/// How often a message says of what kind it is, and whether in another case.
+#[derive(Default)]
+struct Kinds {
+    count: u32,
+    odd: bool,
+}
+
+impl<'de> Loose<'de> for Kinds {
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        let mut kinds = Self::default();
+        while let Some(key) = fields.next_key::<Word<'_>>()? {
+            let key = key.0.as_deref().unwrap_or_default();
+            if is_same_key(key, "type") {
+                kinds.count += 1;
+                kinds.odd |= key != "type";
+            }
+            fields.next_value::<IgnoredAny>()?;
+        }
+        Ok(kinds)
+    }
+}
+
+loose!(Kinds);
 
 impl Turns {
     /// A connection whose path or request names `model`.

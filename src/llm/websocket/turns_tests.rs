@@ -166,3 +166,24 @@ fn other_talk_is_given_up_and_nothing_is_unbounded() {
         turns.client(odd.as_bytes(), ms(1));
     }
 }
+
+#[test]
+fn what_backends_may_take_for_something_else_is_told() {
+    for (text, expected) in [
+        (r#"{"type":"response.create"}"#, false),
+        (r#"{"event_id":"e","type":"session.update","session":{"type":"realtime","Type":1}}"#, false),
+        ("hello", false),
+        ("[1]", false),
+        ("{}", false),
+        (r#"{"type":"session.update","type":"response.create"}"#, true),
+        (r#"{"Type":"response.create"}"#, true),
+        (r#"{"\u0074ype":"session.update","TYPE":"response.create"}"#, true),
+        ("\u{feff}{\"type\":\"response.create\"}", true),
+        (r#"{"type":"response.create","x":NaN}"#, true),
+        (r#"{"type":"response.create""#, true),
+    ] {
+        assert_eq!(is_ambiguous(text.as_bytes()), expected, "{text}");
+    }
+    let wide: Vec<u8> = r#"{"type":"response.create"}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(is_ambiguous(&wide));
+}
