@@ -30,6 +30,11 @@ pub(super) fn tell(out: &mut String, settings: &Settings, route: &Route, asked: 
         if !limit.counts_tokens() {
             continue;
         }
+        if facts.is_batch && method == "POST" {
+            let _ =
+                writeln!(out, "            is refused with 403: a batch runs later, and no answer tells what it took");
+            continue;
+        }
         if !facts.is_llm() {
             let _ = writeln!(out, "            holds no tokens: this is not an LLM request");
             if is_unforeseen(facts, route.kind, method, body.is_some()) {
@@ -174,6 +179,9 @@ mod tests {
         let charged = |method, body| told_of(&settings, method, "/app", body).contains(UNFORESEEN);
         assert!(charged("POST", Some(r#"{"message":"hi"}"#)) && charged("POST", None));
         assert!(!charged("GET", None));
+        assert!(
+            told_of(&settings, "POST", "/v1/messages/batches", Some("{}")).contains("is refused with 403: a batch")
+        );
     }
 
     #[test]

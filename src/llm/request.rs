@@ -5,6 +5,7 @@ pub mod form;
 pub mod label;
 pub mod lax;
 mod operation;
+mod parameters;
 mod path;
 
 use std::borrow::Cow;
@@ -13,12 +14,12 @@ use super::Dialect;
 use super::reading::{TEXT_LIMIT, cut};
 use super::rpc::{Rpc, RpcProtocol};
 use body::Body;
-use form::Form;
+use form::{Form, FormKind};
 use operation::{
     CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, TEXT_COMPLETION,
 };
-pub use path::canonical_path;
-use path::{agent_path, bedrock_path, gemini_path, known_path};
+use path::{agent_path, bedrock_path, gemini_path, known_path, makes_batches, path_model};
+pub use path::{canonical_path, with_model};
 
 /// The facts of one request that telemetry, routing and limits need. Read from the path and, for JSON, the body.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,10 +39,13 @@ pub struct RequestFacts {
     pub choices: u64,
     /// How many answers are generated: the larger of `n` and `best_of`, for each prompt of a list.
     pub answers: u64,
-    /// The most tokens are asked for with something that is no whole number from 0 to 10 million.
-    pub bad_max_tokens: bool,
+    /// The most tokens are asked for with something that is no whole number from 0 to 10 million, or answers with something that
+    /// is no count.
+    pub bad_count: bool,
     /// A key that is read here and comes twice, whatever its case: backends differ in which of them they believe.
     pub repeated: Option<&'static str>,
+    /// Its path is one under which batches are made.
+    pub is_batch: bool,
     /// The call that a JSON-RPC body makes, where it is no LLM's or A2A's.
     pub rpc: Option<Box<Rpc>>,
 }
@@ -58,8 +62,9 @@ impl Default for RequestFacts {
             top_p: None,
             choices: 1,
             answers: 1,
-            bad_max_tokens: false,
+            bad_count: false,
             repeated: None,
+            is_batch: false,
             rpc: None,
         }
     }
@@ -82,9 +87,9 @@ impl RequestFacts {
         Body::read(body).map(|body| Self::of(path, Some(body)))
     }
 
-    /// Reads a request with a form.
-    pub fn read_form(path: &str, form: &Form<'_>) -> Self {
-        Self::of(path, Some(Body::of_form(form)))
+    /// Reads a request with a form. `None`: readers differ in what its fields are called.
+    pub fn read_form(path: &str, form: &Form<'_>) -> Option<Self> {
+        Body::of_form(form).map(|body| Self::of(path, Some(body)))
     }
 
     fn of(path: &str, body: Option<Body>) -> Self {
@@ -93,15 +98,16 @@ impl RequestFacts {
         let known = known_path(&path, body.as_ref()).or_else(|| body.as_ref().and_then(Body::shape));
         let (dialect, operation) = known.unzip();
         let mut body = body.unwrap_or_default();
+        body.join_query(query);
         let rpc = body.rpc.take().filter(|rpc| dialect.is_none() || rpc.asks_agent().is_some());
-        let named = gemini_path(&path, query).or_else(|| bedrock_path(&path));
-        let (model, stream) = match named {
-            Some((model, stream, _)) => (Some(model), stream),
+        let stream = match gemini_path(&path, query).or_else(|| bedrock_path(&path)) {
+            Some((stream, _)) => stream,
             None => {
                 let asks_agent = agent_path(&path).or(rpc.as_ref().and_then(|rpc| rpc.asks_agent()));
-                (body.model, body.stream.or(asks_agent))
+                body.stream.or(asks_agent)
             }
         };
+        let model = path_model(&path).map(|model| cut(model, TEXT_LIMIT).to_owned()).or(body.model);
         let choices = body.choices.unwrap_or(1).max(1);
         Self {
             dialect,
@@ -113,8 +119,9 @@ impl RequestFacts {
             top_p: body.top_p,
             choices,
             answers: choices.max(body.best_of.unwrap_or(1)).saturating_mul(body.prompts.max(1)),
-            bad_max_tokens: body.max_tokens.is_bad,
+            bad_count: body.max_tokens.is_bad || body.bad_answers && dialect.is_some(),
             repeated: body.repeated,
+            is_batch: makes_batches(&path),
             rpc,
         }
     }
@@ -137,12 +144,12 @@ impl RequestFacts {
 
     /// What the handshake of a WebSocket tells: the model, in the query that the Realtime API has it in.
     pub fn of_websocket(query: &str) -> Self {
-        let named = |pair: &str| {
-            let (key, value) = pair.split_once('=')?;
-            let is_model = matches!(key, "model" | "deployment") && !value.is_empty() && !value.contains(['%', '+']);
-            is_model.then(|| cut(value, TEXT_LIMIT).to_owned())
-        };
-        Self { model: query.split('&').find_map(named), ..Self::default() }
+        let form = FormKind::UrlEncoded.read(query.as_bytes());
+        let fields = form.iter().flat_map(|form| &form.fields);
+        let mut named =
+            fields.filter(|field| matches!(&*field.name, "model" | "deployment") && !field.value.is_empty());
+        let model = named.next().map(|field| cut(&String::from_utf8_lossy(&field.value), TEXT_LIMIT).to_owned());
+        Self { model, repeated: named.next().map(|_| "model"), ..Self::default() }
     }
 
     /// Whether the answer will come in one piece: then it has no first token, and its head comes only with its end.

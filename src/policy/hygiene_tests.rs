@@ -193,7 +193,21 @@ fn dot_segments_are_refused_in_every_disguise() {
         let refusal = path(target).unwrap_err();
         assert_eq!((refusal.status, refusal.message.contains("dot segments")), (400, true), "{target}");
     }
-    for target in ["/a/...", "/a/.b", "/a..b/c", "/a/b..", "/.well-known/x", "/a%2fb", "/a?x=/../b", "/a%20b"] {
+    for target in ["/a\\b", "/a\\"] {
+        assert!(path(target).unwrap_err().message.contains("backslash"), "{target}");
+    }
+    for target in [
+        "/a/...",
+        "/a/.b",
+        "/a?b\\c",
+        "/a%5cb",
+        "/a..b/c",
+        "/a/b..",
+        "/.well-known/x",
+        "/a%2fb",
+        "/a?x=/../b",
+        "/a%20b",
+    ] {
         assert!(path(target).is_ok(), "{target}");
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn admit(
 ) -> Result<Admitted, Stop> {
     if session.is_body_done() {
         flight.enter(Phase::Admit);
-        let facts = Arc::new(RequestFacts::read(session.req_header().uri.path(), None));
+        let facts = Arc::new(RequestFacts::read(target(session.req_header()), None));
         return Ok(Admitted { body: RequestBody::None, content: Content::Unknown, bytes: Arc::new(bytes), facts });
     }
     let head = session.req_header();
@@ -55,8 +55,13 @@ pub(super) async fn admit(
         Wants::All => Taken::Whole(intake.whole(session, flight, Bytes::new()).await?),
     };
     flight.enter(Phase::Admit);
-    let path = session.req_header().uri.path();
+    let path = target(session.req_header());
     let (body, content, facts) = match taken {
+        Taken::Streams(_) if must_read && looked.codings.is_none() => {
+            let message = "The request body is in a coding that is not known here, and this route depends on what it asks for. Send it in \
+                           gzip, deflate, zstd or br, at most two over one another, or plain.";
+            return Err(Rejection::bad_request(message).into());
+        }
         Taken::Streams(first) => {
             (RequestBody::Streamed { length, first }, Content::Unknown, RequestFacts::read(path, None))
         }
@@ -113,20 +118,17 @@ impl Look {
             beginning => beginning == Beginning::Json,
         };
         let read = match &self.labels.form {
-            Some(kind) if !begins_as_json && !self.labels.is_torn => kind.read(&text).map(|form| {
+            _ if self.labels.odd_charset && self.must_read => None,
+            Some(kind) if !begins_as_json && !self.labels.is_torn => kind.read(&text).and_then(|form| {
                 let tokens = form.files * FILE_TOKENS + form.text_bytes().div_ceil(FIELD_BYTES_PER_TOKEN);
-                let facts = RequestFacts::read_form(path, &form);
-                (Content::Form { kind: kind.clone(), text: text.clone(), tokens }, facts)
+                let facts = RequestFacts::read_form(path, &form)?;
+                Some((Content::Form { kind: kind.clone(), text: text.clone(), tokens }, facts))
             }),
             _ if self.labels.is_torn && !begins_as_json => None,
             _ if !self.labels.json && !begins_as_json => return Ok(unknown()),
-            _ => read_json(path, &text)
-                .await
-                .filter(|_| !self.labels.odd_charset || !self.must_read)
-                .map(|facts| (Content::Json(text.clone()), facts)),
+            _ => read_json(path, &text).await.map(|facts| (Content::Json(text.clone()), facts)),
         };
         match read {
-            Some((_, facts)) if self.must_read && facts.repeated.is_some() => Err(repeated(&facts).into()),
             Some(read) => Ok(read),
             None if self.must_read => Err(unreadable().into()),
             None => Ok(unknown()),
@@ -177,11 +179,17 @@ fn unreadable() -> Rejection {
     )
 }
 
-fn repeated(facts: &RequestFacts) -> Rejection {
-    let key = facts.repeated.unwrap_or_default();
-    Rejection::bad_request(format!(
-        "The request body has `{key}` twice, perhaps in another case: backends differ in which one they believe. Send it once."
-    ))
+/// Refuses a key that comes twice.
+pub(super) fn check_keys(facts: &RequestFacts) -> Result<(), Rejection> {
+    let Some(key) = facts.repeated else { return Ok(()) };
+    Err(Rejection::bad_request(format!(
+        "The request has `{key}` twice, perhaps in another case: backends differ in which one they believe. Send it once."
+    )))
+}
+
+/// Path and query.
+fn target(head: &RequestHeader) -> &str {
+    head.uri.path_and_query().map_or(head.uri.path(), http::uri::PathAndQuery::as_str)
 }
 
 fn content_length(head: &RequestHeader) -> Option<u64> {

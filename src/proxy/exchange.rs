@@ -113,11 +113,16 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     identity::establish(visit.shared, visit.generation, session.req_header_mut(), &mut visit.caller)?;
     flight.known(visit.caller.client());
     let visit = &*visit;
-    let must_read = !session.is_body_done() && route::depends_on_body(visit.generation, session.req_header());
+    let has_body = !session.is_body_done();
+    let must_read =
+        (has_body || session.is_upgrade_req()) && route::depends_on_body(visit.generation, session.req_header());
     let mut admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), must_read).await?;
     if session.is_upgrade_req() {
         // What is asked for on a WebSocket is told by its messages.
         admitted.facts = Arc::new(RequestFacts::of_websocket(session.req_header().uri.query().unwrap_or_default()));
+    }
+    if must_read {
+        admit::check_keys(&admitted.facts)?;
     }
     let routed = route::route(visit.generation, session.req_header(), &admitted, &visit.caller, ids::random());
     let kind = routed.as_ref().map_or(RouteKind::Auto, |routed| routed.route.kind);

@@ -1,5 +1,6 @@
 //! What goes on and what does not: the heads of requests towards upstreams, and of answers towards clients.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use http::header::{self, HeaderName};
@@ -16,6 +17,7 @@ use crate::config::address::Endpoint;
 use crate::config::secret::Secret;
 use crate::config::settings::{HostPolicy, Route, Target};
 use crate::llm::Dialect;
+use crate::llm::request::with_model;
 use crate::policy::identity::{CREDENTIAL_HEADERS, subprotocol};
 use crate::policy::limits::Standing;
 use crate::policy::locations::{self, Way};
@@ -62,6 +64,8 @@ pub(super) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     let host = host(out);
     let base = &out.endpoint.base_path;
     let path = routing::upstream_path(out.route, out.target, base, origin_form(out.head));
+    let renamed = out.target.model.as_deref().and_then(|model| with_model(&path, model));
+    let path = renamed.map_or(path, Cow::Owned);
     let connection = connection_headers(&head.headers);
     let believed = |name: &HeaderName| !out.caller.trusted && trust::is_believed(name.as_str());
     for name in present(&out.head.headers, |name| connection(name) || OURS.contains(name) || believed(name)) {

@@ -41,13 +41,17 @@ pub(super) async fn reserve(
     if limits.is_empty() {
         return Ok(Standing::default());
     }
-    if admitted.facts.bad_max_tokens && limits.iter().any(|limit| limit.counts_tokens()) {
-        let message = "`max_tokens` must be a whole number from 1 to 10,000,000: a limit counts on it.";
+    if admitted.facts.bad_count && limits.iter().any(|limit| limit.counts_tokens()) {
+        let message = "`max_tokens` must be a whole number from 1 to 10,000,000, and `n` a count: a limit counts on them.";
         return Err(Rejection::bad_request(message));
     }
     let mut ask = Ask::of(visit, admitted, routed, method);
+    if let Some(counting) = limits.iter().find(|limit| limit.counts_tokens() && ask.is_uncountable(method)) {
+        flight.limited(ask.refused_by(counting, "batch", limits, flight.now()));
+        return Err(uncountable(counting));
+    }
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
-        flight.limited(ask.refused_by(budget, limits, flight.now()));
+        flight.limited(ask.refused_by(budget, "no_price", limits, flight.now()));
         return Err(ask.unpriced(budget));
     }
     let refused = ask.count(admitted, limits).await.err();
@@ -112,7 +116,7 @@ pub(super) async fn reserve_response(
     let (body_bytes, counted) = (asked.bytes, Some(asked.prompt));
     let ask = Ask { visit, route, facts, body_bytes, counted, price, unforeseen: false };
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
-        let info = ask.refused_by(budget, limits, at);
+        let info = ask.refused_by(budget, "no_price", limits, at);
         return Err(Refused { info, message: ask.unpriced(budget).message.into_owned() });
     }
     let (claims, expected) = ask.claims(limits);
@@ -217,11 +221,16 @@ impl<'a> Ask<'a> {
         self.facts.is_llm() && self.price.is_none()
     }
 
-    /// What is told of a request that `budget` cannot count.
-    fn refused_by(&self, budget: &Limit, limits: &[Arc<Limit>], at: Duration) -> LimitInfo {
+    /// Whether nothing of what it will take is in its answer.
+    fn is_uncountable(&self, method: &Method) -> bool {
+        self.facts.is_batch && *method == Method::POST
+    }
+
+    /// What is told of a request that `limit` cannot count.
+    fn refused_by(&self, limit: &Limit, reason: &'static str, limits: &[Arc<Limit>], at: Duration) -> LimitInfo {
         LimitInfo {
             at,
-            verdict: LimitVerdict::Denied { limit: Arc::clone(&budget.name), reason: "no_price" },
+            verdict: LimitVerdict::Denied { limit: Arc::clone(&limit.name), reason },
             mode: self.visit.shared.limiter.mode().as_str(),
             names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
             waited: Duration::ZERO,
@@ -290,6 +299,15 @@ impl<'a> Ask<'a> {
         };
         self.visit.shared.limiter.estimate(&request, limit)
     }
+}
+
+fn uncountable(limit: &Limit) -> Rejection {
+    let message = format!(
+        "A batch runs later, and no answer tells what it took: the limit `{}` cannot count it. Send its requests one by one, or have \
+         batches sent on by a route without limits on tokens and dollars.",
+        limit.name
+    );
+    Rejection::refused(403, ErrorType::Forbidden, message)
 }
 
 fn refusal(denial: &Denial) -> Rejection {

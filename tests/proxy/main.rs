@@ -30,6 +30,7 @@ mod operations;
 mod packed;
 mod passing;
 mod prices;
+mod readers;
 mod realtime;
 mod shadow;
 mod shared_connections;

@@ -2,7 +2,7 @@
 
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
-use super::form::Form;
+use super::form::{Field, Form, FormKind};
 use super::lax;
 use super::operation::{CHAT, GENERATE_CONTENT, INVOKE_AGENT, TEXT_COMPLETION};
 use crate::llm::Dialect;
@@ -24,12 +24,15 @@ pub(super) struct Body {
     pub(super) top_p: Option<f64>,
     pub(super) choices: Option<u64>,
     pub(super) best_of: Option<u64>,
+    /// How many answers are asked for is said with something that is no count.
+    pub(super) bad_answers: bool,
     /// Prompts in a list of them.
     pub(super) prompts: u64,
     pub(super) has_messages: bool,
     pub(super) has_prompt: bool,
     pub(super) has_input: bool,
     has_files: bool,
+    is_form: bool,
     /// The call that JSON-RPC makes.
     pub(super) rpc: Option<Box<Rpc>>,
     /// The keys that came, as bits.
@@ -133,6 +136,12 @@ impl Key {
     }
 }
 
+/// Whether a name in brackets, as Node's `qs` reads it, or one in a doubtful place may be that of a key which is read here.
+fn names_key(name: &str) -> bool {
+    const NESTED: [&str; 5] = ["num_predict", "maxOutputTokens", "maxTokens", "candidateCount", "candidate_count"];
+    name.split(['[', ']']).any(|part| Key::exactly(part).is_some() || NESTED.contains(&part))
+}
+
 impl Body {
     /// Reads JSON as the most forgiving backend would; `None`: not even that could read it.
     pub(super) fn read(json: &[u8]) -> Option<Self> {
@@ -143,32 +152,55 @@ impl Body {
         serde_json::from_slice(json).ok()
     }
 
-    /// The fields of a form, which have no types.
-    pub(super) fn of_form(form: &Form<'_>) -> Self {
-        let mut body = Self { has_files: form.files > 0, ..Self::default() };
+    /// The fields of a form, which have no types. `None`: some readers take a field for another one that is read here.
+    pub(super) fn of_form(form: &Form<'_>) -> Option<Self> {
+        let mut names = form.fields.iter().map(|field| &*field.name).filter(|name| name.contains(['[', ']']));
+        if names.any(names_key) || form.doubtful.iter().any(|name| names_key(name)) {
+            return None;
+        }
+        let mut body = Self { is_form: true, has_files: form.files > 0, ..Self::default() };
+        form.fields.iter().for_each(|field| body.field(field));
+        Some(body)
+    }
+
+    fn field(&mut self, field: &Field<'_>) {
+        let Some(key) = Key::exactly(&field.name) else { return };
+        self.note(key);
+        let text = String::from_utf8_lossy(&field.value);
+        let number = || text.trim().parse::<f64>().ok();
+        match key {
+            Key::Model => self.model = (!text.is_empty()).then(|| cut(&text, TEXT_LIMIT).to_owned()),
+            Key::Stream => {
+                self.stream = Some(matches!(&*text.trim().to_ascii_lowercase(), "true" | "1" | "on" | "yes"))
+            }
+            Key::N | Key::BestOf => self.answers(key, Count::text(&text)),
+            Key::MaxTokens | Key::MaxOutputTokens | Key::MaxCompletionTokens | Key::MaxNewTokens => {
+                self.max_tokens.widen(number().map_or(Limit::BAD, Limit::number));
+            }
+            Key::Temperature => self.temperature = number(),
+            Key::TopP => self.top_p = number(),
+            Key::Prompt => self.has_prompt |= !text.is_empty(),
+            Key::Input | Key::Inputs => self.has_input |= !text.is_empty(),
+            _ => {}
+        }
+    }
+
+    /// What the query says beside the body: many readers take its parameters for fields of a form, and of those that read JSON some
+    /// take the model from there if the body names none.
+    pub(super) fn join_query(&mut self, query: &str) {
+        let Some(form) = FormKind::UrlEncoded.read(query.as_bytes()).filter(|_| !query.is_empty()) else { return };
+        let takes_model = self.model.is_none();
         for field in &form.fields {
-            let Some(key) = Key::exactly(&field.name) else { continue };
-            body.note(key);
-            let text = String::from_utf8_lossy(&field.value);
-            let number = || text.trim().parse::<f64>().ok();
-            match key {
-                Key::Model => body.model = (!text.is_empty()).then(|| cut(&text, TEXT_LIMIT).to_owned()),
-                Key::Stream => {
-                    body.stream = Some(matches!(&*text.trim().to_ascii_lowercase(), "true" | "1" | "on" | "yes"))
-                }
-                Key::N => body.choices = body.choices.max(Number(number()).count()),
-                Key::BestOf => body.best_of = body.best_of.max(Number(number()).count()),
-                Key::MaxTokens | Key::MaxOutputTokens | Key::MaxCompletionTokens | Key::MaxNewTokens => {
-                    body.max_tokens.widen(number().map_or(Limit::BAD, Limit::number));
-                }
-                Key::Temperature => body.temperature = number(),
-                Key::TopP => body.top_p = number(),
-                Key::Prompt => body.has_prompt |= !text.is_empty(),
-                Key::Input | Key::Inputs => body.has_input |= !text.is_empty(),
-                _ => {}
+            if self.is_form || takes_model && field.name == "model" {
+                self.field(field);
             }
         }
-        body
+    }
+
+    fn answers(&mut self, key: Key, count: Count) {
+        let kept = if key == Key::N { &mut self.choices } else { &mut self.best_of };
+        *kept = (*kept).max(count.count);
+        self.bad_answers |= count.is_bad;
     }
 
     /// What a body on an app's own path looks like.
@@ -229,8 +261,7 @@ impl<'de> Loose<'de> for Body {
                 | Key::MaxGenLen => body.max_tokens.widen(fields.next_value()?),
                 // llama.cpp's -1 and -2 mean: without limit.
                 Key::NPredict => body.max_tokens.widen(fields.next_value::<Limit>()?.or_endless()),
-                Key::N => body.choices = body.choices.max(fields.next_value::<Count>()?.0),
-                Key::BestOf => body.best_of = body.best_of.max(fields.next_value::<Count>()?.0),
+                Key::N | Key::BestOf => body.answers(key, fields.next_value()?),
                 Key::Temperature => body.temperature = fields.next_value::<Number>()?.0,
                 Key::TopP => body.top_p = fields.next_value::<Number>()?.0,
                 Key::Messages | Key::Contents => body.has_messages |= fields.next_value::<Listed>()?.0,
@@ -295,8 +326,8 @@ impl<'de> Loose<'de> for Params<'de> {
 impl Body {
     fn options(&mut self, options: Options) {
         self.max_tokens.widen(options.max_tokens);
-        self.choices = self.choices.max(options.choices);
-        self.best_of = self.best_of.max(options.best_of);
+        self.answers(Key::N, options.choices);
+        self.answers(Key::BestOf, options.best_of);
         self.temperature = options.temperature.or(self.temperature);
         self.top_p = options.top_p.or(self.top_p);
     }
@@ -307,8 +338,8 @@ impl Body {
 #[derive(Default)]
 struct Options {
     max_tokens: Limit,
-    choices: Option<u64>,
-    best_of: Option<u64>,
+    choices: Count,
+    best_of: Count,
     temperature: Option<f64>,
     top_p: Option<f64>,
 }
@@ -327,9 +358,9 @@ impl<'de> Loose<'de> for Options {
             } else if is(&["maxOutputTokens", "max_output_tokens", "max_new_tokens", "max_tokens", "maxTokens"]) {
                 options.max_tokens.widen(fields.next_value()?);
             } else if is(&["candidateCount", "candidate_count", "n"]) {
-                options.choices = options.choices.max(fields.next_value::<Count>()?.0);
+                options.choices.widen(fields.next_value()?);
             } else if is(&["best_of"]) {
-                options.best_of = options.best_of.max(fields.next_value::<Count>()?.0);
+                options.best_of.widen(fields.next_value()?);
             } else if is(&["temperature"]) {
                 options.temperature = fields.next_value::<Number>()?.0;
             } else if is(&["top_p", "topP"]) {
@@ -389,17 +420,40 @@ impl<'de> Loose<'de> for Limit {
     }
 }
 
-/// A count, which some backends take as a text too.
+/// A count, which some backends take as a text too, and a few as a list of one.
 #[derive(Default)]
-struct Count(Option<u64>);
+struct Count {
+    count: Option<u64>,
+    is_bad: bool,
+}
 
-impl Loose<'_> for Count {
+impl Count {
+    const BAD: Self = Self { count: None, is_bad: true };
+
+    fn widen(&mut self, other: Self) {
+        self.count = self.count.max(other.count);
+        self.is_bad |= other.is_bad;
+    }
+}
+
+impl<'de> Loose<'de> for Count {
     fn number(value: f64) -> Self {
-        Self(Number(Some(value)).count())
+        let count = Number(Some(value)).count().filter(|_| value.fract() == 0.0);
+        Self { count, is_bad: count.is_none() }
     }
 
     fn text(text: &str) -> Self {
-        Self(Number(text.trim().parse().ok()).count())
+        text.trim().parse().map_or(Self::BAD, Self::number)
+    }
+
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::BAD)
+    }
+
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self::BAD)
     }
 }
 

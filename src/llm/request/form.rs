@@ -7,6 +7,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use memchr::memmem;
 
+use super::parameters::parameters;
+
 /// More fields nobody means to send.
 const FIELDS_MAX: usize = 1_000;
 
@@ -27,6 +29,8 @@ pub struct Form<'a> {
     pub fields: Vec<Field<'a>>,
     /// Files that it uploads.
     pub files: u64,
+    /// Names of fields that some readers see in the values of others.
+    pub doubtful: Vec<String>,
 }
 
 /// A field that holds a value.
@@ -42,7 +46,7 @@ impl FormKind {
     /// The form that a `Content-Type` announces; `None`: none, or one whose parts cannot be told apart.
     #[must_use]
     pub fn of_label(label: &str) -> Option<Self> {
-        let (essence, parameters) = label.split_once(';').unwrap_or((label, ""));
+        let (essence, labels) = label.split_once(';').unwrap_or((label, ""));
         let essence = essence.trim();
         if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Some(Self::UrlEncoded);
@@ -50,11 +54,11 @@ impl FormKind {
         if !essence.eq_ignore_ascii_case("multipart/form-data") {
             return None;
         }
-        let values = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
-        let mut boundaries = values.filter(|(name, _)| name.trim().eq_ignore_ascii_case("boundary"));
-        let (_, boundary) = boundaries.next()?;
-        let boundary = boundary.trim().trim_matches('"');
-        let fits = (1..=BOUNDARY_MAX).contains(&boundary.len()) && boundaries.next().is_none();
+        // Some readers take `boundary*` and `boundary*0` for it, too.
+        let found = parameters(labels)?;
+        let mut boundaries = found.iter().filter(|(name, _)| name.starts_with("boundary"));
+        let (name, boundary) = boundaries.next()?;
+        let fits = name == "boundary" && (1..=BOUNDARY_MAX).contains(&boundary.len()) && boundaries.next().is_none();
         fits.then(|| Self::Multipart(boundary.as_bytes().into()))
     }
 
@@ -95,7 +99,7 @@ impl Form<'_> {
 }
 
 fn url_encoded(body: &[u8]) -> Option<Form<'_>> {
-    let (mut fields, mut at) = (Vec::new(), 0);
+    let (mut fields, mut doubtful, mut at) = (Vec::new(), Vec::new(), 0);
     for pair in body.split(|byte| *byte == b'&') {
         let start = at;
         at += pair.len() + 1;
@@ -103,19 +107,26 @@ fn url_encoded(body: &[u8]) -> Option<Form<'_>> {
             continue;
         }
         let equals = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        let (name, value) = (pair.get(..equals)?, pair.get(equals + 1..).unwrap_or_default());
+        let value = pair.get(equals + 1..).unwrap_or_default();
         let value_at = start + (equals + 1).min(pair.len());
-        let name = String::from_utf8_lossy(&url_decoded(name)).into_owned();
+        // Older readers begin a field at a semicolon, too.
+        doubtful.extend(pair.split(|byte| *byte == b';').skip(1).map(name_of));
+        let name = name_of(pair);
         fields.push(Field {
             name: Cow::Owned(name),
             value: url_decoded(value),
             place: value_at..value_at + value.len(),
         });
-        if fields.len() > FIELDS_MAX {
+        if fields.len() + doubtful.len() > FIELDS_MAX {
             return None;
         }
     }
-    Some(Form { fields, files: 0 })
+    Some(Form { fields, files: 0, doubtful })
+}
+
+fn name_of(pair: &[u8]) -> String {
+    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+    String::from_utf8_lossy(&url_decoded(name)).into_owned()
 }
 
 fn url_decoded(text: &[u8]) -> Cow<'_, [u8]> {
@@ -159,7 +170,7 @@ fn multipart<'a>(body: &'a [u8], boundary: &[u8]) -> Option<Form<'a>> {
     let mark_len = boundary.len() + 2;
     // What stands before the first mark is for nobody.
     let mut at = mark.find(body)?;
-    let mut form = Form { fields: Vec::new(), files: 0 };
+    let mut form = Form { fields: Vec::new(), files: 0, doubtful: Vec::new() };
     loop {
         // A mark inside a line is one to some readers only.
         if at.checked_sub(1).and_then(|before| body.get(before)).is_some_and(|before| *before != b'\n') {
@@ -210,9 +221,9 @@ fn part<'a>(body: &'a [u8], place: Range<usize>, form: &mut Form<'a>) -> Option<
     }
     let value = text.get(at..)?.strip_suffix(b"\n")?;
     let value = value.strip_suffix(b"\r").unwrap_or(value);
-    let Disposition { name, is_file } = disposition?;
-    if is_file {
-        form.files += 1;
+    let Disposition { name, is_file, is_value } = disposition?;
+    form.files += u64::from(is_file);
+    if !is_value {
         return Some(());
     }
     let start = place.start + at;
@@ -224,17 +235,19 @@ fn part<'a>(body: &'a [u8], place: Range<usize>, form: &mut Form<'a>) -> Option<
 struct Disposition {
     name: String,
     is_file: bool,
+    /// Also of a file without a name, or with one that only some readers understand: to others it is a value.
+    is_value: bool,
 }
 
 impl Disposition {
     /// Reads `form-data; name="model"`. `None`: it is none, or is written so that readers differ: names twice, extended
-    /// (`name*`), or with escapes.
+    /// (`name*`), in pieces (`name*0`), or with escapes.
     fn read(text: &str) -> Option<Self> {
         let mut rest = text.trim_start().strip_prefix("form-data").or_else(|| {
             let start = text.trim_start();
             start.get(..9).filter(|word| word.eq_ignore_ascii_case("form-data")).and(start.get(9..))
         })?;
-        let (mut name, mut is_file) = (None, false);
+        let (mut name, mut is_file, mut is_value) = (None, false, true);
         loop {
             rest = rest.trim_start();
             let Some(parameter) = rest.strip_prefix(';') else { break };
@@ -245,14 +258,15 @@ impl Disposition {
             };
             match &*key.trim().to_ascii_lowercase() {
                 "name" if value.contains('\\') || name.replace(value.trim().to_owned()).is_some() => return None,
-                "name*" => return None,
-                "filename" | "filename*" => is_file = true,
+                extended if extended.starts_with("name*") => return None,
+                "filename" => (is_file, is_value) = (true, is_file && is_value || value.trim().is_empty()),
+                extended if extended.starts_with("filename*") => (is_file, is_value) = (true, true),
                 _ => {}
             }
             rest = after;
         }
         rest.trim().is_empty().then_some(())?;
-        Some(Self { name: name?, is_file })
+        Some(Self { name: name?, is_file, is_value })
     }
 }
 

@@ -33,6 +33,9 @@ fn labels_are_read() {
         "multipart/mixed; boundary=b",
         "application/json",
         "multipart/form-data; boundary=a; boundary=b",
+        "multipart/form-data; boundary=a; boundary*=utf-8''b",
+        "multipart/form-data; boundary*0=a; boundary*1=b",
+        "multipart/form-data; boundary=\"a\\\"; boundary=b\"",
     ] {
         assert_eq!(FormKind::of_label(label), None, "{label}");
     }
@@ -60,6 +63,7 @@ fn what_readers_differ_on_is_not_read() {
     for (head, value) in [
         (format!("{plain}; name=\"n\""), "m"),
         (format!("{plain}; name*=utf-8''n"), "m"),
+        ("content-disposition: form-data; name=x; name*0=mod; name*1=el".to_owned(), "m"),
         ("content-disposition: form-data; name=\"mo\\\"del\"".to_owned(), "m"),
         (format!("{plain}\r\ncontent-transfer-encoding: base64"), "bQ=="),
         (format!("{plain}\r\n{plain}"), "m"),
@@ -76,6 +80,28 @@ fn what_readers_differ_on_is_not_read() {
     }
     let many = "--b\r\ncontent-disposition: form-data; name=a\r\n\r\n\r\n".repeat(2_000);
     assert_eq!(kind.read(format!("{many}--b--").as_bytes()), None);
+}
+
+#[test]
+fn a_file_without_a_plain_name_is_a_value_too() {
+    let kind = kind("multipart/form-data; boundary=b");
+    for (named, is_value) in [
+        ("filename=a.wav", false),
+        ("filename=\"\"", true),
+        ("filename*=utf-8''", true),
+        ("filename=a; filename*=utf-8''", true),
+        ("filename*=utf-8''; filename=a", true),
+    ] {
+        let body = format!("--b\r\ncontent-disposition: form-data; name=model; {named}\r\n\r\nm\r\n--b--");
+        let form = kind.read(body.as_bytes()).unwrap();
+        assert_eq!((form.files, form.fields.len()), (1, usize::from(is_value)), "{named}");
+    }
+}
+
+#[test]
+fn a_semicolon_may_begin_a_field() {
+    let form = FormKind::UrlEncoded.read(b"prompt=a;mod%65l=b;c&x=%3Bn=2").unwrap();
+    assert_eq!((form.fields.len(), form.doubtful), (2, vec!["model".to_owned(), "c".to_owned()]));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a request's body is: by its labels, and by how it begins, since backends differ in which of the two they believe.
 
 use super::form::FormKind;
+use super::parameters::parameters;
 
 /// What `Content-Type` says of a body. Each of several values counts: backends differ in which they take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +24,7 @@ impl Labels {
         let mut count = 0;
         for label in content_types {
             count += 1;
-            let (essence, parameters) = label.split_once(';').unwrap_or((label, ""));
+            let (essence, labelled) = label.split_once(';').unwrap_or((label, ""));
             let essence = essence.trim();
             labels.json |= essence.eq_ignore_ascii_case("application/json")
                 || essence.eq_ignore_ascii_case("text/json")
@@ -31,23 +32,23 @@ impl Labels {
             let form = FormKind::of_label(label);
             labels.is_torn |= form.is_none() && essence.eq_ignore_ascii_case("multipart/form-data");
             labels.form = labels.form.or(form);
-            labels.odd_charset |= !parameters.is_empty() && has_odd_charset(parameters);
+            labels.odd_charset |= !labelled.is_empty() && has_odd_charset(labelled);
         }
         labels.is_torn |= labels.form.is_some() && count > 1;
         labels
     }
 }
 
-fn has_odd_charset(parameters: &str) -> bool {
-    let values = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
-    let charsets = values.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset")).map(|(_, value)| value);
-    let mut names = charsets.map(|value| value.trim().trim_matches(['"', '\'']));
-    let is_known = |name: &str| {
-        let name = name.to_ascii_lowercase();
+fn has_odd_charset(labels: &str) -> bool {
+    let Some(found) = parameters(labels) else { return labels.to_ascii_lowercase().contains("charset") };
+    let is_known = |value: &str| {
+        let name = value.trim_matches(['"', '\'']).to_ascii_lowercase();
         let name = name.strip_suffix("le").or_else(|| name.strip_suffix("be")).unwrap_or(&name);
         CHARSETS.contains(&name)
     };
-    names.any(|name| !is_known(name))
+    // Some readers understand `charset*`, too.
+    let mut charsets = found.iter().filter(|(name, _)| name.starts_with("charset"));
+    charsets.any(|(name, value)| name != "charset" || !is_known(value))
 }
 
 /// How a body begins.
@@ -106,7 +107,15 @@ mod tests {
         ] {
             assert_eq!(read(&[&format!("application/json; charset={charset}")]).odd_charset, odd, "{charset}");
         }
-        assert!(!read(&["application/json; x=utf-7"]).odd_charset);
+        for (label, odd) in [
+            ("application/json; x=utf-7", false),
+            ("application/json; x=\"; charset=utf-7\"", false),
+            ("application/json; charset*=utf-8''utf-7", true),
+            ("application/json; charset=utf-8; charset=utf-7", true),
+            ("application/json; charset", true),
+        ] {
+            assert_eq!(read(&[label]).odd_charset, odd, "{label}");
+        }
     }
 
     #[test]

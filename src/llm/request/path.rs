@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use super::body::Body;
+use super::form::FormKind;
 use super::operation::{
     CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RERANK, TEXT_COMPLETION,
 };
 use crate::llm::Dialect;
 use crate::llm::dialect::shape::shapes;
-use crate::llm::reading::{TEXT_LIMIT, cut};
 
 /// The path that backends may read in `path`, which has no query: what is percent-encoded and need not be is decoded,
 /// once; parameters of segments (`;x`), doubled slashes and a slash at the end are gone. `None`: it is that already.
@@ -80,10 +80,10 @@ const PATHS: [(&str, Dialect, &str); 15] = [
 /// Dialect and operation by the path, which is canonical. The body decides where others use the same path. Some backends
 /// read paths without regard to case.
 pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'static str)> {
-    if let Some((_, _, operation)) = gemini_path(path, "") {
+    if let Some((_, operation)) = gemini_path(path, "") {
         return Some((Dialect::Gemini, operation));
     }
-    if let Some((_, _, operation)) = bedrock_path(path) {
+    if let Some((_, operation)) = bedrock_path(path) {
         return Some((Dialect::PlainSse, operation));
     }
     if agent_path(path).is_some() {
@@ -137,29 +137,104 @@ pub(super) fn agent_path(path: &str) -> Option<bool> {
     }
 }
 
+/// Whether a canonical path is one under which batches are made: they run models later, and their answers come elsewhere.
+pub(super) fn makes_batches(path: &str) -> bool {
+    const NAMED: [&str; 5] = [
+        "/messages/batches",
+        "/batch/jobs",
+        ":batchGenerateContent",
+        ":asyncBatchEmbedContent",
+        "/batchPredictionJobs",
+    ];
+    let is_openai = || ["/v1/", "/openai/"].iter().any(|start| path.contains(start)) && ends_with(path, "/batches");
+    NAMED.iter().any(|end| ends_with(path, end)) || ends_with(path, "/model-invocation-job") || is_openai()
+}
+
 fn ends_with(path: &str, end: &str) -> bool {
     let start = path.len().checked_sub(end.len());
     start.and_then(|start| path.as_bytes().get(start..)).is_some_and(|last| last.eq_ignore_ascii_case(end.as_bytes()))
 }
 
-/// Model, streaming and operation of a canonical path of Amazon Bedrock, such as `/model/amazon.nova-lite-v1:0/converse`.
-pub(super) fn bedrock_path(path: &str) -> Option<(String, Option<bool>, &'static str)> {
+/// The model that a canonical path names: Gemini's and Vertex's before a colon, Bedrock's and Azure's in segments of their own.
+/// It goes before what the body says: these backends look at nothing else.
+pub(super) fn path_model(path: &str) -> Option<&str> {
+    let of_google = || {
+        let (resource, method) = path.rsplit_once(':')?;
+        let model = resource.rsplit('/').next().filter(|model| !model.is_empty())?;
+        let is_vertex = ["rawPredict", "streamRawPredict"].iter().any(|name| method.eq_ignore_ascii_case(name));
+        (is_vertex || gemini_path(path, "").is_some()).then_some(model)
+    };
+    let of_bedrock = || {
+        bedrock_path(path)?;
+        Some(path.rsplit_once('/')?.0.split_once("/model/")?.1)
+    };
+    let of_azure = || {
+        let (model, rest) = path.split_once("/openai/deployments/")?.1.split_once('/')?;
+        (!model.is_empty() && !rest.is_empty()).then_some(model)
+    };
+    of_google().or_else(of_bedrock).or_else(of_azure)
+}
+
+/// `path_and_query` with `model` in place of the model that its path or its query names; every other byte stays, but that a path
+/// which names it only when spelled plainly goes on so. `None`: it names none.
+#[must_use]
+pub fn with_model(path_and_query: &str, model: &str) -> Option<String> {
+    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+    let canonical = canonical_path(path).unwrap_or(Cow::Borrowed(path));
+    let renamed_path = path_model(&canonical).map(|named| {
+        let at = named.as_ptr() as usize - canonical.as_ptr() as usize;
+        let (before, after) =
+            (canonical.get(..at).unwrap_or_default(), canonical.get(at + named.len()..).unwrap_or_default());
+        format!("{before}{}{after}", encoded(model))
+    });
+    let renamed_query = FormKind::UrlEncoded.with_model(query.as_bytes(), model);
+    if renamed_path.is_none() && renamed_query.is_none() {
+        return None;
+    }
+    let mut renamed = renamed_path.unwrap_or_else(|| path.to_owned());
+    if !query.is_empty() {
+        renamed.push('?');
+        match &renamed_query {
+            Some(query) => renamed.push_str(&String::from_utf8_lossy(query)),
+            None => renamed.push_str(query),
+        }
+    }
+    Some(renamed)
+}
+
+/// A model's name as one segment of a path.
+fn encoded(model: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(model.len());
+    for byte in model.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // A String takes what is written to it.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// Streaming and operation of a canonical path of Amazon Bedrock, such as `/model/amazon.nova-lite-v1:0/converse`.
+pub(super) fn bedrock_path(path: &str) -> Option<(Option<bool>, &'static str)> {
     let (resource, method) = path.rsplit_once('/')?;
-    let (_, model) = resource.split_once("/model/").filter(|(_, model)| !model.is_empty())?;
+    resource.split_once("/model/").filter(|(_, model)| !model.is_empty())?;
     let (stream, operation) = match method {
         "converse" | "invoke" => (false, CHAT),
         "converse-stream" | "invoke-with-response-stream" => (true, CHAT),
         "count-tokens" => (false, COUNT_TOKENS),
         _ => return None,
     };
-    Some((cut(model, TEXT_LIMIT).to_owned(), Some(stream), operation))
+    Some((Some(stream), operation))
 }
 
-/// Model, streaming and operation of a canonical path such as `/v1beta/models/gemini-2.5-flash:streamGenerateContent`.
+/// Streaming and operation of a canonical path such as `/v1beta/models/gemini-2.5-flash:streamGenerateContent`.
 /// Whether it streams is `None` where it streams JSON, not events.
-pub(super) fn gemini_path(path: &str, query: &str) -> Option<(String, Option<bool>, &'static str)> {
+pub(super) fn gemini_path(path: &str, query: &str) -> Option<(Option<bool>, &'static str)> {
     let (resource, method) = path.rsplit_once(':')?;
-    let model = resource.rsplit('/').next().filter(|model| !model.is_empty())?;
+    resource.rsplit('/').next().filter(|model| !model.is_empty())?;
     let is = |name: &str| method.eq_ignore_ascii_case(name);
     let (stream, operation) = if is("streamGenerateContent") {
         let as_events = query.split('&').any(|pair| pair == "alt=sse" || pair == "%24alt=sse" || pair == "$alt=sse");
@@ -173,7 +248,7 @@ pub(super) fn gemini_path(path: &str, query: &str) -> Option<(String, Option<boo
     } else {
         return None;
     };
-    Some((cut(model, TEXT_LIMIT).to_owned(), stream, operation))
+    Some((stream, operation))
 }
 
 #[cfg(test)]
@@ -202,6 +277,45 @@ mod tests {
             ("//", Some("/")),
         ] {
             assert_eq!(canonical_path(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn batches_are_known_by_their_paths() {
+        for path in [
+            "/v1/batches",
+            "/v1/messages/batches",
+            "/v1/batch/jobs",
+            "/v1beta/models/m:batchGenerateContent",
+            "/openai/batches",
+        ] {
+            assert!(makes_batches(path), "{path}");
+        }
+        for path in ["/v1/batches/b1/cancel", "/batches", "/v1/messages", "/v1beta/models/m:batchEmbedContents"] {
+            assert!(!makes_batches(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_model_of_a_path_or_a_query_is_replaced() {
+        for (path, expected) in [
+            ("/v1beta/models/gemini-pro:generateContent?alt=sse", Some("/v1beta/models/m%2F2:generateContent?alt=sse")),
+            ("/v1beta//models/gemini-pro%3Agenerate%43ontent;x", Some("/v1beta/models/m%2F2:generateContent")),
+            (
+                "/v1/publishers/anthropic/models/claude:streamRawPredict",
+                Some("/v1/publishers/anthropic/models/m%2F2:streamRawPredict"),
+            ),
+            ("/model/anthropic.claude-v1:0/invoke", Some("/model/m%2F2/invoke")),
+            (
+                "/openai/deployments/gpt/chat/completions?api-version=1",
+                Some("/openai/deployments/m%2F2/chat/completions?api-version=1"),
+            ),
+            ("/v1/realtime?x=1&mod%65l=gpt", Some("/v1/realtime?x=1&mod%65l=m%2F2")),
+            ("/v1/chat/completions?x=1", None),
+            ("/openai/deployments/gpt", None),
+            ("/a:b", None),
+        ] {
+            assert_eq!(with_model(path, "m/2").as_deref(), expected, "{path}");
         }
     }
 

@@ -21,7 +21,8 @@ fn openai_chat_is_read_whole() {
         top_p: Some(1.0),
         choices: 1,
         answers: 1,
-        bad_max_tokens: false,
+        bad_count: false,
+        is_batch: false,
         repeated: None,
     };
     assert_eq!(read("/v1/chat/completions", body), expected);
@@ -132,7 +133,14 @@ fn answers_and_tokens_asked_for_are_checked() {
         ("{}", 1, None, false),
         (r#"{"n":3,"max_tokens":0}"#, 3, Some(0), false),
         (r#"{"n":0,"max_tokens":null}"#, 1, None, false),
-        (r#"{"n":-2,"max_tokens":10000000}"#, 1, Some(10_000_000), false),
+        (r#"{"n":-2,"max_tokens":10000000}"#, 1, Some(10_000_000), true),
+        (r#"{"n":"3"}"#, 3, None, false),
+        (r#"{"n":null,"best_of":" 2 "}"#, 1, None, false),
+        (r#"{"n":[100]}"#, 1, None, true),
+        (r#"{"n":"0x64"}"#, 1, None, true),
+        (r#"{"n":1.5}"#, 1, None, true),
+        (r#"{"best_of":{}}"#, 1, None, true),
+        (r#"{"generationConfig":{"candidateCount":"many"}}"#, 1, None, true),
         (r#"{"max_tokens":10000001}"#, 1, Some(10_000_001), true),
         (r#"{"max_output_tokens":-1}"#, 1, None, true),
         (r#"{"max_completion_tokens":1.5}"#, 1, Some(1), true),
@@ -142,7 +150,7 @@ fn answers_and_tokens_asked_for_are_checked() {
     ];
     for (body, choices, max_tokens, is_bad) in vectors {
         let facts = read("/v1/chat/completions", body);
-        assert_eq!((facts.choices, facts.max_tokens, facts.bad_max_tokens), (choices, max_tokens, is_bad), "{body}");
+        assert_eq!((facts.choices, facts.max_tokens, facts.bad_count), (choices, max_tokens, is_bad), "{body}");
     }
 }
 
@@ -229,16 +237,65 @@ fn what_forgiving_readers_read_is_read() {
 #[test]
 fn a_form_is_a_request() {
     use super::form::FormKind;
-    let form =
-        |body: &[u8]| RequestFacts::read_form("/v1/audio/transcriptions", &FormKind::UrlEncoded.read(body).unwrap());
+    let form = |body: &[u8]| {
+        RequestFacts::read_form("/v1/audio/transcriptions", &FormKind::UrlEncoded.read(body).unwrap()).unwrap()
+    };
     let facts = form(b"model=whisper&stream=true&n=2&prompt=x&temperature=0.5");
     assert_eq!((facts.model.as_deref(), facts.stream, facts.answers), (Some("whisper"), Some(true), 2));
     assert!(facts.is_llm() && facts.temperature == Some(0.5) && facts.repeated.is_none());
     assert_eq!(form(b"model=a&model=b").repeated, Some("model"));
-    assert!(form(b"max_tokens=many").bad_max_tokens);
+    assert!(form(b"max_tokens=many").bad_count);
     assert!(form(b"colour=black").is_llm(), "the path tells");
-    let paint = RequestFacts::read_form("/paint", &FormKind::UrlEncoded.read(b"colour=black").unwrap());
+    let paint = RequestFacts::read_form("/paint", &FormKind::UrlEncoded.read(b"colour=black").unwrap()).unwrap();
     assert!(!paint.is_llm());
+}
+
+#[test]
+fn names_of_fields_that_readers_differ_on_are_not_read() {
+    use super::form::FormKind;
+    let read = |body: &[u8]| RequestFacts::read_form("/x", &FormKind::UrlEncoded.read(body).unwrap());
+    for body in [
+        &b"[model]=a"[..],
+        b"model[]=a",
+        b"x%5Bn%5D=2",
+        b"options[num_predict]=9",
+        b"prompt=a;model=b",
+        b"x;%6d%6fdel=b",
+    ] {
+        assert_eq!(read(body), None, "{}", String::from_utf8_lossy(body));
+    }
+    for body in [&b"tags[]=a"[..], b"prompt=a;b", b"prompt=%3Bmodel=b"] {
+        assert!(read(body).is_some(), "{}", String::from_utf8_lossy(body));
+    }
+}
+
+#[test]
+fn a_query_stands_beside_a_form_and_in_for_a_model_that_no_body_names() {
+    use super::form::FormKind;
+    let form = |query: &str| {
+        let fields = FormKind::UrlEncoded.read(b"model=a&prompt=p").unwrap();
+        RequestFacts::read_form(&format!("/x?{query}"), &fields).unwrap()
+    };
+    assert_eq!(form("model=b").repeated, Some("model"));
+    assert_eq!((form("n=3&max_tokens=7").answers, form("n=3&max_tokens=7").max_tokens), (3, Some(7)));
+    let model = |path: &str, body: &str| read(path, body).model;
+    assert_eq!(model("/v1/listen?mod%65l=nova", "").as_deref(), Some("nova"));
+    assert_eq!(model("/v1/chat/completions?model=b", r#"{"model":"a"}"#).as_deref(), Some("a"));
+    assert_eq!(model("/v1/chat/completions?model=b&n=7", "{}").as_deref(), Some("b"));
+    assert_eq!(read("/v1/chat/completions?n=7", "{}").answers, 1, "a page's number, perhaps");
+}
+
+#[test]
+fn a_model_in_the_path_goes_before_the_bodys() {
+    let model = |path: &str| read(path, r#"{"model":"tiny","messages":[]}"#).model;
+    for path in [
+        "/openai/deployments/big/chat/completions?api-version=1",
+        "/v1/projects/p/locations/l/publishers/anthropic/models/big:streamRawPredict",
+        "/v1beta/models/big:generateContent?model=tiny",
+        "/model/big/converse",
+    ] {
+        assert_eq!(model(path).as_deref(), Some("big"), "{path}");
+    }
 }
 
 #[test]
@@ -250,7 +307,7 @@ fn bad_bodies_spoil_nothing_else() {
         assert_eq!(facts, expected, "{body}");
     }
     let odd = r#"{"model":["x"],"stream":"yes","max_tokens":"12","temperature":null,"top_p":{},"messages":"m"}"#;
-    assert_eq!(read("/x", odd), RequestFacts { bad_max_tokens: true, ..RequestFacts::default() });
+    assert_eq!(read("/x", odd), RequestFacts { bad_count: true, ..RequestFacts::default() });
     let twice = r#"{"model":"a","stream":false,"stream":true,"model":"b","messages":[]}"#;
     let facts = read("/x", twice);
     assert_eq!((facts.model.as_deref(), facts.stream), (Some("b"), Some(true)));
