@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Method;
 
 use super::body::{Admitted, Content, RequestBody};
@@ -17,7 +18,7 @@ use super::usage::vocabulary_of;
 use crate::config::limits::Limit;
 use crate::llm::price::Price;
 use crate::llm::websocket::Asked;
-use crate::llm::{RequestFacts, Usage};
+use crate::llm::{Dialect, RequestFacts, Usage};
 use crate::policy::limits::{self, Claim, Denial, Estimate, Reason, Request, Standing};
 use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict};
 
@@ -42,7 +43,8 @@ pub(super) async fn reserve(
         return Ok(Standing::default());
     }
     if admitted.facts.bad_count && limits.iter().any(|limit| limit.counts_tokens()) {
-        let message = "`max_tokens` must be a whole number from 1 to 10,000,000, and `n` a count: a limit counts on them.";
+        let message =
+            "`max_tokens` must be a whole number from 1 to 10,000,000, and `n` a count: a limit counts on them.";
         return Err(Rejection::bad_request(message));
     }
     let mut ask = Ask::of(visit, admitted, routed, method);
@@ -54,7 +56,13 @@ pub(super) async fn reserve(
         flight.limited(ask.refused_by(budget, "no_price", limits, flight.now()));
         return Err(ask.unpriced(budget));
     }
-    let refused = ask.count(admitted, limits).await.err();
+    let countable = ask.countable(admitted, limits);
+    let before = flight.now();
+    let refused = if countable.is_some() { ask.refusal_of_any_prompt(limits).await } else { None };
+    let looked = flight.now().saturating_sub(before);
+    if let Some((dialect, text)) = countable.filter(|_| refused.is_none()) {
+        ask.count(dialect, text).await;
+    }
     let (claims, expected) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
     let prompt_counted = (reserved > 0).then_some(ask.counted.is_some());
@@ -65,7 +73,7 @@ pub(super) async fn reserve(
     };
     // Memory answers at once, and what it takes is our own.
     let is_shared = visit.shared.limiter.mode() != Mode::Memory;
-    let waited = if is_shared { flight.now().saturating_sub(before) } else { Duration::ZERO };
+    let waited = if is_shared { looked + flight.now().saturating_sub(before) } else { Duration::ZERO };
     let told = |verdict, mode: Mode, standing: &Standing| LimitInfo {
         at: flight.now(),
         verdict,
@@ -177,36 +185,31 @@ impl<'a> Ask<'a> {
         Self { visit, route: &routed.route.name, facts, body_bytes, counted, price, unforeseen }
     }
 
-    /// Counts the prompt, where a limit asks for it and can still admit the request.
-    ///
-    /// # Errors
-    /// The refusal, whatever the prompt is: whoever is refused anyway costs no count.
-    async fn count(&mut self, admitted: &Admitted, limits: &[Arc<Limit>]) -> Result<(), Box<Denial>> {
-        let Content::Json(text) = &admitted.content else { return Ok(()) };
-        let Some(dialect) = self.facts.dialect.filter(|_| limits.iter().any(|limit| limit.counts_tokens())) else {
-            return Ok(());
-        };
-        if let Some(denial) = self.refusal_of_any_prompt(limits) {
-            return Err(denial);
-        }
+    /// The prompt, where a limit asks how long it is.
+    fn countable<'t>(&self, admitted: &'t Admitted, limits: &[Arc<Limit>]) -> Option<(Dialect, &'t Bytes)> {
+        let text = admitted.content.json()?;
+        let dialect = self.facts.dialect.filter(|_| limits.iter().any(|limit| limit.counts_tokens()))?;
+        Some((dialect, text))
+    }
+
+    async fn count(&mut self, dialect: Dialect, text: &Bytes) {
         let model = self.facts.model.as_deref();
         if self.facts.is_llm() {
             vocabulary_of(model).await;
         }
         self.counted = prompt_tokens(dialect, model, text).await;
-        Ok(())
     }
 
-    /// Why the request would be refused if its prompt were nothing.
-    fn refusal_of_any_prompt(&mut self, limits: &[Arc<Limit>]) -> Option<Box<Denial>> {
+    /// Why the request would be refused if its prompt were nothing: whoever is refused anyway costs no count.
+    async fn refusal_of_any_prompt(&mut self, limits: &[Arc<Limit>]) -> Option<Box<Denial>> {
         let limiter = &self.visit.shared.limiter;
         self.counted = Some(0);
         let (least, _) = self.claims(limits);
         self.counted = None;
-        let least = limiter.refusal(least)?;
+        let least = limiter.refusal(least).await?;
         // The client is told of its whole request, by its bytes; these alone do not make it one that never fits.
         let (about, _) = self.claims(limits);
-        let told = limiter.refusal(about).filter(|denial| !matches!(denial.reason, Reason::TooLarge { .. }));
+        let told = limiter.refusal(about).await.filter(|denial| !matches!(denial.reason, Reason::TooLarge { .. }));
         Some(told.unwrap_or(least))
     }
 

@@ -242,6 +242,34 @@ async fn credentials_and_tls_are_the_addresss_business() {
 }
 
 #[tokio::test]
+async fn of_who_was_refused_lately_nothing_is_counted_while_the_store_refuses() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let redis = Redis::start().await;
+    let text = shared(&redis, "key = \"global\"\nconcurrent = 1\ntokens_per_minute = 100_000", PATIENT);
+    let proxy = Proxy::start(&config(upstream.address, &text)).await;
+    let mut first = proxy.client().await;
+    first.post("/v1/chat/completions", &chat(100), "x-request-id: first\r\n").await;
+    let mut conn = soon("the first", conns.recv()).await.unwrap();
+    conn.request().await.unwrap();
+    let mut client = proxy.client().await;
+    for (id, prompt) in [("unknown", "counted"), ("known", "estimated"), ("still", "estimated")] {
+        client.post("/v1/chat/completions", &chat(100), &format!("x-request-id: {id}\r\n")).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text().contains("1 requests at one time")), (429, true), "{}", answer.text());
+        assert_eq!(proxy.record(id).await["limit"]["prompt"], prompt, "{id}");
+    }
+    // What the store says counts, not what is remembered of it.
+    conn.write(stream(20, 60)).await;
+    assert_eq!(first.answer().await.status, 200);
+    nothing_held(&redis).await;
+    client.post("/v1/chat/completions", &chat(100), "x-request-id: last\r\n").await;
+    conn.request().await.unwrap();
+    conn.write(stream(20, 60)).await;
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(proxy.record("last").await["limit"]["prompt"], "counted");
+}
+
+#[tokio::test]
 async fn a_decision_is_one_round_trip() {
     let upstream = Upstream::fixed("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     let redis = Redis::start().await;

@@ -11,6 +11,7 @@ mod cells;
 mod claim;
 mod denial;
 mod estimate;
+mod lately;
 mod rate;
 mod spend;
 
@@ -19,3 +20,4 @@ pub use cells::{CELLS_MAX, Cells, HolderView, Saved, Totals};
 pub use claim::{Claim, Used, holder, is_unforeseen};
 pub use denial::{Allowance, Denial, Reason, Standing};
 pub use estimate::{Estimate, Learned, OutputBasis, PromptBasis, Request};
+pub use lately::Lately;

@@ -100,14 +100,14 @@ for index = 3, #KEYS do
   end
 end
 
-if looks_only then refusing = -1 end
+local takes = refusing == 0 and not looks_only
 local reply = { nodes, refusing, cap, math.ceil(wait) }
 local function whole(value) return string.format('%.0f', value) end
 for index = 3, #KEYS do
   local cell, key = cells[index], KEYS[index]
   local tokens, rate, burst, rpm, cost = cell.claim[0], cell.claim[1], cell.claim[2], cell.claim[4], cell.claim[6]
   if #cell.gone > 0 then redis.call('HDEL', key, unpack(cell.gone)) end
-  if refusing == 0 then
+  if takes then
     if rate > 0 then
       cell.held = cell.held + tokens
       redis.call('HSET', key, 's', whole(cell.spent), 't', whole(now))
@@ -130,7 +130,7 @@ for index = 3, #KEYS do
   reply[#reply + 1] = rpm > 0 and math.max(0, math.floor((every * rpm - busy) / every + 0.000001)) or 0
   reply[#reply + 1] = math.ceil(busy / 1000)
 end
-if refusing == 0 then
+if takes then
   redis.call('HSET', KEYS[2], 'a', 1, 'u', 0, 'e', 0)
   redis.call('PEXPIRE', KEYS[2], 90000000)
 end

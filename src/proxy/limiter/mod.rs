@@ -112,12 +112,17 @@ impl Limiter {
         }
     }
 
-    /// Why `claims` would be refused as things stand, where that costs no question to a shared store. Takes nothing.
-    pub(super) fn refusal(&self, mut claims: Vec<Claim>) -> Option<Box<Denial>> {
-        if self.store().is_some() {
-            return None;
-        }
+    /// Why `claims` would be refused as things stand. Takes nothing. A shared store is asked about those whom it refused lately;
+    /// of all others it is not known.
+    pub(super) async fn refusal(&self, mut claims: Vec<Claim>) -> Option<Box<Denial>> {
         let now = self.now();
+        if let Some(store) = self.store() {
+            match store.on_failure {
+                _ if !store.is_away() => return store.refusal(&claims, now).await,
+                OnStoreFailure::Reject => return None,
+                OnStoreFailure::Local => take_share(&mut claims, store.nodes()),
+            }
+        }
         self.cells().refusal(&mut claims, now)
     }
 
@@ -276,9 +281,7 @@ impl Limiter {
             store.pending.put(Report { entry, used: Used::default(), done: true });
             return Err(Box::new(unavailable(&claims)));
         }
-        for claim in &mut claims {
-            claim.limit = Arc::new(claim.limit.share(store.nodes()));
-        }
+        take_share(&mut claims, store.nodes());
         let refused = entry.clone();
         let admitted = self.admit_here(claims, Some((Arc::clone(&store), entry)));
         if admitted.is_err() {
@@ -353,6 +356,13 @@ impl Hold {
 
     pub(super) fn limiter(&self) -> &Limiter {
         &self.limiter
+    }
+}
+
+/// Without the store each proxy keeps its part of every limit.
+fn take_share(claims: &mut [Claim], nodes: u32) {
+    for claim in claims {
+        claim.limit = Arc::new(claim.limit.share(nodes));
     }
 }
 

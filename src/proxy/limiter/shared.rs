@@ -12,7 +12,7 @@ use super::pending::{Entry, Pending, Report};
 use super::reply::Reply;
 use super::trouble::Trouble;
 use crate::config::limits::{LimitStore, OnExhausted, OnStoreFailure};
-use crate::policy::limits::{Breaker, Claim, Denial, Standing, Used};
+use crate::policy::limits::{Breaker, Claim, Denial, Lately, Standing, Used};
 
 /// Telling the store what was used may take longer: nobody waits for it.
 const REPORT_DEADLINE: Duration = Duration::from_secs(1);
@@ -55,6 +55,7 @@ pub(in crate::proxy) struct SharedStore {
     trouble: Mutex<Option<Trouble>>,
     /// By limit: the share in use of the fullest holder met lately.
     met: Mutex<HashMap<Arc<str>, f64>>,
+    lately: Mutex<Lately>,
     pub(super) pending: Pending,
     deadline: Duration,
     pub(super) on_failure: OnStoreFailure,
@@ -83,6 +84,7 @@ impl SharedStore {
             away: AtomicBool::new(false),
             trouble: Mutex::default(),
             met: Mutex::default(),
+            lately: Mutex::default(),
             pending: Pending::default(),
             deadline: store.deadline,
             on_failure: store.on_failure,
@@ -105,8 +107,21 @@ impl SharedStore {
         self.meet(&entry.claims, &reply.standings);
         Ok(match reply.refusal(&entry.claims) {
             None => Answer::Admitted(reply.standings),
-            Some(denial) => Answer::Denied(Box::new(denial)),
+            Some(denial) => {
+                self.lately().refused(&entry.claims, &denial, now);
+                Answer::Denied(Box::new(denial))
+            }
         })
+    }
+
+    /// Why `claims` would be refused, of somebody who was refused lately: nobody else is asked about. Takes nothing.
+    pub(super) async fn refusal(&self, claims: &[Claim], now: Duration) -> Option<Box<Denial>> {
+        if !self.lately().concerns(claims, now) {
+            return None;
+        }
+        let denial = self.ask(&self.entry(claims), 0, now).await.ok()?.refusal(claims)?;
+        self.lately().refused(claims, &denial, now);
+        Some(Box::new(denial))
     }
 
     /// Where the holders of `entry` stand, by limit. Takes nothing.
@@ -320,6 +335,10 @@ impl SharedStore {
         if self.lock().answered() {
             tracing::info!(event = "limits.store_back", "the shared store of the limits answers again");
         }
+    }
+
+    fn lately(&self) -> std::sync::MutexGuard<'_, Lately> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Breaker> {
