@@ -32,6 +32,8 @@ pub(super) struct Line {
     pub(super) interim: Interim,
     /// Where chunks of a streamed body go.
     chunks: Option<mpsc::Sender<Bytes>>,
+    /// The head told how long a streamed body is.
+    has_length: bool,
     /// A head was sent to the client before there was an upstream's.
     committed: AtomicBool,
     received: AtomicU64,
@@ -64,9 +66,10 @@ impl Interim {
 
 impl Line {
     pub(super) fn new(body: &RequestBody) -> (Self, Upload) {
-        let mut read = 0;
+        let (mut read, mut has_length) = (0, false);
         let (chunks, upload) = match body {
-            RequestBody::Streamed { first, .. } => {
+            RequestBody::Streamed { first, length } => {
+                has_length = length.is_some();
                 // One place for the chunk that is passed on, and one for what was read before.
                 let (sender, receiver) = mpsc::channel(1 + usize::from(!first.is_empty()));
                 if !first.is_empty() {
@@ -82,6 +85,7 @@ impl Line {
             interim: Interim::default(),
             body_done: AtomicBool::new(chunks.is_none()),
             chunks,
+            has_length,
             committed: AtomicBool::new(false),
             received: AtomicU64::new(read),
         };
@@ -96,6 +100,11 @@ impl Line {
     /// Whether the client's body was read to its end.
     pub(super) fn is_body_done(&self) -> bool {
         self.body_done.load(Ordering::Relaxed)
+    }
+
+    /// Whether a streamed body is as long as its head told.
+    pub(super) fn has_length(&self) -> bool {
+        self.has_length
     }
 
     /// Bytes of the streamed body read so far.

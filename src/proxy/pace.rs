@@ -1,5 +1,5 @@
-//! How fast a request's body must come while nothing but it is waited for: whoever sends a byte a minute would hold a place,
-//! and what was read so far, for as long as it likes.
+//! How fast a request's body must come, while nothing but it is waited for, and to its end where its length is known: whoever
+//! sends a byte a minute would hold a place, and what was read so far, for as long as it likes.
 
 use std::time::Duration;
 

@@ -15,6 +15,7 @@ use super::headers::AnswerFraming;
 use super::hold::{ClientSide, KEEP_ALIVE};
 use super::opened::{Held, Opened, Source};
 use super::outcome::{Ending, Stop};
+use super::pace::BodyPace;
 use super::rejection::Rejection;
 use super::settle::Flight;
 use super::tap::Tap;
@@ -74,6 +75,7 @@ struct Times {
 struct Relay<'a> {
     side: &'a ClientSide<'a>,
     upload: Rest,
+    pace: BodyPace,
     /// Zero: no comments.
     keepalive: Duration,
     deadlines: Deadlines,
@@ -112,6 +114,7 @@ impl<'a> Relay<'a> {
         Self {
             side,
             upload,
+            pace: BodyPace::new(&side.visit.settings().server),
             started: times.started,
             keepalive: if tap.at_sse_boundary() { side.routed.route.keepalive } else { Duration::ZERO },
             deadlines,
@@ -145,6 +148,7 @@ impl<'a> Relay<'a> {
         let cut = self.side.visit.shared.drain.reached(DrainStage::Cut);
         tokio::pin!(cut);
         let patience = self.side.visit.settings().server.body_timeout;
+        let has_length = self.side.line.has_length();
         self.upload.forward_waiting(&mut source.session, patience).await;
         loop {
             // What came is passed on before anything is concluded from the client's going or from the time.
@@ -154,7 +158,7 @@ impl<'a> Relay<'a> {
                     biased;
                     () = &mut cut => Woke::Cut,
                     read = source.session.read_response_body() => Woke::Read(read),
-                    sent = self.upload.read(client, patience) => Woke::Client(sent),
+                    sent = self.upload.read(client, &mut self.pace, has_length, patience) => Woke::Client(sent),
                     () = &mut timer => Woke::Timer,
                 },
             };

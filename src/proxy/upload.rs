@@ -9,6 +9,7 @@ use pingora::protocols::http::client::HttpSession;
 use super::client_body;
 use super::hold;
 use super::outcome::Stop;
+use super::pace::BodyPace;
 use super::send::{self, Sent};
 
 /// Where the rest of the client's body goes.
@@ -39,13 +40,22 @@ impl Rest {
         }
     }
 
-    /// Reads the client's side: more of its body, or the sign that it went.
-    pub(super) async fn read(&self, client: &mut ServerSession, patience: Duration) -> Result<Option<Bytes>, Stop> {
+    /// Reads the client's side: more of its body, or the sign that it went. A body of a length that was told keeps its pace to the
+    /// end, as does one that nobody takes any more. One without a length may be half of a conversation, in which the client has
+    /// nothing to say for a while: `patience` alone binds it.
+    pub(super) async fn read(
+        &self,
+        client: &mut ServerSession,
+        pace: &mut BodyPace,
+        has_length: bool,
+        patience: Duration,
+    ) -> Result<Option<Bytes>, Stop> {
         match self {
             Self::Done => match client.read_body_or_idle(true).await {
                 Ok(_) | Err(_) => Err(Stop::ClientGone),
             },
-            Self::Forward(_) | Self::Discard => client_body::read_chunk(client, patience).await,
+            Self::Forward(_) if !has_length => client_body::read_chunk(client, patience).await,
+            Self::Forward(_) | Self::Discard => pace.read_chunk(client).await,
         }
     }
 

@@ -110,6 +110,30 @@ async fn a_body_that_dribbles_is_given_up() {
 }
 
 #[tokio::test]
+async fn an_upload_keeps_its_pace_after_the_answer_began_and_a_conversation_need_not() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let limits = "[server]\nmin_body_rate = \"1MiB\"\nbody_timeout = \"1h\"\n";
+    let proxy = Proxy::start(&config(upstream.address, &format!("{limits}{ROUTE}"))).await;
+    let mut begun = Vec::new();
+    for framing in ["transfer-encoding: chunked", "content-length: 100"] {
+        let mut client = proxy.client().await;
+        client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-type: audio/wav\r\n{framing}\r\n\r\n")).await;
+        let mut conn = soon("the upload", conns.recv()).await.unwrap();
+        conn.head().await.unwrap();
+        conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\nlisten\r\n").await;
+        client.until("listen").await;
+        begun.push((client, conn));
+    }
+    let (mut upload, _conn) = begun.pop().unwrap();
+    assert!(!upload.answer().await.whole, "ten seconds without a byte are too slow");
+    let (mut talk, mut conn) = begun.pop().unwrap();
+    talk.send("2\r\nhi\r\n").await;
+    assert_eq!(conn.bytes(7).await, b"2\r\nhi\r\n");
+    conn.write("3\r\nbye\r\n0\r\n\r\n").await;
+    talk.until("bye").await;
+}
+
+#[tokio::test]
 async fn what_is_kept_is_nobody_elses() {
     let (upstream, _seen) = Upstream::recording(OK).await;
     let sockets = tempfile::tempdir().unwrap();
