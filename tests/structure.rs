@@ -125,6 +125,66 @@ fn scripts_read_their_pipes_to_the_end() {
     assert!(scripts > 10, "the check must see scripts; it saw {scripts}");
 }
 
+/// What docs point to is there: files, and behind `::` a test in them.
+#[test]
+fn what_docs_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut docs = texts(&root.join("docs"));
+    // The changelog tells of what was.
+    docs.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root.join(name)));
+    let (mut files, mut tests) = (0, 0);
+    for doc in docs.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        for named in named_places(&fs::read_to_string(doc).unwrap()) {
+            let (path, test) = named.split_once("::").map_or((&*named, None), |(path, test)| (path, Some(test)));
+            assert!(root.join(path).exists(), "{}: there is no {path}", doc.display());
+            files += 1;
+            if let Some(test) = test {
+                assert!(has_test(&root.join(path), test), "{}: there is no test {named}", doc.display());
+                tests += 1;
+            }
+        }
+    }
+    assert!(files > 40 && tests > 25, "the check must see what docs name; it saw {files} files and {tests} tests");
+}
+
+#[test]
+fn each_promise_names_its_test() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/threat-model.md")).unwrap();
+    let promised = text.split("## ").find(|section| section.starts_with("What is promised")).expect("the promises");
+    let rows: Vec<&str> = promised.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 10, "the check must see promises; it saw {}", rows.len());
+    for row in rows {
+        let is_test = |place: &String| place.contains("::") || place.starts_with("tests/clients/");
+        assert!(named_places(row).iter().any(is_test), "no test is named for: {row}");
+    }
+}
+
+/// Places in this project that stand between backticks; not those with a placeholder.
+fn named_places(text: &str) -> Vec<String> {
+    const PARTS: [&str; 9] =
+        ["src/", "tests/", "docs/", "scripts/", "bench/", "fuzz/", "dashboards/", "config/", "examples/"];
+    let quoted = text.split('`').skip(1).step_by(2);
+    let is_place = |word: &&str| {
+        PARTS.iter().any(|part| word.starts_with(part)) && !word.contains(['*', '<', '…', ' ', '\n', '{'])
+    };
+    quoted.filter(is_place).map(str::to_owned).collect()
+}
+
+fn has_test(path: &Path, name: &str) -> bool {
+    let text = fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let is_it = |line: &str| {
+        let line = line.strip_prefix("async ").unwrap_or(line);
+        line.strip_prefix("fn ").and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with('('))
+    };
+    // Attributes stand above it.
+    let is_test = |at: usize| {
+        let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+        above.into_iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    };
+    lines.iter().enumerate().any(|(at, line)| is_it(line) && is_test(at))
+}
+
 /// Files of the project's own below a directory.
 fn texts(under: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
