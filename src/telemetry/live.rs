@@ -2,20 +2,20 @@
 //!
 //! `stream` follows one running request; `choice` picks those that are shown when there are too many; `feed` tells one viewer
 //! what is new; `first_tokens` and `endpoints` keep the times to the first token of the last `minutes`, by route and by
-//! endpoint; `troubles` says since when something fails.
+//! endpoint; `recent` keeps the last that ended; `troubles` says since when something fails, and who is refused.
 
 mod choice;
 pub mod endpoints;
 pub mod feed;
 pub mod first_tokens;
 mod minutes;
+mod recent;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod ticks;
 mod troubles;
 
-use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -25,20 +25,18 @@ use super::access_log;
 use super::hints::Hints;
 use super::json::Json;
 use super::lock::lock;
-use super::record::{Outcome, Record};
+use super::record::Record;
 use super::strangers::Strangers;
 use endpoints::Endpoints;
 use first_tokens::FirstTokens;
 pub use minutes::Summary;
+use recent::{Kind, Recent};
 pub use stream::{Follower, LiveStream};
 use stream::{Running, Stream, Viewers};
 use troubles::Troubles;
 
-/// Ended requests that are kept.
-const RECENT_MAX: usize = 1_000;
-
-/// Requests that went wrong, and requests that were refused, kept apart so that no flood of the one hides the other.
-const FAILED_MAX: usize = 30;
+/// Of the last requests that went wrong, and of those that were refused, so many are in an overview.
+const LAST_MAX: usize = 30;
 
 /// Running requests that are followed; more are served, and only not shown.
 const RUNNING_MAX: usize = 20_000;
@@ -63,16 +61,6 @@ pub struct Live {
     chosen: Mutex<choice::Chosen>,
 }
 
-#[derive(Default)]
-struct Recent {
-    /// How many ended so far.
-    ended: u64,
-    /// The newest last, as in the two below.
-    records: VecDeque<Arc<Record>>,
-    failed: VecDeque<Arc<Record>>,
-    refused: VecDeque<Arc<Record>>,
-}
-
 impl Live {
     /// Shows a request as running until the guard goes.
     pub fn enter(&self, method: &Arc<str>, path: &Arc<str>) -> LiveStream {
@@ -93,16 +81,10 @@ impl Live {
         self.endpoints.observe(&record);
         self.troubles.observe(&record);
         let mut recent = lock(&self.recent);
-        recent.ended += 1;
-        let failed = match record.outcome {
-            Outcome::Completed | Outcome::ClientCancelled => None,
-            Outcome::Rejected => keep(&mut recent.refused, &record, FAILED_MAX),
-            _ => keep(&mut recent.failed, &record, FAILED_MAX),
-        };
-        let oldest = keep(&mut recent.records, &record, RECENT_MAX);
+        let oldest = recent.push(&record);
         // Freed outside: it holds a handful of texts.
         drop(recent);
-        drop((failed, oldest));
+        drop(oldest);
     }
 
     /// What is to be known of upstreams.
@@ -125,18 +107,19 @@ impl Live {
         &self.endpoints
     }
 
-    /// `{"live":[…],"recent":[…],"hints":[…],"troubles":[…]}`: running requests, the oldest first, ended ones, the newest first, and what
-    /// to know of upstreams and peers, and since when something fails. The members of requests have the names of the access log.
+    /// `{"live":[…],"recent":[…],"hints":[…],"troubles":[…]}`: running requests, the oldest first; ended ones, the newest first, of
+    /// those that failed, of those that were refused and of the others a share each; what to know of upstreams and peers; since
+    /// when something fails, and who is refused. The members of requests have the names of the access log.
     pub fn json(&self) -> String {
         let streams: Vec<_> = lock(&self.running).streams.values().take(SHOWN_MAX).cloned().collect();
-        let records: Vec<_> = lock(&self.recent).records.iter().rev().cloned().collect();
+        let records = lock(&self.recent).since(0);
         let mut out = String::with_capacity(1_024 * (1 + records.len()) + 512 * streams.len());
         let mut object = Json::object(&mut out);
         let mut live = object.array("live");
         streams.iter().for_each(|stream| live.element_raw(|out| stream.render(out)));
         live.end();
         let mut recent = object.array("recent");
-        records.iter().for_each(|record| recent.element_raw(|out| access_log::render_json(record, out)));
+        records.iter().rev().for_each(|record| recent.element_raw(|out| access_log::render_json(record, out)));
         recent.end();
         self.render_hints(&mut object);
         self.troubles.render(&mut object, SystemTime::now());
@@ -148,8 +131,7 @@ impl Live {
     /// asks again and again. Those that are kept no more are missing.
     pub fn since(&self, seen: u64) -> (u64, Vec<Arc<Record>>) {
         let recent = lock(&self.recent);
-        let new = usize::try_from(recent.ended.saturating_sub(seen)).unwrap_or(usize::MAX).min(recent.records.len());
-        (recent.ended, recent.records.iter().skip(recent.records.len() - new).cloned().collect())
+        (recent.ended(), recent.since(seen))
     }
 
     /// How many requests run now.
@@ -162,7 +144,7 @@ impl Live {
     pub fn overview(&self) -> String {
         let (failed, refused) = {
             let recent = lock(&self.recent);
-            (Vec::from(recent.failed.clone()), Vec::from(recent.refused.clone()))
+            (recent.last(Kind::Failed, LAST_MAX), recent.last(Kind::Refused, LAST_MAX))
         };
         let mut out = String::with_capacity(4_096);
         let mut object = Json::object(&mut out);
@@ -171,7 +153,7 @@ impl Live {
         self.troubles.render(&mut object, SystemTime::now());
         for (key, records) in [("failed", failed), ("refused", refused)] {
             let mut array = object.array(key);
-            records.iter().rev().for_each(|record| array.element_raw(|out| access_log::render_json(record, out)));
+            records.iter().for_each(|record| array.element_raw(|out| access_log::render_json(record, out)));
             array.end();
         }
         object.end();
@@ -206,11 +188,4 @@ impl Live {
         let more = |viewers: usize| (viewers < most).then_some(viewers + 1);
         self.viewers.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
-}
-
-/// Adds the newest; what has to go for it is returned.
-fn keep(records: &mut VecDeque<Arc<Record>>, record: &Arc<Record>, most: usize) -> Option<Arc<Record>> {
-    let oldest = if records.len() == most { records.pop_front() } else { None };
-    records.push_back(Arc::clone(record));
-    oldest
 }

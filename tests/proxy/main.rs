@@ -19,6 +19,7 @@ mod disguises;
 mod endings;
 mod failover;
 mod fleet;
+mod floods;
 mod full_disk;
 mod heads;
 mod hedging;

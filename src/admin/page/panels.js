@@ -1,8 +1,9 @@
-// What stands beside the streams: first tokens, upstreams, canaries, limits, errors, hints.
+// What stands beside the streams: first tokens, upstreams, canaries, limits, failures, refusals, hints.
 import { copyable, count, el, endpointOf, time, words } from "./format.js";
 
-const ERRORS_SHOWN = 5;
+// Of failures and of refusals each: what goes on, and the last ones.
 const TROUBLES_SHOWN = 6;
+const LAST_SHOWN = 4;
 
 // A panel is built anew only when what it shows has changed, so that nothing is taken from under a pointer or a focus.
 const shown = new Map();
@@ -17,15 +18,15 @@ function show(id, data, build) {
   section.querySelector(".content").replaceChildren(...(content ?? []));
 }
 
-// `open(record)` is called for an error that is opened.
+// `open(record)` is called for a request that is opened.
 export function panels({ proxy, live }, open) {
   show("first-tokens", live.first_tokens, () => firstTokens(live.first_tokens));
   show("upstreams", proxy.upstreams, () => upstreams(proxy.upstreams));
   show("canaries", proxy.canaries, () => (proxy.canaries?.length ? proxy.canaries.flatMap(canary) : null));
   show("limits", proxy.limits, () => (proxy.limits.holders.length ? [limits(proxy.limits)] : null));
-  const errors = [...live.failed, ...live.refused].sort((a, b) => (a.timestamp < b.timestamp ? 1 : -1)).slice(0, ERRORS_SHOWN);
-  const troubles = (live.troubles ?? []).slice(0, TROUBLES_SHOWN);
-  show("errors", [troubles, errors], () => [troubles.length ? el("ul", { class: "troubles" }, troubles.map(trouble)) : "", errors.length ? el("ol", { class: "errors" }, errors.map((one) => error(one, open))) : el("p", { class: "dim" }, "None: nothing failed or was refused lately.")]);
+  const troubles = (kind) => (live.troubles ?? []).filter((one) => one.kind === kind).slice(0, TROUBLES_SHOWN);
+  show("failures", [troubles("failure"), live.failed], () => ended(troubles("failure"), live.failed, "None: nothing failed lately.", open));
+  show("refusals", [troubles("refusal"), live.refused], () => ended(troubles("refusal"), live.refused, "None: nobody was refused lately.", open));
   const notes = [...live.hints, ...(proxy.draining ? [{ draining: true }] : []), ...(proxy.last_error ? [{ config: proxy.last_error }] : [])];
   show("hints", notes, () => (notes.length ? notes.map(hint) : null));
 }
@@ -67,11 +68,21 @@ function endpoint(name, at, one) {
     el("td", { class: measured.failed ? "number bad" : "number" }, `${count(measured.failed)} of ${count(measured.attempts)}`));
 }
 
-// What fails or is full, where, and since when.
+// What goes on, each once with how often and since when, and below it the last of them.
+function ended(troubles, last, nothing, open) {
+  if (troubles.length === 0 && last.length === 0) return [el("p", { class: "dim" }, nothing)];
+  return [
+    troubles.length ? el("ul", { class: "troubles" }, troubles.map(trouble)) : "",
+    last.length ? el("ol", { class: "errors" }, last.slice(0, LAST_SHOWN).map((one) => error(one, open))) : "",
+  ];
+}
+
+// What fails, where, or who is refused what; how often, and since when.
 function trouble(one) {
   const where = [one.limit && `limit ${one.limit}`, one.route, one.upstream, one.endpoint].filter(Boolean).join(" · ");
   const when = one.count === 1 ? `once, at ${clock(one.first)}` : `${count(one.count)} times since ${clock(one.first)}, last ${clock(one.last)}`;
-  return el("li", {}, el("strong", {}, words(one.what)), ` ${where} `, el("span", { class: "dim under" }, when));
+  const who = one.who ? el("span", { class: "who" }, `${one.who} `) : "";
+  return el("li", {}, who, el("strong", {}, words(one.what)), ` ${where} `, el("span", { class: "dim under" }, when));
 }
 
 function clock(timestamp) {

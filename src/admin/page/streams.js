@@ -2,7 +2,9 @@
 // `start` is where that lies on this page's clock.
 import { BEFORE_TOKENS, PHASE_NAMES, endpointOf, isBad } from "./format.js";
 
+// Ended ones that are kept; of those that failed, of the refused and of the others so many whatever else comes.
 const ENDED_MAX = 60;
+const ENDED_SHARE = 15;
 const TICKS_MAX = 1200;
 const SEGMENTS_MAX = 400;
 
@@ -27,7 +29,20 @@ export class Streams {
     for (const row of frame.rows) this.#progress(this.#stream(row.id, now), row, now);
     for (const { record, meaning } of frame.ended) this.#end(record, meaning, frame.now_ms, now);
     for (const id of frame.gone) this.live.delete(id);
-    for (const span of [...this.ended.keys()].slice(0, Math.max(0, this.ended.size - ENDED_MAX))) this.ended.delete(span);
+    this.#trim();
+  }
+
+  // What is too much goes, the oldest first, but of no kind its share.
+  #trim() {
+    const kinds = new Map();
+    for (const { record } of this.ended.values()) kinds.set(kind(record), (kinds.get(kind(record)) ?? 0) + 1);
+    for (const [span, { record }] of this.ended) {
+      if (this.ended.size <= ENDED_MAX) return;
+      const left = kinds.get(kind(record));
+      if (left <= ENDED_SHARE) continue;
+      kinds.set(kind(record), left - 1);
+      this.ended.delete(span);
+    }
   }
 
   #stream(id, now) {
@@ -93,6 +108,10 @@ export class Streams {
     live.sort(by[order] ?? by.longest);
     return [...live, ...[...this.ended.values()].reverse().filter(wanted)];
   }
+}
+
+function kind({ outcome }) {
+  return isBad(outcome) ? "failed" : outcome === "rejected" ? "refused" : "other";
 }
 
 // How long it took until the first token, or takes so far.

@@ -21,19 +21,22 @@ const PAGE: isize = 10;
 pub(super) enum Pane {
     FirstTokens,
     Upstreams,
-    Errors,
+    Failures,
+    Refusals,
     Canaries,
     Limits,
 }
 
 impl Pane {
-    pub(super) const ALL: [Self; 5] = [Self::FirstTokens, Self::Upstreams, Self::Errors, Self::Canaries, Self::Limits];
+    pub(super) const ALL: [Self; 6] =
+        [Self::FirstTokens, Self::Upstreams, Self::Failures, Self::Refusals, Self::Canaries, Self::Limits];
 
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::FirstTokens => "First token",
             Self::Upstreams => "Upstreams",
-            Self::Errors => "Errors",
+            Self::Failures => "Failures",
+            Self::Refusals => "Refusals",
             Self::Canaries => "Canaries",
             Self::Limits => "Limits",
         }

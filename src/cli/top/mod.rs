@@ -47,7 +47,7 @@ pub(super) struct Options {
     /// token in STREAMGAUGE_ADMIN_TOKEN.
     #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
     admin: String,
-    /// Print one picture as plain text and exit; so it is wherever the output is no terminal.
+    /// Print one picture as plain text, with all panes, and exit; so it is wherever the output is no terminal.
     #[arg(long)]
     once: bool,
 }
@@ -119,7 +119,8 @@ fn snapshot(admin: &str, messages: &Receiver<Message>) -> Result<String, String>
             Err(_) => return Err(format!("{admin} tells nothing")),
         }
     }
-    picture(&mut app, SNAPSHOT, Instant::now()).map_err(|error| error.to_string())
+    let picture = picture(&mut app, SNAPSHOT, Instant::now()).map_err(|error| error.to_string())?;
+    Ok(format!("{picture}{}", view::other_panes(&app)))
 }
 
 /// What a terminal of `size` would show, without colours and trailing blanks.

@@ -10,6 +10,9 @@ use crate::telemetry::record::Phase;
 /// Ended requests that are kept.
 const ENDED_MAX: usize = 60;
 
+/// Of those: so many that failed, that were refused, and of the others stay, whatever else comes.
+const ENDED_SHARE: usize = 15;
+
 /// Ticks and blocked stretches that are kept of a stream.
 const TICKS_MAX: usize = 1_000;
 
@@ -94,6 +97,24 @@ pub(super) struct Facts {
     pub(super) attempts: Vec<Attempt>,
     pub(super) outcome: Option<String>,
     pub(super) error_type: Option<String>,
+}
+
+/// How a request ended, as floods are kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Failed,
+    Refused,
+    Other,
+}
+
+impl Facts {
+    fn kind(&self) -> Kind {
+        match self.outcome.as_deref() {
+            Some("rejected") => Kind::Refused,
+            Some("completed" | "client_cancelled") | None => Kind::Other,
+            Some(_) => Kind::Failed,
+        }
+    }
 }
 
 /// Which endpoint was asked.
@@ -258,10 +279,13 @@ pub(super) struct Hint {
     pub(super) hint: String,
 }
 
-/// What fails or is full, where, and since when.
+/// What fails, where, or who is refused what; how often, and since when.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Trouble {
+    /// `failure` or `refusal`.
+    pub(super) kind: String,
+    pub(super) who: Option<String>,
     pub(super) what: String,
     pub(super) limit: Option<String>,
     pub(super) route: Option<String>,
@@ -335,8 +359,23 @@ impl Streams {
         for id in frame.gone {
             self.live.remove(&id);
         }
-        let surplus = self.ended.len().saturating_sub(ENDED_MAX);
-        self.ended.drain(..surplus);
+        self.trim();
+    }
+
+    /// What is too much goes, the oldest first, but of no kind its share.
+    fn trim(&mut self) {
+        let mut surplus = self.ended.len().saturating_sub(ENDED_MAX);
+        let mut left: HashMap<Kind, usize> = HashMap::new();
+        self.ended.iter().for_each(|stream| *left.entry(stream.facts.kind()).or_default() += 1);
+        self.ended.retain(|stream| {
+            let Some(left) = left.get_mut(&stream.facts.kind()).filter(|left| surplus > 0 && **left > ENDED_SHARE)
+            else {
+                return true;
+            };
+            *left -= 1;
+            surplus -= 1;
+            false
+        });
     }
 
     /// Those that run, in this order, then those that ended, the newest first.

@@ -4,29 +4,32 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::app::{App, Pane};
-use super::model::{Endpoint, Trouble};
+use super::model::{Endpoint, Facts, Trouble};
 use super::rows::fit;
 use super::text::{count, time, words};
 
-/// Troubles above the last errors.
+/// Troubles above the last that failed, or were refused.
 const TROUBLES_SHOWN: usize = 6;
 
-/// The lines of the chosen pane.
-pub(super) fn lines(app: &App) -> Vec<Line<'static>> {
-    let lines = match app.pane {
+/// The lines of a pane.
+pub(super) fn lines(app: &App, pane: Pane) -> Vec<Line<'static>> {
+    let live = &app.overview.live;
+    let lines = match pane {
         Pane::FirstTokens => first_tokens(app),
         Pane::Upstreams => upstreams(app),
-        Pane::Errors => errors(app),
+        Pane::Failures => ended(&live.troubles, "failure", &live.failed),
+        Pane::Refusals => ended(&live.troubles, "refusal", &live.refused),
         Pane::Canaries => canaries(app),
         Pane::Limits => limits(app),
     };
     if !lines.is_empty() {
         return lines;
     }
-    let nothing = match app.pane {
+    let nothing = match pane {
         Pane::FirstTokens => format!("no stream had a first token in the last {} minutes", app.minutes),
         Pane::Upstreams => "no upstream is known yet".to_owned(),
-        Pane::Errors => "nothing failed or was refused lately".to_owned(),
+        Pane::Failures => "nothing failed lately".to_owned(),
+        Pane::Refusals => "nobody was refused lately".to_owned(),
         Pane::Canaries => "no route has a canary: give one `canary = { target = \"…\" }`".to_owned(),
         Pane::Limits => "nobody has used anything of a limit".to_owned(),
     };
@@ -122,7 +125,7 @@ fn since(endpoint: &Endpoint) -> Option<String> {
 
 fn trouble(trouble: &Trouble) -> Line<'static> {
     let limit = trouble.limit.as_ref().map(|limit| format!("limit {limit}"));
-    let place = [&limit, &trouble.route, &trouble.upstream, &trouble.endpoint].into_iter().flatten();
+    let place = [&trouble.who, &limit, &trouble.route, &trouble.upstream, &trouble.endpoint].into_iter().flatten();
     let place = place.map(String::as_str).collect::<Vec<_>>().join(" · ");
     let (first, last) = (clock(&trouble.first), clock(&trouble.last));
     Line::from(vec![
@@ -136,11 +139,10 @@ fn clock(timestamp: &str) -> String {
     timestamp.get(11..19).unwrap_or_default().to_owned()
 }
 
-fn errors(app: &App) -> Vec<Line<'static>> {
-    let live = &app.overview.live;
-    let mut all: Vec<_> = live.failed.iter().chain(&live.refused).collect();
-    all.sort_by(|a, b| b.timestamp.cmp(&a.timestamp));
-    let records = all.iter().map(|record| {
+/// What goes on of a kind, each once, and below it the last of them.
+fn ended(troubles: &[Trouble], kind: &str, last: &[Facts]) -> Vec<Line<'static>> {
+    let troubles = troubles.iter().filter(|trouble| trouble.kind == kind).take(TROUBLES_SHOWN).map(trouble);
+    let records = last.iter().map(|record| {
         let what = words(record.error_type.as_deref().or(record.outcome.as_deref()).unwrap_or_default());
         let endpoint = record.place.text();
         let place = [&record.route, &record.upstream, &endpoint, &record.user].into_iter().flatten();
@@ -154,7 +156,7 @@ fn errors(app: &App) -> Vec<Line<'static>> {
             Span::styled(format!("trace {}", record.trace_id), dim()),
         ])
     });
-    live.troubles.iter().take(TROUBLES_SHOWN).map(trouble).chain(records).collect()
+    troubles.chain(records).collect()
 }
 
 fn canaries(app: &App) -> Vec<Line<'static>> {

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::app::{App, Link, Over, Pane};
 use super::feed::Told;
-use super::model::Key;
+use super::model::{Key, Order, Stream};
 use super::picture;
+use super::view::other_panes;
 
 /// An app that was told of a proxy at work, and the time of the picture.
 fn at_work() -> (App, Instant) {
@@ -43,11 +44,16 @@ fn overview() -> Value {
         "live": {
             "hints": [{ "upstream": "vllm", "kind": "buffered_streams", "streams": 4, "hint": "…" }],
             "first_tokens": [{ "route": "chat", "upstream": "vllm", "requests": 120, "failed": 3, "p50_s": 0.3, "p95_s": 0.9, "p99_s": 3.2 }],
-            "troubles": [{ "what": "missing_end", "route": "chat", "upstream": "vllm", "endpoint": "10.0.0.2:8000", "count": 12,
-                "first": "2026-01-31T23:49:12.000Z", "last": "2026-01-31T23:57:40.000Z" }],
+            "troubles": [
+                { "kind": "failure", "what": "missing_end", "route": "chat", "upstream": "vllm", "endpoint": "10.0.0.2:8000",
+                    "count": 12, "first": "2026-01-31T23:49:12.000Z", "last": "2026-01-31T23:57:40.000Z" },
+                { "kind": "refusal", "who": "user:eve", "what": "tokens", "limit": "per-user", "route": "chat",
+                    "count": 10_000, "first": "2026-01-31T23:51:07.000Z", "last": "2026-01-31T23:59:59.000Z" },
+            ],
             "failed": [{ "server.address": "10.0.0.1", "server.port": 8000, "timestamp": "2026-01-31T23:59:59.123Z", "trace_id": "0af7", "outcome": "upstream_error",
                 "error_type": "connect_refused", "route": "chat", "upstream": "vllm", "http.response.status_code": 502 }],
-            "refused": [],
+            "refused": [{ "timestamp": "2026-01-31T23:59:59.000Z", "trace_id": "0af8", "outcome": "rejected", "error_type": "rate_limited",
+                "route": "chat", "user.id": "eve", "http.response.status_code": 429 }],
         },
     })
 }
@@ -125,6 +131,46 @@ fn each_pane() {
         press(&mut app, KeyCode::Tab);
     }
     insta::assert_snapshot!(text);
+}
+
+/// Where nobody can press Tab, the panes stand below one another: who floods is in the picture.
+#[test]
+fn a_snapshot_has_every_pane() {
+    let (mut app, now) = at_work();
+    picture(&mut app, (120, 24), now).unwrap();
+    let text = other_panes(&app);
+    for words in [
+        "── Upstreams",
+        "10.0.0.2:8000",
+        "── Failures",
+        "missing end",
+        "12 times since 23:49:12, last 23:57:40",
+        "── Refusals",
+        "user:eve · limit per-user · chat",
+        "10.0 k times since 23:51:07",
+        "── Canaries",
+        "── Limits",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("First token"), "the picture has it: {text}");
+}
+
+#[test]
+fn a_flood_of_refusals_leaves_what_failed() {
+    let (mut app, now) = at_work();
+    let ended = |outcome: &str, from: u64, times: u64| {
+        let ended: Vec<Value> = (from..from + times)
+            .map(|id| json!({ "meaning": "", "record": { "span_id": format!("{id:x}"), "outcome": outcome } }))
+            .collect();
+        Told::Streams(Box::new(serde_json::from_value(json!({ "running": 0, "ended": ended })).unwrap()))
+    };
+    app.told(ended("truncated", 0, 3), now);
+    (0..100).for_each(|round| app.told(ended("rejected", 1_000 + round * 40, 40), now));
+    let all = app.streams.list(Order::Longest, Stream::has_ended);
+    let of = |outcome: &str| all.iter().filter(|one| one.facts.outcome.as_deref() == Some(outcome)).count();
+    assert_eq!((of("truncated"), of("completed"), of("rejected")), (3, 1, 56));
+    assert_eq!(all[0].facts.span_id, format!("{:x}", 1_000 + 99 * 40 + 39), "the newest first");
 }
 
 #[test]

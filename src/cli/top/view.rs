@@ -20,7 +20,7 @@ const KEYS: [(&str, &str); 9] = [
     ("Escape", "close it; clear the filter"),
     ("/", "filter: text, route:chat, upstream:…, user:…, outcome:failed"),
     ("o", "order: longest running, newest, quietest"),
-    ("Tab", "the next pane below: first tokens, upstreams, errors, canaries, limits"),
+    ("Tab", "the next pane below: first tokens, upstreams, failures, refusals, canaries, limits"),
     ("p", "pause, go on"),
     ("?", "this help"),
     ("q", "leave"),
@@ -55,7 +55,7 @@ fn draw_all(frame: &mut Frame<'_>, app: &mut App, now: Instant) {
     streams(frame, app, list, now);
     frame.render_widget(tabs(app), Rect { height: 1, ..pane });
     let below = Rect { y: pane.y + 1, height: pane.height.saturating_sub(1), ..pane };
-    frame.render_widget(Text::from(panes::lines(app)), below);
+    frame.render_widget(Text::from(panes::lines(app, app.pane)), below);
     frame.render_widget(footer(app), foot);
     match &app.over {
         Over::Nothing => {}
@@ -89,6 +89,21 @@ fn header(app: &App) -> Line<'static> {
         Span::raw(format!("  {} running", app.running)),
         Span::raw(if app.not_shown > 0 { format!(" ({} not shown)", app.not_shown) } else { String::new() }),
     ])
+}
+
+/// The panes that the picture does not show, for where nobody can press Tab.
+pub(super) fn other_panes(app: &App) -> String {
+    let mut text = String::new();
+    for pane in Pane::ALL.into_iter().filter(|pane| *pane != app.pane) {
+        text.extend(["\n── ", pane.title(), "\n"]);
+        for line in panes::lines(app, pane) {
+            let line: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
+            let steers = |character: char| if json::steers_terminals(character) { '\u{fffd}' } else { character };
+            text.extend(line.trim_end().chars().map(steers));
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// What is to be known before anything else.

@@ -1,17 +1,18 @@
 //! What one viewer is told, a few times a second: what is new since it was told last. Bounded whatever happens; who reads
 //! slowly is told less often, and never what has passed meanwhile.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use super::choice::CHOSEN_MAX;
+use super::recent::Kind;
 use super::stream::Stream;
 use super::{Live, access_log};
 use crate::telemetry::json::Json;
 use crate::telemetry::meaning;
-use crate::telemetry::record::{Outcome, Record};
+use crate::telemetry::record::Record;
 
 /// How many may look at a time.
 pub const VIEWERS_MAX: usize = 16;
@@ -117,21 +118,35 @@ impl Drop for Viewer {
     }
 }
 
-/// At most `most` of the records, in their order: first those that were shown running, then those that went wrong, then the newest.
+/// At most `most` of the records, in their order: first those that were shown running; of those that failed, of the others and
+/// of the refused a quarter each, where there are so many; what is left of the room in this order, the newest of each.
 fn worth_showing(records: Vec<Arc<Record>>, known: &HashSet<u64>, most: usize) -> Vec<Arc<Record>> {
     if records.len() <= most {
         return records;
     }
-    let rank = |record: &Record| match record.outcome {
+    let rank = |record: &Record| match Kind::of(record.outcome) {
         _ if known.contains(&record.trace.span_id) => 0,
-        Outcome::Completed | Outcome::ClientCancelled | Outcome::Rejected => 2,
-        _ => 1,
+        Kind::Failed => 1,
+        Kind::Other => 2,
+        Kind::Refused => 3,
     };
-    let mut numbered: Vec<(usize, Arc<Record>)> = records.into_iter().enumerate().collect();
-    numbered.sort_by_key(|(number, record)| (rank(record), std::cmp::Reverse(*number)));
-    numbered.truncate(most);
-    numbered.sort_by_key(|(number, _)| *number);
-    numbered.into_iter().map(|(_, record)| record).collect()
+    let mut ranks: [VecDeque<(usize, Arc<Record>)>; 4] = Default::default();
+    for (number, record) in records.into_iter().enumerate() {
+        if let Some(same) = ranks.get_mut(rank(&record)) {
+            same.push_front((number, record));
+        }
+    }
+    let mut shown: Vec<(usize, Arc<Record>)> = Vec::with_capacity(most);
+    let (known, rest) = ranks.split_at_mut(1);
+    let mut take = |from: &mut VecDeque<_>, room: usize| {
+        let room = room.min(most.saturating_sub(shown.len())).min(from.len());
+        shown.extend(from.drain(..room));
+    };
+    known.iter_mut().for_each(|known| take(known, most));
+    rest.iter_mut().for_each(|same| take(same, most / 4));
+    rest.iter_mut().for_each(|same| take(same, most));
+    shown.sort_unstable_by_key(|(number, _)| *number);
+    shown.into_iter().map(|(_, record)| record).collect()
 }
 
 fn render_ended(record: &Record, out: &mut String) {

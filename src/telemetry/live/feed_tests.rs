@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::telemetry::live::LiveStream;
-use crate::telemetry::record::{Phase, Stopwatch};
+use crate::telemetry::record::{Outcome, Phase, Stopwatch};
 use crate::telemetry::samples::{attempt, chat, ms};
 
 fn view() -> (Arc<Live>, Viewer) {
@@ -94,6 +94,32 @@ fn who_ends_is_gone_and_has_a_record_with_its_meaning() {
     let shown = ended.iter().find(|one| one["record"]["span_id"] == "0000000000000001").unwrap();
     assert!(shown["meaning"].as_str().unwrap().starts_with("Answered by fastapi."));
     assert_eq!(frame(&mut viewer)["ended"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_flood_of_refusals_leaves_room_for_what_failed_and_what_went_well() {
+    let (live, mut viewer) = view();
+    let ended = |outcome, times| {
+        let record = Record { outcome, ..chat("m") };
+        (0..times).for_each(|_| live.ended(Arc::new(record.clone())));
+    };
+    ended(Outcome::Completed, 1);
+    frame(&mut viewer);
+    ended(Outcome::Completed, 4);
+    ended(Outcome::Truncated, 2);
+    ended(Outcome::Rejected, 900);
+    ended(Outcome::Completed, 3);
+    let told = frame(&mut viewer);
+    let outcomes: Vec<&str> =
+        told["ended"].as_array().unwrap().iter().map(|one| one["record"]["outcome"].as_str().unwrap()).collect();
+    let of = |outcome: &str| outcomes.iter().filter(|one| **one == outcome).count();
+    assert_eq!((of("completed"), of("truncated"), of("rejected")), (7, 2, ENDED_MAX - 9));
+    assert_eq!((outcomes[0], outcomes[39]), ("completed", "completed"), "in their order");
+    ended(Outcome::Truncated, 200);
+    ended(Outcome::Rejected, 200);
+    let told = frame(&mut viewer);
+    let rejected = told["ended"].as_array().unwrap().iter().filter(|one| one["record"]["outcome"] == "rejected");
+    assert_eq!(rejected.count(), ENDED_MAX / 4, "nor do failures hide who is refused");
 }
 
 /// However many streams there are and whatever clients call them, a frame stays small.

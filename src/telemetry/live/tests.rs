@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::telemetry::record::Outcome;
 use crate::telemetry::samples::{chat, ms, plain};
 
 fn json(live: &Live) -> Value {
@@ -59,9 +60,32 @@ fn the_last_thousand_are_kept_newest_first() {
         live.ended(Arc::new(record));
     }
     let view = json(&live);
-    let recent = view["recent"].as_array().unwrap();
-    assert_eq!(recent.len(), RECENT_MAX);
-    assert_eq!((&recent[0]["bytes_out"], &recent[999]["bytes_out"]), (&1_499.into(), &500.into()));
+    let kept = view["recent"].as_array().unwrap();
+    assert_eq!(kept.len(), recent::KEPT_MAX);
+    assert_eq!((&kept[0]["bytes_out"], &kept[999]["bytes_out"]), (&1_499.into(), &500.into()));
+}
+
+#[test]
+fn ten_thousand_refusals_leave_the_failures_where_they_are() {
+    let live = Live::default();
+    let ended = |outcome, times: u64| {
+        for number in 0..times {
+            let mut record = plain();
+            (record.outcome, record.bytes_out, record.started) = (outcome, number, SystemTime::now());
+            live.ended(Arc::new(record));
+        }
+    };
+    ended(Outcome::Truncated, 3);
+    ended(Outcome::Rejected, 10_000);
+    let view = json(&live);
+    let of = |outcome: &str| view["recent"].as_array().unwrap().iter().filter(|row| row["outcome"] == outcome).count();
+    assert_eq!((of("truncated"), of("rejected")), (3, recent::KEPT_MAX - 3));
+    let overview: Value = serde_json::from_str(&live.overview()).unwrap();
+    assert_eq!((overview["failed"].as_array().unwrap().len(), &overview["failed"][0]["bytes_out"]), (3, &2.into()));
+    assert_eq!(overview["refused"][0]["bytes_out"], 9_999);
+    let told: Vec<(&Value, &Value)> =
+        view["troubles"].as_array().unwrap().iter().map(|row| (&row["kind"], &row["count"])).collect();
+    assert_eq!(told, [(&"failure".into(), &3.into()), (&"refusal".into(), &10_000.into())]);
 }
 
 #[test]

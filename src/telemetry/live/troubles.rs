@@ -1,91 +1,180 @@
-//! Since when: each kind of failure and each limit that refuses, by where it happens, with its first and its last time and
-//! how often. A trouble is over when it was quiet for some minutes; the next time it begins anew.
+//! Since when, how often, and who: failures by where they happen, refusals by who is refused what. A trouble is over when
+//! it was quiet for some minutes; the next time it begins anew.
+//!
+//! Failures and refusals are kept apart, so that no flood of the one hides the other. What is kept is bounded: when there is no
+//! room for a new one, those go that happened least often, so that of ten thousand addresses the one that floods stays.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use crate::telemetry::json::Json;
+use crate::config::limits::LimitKey;
+use crate::policy::identity::Identity;
+use crate::policy::limits;
+use crate::telemetry::ids;
+use crate::telemetry::json::{self, Json};
 use crate::telemetry::lock::lock;
-use crate::telemetry::record::{LimitVerdict, Outcome, Record};
+use crate::telemetry::record::{ClientInfo, LimitVerdict, Outcome, Record};
 
 /// After so long without it a trouble is over.
 pub(super) const QUIET: Duration = Duration::from_secs(300);
 
-/// Troubles that are kept; all their names come from configurations and lists of words.
+/// Failures that are kept, and refusals.
 const KEPT_MAX: usize = 512;
 
-/// Troubles that are told: those that happened last.
+/// Failures that are told, and refusals: those that happened most often.
 const SHOWN_MAX: usize = 50;
+
+/// Longest name of a caller, in bytes.
+const WHO_MAX: usize = 200;
 
 /// All troubles there are.
 #[derive(Default)]
-pub struct Troubles(Mutex<BTreeMap<Trouble, Times>>);
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Trouble {
-    /// Requests fail.
-    Failing { error: &'static str, route: Option<Arc<str>>, upstream: Option<Arc<str>>, endpoint: Option<Arc<str>> },
-    /// A limit is full.
-    Full { limit: Arc<str>, reason: &'static str },
+pub struct Troubles {
+    failures: Mutex<Folded<Failing>>,
+    refusals: Mutex<Folded<Refused>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Requests fail.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Failing {
+    what: &'static str,
+    route: Option<Arc<str>>,
+    upstream: Option<Arc<str>>,
+    endpoint: Option<Arc<str>>,
+}
+
+/// Somebody is refused something.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Refused {
+    who: Arc<str>,
+    what: &'static str,
+    limit: Option<Arc<str>>,
+    route: Option<Arc<str>>,
+}
+
+/// How often the same happened.
+struct Folded<K>(BTreeMap<K, Times>);
+
+#[derive(Debug, Clone)]
 struct Times {
     first: SystemTime,
     last: SystemTime,
     count: u64,
+    /// Whom it met: one caller, as long as it is the same.
+    who: Option<Arc<str>>,
+    /// Of the last one.
+    trace_id: u128,
 }
 
 impl Troubles {
     /// Takes in how a request ended.
     pub fn observe(&self, record: &Record) {
-        let Some(trouble) = trouble(record) else { return };
-        let now = record.started + record.duration;
-        let mut kept = lock(&self.0);
-        if kept.len() >= KEPT_MAX && !kept.contains_key(&trouble) {
-            kept.retain(|_, times| times.goes_on(now));
-            if kept.len() >= KEPT_MAX {
-                return;
-            }
+        let denied = record.limit.as_ref().and_then(|limit| match &limit.verdict {
+            LimitVerdict::Denied { limit, reason } => Some((limit, *reason)),
+            LimitVerdict::Admitted => None,
+        });
+        let error = || record.error.map_or(record.outcome.as_str(), |error| error.as_str());
+        match (record.outcome, denied) {
+            (Outcome::Completed | Outcome::ClientCancelled, None) => {}
+            (Outcome::Rejected, None) => self.refused(record, None, error()),
+            (_, Some((limit, reason))) => self.refused(record, Some(limit), reason),
+            _ => self.failed(record, error()),
         }
-        let times = kept.entry(trouble).or_insert(Times { first: now, last: now, count: 0 });
+    }
+
+    /// Writes `"troubles":[{kind, who, what, route, limit or upstream and endpoint, first, last, count, trace_id}]`: failures,
+    /// then refusals, of each the most frequent first, and how many are not told.
+    pub(super) fn render(&self, object: &mut Json<'_>, now: SystemTime) {
+        let (failures, more_failures) = lock(&self.failures).most_frequent(now);
+        let (refusals, more_refusals) = lock(&self.refusals).most_frequent(now);
+        let mut array = object.array("troubles");
+        for (failing, times) in &failures {
+            let mut row = array.element();
+            row.text("kind", "failure");
+            row.text_if("who", times.who.as_deref());
+            row.text("what", failing.what);
+            row.text_if("route", failing.route.as_deref());
+            row.text_if("upstream", failing.upstream.as_deref());
+            row.text_if("endpoint", failing.endpoint.as_deref());
+            times.render(row);
+        }
+        for (refused, times) in &refusals {
+            let mut row = array.element();
+            row.text("kind", "refusal");
+            row.text("who", &refused.who);
+            row.text("what", refused.what);
+            row.text_if("limit", refused.limit.as_deref());
+            row.text_if("route", refused.route.as_deref());
+            times.render(row);
+        }
+        array.end();
+        let more = more_failures + more_refusals;
+        object.number_if("troubles_not_shown", Some(more as u64).filter(|more| *more > 0));
+    }
+
+    fn failed(&self, record: &Record, what: &'static str) {
+        let asked = record.last_asked();
+        let failing = Failing {
+            what,
+            route: record.route.clone(),
+            upstream: asked.map(|attempt| Arc::clone(&attempt.upstream)),
+            endpoint: asked.map(|attempt| Arc::clone(&attempt.place.endpoint)),
+        };
+        lock(&self.failures).count(failing, record, &who(&record.client));
+    }
+
+    fn refused(&self, record: &Record, limit: Option<&Arc<str>>, what: &'static str) {
+        let who = who(&record.client);
+        let refused = Refused { who: Arc::clone(&who), what, limit: limit.cloned(), route: record.route.clone() };
+        lock(&self.refusals).count(refused, record, &who);
+    }
+}
+
+impl<K> Default for Folded<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord + Clone> Folded<K> {
+    fn count(&mut self, key: K, record: &Record, who: &Arc<str>) {
+        let now = record.started + record.duration;
+        if self.0.len() >= KEPT_MAX && !self.0.contains_key(&key) {
+            self.make_room(now);
+        }
+        let trace_id = record.trace.trace_id;
+        let new = || Times { first: now, last: now, count: 0, who: Some(Arc::clone(who)), trace_id };
+        let times = self.0.entry(key).or_insert_with(new);
         if !times.goes_on(now) {
-            *times = Times { first: now, last: now, count: 0 };
+            *times = new();
         }
         times.last = times.last.max(now);
         times.count = times.count.saturating_add(1);
+        times.trace_id = trace_id;
+        if times.who.as_ref() != Some(who) {
+            times.who = None;
+        }
     }
 
-    /// Writes `"troubles":[{what, limit or route, upstream, endpoint, first, last, count}]`, the last that happened first.
-    pub(super) fn render(&self, object: &mut Json<'_>, now: SystemTime) {
-        let mut all: Vec<(Trouble, Times)> = lock(&self.0)
-            .iter()
-            .filter(|(_, times)| times.goes_on(now))
-            .map(|(trouble, times)| (trouble.clone(), *times))
-            .collect();
-        all.sort_by_key(|(_, times)| std::cmp::Reverse(times.last));
-        let mut array = object.array("troubles");
-        for (trouble, times) in all.iter().take(SHOWN_MAX) {
-            let mut row = array.element();
-            match trouble {
-                Trouble::Failing { error, route, upstream, endpoint } => {
-                    row.text("what", error);
-                    row.text_if("route", route.as_deref());
-                    row.text_if("upstream", upstream.as_deref());
-                    row.text_if("endpoint", endpoint.as_deref());
-                }
-                Trouble::Full { limit, reason } => {
-                    row.text("what", reason);
-                    row.text("limit", limit);
-                }
-            }
-            row.time("first", times.first);
-            row.time("last", times.last);
-            row.number("count", times.count);
-            row.end();
+    /// What is over goes; if nothing is, the less frequent half: not one at a time, since each look goes through all.
+    fn make_room(&mut self, now: SystemTime) {
+        self.0.retain(|_, times| times.goes_on(now));
+        if self.0.len() < KEPT_MAX {
+            return;
         }
-        array.end();
+        let mut ranks: Vec<(u64, SystemTime)> = self.0.values().map(Times::rank).collect();
+        let (_, least, _) = ranks.select_nth_unstable(KEPT_MAX / 2);
+        let least = *least;
+        self.0.retain(|_, times| times.rank() > least);
+    }
+
+    /// Those that go on, the most frequent first, and how many more there are.
+    fn most_frequent(&self, now: SystemTime) -> (Vec<(K, Times)>, usize) {
+        let mut all: Vec<(&K, &Times)> = self.0.iter().filter(|(_, times)| times.goes_on(now)).collect();
+        all.sort_by_key(|(_, times)| std::cmp::Reverse(times.rank()));
+        let more = all.len().saturating_sub(SHOWN_MAX);
+        (all.into_iter().take(SHOWN_MAX).map(|(key, times)| (key.clone(), times.clone())).collect(), more)
     }
 }
 
@@ -93,22 +182,30 @@ impl Times {
     fn goes_on(&self, now: SystemTime) -> bool {
         now.duration_since(self.last).unwrap_or_default() <= QUIET
     }
+
+    fn rank(&self) -> (u64, SystemTime) {
+        (self.count, self.last)
+    }
+
+    fn render(&self, mut row: Json<'_>) {
+        row.time("first", self.first);
+        row.time("last", self.last);
+        row.number("count", self.count);
+        row.text("trace_id", ids::hex(self.trace_id, &mut [0; 32]));
+        row.end();
+    }
 }
 
-fn trouble(record: &Record) -> Option<Trouble> {
-    if let Some(LimitVerdict::Denied { limit, reason }) = record.limit.as_ref().map(|limit| &limit.verdict) {
-        return Some(Trouble::Full { limit: Arc::clone(limit), reason });
+/// Who called, as limits name their holders: by user, else by API key, else by address.
+fn who(client: &ClientInfo) -> Arc<str> {
+    let named = |kind: &str, name: &str| Arc::from(format!("{kind}:{}", json::bounded(name, WHO_MAX).0));
+    match (&client.user, &client.key) {
+        (Some(user), _) => named("user", user),
+        (None, Some(key)) => named("key", key),
+        (None, None) => {
+            limits::holder(LimitKey::Ip, &Identity::default(), client.address.map(|address| address.ip()), "")
+        }
     }
-    if matches!(record.outcome, Outcome::Completed | Outcome::ClientCancelled) {
-        return None;
-    }
-    let asked = record.last_asked();
-    Some(Trouble::Failing {
-        error: record.error.map_or(record.outcome.as_str(), |error| error.as_str()),
-        route: record.route.clone(),
-        upstream: asked.map(|attempt| Arc::clone(&attempt.upstream)),
-        endpoint: asked.map(|attempt| Arc::clone(&attempt.place.endpoint)),
-    })
 }
 
 #[cfg(test)]
@@ -127,39 +224,10 @@ mod tests {
         record
     }
 
-    fn shown(troubles: &Troubles, now: SystemTime) -> Value {
-        let mut out = String::new();
-        let mut object = Json::object(&mut out);
-        troubles.render(&mut object, now);
-        object.end();
-        serde_json::from_str::<Value>(&out).unwrap()["troubles"].clone()
-    }
-
-    #[test]
-    fn a_trouble_has_its_first_and_last_time_and_a_place() {
-        let troubles = Troubles::default();
-        [0, 60, 200].into_iter().for_each(|after| troubles.observe(&failed(after)));
-        troubles.observe(&chat("m"));
-        let told = shown(&troubles, failed(201).started);
-        assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
-        assert_eq!(
-            (&told[0]["what"], &told[0]["upstream"], &told[0]["endpoint"], &told[0]["count"]),
-            (&"missing_end".into(), &"fastapi".into(), &"127.0.0.1:8000".into(), &3.into())
-        );
-        assert_eq!(
-            (&told[0]["first"], &told[0]["last"]),
-            (&"2023-11-14T22:13:20.623Z".into(), &"2023-11-14T22:16:40.623Z".into())
-        );
-        assert_eq!(shown(&troubles, failed(501).started), Value::Array(Vec::new()), "it is over");
-        troubles.observe(&failed(600));
-        assert_eq!(shown(&troubles, failed(601).started)[0]["count"], 1, "and begins anew");
-    }
-
-    #[test]
-    fn a_limit_is_full_since() {
-        let troubles = Troubles::default();
-        let mut record = failed(0);
-        record.outcome = Outcome::Rejected;
+    fn refused(user: &str, after: u64) -> Record {
+        let mut record = failed(after);
+        (record.outcome, record.error) = (Outcome::Rejected, Some(ErrorType::RateLimited));
+        record.client.user = Some(user.into());
         record.limit = Some(LimitInfo {
             at: ms(1),
             verdict: LimitVerdict::Denied { limit: "per-user".into(), reason: "tokens" },
@@ -172,23 +240,99 @@ mod tests {
             remaining: None,
             cut: false,
         });
-        troubles.observe(&record);
-        let told = shown(&troubles, record.started);
+        record
+    }
+
+    fn shown(troubles: &Troubles, now: SystemTime) -> Value {
+        let mut out = String::new();
+        let mut object = Json::object(&mut out);
+        troubles.render(&mut object, now);
+        object.end();
+        serde_json::from_str::<Value>(&out).unwrap()
+    }
+
+    fn rows(troubles: &Troubles, now: SystemTime) -> Vec<Value> {
+        shown(troubles, now)["troubles"].as_array().unwrap().clone()
+    }
+
+    #[test]
+    fn a_failure_has_its_first_and_last_time_and_a_place() {
+        let troubles = Troubles::default();
+        [0, 60, 200].into_iter().for_each(|after| troubles.observe(&failed(after)));
+        troubles.observe(&chat("m"));
+        let told = rows(&troubles, failed(201).started);
+        assert_eq!(told.len(), 1, "{told:?}");
         assert_eq!(
-            (&told[0]["limit"], &told[0]["what"], &told[0]["count"]),
-            (&"per-user".into(), &"tokens".into(), &1.into())
+            (&told[0]["kind"], &told[0]["what"], &told[0]["upstream"], &told[0]["endpoint"], &told[0]["count"]),
+            (&"failure".into(), &"missing_end".into(), &"fastapi".into(), &"127.0.0.1:8000".into(), &3.into())
         );
+        assert_eq!(
+            (&told[0]["first"], &told[0]["last"]),
+            (&"2023-11-14T22:13:20.623Z".into(), &"2023-11-14T22:16:40.623Z".into())
+        );
+        assert_eq!(told[0]["who"], "user:alice", "only she met it");
+        let mut bobs = failed(202);
+        (bobs.client.user, bobs.trace.trace_id) = (Some("bob".into()), 0xb0b);
+        troubles.observe(&bobs);
+        let told = rows(&troubles, failed(203).started);
+        assert_eq!((&told[0]["who"], &told[0]["count"]), (&Value::Null, &4.into()), "several did");
+        assert!(told[0]["trace_id"].as_str().unwrap().ends_with("0b0b"), "the last one's: {told:?}");
+        assert!(rows(&troubles, failed(503).started).is_empty(), "it is over");
+        troubles.observe(&failed(600));
+        assert_eq!(rows(&troubles, failed(601).started)[0]["count"], 1, "and begins anew");
+    }
+
+    #[test]
+    fn a_refusal_says_who_what_how_often_and_since_when() {
+        let troubles = Troubles::default();
+        (0..40).for_each(|after| troubles.observe(&refused("eve", after)));
+        troubles.observe(&refused("alice", 10));
+        let mut stranger = failed(11);
+        (stranger.outcome, stranger.error, stranger.client.user) = (Outcome::Rejected, Some(ErrorType::NoRoute), None);
+        stranger.route = None;
+        troubles.observe(&stranger);
+        let told = rows(&troubles, failed(40).started);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!(
+            (&told[0]["kind"], &told[0]["who"], &told[0]["what"], &told[0]["limit"], &told[0]["count"]),
+            (&"refusal".into(), &"user:eve".into(), &"tokens".into(), &"per-user".into(), &40.into())
+        );
+        assert_eq!(
+            (&told[0]["first"], &told[0]["last"]),
+            (&"2023-11-14T22:13:20.623Z".into(), &"2023-11-14T22:13:59.623Z".into())
+        );
+        assert_eq!((&told[1]["who"], &told[1]["what"]), (&"ip:192.0.2.7".into(), &"no_route".into()));
+        assert_eq!(told[2]["who"], "user:alice");
+    }
+
+    #[test]
+    fn a_flood_from_everywhere_hides_neither_failures_nor_who_floods_most() {
+        let troubles = Troubles::default();
+        troubles.observe(&failed(0));
+        (0..20).for_each(|_| troubles.observe(&refused("eve", 0)));
+        for number in 0..10_000 {
+            troubles.observe(&refused(&format!("u{number}"), 1));
+        }
+        troubles.observe(&refused("eve", 2));
+        let told = rows(&troubles, failed(2).started);
+        assert_eq!((&told[0]["kind"], &told[0]["count"]), (&"failure".into(), &1.into()));
+        assert_eq!((&told[1]["who"], &told[1]["count"]), (&"user:eve".into(), &21.into()), "{:?}", told[1]);
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
         let troubles = Troubles::default();
-        for number in 0..KEPT_MAX + 50 {
-            let mut record = failed(0);
+        for number in 0..KEPT_MAX as u64 * 3 {
+            let mut record = failed(number % 100);
             record.route = Some(format!("r{number}").into());
             troubles.observe(&record);
+            troubles.observe(&refused(&"x".repeat(number as usize), number % 100));
+            assert!(lock(&troubles.failures).0.len() <= KEPT_MAX && lock(&troubles.refusals).0.len() <= KEPT_MAX);
         }
-        assert_eq!(lock(&troubles.0).len(), KEPT_MAX);
-        assert_eq!(shown(&troubles, failed(0).started).as_array().unwrap().len(), SHOWN_MAX);
+        let told = shown(&troubles, failed(100).started);
+        let of = |kind: &str| told["troubles"].as_array().unwrap().iter().filter(|row| row["kind"] == kind).count();
+        assert_eq!((of("failure"), of("refusal")), (SHOWN_MAX, SHOWN_MAX));
+        assert!(told["troubles_not_shown"].as_u64().unwrap() > 100, "{told}");
+        assert!(told.to_string().len() < 100_000);
     }
 }

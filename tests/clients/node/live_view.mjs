@@ -71,9 +71,9 @@ async function byKeyboard({ page }) {
   await page.getByRole("option", { name: /carol.*truncated/ }).waitFor();
   assert.equal(await page.locator("#streams li").count(), 1);
   await page.keyboard.press("Escape");
-  // What failed stands among the errors, with its trace.
-  await page.locator("#errors li", { hasText: /carol.*trace [0-9a-f]{32}/ }).waitFor();
-  await page.locator("#errors .link").first().click();
+  // What failed stands among the failures, with its trace.
+  await page.locator("#failures li", { hasText: /carol.*trace [0-9a-f]{32}/ }).waitFor();
+  await page.locator("#failures .link").first().click();
   await page.locator("#anatomy").getByText("dropped the connection").waitFor();
   await page.keyboard.press("Escape");
   await page.keyboard.press("p");
