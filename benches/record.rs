@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use streamgauge::config::settings::{OtlpProtocol, Telemetry as Settings};
+use streamgauge::config::settings::{OtlpProtocol, Signal, Telemetry as Settings};
 use streamgauge::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
 use streamgauge::telemetry::access_log::{AccessLog, Style, render};
-use streamgauge::telemetry::export::SpanExporter;
+use streamgauge::telemetry::otlp::Exporters;
 use streamgauge::telemetry::record::{
     Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Place, Record, RequestInfo, ServedBy, TraceIds,
 };
@@ -147,26 +147,33 @@ fn sink() -> impl Write + Send + 'static {
     std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap()
 }
 
-/// An exporter to nowhere: its queue is full or fails, which is the worst case for the request.
-fn exporter() -> SpanExporter {
+/// Exporters to nowhere: their queues are full or fail, which is the worst case for the request.
+fn exporters(signals: &[Signal]) -> Exporters {
     let settings = Settings {
         service_name: "bench".to_owned(),
         otlp_endpoint: Some("http://127.0.0.1:9".to_owned()),
         otlp_protocol: OtlpProtocol::HttpProtobuf,
+        signals: signals.to_vec(),
         sample_ratio: Some(0.1),
         slow_first_token: Duration::from_secs(5),
         slow_gap: Duration::from_secs(2),
         capture_content: false,
     };
-    SpanExporter::build(&settings).unwrap().unwrap()
+    Exporters::build(&settings).unwrap()
 }
 
 fn publish(criterion: &mut Criterion) {
     let names = Names::new();
-    let telemetry = Telemetry::new(Some(AccessLog::start(Style::Json, sink()).unwrap()), Some(exporter()));
+    let telemetry = Telemetry::new(Some(AccessLog::start(Style::Json, sink()).unwrap()), exporters(&[Signal::Traces]));
     for (name, sampled) in [("publish/not sampled", false), ("publish/sampled", true)] {
         criterion.bench_function(name, |bencher| {
             bencher.iter_batched(|| names.record(sampled), |record| telemetry.publish(record), BatchSize::SmallInput);
+        });
+    }
+    for (name, signal) in [("publish/metrics exported", Signal::Metrics), ("publish/logs exported", Signal::Logs)] {
+        let telemetry = Telemetry::new(None, exporters(&[signal]));
+        criterion.bench_function(name, |bencher| {
+            bencher.iter_batched(|| names.record(false), |record| telemetry.publish(record), BatchSize::SmallInput);
         });
     }
     let quiet = Telemetry::for_tests();

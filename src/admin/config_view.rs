@@ -83,6 +83,7 @@ fn telemetry(telemetry: &Telemetry) -> Value {
             OtlpProtocol::HttpProtobuf => "http/protobuf",
             OtlpProtocol::Grpc => "grpc",
         },
+        "signals": telemetry.signals.iter().map(|signal| signal.as_str()).collect::<Vec<_>>(),
         "sample_ratio": sampler::ratio(telemetry.sample_ratio),
         "slow_first_token": duration(telemetry.slow_first_token),
         "slow_gap": duration(telemetry.slow_gap),

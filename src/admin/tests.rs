@@ -117,6 +117,7 @@ async fn no_page_tells_a_secret() {
     assert_eq!(config["settings"]["server"]["admin_token"], "***");
     assert_eq!(config["settings"]["upstream"][0]["api_key"], "***");
     assert_eq!(config["settings"]["telemetry"]["otlp_endpoint"], "http://127.0.0.1:4318/");
+    assert_eq!(config["settings"]["telemetry"]["signals"], serde_json::json!(["traces"]));
 }
 
 #[tokio::test]

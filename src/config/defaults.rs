@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::settings::Signal;
+
 pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
 pub const ADMIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
 /// The environment variable with the admin address's token.
@@ -31,6 +33,7 @@ pub const MIN_BODY_RATE: u64 = 128;
 pub const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 
 pub const SERVICE_NAME: &str = "streamgauge";
+pub const SIGNALS: [Signal; 1] = [Signal::Traces];
 pub const SAMPLE_RATIO: f64 = 0.1;
 pub const SLOW_FIRST_TOKEN: Duration = Duration::from_secs(5);
 pub const SLOW_GAP: Duration = Duration::from_secs(2);

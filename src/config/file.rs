@@ -168,10 +168,13 @@ pub struct CorsTable {
 pub struct TelemetryTable {
     #[schemars(extend("default" = "streamgauge"))]
     pub service_name: Option<At<String>>,
-    /// Where spans are sent, as "http://127.0.0.1:4318". Absent: nothing is exported.
+    /// The collector, as "http://127.0.0.1:4318". Absent: nothing is exported, unless the OTEL_* variables name one.
     pub otlp_endpoint: Option<At<String>>,
     #[schemars(extend("default" = "http/protobuf"))]
     pub otlp_protocol: Option<At<OtlpProtocolWord>>,
+    /// What is exported to it: "traces", "metrics", "logs" (one record a request).
+    #[schemars(extend("default" = ["traces"]))]
+    pub signals: Option<At<Vec<At<SignalWord>>>>,
     /// Share of traces exported, 0 to 1; failed and slow ones always are. Absent: as OTEL_TRACES_SAMPLER says, else 0.1.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample_ratio: Option<At<f64>>,
@@ -181,9 +184,19 @@ pub struct TelemetryTable {
     /// A gap between tokens longer than this is counted.
     #[schemars(extend("default" = "2s"))]
     pub slow_gap: Option<At<DurationText>>,
-    /// Whether spans hold prompts and answers, the first 16 KiB of each. Metrics and logs never do.
+    /// Whether spans, and of "logs" a record beside the request's, hold prompts and answers, 16 KiB of each. Metrics, /api and
+    /// the log on stdout never do.
     #[schemars(extend("default" = false))]
     pub capture_content: Option<At<bool>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum SignalWord {
+    Traces,
+    Metrics,
+    Logs,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

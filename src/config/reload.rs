@@ -46,6 +46,7 @@ pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
         ("telemetry.service_name", s.service_name != t.service_name),
         ("telemetry.otlp_endpoint", s.otlp_endpoint != t.otlp_endpoint),
         ("telemetry.otlp_protocol", s.otlp_protocol != t.otlp_protocol),
+        ("telemetry.signals", s.signals != t.signals),
     ];
     changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned()).collect()
 }
@@ -102,11 +103,11 @@ mod tests {
         assert_eq!(needs_restart(&old, &old), Vec::<String>::new());
         let new = settings(
             "[server]\nlisten = \"127.0.0.1:1\"\nadmin = \"127.0.0.1:2\"\nstate_dir = \"/s\"\nmax_body = 1\n\
-             [telemetry]\nservice_name = \"x\"\notlp_endpoint = \"http://h\"\notlp_protocol = \"grpc\"\n\
+             [telemetry]\nservice_name = \"x\"\notlp_endpoint = \"http://h\"\notlp_protocol = \"grpc\"\nsignals = [\"traces\", \"logs\"]\n\
              [[upstream]]\nurl = \"http://h\"",
         );
         let keys = needs_restart(&old, &new);
-        assert_eq!(keys.len(), 6, "{keys:?}");
+        assert_eq!(keys.len(), 7, "{keys:?}");
         assert!(
             keys.iter().any(|key| key == "server.listen") && keys.iter().any(|key| key == "telemetry.otlp_protocol")
         );

@@ -131,14 +131,16 @@ impl PartialEq for OriginPattern {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Telemetry {
     pub service_name: String,
-    /// Absent: no spans are exported.
+    /// Absent: nothing is exported, unless the environment names a collector.
     pub otlp_endpoint: Option<String>,
     pub otlp_protocol: OtlpProtocol,
+    /// What is exported; each at most once.
+    pub signals: Vec<Signal>,
     /// Share of traces exported, 0 to 1; failed and slow ones always are. `None`: as the environment says.
     pub sample_ratio: Option<f64>,
     pub slow_first_token: Duration,
     pub slow_gap: Duration,
-    /// Spans hold prompts and answers, bounded.
+    /// Spans and exported log records hold prompts and answers, bounded.
     pub capture_content: bool,
 }
 
@@ -146,6 +148,25 @@ pub struct Telemetry {
 pub enum OtlpProtocol {
     HttpProtobuf,
     Grpc,
+}
+
+/// What can be exported over OTLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    Traces,
+    Metrics,
+    Logs,
+}
+
+impl Signal {
+    /// The word used in the config.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+            Self::Logs => "logs",
+        }
+    }
 }
 
 /// `[[upstream]]`: one backend, at one or more equal endpoints.

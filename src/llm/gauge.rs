@@ -116,7 +116,7 @@ impl Gauge {
         self.meter.counter.as_ref().map(|counter| counter.roughly())
     }
 
-    /// Keeps the answer's text too, bounded; for those who ask for it.
+    /// Keeps what the answer says too, bounded; for those who ask for it.
     pub fn capture(&mut self) {
         self.meter.capture = Some(Box::default());
         self.meter.reader.gather();
@@ -176,7 +176,7 @@ impl Gauge {
         let reading = &mut self.meter.reading;
         reading.buffered = self.clumps.are_held();
         reading.framing = Some(self.framing);
-        reading.text = self.meter.capture.as_ref().and_then(|capture| capture.text());
+        reading.output = self.meter.capture.as_ref().and_then(|capture| capture.messages());
     }
 
     fn flush(&mut self, end: StreamEnd, now: Duration) {

@@ -19,6 +19,7 @@ pub mod gauge;
 mod json;
 pub mod lines;
 mod mend;
+pub mod message;
 mod pattern;
 pub mod price;
 pub mod provider;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::format::{Basis, Framing};
 use super::gaps::Gaps;
+use super::message::Message;
 use super::{ServerTimings, Usage, UsageSource};
 
 /// What the model produced in one event; of several in one event the greatest counts.
@@ -62,8 +63,8 @@ pub struct Reading {
     pub response_model: Option<String>,
     /// What an error event inside the stream said, bounded to 256 bytes; the first one.
     pub error: Option<String>,
-    /// What the model said, bounded; only where the configuration wants it kept.
-    pub text: Option<Box<str>>,
+    /// What the model said, one message a choice, bounded; only where the configuration wants it kept.
+    pub output: Option<Box<[Message]>>,
     /// How the events were delimited; known at the end.
     pub framing: Option<Framing>,
     /// By what it is known which event was the first token.

@@ -1,6 +1,7 @@
 //! What an LLM-shaped request asks for.
 
 mod body;
+pub mod details;
 pub mod form;
 pub mod label;
 pub mod lax;
@@ -14,6 +15,7 @@ use super::Dialect;
 use super::reading::{TEXT_LIMIT, cut};
 use super::rpc::{Rpc, RpcProtocol};
 use body::Body;
+use details::Details;
 use form::{Form, FormKind};
 use operation::{
     CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, TEXT_COMPLETION,
@@ -35,6 +37,8 @@ pub struct RequestFacts {
     pub max_tokens: Option<u64>,
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
+    /// What else telemetry tells of the request.
+    pub details: Details,
     /// How many answers to the one prompt are asked for.
     pub choices: u64,
     /// How many answers are generated: the larger of `n` and `best_of`, for each prompt of a list.
@@ -60,6 +64,7 @@ impl Default for RequestFacts {
             max_tokens: None,
             temperature: None,
             top_p: None,
+            details: Details::default(),
             choices: 1,
             answers: 1,
             bad_count: false,
@@ -109,6 +114,7 @@ impl RequestFacts {
         };
         let model = path_model(&path).map(|model| cut(model, TEXT_LIMIT).to_owned()).or(body.model);
         let choices = body.choices.unwrap_or(1).max(1);
+        body.details.of_operation(operation);
         Self {
             dialect,
             operation,
@@ -117,6 +123,7 @@ impl RequestFacts {
             max_tokens: body.max_tokens.count,
             temperature: body.temperature,
             top_p: body.top_p,
+            details: body.details,
             choices,
             answers: choices.max(body.best_of.unwrap_or(1)).saturating_mul(body.prompts.max(1)),
             bad_count: body.max_tokens.is_bad || body.bad_answers && dialect.is_some(),

@@ -11,7 +11,7 @@ use super::evidence::{Assigned, Witness};
 use super::reservation::Reservation;
 use super::state::{Generation, Shared};
 use super::tries::Tries;
-use crate::llm::content;
+use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::rpc::RpcProtocol;
 use crate::llm::{Claim, Dialect, Reading, RequestFacts, StreamReading, Usage};
@@ -294,7 +294,7 @@ impl<'a> Flight<'a> {
         if let Some(body) = admitted.content.json()
             && admitted.facts.is_llm()
         {
-            let prompt = content::input_messages(body).map(Box::from);
+            let prompt = Prompt::read(body).map(Box::new);
             self.note(|record| record.prompt = prompt);
         }
     }

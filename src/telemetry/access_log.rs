@@ -180,7 +180,7 @@ fn json_object(record: &Record, written: Option<SystemTime>, out: &mut String) {
     line.end();
 }
 
-fn event(record: &Record) -> &'static str {
+pub(super) fn event(record: &Record) -> &'static str {
     match record {
         Record { llm: Some(_), of_websocket: true, .. } => "llm.response",
         Record { llm: Some(_), .. } => "llm.request",
@@ -204,7 +204,7 @@ fn json_stream(record: &Record, line: &mut Json<'_>) {
     }
 }
 
-fn level(outcome: Outcome) -> &'static str {
+pub(super) fn level(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Completed | Outcome::ClientCancelled | Outcome::Rejected => "info",
         Outcome::InternalError => "error",

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::access_log::{AccessLog, Style};
-use super::collector::ExportError;
-use super::export::SpanExporter;
 use super::late::Slow;
 use super::live::Live;
 use super::logs::{self, Format, Log, LogError};
 use super::metrics::{InFlight, Metrics};
+use super::otlp::metrics::MetricExporter;
+use super::otlp::traces::SpanExporter;
+use super::otlp::{ExportError, Exporters};
 use super::record::Record;
 use super::shadow::ShadowRecord;
 use crate::config::settings;
@@ -20,7 +21,7 @@ pub struct Telemetry {
     metrics: Metrics,
     live: Arc<Live>,
     access_log: Option<AccessLog>,
-    spans: Option<SpanExporter>,
+    exporters: Exporters,
     log: Option<Log>,
 }
 
@@ -36,30 +37,30 @@ pub enum StartError {
 }
 
 impl Telemetry {
-    /// Sets up everything for this process, once: the log on stderr, the access log on stdout, spans to a collector. To be
+    /// Sets up everything for this process, once: the log on stderr, the access log on stdout, and what is exported to a collector. To be
     /// called outside of any async runtime.
     ///
     /// # Errors
     /// When the collector's endpoint is no URL, the log is set up already, or the system gives no thread.
     pub fn start(settings: &settings::Telemetry, format: Format) -> Result<Arc<Self>, StartError> {
-        let spans = SpanExporter::build(settings)?;
-        let log = logs::init(format, spans.as_ref().map(SpanExporter::tracer))?;
+        let exporters = Exporters::build(settings)?;
+        let log = logs::init(format, exporters.traces.as_ref().map(SpanExporter::tracer))?;
         let style = match format {
             Format::Human => Style::human(),
             Format::Json => Style::Json,
         };
         let access_log = AccessLog::start(style, io::stdout()).map_err(StartError::AccessLog)?;
-        Ok(Arc::new(Self::with(Some(access_log), spans, Some(log))))
+        Ok(Arc::new(Self::with(Some(access_log), exporters, Some(log))))
     }
 
     /// Telemetry with these renderings beside metrics and the live view.
-    pub fn new(access_log: Option<AccessLog>, spans: Option<SpanExporter>) -> Self {
-        Self::with(access_log, spans, None)
+    pub fn new(access_log: Option<AccessLog>, exporters: Exporters) -> Self {
+        Self::with(access_log, exporters, None)
     }
 
     /// Metrics and the live view alone, and nothing of the process touched: for tests of other rooms.
     pub fn for_tests() -> Arc<Self> {
-        Arc::new(Self::new(None, None))
+        Arc::new(Self::new(None, Exporters::default()))
     }
 
     /// Tells of one finished request in every rendering. Never blocks, and never fails.
@@ -67,24 +68,26 @@ impl Telemetry {
         self.metrics.observe(&record);
         self.live.hints().observe(&record);
         let record = Arc::new(record);
-        if let Some(spans) = &self.spans {
-            spans.export(&record);
-        }
-        if let Some(access_log) = &self.access_log {
-            access_log.write(&record);
-        }
+        self.hand_on(&record);
         self.live.ended(record);
     }
 
     /// Tells of one response on a WebSocket that may stay open for hours. Never blocks, and never fails.
     pub fn publish_response(&self, record: Record) {
         self.metrics.observe_response(&record);
-        let record = Arc::new(record);
-        if let Some(spans) = &self.spans {
-            spans.export(&record);
+        self.hand_on(&Arc::new(record));
+    }
+
+    /// Gives a record to those who render it on threads of their own.
+    fn hand_on(&self, record: &Arc<Record>) {
+        if let Some(spans) = &self.exporters.traces {
+            spans.export(record);
+        }
+        if let Some(logs) = &self.exporters.logs {
+            logs.export(record);
         }
         if let Some(access_log) = &self.access_log {
-            access_log.write(&record);
+            access_log.write(record);
         }
     }
 
@@ -92,7 +95,7 @@ impl Telemetry {
     pub fn publish_shadow(&self, record: ShadowRecord) {
         self.metrics.shadowed(&record);
         record.log();
-        if let Some(spans) = &self.spans {
+        if let Some(spans) = &self.exporters.traces {
             spans.export_shadow(record);
         }
     }
@@ -118,33 +121,39 @@ impl Telemetry {
     /// Takes over what can change while the process runs: what is slow. The collector and the service's name need a
     /// restart; the sample ratio is asked for at each request.
     pub fn apply(&self, settings: &settings::Telemetry) {
-        if let Some(spans) = &self.spans {
+        if let Some(spans) = &self.exporters.traces {
             spans.slow(Slow { first_token: settings.slow_first_token, gap: settings.slow_gap });
         }
     }
 
-    /// Sends and writes what waits, at most for `timeout`; spans that come later are lost. Tells whether nothing waits.
+    /// Sends and writes what waits, at most for `timeout`; what comes later is lost. Tells whether nothing waits.
     pub fn shutdown(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
         // The short ones first: a dead collector may take all the time there is.
         let written = self.access_log.as_ref().is_none_or(|log| log.flush(left()));
-        let sent = self.spans.as_ref().is_none_or(|spans| spans.shutdown(left()));
+        let sent = self.exporters.shutdown(left());
         if !sent {
             tracing::warn!(
                 event = "telemetry.not_flushed",
                 ?timeout,
-                "spans that the collector did not take in time are lost"
+                "what the collector did not take in time is lost"
             );
         }
         let logged = self.log.as_ref().is_none_or(|log| log.flush(left().max(LOG_FLUSH)));
         written && sent && logged
     }
 
-    fn with(access_log: Option<AccessLog>, spans: Option<SpanExporter>, log: Option<Log>) -> Self {
-        let metrics = Metrics::new();
-        if let Some(spans) = &spans {
+    fn with(access_log: Option<AccessLog>, exporters: Exporters, log: Option<Log>) -> Self {
+        let metrics = Metrics::with(exporters.metrics.as_ref().map(MetricExporter::instruments));
+        if let Some(spans) = &exporters.traces {
             metrics.watch_dropped("traces", spans.dropped());
+        }
+        if let Some(logs) = &exporters.logs {
+            metrics.watch_dropped("logs", logs.dropped());
+        }
+        if let Some(exporter) = &exporters.metrics {
+            metrics.watch_dropped("metrics", exporter.failed());
         }
         if let Some(access_log) = &access_log {
             metrics.watch_dropped("access_log", access_log.dropped());
@@ -152,7 +161,7 @@ impl Telemetry {
         if let Some(log) = &log {
             metrics.watch_dropped("log", log.dropped());
         }
-        Self { metrics, live: Arc::default(), access_log, spans, log }
+        Self { metrics, live: Arc::default(), access_log, exporters, log }
     }
 }
 
@@ -179,7 +188,7 @@ mod tests {
     fn a_record_is_told_once_in_every_rendering() {
         let (reader, writer) = io::pipe().unwrap();
         let log = AccessLog::start(Style::Json, writer).unwrap();
-        let telemetry = Telemetry::new(Some(log), None);
+        let telemetry = Telemetry::new(Some(log), Exporters::default());
         telemetry.publish(chat("gpt-4o"));
         telemetry.publish(plain());
         assert!(telemetry.shutdown(LONG));

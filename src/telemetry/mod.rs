@@ -1,17 +1,15 @@
 //! One record per request, and its renderings: metrics, spans, the log line, the live feed.
 //!
 //! ```text
-//! Record ──▶ publish ──┬─▶ metrics      counted at once; read by /metrics
-//!                      ├─▶ spans        built and sent by a thread of their own
+//! Record ──▶ publish ──┬─▶ metrics      counted at once; read by /metrics, and sent once an interval where that is asked for
+//!                      ├─▶ spans, log records    built and sent by threads of their own
 //!                      ├─▶ access log   rendered and written by a thread of its own
 //!                      └─▶ live view    the last thousand
 //! ```
 
 pub mod access_log;
 #[cfg(feature = "server")]
-mod collector;
-#[cfg(feature = "server")]
-pub mod export;
+mod attributes;
 #[cfg(feature = "server")]
 mod exposition;
 #[cfg(feature = "server")]
@@ -28,6 +26,8 @@ pub mod logs;
 pub mod meaning;
 #[cfg(feature = "server")]
 pub mod metrics;
+#[cfg(feature = "server")]
+pub mod otlp;
 pub mod phases;
 mod place;
 mod queue;

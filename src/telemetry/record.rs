@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 pub use super::phases::{Phase, Phases, Stopwatch};
 pub use super::place::Place;
+use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::rpc::Rpc;
-use crate::llm::{Claim, Dialect, Reading, RequestFacts, StreamReading};
+use crate::llm::{Claim, Dialect, Framing, Reading, RequestFacts, StreamReading};
 use crate::policy::canary::Decision;
 
 /// Everything that is told about one finished request. All durations count from "request head complete".
@@ -44,8 +45,8 @@ pub struct Record {
     pub rpc: Option<Box<Rpc>>,
     /// Present for upgraded connections.
     pub websocket: Option<WebSocketInfo>,
-    /// The request's messages as JSON, bounded; only where the configuration wants them kept, and for spans alone.
-    pub prompt: Option<Box<str>>,
+    /// What was asked, bounded; only where the configuration wants it kept, and for spans and exported events alone.
+    pub prompt: Option<Box<Prompt>>,
     /// Present where the route has limits.
     pub limit: Option<LimitInfo>,
     /// What its end made the judge of a canary decide.
@@ -372,6 +373,12 @@ impl Record {
         self.passed_on.and_then(|number| self.attempts.get(number)).or(self.attempts.last())
     }
 
+    /// From when to when upstreams were asked; `None` where none was.
+    pub fn asked(&self) -> Option<(Duration, Duration)> {
+        let (first, last) = self.attempts.first().zip(self.attempts.last())?;
+        Some((first.started, last.ended.max(first.started)))
+    }
+
     /// Whether the answer was what the client asked for: a 2xx status, and its normal end or at least a first token.
     pub fn answered(&self) -> bool {
         let success = self.of_websocket || self.status.is_some_and(|status| (200..300).contains(&status));
@@ -386,6 +393,12 @@ impl LlmInfo {
     pub fn provider_name(&self) -> Option<&str> {
         let answered = self.reading.first_byte.is_some();
         self.provider.as_deref().or_else(|| answered.then(|| self.dialect.provider_name()))
+    }
+
+    /// Whether the answer was asked for as a stream, or came as one where the request does not say.
+    pub fn streams(&self) -> bool {
+        let came_as_one = || self.reading.framing.is_some_and(|framing| framing != Framing::Json);
+        self.request.stream.unwrap_or_else(came_as_one)
     }
 
     /// Mean time between output tokens after the first; `None` with fewer than two tokens or without their number.

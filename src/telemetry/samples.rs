@@ -107,7 +107,7 @@ pub(crate) fn chat(model: &str) -> Record {
         response_id: Some("chatcmpl-1".to_owned()),
         response_model: Some("gpt-4o-2024-08-06".to_owned()),
         error: None,
-        text: None,
+        output: None,
         framing: Some(Framing::Sse),
         basis: Basis::Dialect,
         hint: None,

@@ -35,6 +35,17 @@ pub const GEN_AI_REQUEST_STREAM: &str = "gen_ai.request.stream";
 pub const GEN_AI_REQUEST_MAX_TOKENS: &str = "gen_ai.request.max_tokens";
 pub const GEN_AI_REQUEST_TEMPERATURE: &str = "gen_ai.request.temperature";
 pub const GEN_AI_REQUEST_TOP_P: &str = "gen_ai.request.top_p";
+pub const GEN_AI_REQUEST_TOP_K: &str = "gen_ai.request.top_k";
+pub const GEN_AI_REQUEST_SEED: &str = "gen_ai.request.seed";
+pub const GEN_AI_REQUEST_FREQUENCY_PENALTY: &str = "gen_ai.request.frequency_penalty";
+pub const GEN_AI_REQUEST_PRESENCE_PENALTY: &str = "gen_ai.request.presence_penalty";
+pub const GEN_AI_REQUEST_STOP_SEQUENCES: &str = "gen_ai.request.stop_sequences";
+/// Where it is not 1.
+pub const GEN_AI_REQUEST_CHOICE_COUNT: &str = "gen_ai.request.choice.count";
+pub const GEN_AI_REQUEST_REASONING_LEVEL: &str = "gen_ai.request.reasoning.level";
+pub const GEN_AI_REQUEST_PREVIOUS_RESPONSE_ID: &str = "gen_ai.request.previous_response.id";
+pub const GEN_AI_OUTPUT_TYPE: &str = "gen_ai.output.type";
+pub const GEN_AI_CONVERSATION_ID: &str = "gen_ai.conversation.id";
 /// US dollars. The GenAI conventions have no name for it: this is what Langfuse and OpenLIT read.
 pub const GEN_AI_USAGE_COST: &str = "gen_ai.usage.cost";
 /// US dollars, by the OpenInference conventions.
@@ -47,15 +58,54 @@ pub const GEN_AI_RESPONSE_FINISH_REASONS: &str = "gen_ai.response.finish_reasons
 pub const GEN_AI_INPUT_MESSAGES: &str = "gen_ai.input.messages";
 /// As above.
 pub const GEN_AI_OUTPUT_MESSAGES: &str = "gen_ai.output.messages";
-/// In seconds.
+/// As above: what stands apart from the messages.
+pub const GEN_AI_SYSTEM_INSTRUCTIONS: &str = "gen_ai.system_instructions";
+/// Until the first output of a stream, in seconds.
 pub const GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
 pub const GEN_AI_USAGE_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
 pub const GEN_AI_USAGE_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
 pub const GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
-/// Tracing backends read this name of the tokens written to a cache, or the next.
+/// What the conventions called the next before; tracing backends read one or the other.
 pub const GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: &str = "gen_ai.usage.cache_creation.input_tokens";
 pub const GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS: &str = "gen_ai.usage.cache_write.input_tokens";
 pub const GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.output_tokens";
+pub const GEN_AI_USAGE_AUDIO_INPUT_TOKENS: &str = "gen_ai.usage.audio.input_tokens";
+pub const GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS: &str = "gen_ai.usage.audio.output_tokens";
+
+/// Of the usage counters. Providers break few numbers down, so it is [`MODALITY_UNKNOWN`] but for sound.
+pub const GEN_AI_TOKEN_MODALITY: &str = "gen_ai.token.modality";
+pub const MODALITY_UNKNOWN: &str = "unknown";
+pub const MODALITY_AUDIO: &str = "audio";
+/// In `gen_ai.response.finish_reasons`, where a stream ended before its reason came.
+pub const FINISH_REASON_ERROR: &str = "error";
+
+/// Metrics of the GenAI conventions. Times are in seconds.
+pub const METRIC_SERVER_REQUEST_DURATION: &str = "gen_ai.server.request.duration";
+pub const METRIC_SERVER_TIME_TO_FIRST_TOKEN: &str = "gen_ai.server.time_to_first_token";
+pub const METRIC_SERVER_TIME_PER_OUTPUT_TOKEN: &str = "gen_ai.server.time_per_output_token";
+pub const METRIC_INFERENCE_DURATION: &str = "gen_ai.client.inference.duration";
+pub const METRIC_INFERENCE_TIME_TO_FIRST_CHUNK: &str = "gen_ai.client.inference.time_to_first_chunk";
+pub const METRIC_EMBEDDINGS_DURATION: &str = "gen_ai.client.embeddings.duration";
+pub const METRIC_EMBEDDINGS_INPUT: &str = "gen_ai.client.embeddings.operation.input_tokens";
+/// Of what is neither inference nor embeddings.
+pub const METRIC_CLIENT_OPERATION_DURATION: &str = "gen_ai.client.operation.duration";
+pub const METRIC_USAGE_INPUT: &str = "gen_ai.client.inference.usage.input_tokens";
+pub const METRIC_USAGE_OUTPUT: &str = "gen_ai.client.inference.usage.output_tokens";
+pub const METRIC_USAGE_CACHE_READ: &str = "gen_ai.client.inference.usage.cache_read.input_tokens";
+pub const METRIC_USAGE_CACHE_WRITE: &str = "gen_ai.client.inference.usage.cache_write.input_tokens";
+pub const METRIC_USAGE_REASONING: &str = "gen_ai.client.inference.usage.reasoning.output_tokens";
+pub const METRIC_OPERATION_INPUT: &str = "gen_ai.client.inference.operation.input_tokens";
+pub const METRIC_OPERATION_OUTPUT: &str = "gen_ai.client.inference.operation.output_tokens";
+/// Metrics of our own: requests by how they ended, and where their time went in seconds; US dollars.
+pub const METRIC_REQUESTS: &str = "streamgauge.requests";
+pub const METRIC_PHASE_DURATION: &str = "streamgauge.phase.duration";
+pub const METRIC_COST: &str = "streamgauge.cost";
+/// Of [`METRIC_PHASE_DURATION`].
+pub const PHASE: &str = "streamgauge.phase";
+pub const TEAM: &str = "streamgauge.team";
+
+/// The event of the GenAI conventions that has what was said; only with `capture_content = true`.
+pub const EVENT_INFERENCE_DETAILS: &str = "gen_ai.client.inference.operation.details";
 
 /// `gen_ai.operation.name` where the request does not tell: what the other operations are a kind of.
 pub const OPERATION_UNKNOWN: &str = "chat";

@@ -1,6 +1,11 @@
 use opentelemetry::trace::SpanId;
+use opentelemetry::{Array, Value};
 
 use super::*;
+use crate::llm::content::Prompt;
+use crate::llm::message::{Message, Part};
+use crate::llm::request::details::Details;
+use crate::llm::{Framing, RequestFacts};
 use crate::telemetry::late::Slow;
 use crate::telemetry::samples::{attempt, chat, ms, plain, websocket};
 
@@ -64,7 +69,7 @@ fn the_logical_span_speaks_genai() {
         ("gen_ai.response.id", "chatcmpl-1".into()),
         ("gen_ai.response.model", "gpt-4o-2024-08-06".into()),
         ("gen_ai.response.finish_reasons", reasons),
-        ("gen_ai.response.time_to_first_chunk", 0.02.into()),
+        ("gen_ai.response.time_to_first_chunk", 0.03.into()),
         ("gen_ai.usage.input_tokens", 100.into()),
         ("gen_ai.usage.output_tokens", 11.into()),
         ("gen_ai.usage.cache_read.input_tokens", 40.into()),
@@ -85,6 +90,87 @@ fn the_logical_span_speaks_genai() {
         events(&spans[1]),
         [("streamgauge.first_byte", ms(20)), ("streamgauge.first_token", ms(30)), ("streamgauge.first_answer", ms(40))]
     );
+}
+
+#[test]
+fn a_request_for_an_answer_in_one_piece_is_not_said_to_stream() {
+    let stream = |asked: Option<bool>, framing: Framing| {
+        let mut record = chat("gpt-4o");
+        let llm = record.llm.as_mut().unwrap();
+        llm.request = Arc::new(RequestFacts { stream: asked, ..(*llm.request).clone() });
+        llm.reading.framing = Some(framing);
+        value(&tree(&record)[1], "gen_ai.request.stream")
+    };
+    assert_eq!(stream(Some(true), Framing::Json), Some(true.into()), "its error came in one piece");
+    assert_eq!(stream(Some(false), Framing::Json), None);
+    assert_eq!(stream(None, Framing::Json), None);
+    assert_eq!(stream(None, Framing::JsonLines), Some(true.into()), "as Ollama does unasked");
+}
+
+#[test]
+fn what_the_request_says_of_its_answer_is_told() {
+    let mut record = chat("gpt-4o");
+    let llm = record.llm.as_mut().unwrap();
+    let details = Details {
+        seed: Some(7),
+        top_k: Some(40),
+        frequency_penalty: Some(0.5),
+        presence_penalty: Some(-0.5),
+        stop_sequences: vec!["END".to_owned()],
+        reasoning_level: Some("low".to_owned()),
+        output_type: Some("json"),
+        conversation_id: Some("conv-1".to_owned()),
+        previous_response_id: Some("resp-1".to_owned()),
+    };
+    llm.request = Arc::new(RequestFacts { details, choices: 2, ..(*llm.request).clone() });
+    let spans = tree(&record);
+    for (name, expected) in [
+        ("gen_ai.request.seed", Value::from(7)),
+        ("gen_ai.request.top_k", 40.into()),
+        ("gen_ai.request.frequency_penalty", 0.5.into()),
+        ("gen_ai.request.presence_penalty", (-0.5).into()),
+        ("gen_ai.request.stop_sequences", Value::Array(Array::String(vec!["END".into()]))),
+        ("gen_ai.request.choice.count", 2.into()),
+        ("gen_ai.request.reasoning.level", "low".into()),
+        ("gen_ai.request.previous_response.id", "resp-1".into()),
+        ("gen_ai.conversation.id", "conv-1".into()),
+        ("gen_ai.output.type", "json".into()),
+    ] {
+        assert_eq!(value(&spans[1], name), Some(expected), "{name}");
+    }
+    assert_eq!(value(&tree(&chat("gpt-4o"))[1], "gen_ai.request.choice.count"), None, "one is what all ask for");
+}
+
+#[test]
+fn a_stream_that_broke_off_has_an_error_for_a_finish_reason() {
+    let mut record = chat("gpt-4o");
+    let reading = &mut record.llm.as_mut().unwrap().reading;
+    (reading.normal_end, reading.finish_reasons) = (false, Vec::new());
+    let error = Value::Array(Array::String(vec!["error".into()]));
+    assert_eq!(value(&tree(&record)[1], "gen_ai.response.finish_reasons"), Some(error));
+    record.llm.as_mut().unwrap().reading.first_token = None;
+    assert_eq!(value(&tree(&record)[1], "gen_ai.response.finish_reasons"), None, "nothing was begun");
+}
+
+#[test]
+fn what_was_said_is_on_the_logical_span_alone() {
+    let mut record = chat("gpt-4o");
+    let message = |role: &str, text: &str| Message { role: role.to_owned(), parts: vec![Part::Text(text.to_owned())] };
+    let system = vec![Part::Text("be brief".to_owned())];
+    record.prompt = Some(Box::new(Prompt { system, messages: vec![message("user", "hi")] }));
+    record.llm.as_mut().unwrap().reading.output = Some([message("assistant", "ho")].into());
+    let spans = tree(&record);
+    for (name, expected) in [
+        ("gen_ai.system_instructions", r#"[{"content":"be brief","type":"text"}]"#),
+        ("gen_ai.input.messages", r#"[{"parts":[{"content":"hi","type":"text"}],"role":"user"}]"#),
+        (
+            "gen_ai.output.messages",
+            r#"[{"finish_reason":"stop","parts":[{"content":"ho","type":"text"}],"role":"assistant"}]"#,
+        ),
+    ] {
+        assert_eq!(value(&spans[1], name), Some(expected.into()), "{name}");
+        assert!(value(&spans[0], name).is_none() && value(&spans[2], name).is_none());
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod identity;
 mod limit_edges;
 mod limits;
 mod operations;
+mod otlp;
 mod packed;
 mod passing;
 mod prices;

@@ -2,8 +2,8 @@
 
 use super::super::address::{Endpoint, EndpointAddress, Listen};
 use super::super::defaults;
-use super::super::file::{ContinueTracesWord, OtlpProtocolWord, ServerTable, TelemetryTable, TlsTable};
-use super::super::settings::{ContinueTraces, OtlpProtocol, Server, Telemetry, Tls};
+use super::super::file::{ContinueTracesWord, OtlpProtocolWord, ServerTable, SignalWord, TelemetryTable, TlsTable};
+use super::super::settings::{ContinueTraces, OtlpProtocol, Server, Signal, Telemetry, Tls};
 use super::super::units::{At, OneOrMany, SizeText, Table};
 use super::{Checker, admin_problem, secret};
 
@@ -165,6 +165,24 @@ impl Checker<'_> {
         usize::try_from(count).unwrap_or(usize::MAX)
     }
 
+    fn signals(&mut self, written: Option<&At<Vec<At<SignalWord>>>>) -> Vec<Signal> {
+        let Some(at) = written else { return defaults::SIGNALS.to_vec() };
+        let mut signals = Vec::new();
+        for word in &at.value {
+            let signal = match word.value {
+                SignalWord::Traces => Signal::Traces,
+                SignalWord::Metrics => Signal::Metrics,
+                SignalWord::Logs => Signal::Logs,
+            };
+            if signals.contains(&signal) {
+                self.problem(&word.span, format!("`signals`: \"{}\" is listed twice", signal.as_str()));
+            } else {
+                signals.push(signal);
+            }
+        }
+        signals
+    }
+
     pub(super) fn telemetry(&mut self, table: Option<&Table<TelemetryTable>>) -> Telemetry {
         let nothing = TelemetryTable::default();
         let file = table.map_or(&nothing, |table| &table.value);
@@ -174,7 +192,7 @@ impl Checker<'_> {
         let otlp_endpoint = file.otlp_endpoint.as_ref().and_then(|at| {
             let endpoint = self.checked(&at.span, at.value.parse::<Endpoint>())?;
             if matches!(endpoint.address, EndpointAddress::Unix(_)) {
-                self.problem(&at.span, "spans are sent over http:// or https://, not through a unix socket");
+                self.problem(&at.span, "telemetry is sent over http:// or https://, not through a unix socket");
             }
             Some(at.value.clone())
         });
@@ -188,6 +206,7 @@ impl Checker<'_> {
                 None | Some(OtlpProtocolWord::HttpProtobuf) => OtlpProtocol::HttpProtobuf,
                 Some(OtlpProtocolWord::Grpc) => OtlpProtocol::Grpc,
             },
+            signals: self.signals(file.signals.as_ref()),
             sample_ratio: file.sample_ratio.as_ref().map(|at| at.value),
             slow_first_token: self.positive(
                 "slow_first_token",

@@ -134,3 +134,16 @@ fn a_file_is_read_with_its_neighbours() {
     let large = load(&file).unwrap_err().to_string();
     assert!(large.contains("larger than 1 MiB"), "{large}");
 }
+
+#[test]
+fn signals_are_known_words_each_named_once() {
+    let read = |signals: &str| parsed(&format!("[telemetry]\nsignals = {signals}\n{MINIMAL}"));
+    assert_eq!(parsed(MINIMAL).unwrap().telemetry.signals, [Signal::Traces], "as before there were others");
+    let all = [Signal::Logs, Signal::Traces, Signal::Metrics];
+    assert_eq!(read("[\"logs\", \"traces\", \"metrics\"]").unwrap().telemetry.signals, all);
+    assert_eq!(read("[]").unwrap().telemetry.signals, []);
+    let twice = read("[\"logs\", \"logs\"]").unwrap_err().to_string();
+    assert!(twice.ends_with("2:20: `signals`: \"logs\" is listed twice"), "{twice}");
+    let unknown = read("[\"traces\", \"spans\"]").unwrap_err().to_string();
+    assert!(unknown.contains("2:22: ") && unknown.contains("\"spans\""), "{unknown}");
+}

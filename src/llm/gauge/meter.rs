@@ -114,11 +114,12 @@ impl Meter {
         };
         self.look_first(event);
         let produced = match self.pattern.meet(event) {
-            Some(met) => {
-                self.say(event, met.text);
+            // A reader that gathers would tell what the event before said.
+            Some(met) if met.text.is_some() || self.reader.said().is_none() => {
+                self.say(event, met.text, met.produced);
                 met.produced
             }
-            None => self.read_or_change(event),
+            _ => self.read_or_change(event),
         };
         self.book(produced, event, now);
     }
@@ -217,7 +218,7 @@ impl Meter {
     /// Reads an event in full.
     fn read(&mut self, event: Event<'_>) -> Produced {
         let produced = self.reader.event(event, &mut self.reading);
-        self.say(event, None);
+        self.say(event, None, produced);
         let learnt = match self.reader.varying() {
             Some(varying) => self.pattern.learn(event, varying, produced),
             None => None,
@@ -229,7 +230,7 @@ impl Meter {
                 return said == text;
             }
             let counts = self.counter.as_mut().is_none_or(|counter| counter.says(event, text));
-            counts && self.capture.as_mut().is_none_or(|capture| capture.says(event, text))
+            counts && self.capture.as_ref().is_none_or(|capture| capture.has_said(text))
         });
         if !agree {
             self.pattern.forget();
@@ -237,18 +238,20 @@ impl Meter {
         produced
     }
 
-    /// Hands what `event` says to those who gather it; all of that is `text`, where it is known.
-    fn say(&mut self, event: Event<'_>, text: Option<&str>) {
+    /// Hands what `event` says to those who gather it; `met` is all of that, in an event like the one before.
+    fn say(&mut self, event: Event<'_>, met: Option<&str>, produced: Produced) {
         if self.capture.is_none() && self.counter.is_none() {
             return;
         }
-        let text = text.or_else(|| self.reader.said());
+        let said = self.reader.said();
         if let Some(capture) = &mut self.capture {
-            match text {
-                Some(text) => capture.text_of_event(text),
-                None => capture.event(event),
+            match (met, said) {
+                (Some(text), _) => capture.again(text),
+                (None, Some(text)) => capture.said(text, produced),
+                (None, None) => capture.event(event, produced),
             }
         }
+        let text = met.or(said);
         if let Some(counter) = &mut self.counter {
             match text {
                 Some(text) => counter.text(text),
@@ -292,7 +295,7 @@ impl Meter {
         if !self.cut
             && let Some(capture) = &mut self.capture
         {
-            capture.event(event);
+            capture.event(event, Produced::Answer);
         }
         self.reader.document(json, &mut self.reading);
         complete(json, &mut self.reading);

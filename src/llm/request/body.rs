@@ -2,6 +2,7 @@
 
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
+use super::details::Details;
 use super::form::{Field, Form, FormKind};
 use super::lax;
 use super::operation::{CHAT, GENERATE_CONTENT, INVOKE_AGENT, TEXT_COMPLETION};
@@ -28,6 +29,7 @@ pub(super) struct Body {
     pub(super) bad_answers: bool,
     /// Prompts in a list of them.
     pub(super) prompts: u64,
+    pub(super) details: Details,
     pub(super) has_messages: bool,
     pub(super) has_prompt: bool,
     pub(super) has_input: bool,
@@ -241,6 +243,7 @@ impl<'de> Loose<'de> for Body {
                     "jsonrpc" => call.version = fields.next_value()?,
                     "method" => call.method = fields.next_value()?,
                     "params" => call.params = fields.next_value()?,
+                    _ if body.details.read(text, &mut fields)? => {}
                     _ => drop(fields.next_value::<IgnoredAny>()?),
                 }
                 continue;
@@ -330,6 +333,7 @@ impl Body {
         self.answers(Key::BestOf, options.best_of);
         self.temperature = options.temperature.or(self.temperature);
         self.top_p = options.top_p.or(self.top_p);
+        self.details.fill(options.details);
     }
 }
 
@@ -342,6 +346,7 @@ struct Options {
     best_of: Count,
     temperature: Option<f64>,
     top_p: Option<f64>,
+    details: Details,
 }
 
 impl<'de> Loose<'de> for Options {
@@ -365,7 +370,7 @@ impl<'de> Loose<'de> for Options {
                 options.temperature = fields.next_value::<Number>()?.0;
             } else if is(&["top_p", "topP"]) {
                 options.top_p = fields.next_value::<Number>()?.0;
-            } else {
+            } else if !options.details.read(key, &mut fields)? {
                 fields.next_value::<IgnoredAny>()?;
             }
         }

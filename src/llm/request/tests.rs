@@ -19,6 +19,7 @@ fn openai_chat_is_read_whole() {
         max_tokens: Some(100),
         temperature: Some(0.5),
         top_p: Some(1.0),
+        details: Details::default(),
         choices: 1,
         answers: 1,
         bad_count: false,

@@ -5,21 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::families::Families;
+use super::labels::{Attributes, Labels, status_label};
 use super::series::{Counter, Dollars, Histogram};
 use super::tally::Tally;
+use super::used::{Modality, Used};
 use crate::llm::UsageSource;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
-
-/// The labels that most metrics of a request share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Labels<'a> {
-    pub(super) route: &'a str,
-    pub(super) upstream: &'a str,
-    pub(super) variant: &'a str,
-    pub(super) model: &'a str,
-    pub(super) operation: &'static str,
-    pub(super) provider: &'a str,
-}
 
 /// The series of requests with the same labels. Each is made when the first value for it comes, so that a route
 /// without LLM traffic has no empty LLM series.
@@ -42,11 +33,15 @@ pub(super) struct Bundle {
     /// By error; the last is success.
     durations: [Slot<Histogram>; ErrorType::ALL.len() + 1],
     token_usage: [Slot<Histogram>; 2],
+    used: [[Slot<Counter>; Modality::ALL.len()]; Used::ALL.len()],
+    /// Of requests that succeeded: input, output.
+    operation_tokens: [Slot<Histogram>; 2],
     tokens: [Slot<Counter>; TokenType::ALL.len()],
     usage: [Slot<Counter>; UsageSource::ALL.len()],
     unpriced: Slot<Counter>,
     /// Attempts at this upstream that succeeded.
     attempts_ok: Slot<Counter>,
+    attributes: OnceLock<Box<Attributes>>,
     /// The first few results seen: nearly all requests end in one of them.
     results: [OnceLock<Result>; 6],
 }
@@ -107,6 +102,9 @@ impl Bundle {
             slow_gaps: OnceLock::new(),
             durations: [const { OnceLock::new() }; _],
             token_usage: Default::default(),
+            used: Default::default(),
+            operation_tokens: Default::default(),
+            attributes: OnceLock::new(),
             tokens: Default::default(),
             usage: Default::default(),
             unpriced: OnceLock::new(),
@@ -188,6 +186,33 @@ impl Bundle {
         Some(handle!(slot, of.token_usage, self.genai_and(if output { "output" } else { "input" })))
     }
 
+    /// The labels as attributes, for those who export.
+    pub(super) fn attributes(&self) -> &Attributes {
+        self.attributes.get_or_init(|| Box::new(Attributes::new(self.labels())))
+    }
+
+    /// A usage counter of the conventions.
+    pub(super) fn used(&self, of: &Families, counter: Used, modality: Modality) -> Option<&Counter> {
+        let slot = self.used.get(counter as usize)?.get(modality as usize)?;
+        let family = match counter {
+            Used::Input => &of.used_input,
+            Used::Output => &of.used_output,
+            Used::CacheRead => &of.used_cache_read,
+            Used::CacheWrite => &of.used_cache_write,
+            Used::Reasoning => &of.used_reasoning,
+        };
+        Some(handle!(slot, family, self.genai_and(modality.as_str())))
+    }
+
+    /// Tokens an operation, by the conventions; `output` or input.
+    pub(super) fn operation_tokens(&self, of: &Families, output: bool, error: Option<ErrorType>) -> Arc<Histogram> {
+        let family = if output { &of.operation_output } else { &of.operation_input };
+        match (error, self.operation_tokens.get(usize::from(output))) {
+            (None, Some(slot)) => Arc::clone(handle!(slot, family, self.genai_and(""))),
+            _ => family.get(self.genai_and(error.map_or("", ErrorType::as_str))),
+        }
+    }
+
     pub(super) fn tokens(&self, of: &Families, kind: TokenType) -> Option<&Counter> {
         let slot = self.tokens.get(kind as usize)?;
         Some(handle!(slot, of.tokens, [&self.route, &self.upstream, &self.model, kind.as_str()]))
@@ -235,16 +260,6 @@ impl Bundle {
     }
 }
 
-/// The status as a label: a registered code as it is, any other by its class, as `4xx`; so there are few.
-fn status_label(status: Option<u16>) -> String {
-    match status {
-        None => "none".to_owned(),
-        Some(code @ (100..=103 | 200..=208 | 226 | 300..=308 | 400..=431 | 451 | 499..=511 | 529)) => code.to_string(),
-        Some(code @ 100..=999) => format!("{}xx", code / 100),
-        Some(_) => "other".to_owned(),
-    }
-}
-
 /// Bundles by their labels, found by content and without allocating.
 #[derive(Default)]
 pub(super) struct Bundles {
@@ -285,19 +300,6 @@ impl Bundles {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn statuses_are_few() {
-        let mut labels: Vec<_> = (0..=u16::MAX).map(|status| status_label(Some(status))).collect();
-        labels.sort_unstable();
-        labels.dedup();
-        assert!((60..90).contains(&labels.len()), "{}", labels.len());
-        assert_eq!(status_label(None), "none");
-        assert_eq!(status_label(Some(200)), "200");
-        assert_eq!(status_label(Some(418)), "418");
-        assert_eq!(status_label(Some(599)), "5xx");
-        assert_eq!(status_label(Some(7)), "other");
-    }
 
     #[test]
     fn token_types_have_their_slots() {

@@ -6,18 +6,18 @@ use super::tally::Tally;
 use crate::llm::gaps;
 
 /// Buckets of the OpenTelemetry GenAI conventions for the time to the first token, in seconds, and on to a minute.
-const FIRST_TOKEN: Bounds =
+pub(super) const FIRST_TOKEN: Bounds =
     &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0];
 
 /// Buckets of the conventions for the time per output token, in seconds.
-const PER_TOKEN: Bounds = &[0.001, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+pub(super) const PER_TOKEN: Bounds = &[0.001, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
 
 /// Buckets of the conventions for durations, in seconds.
-const DURATION: Bounds =
+pub(super) const DURATION: Bounds =
     &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36];
 
 /// Buckets of the conventions for token counts.
-const TOKENS: Bounds = &[
+pub(super) const TOKENS: Bounds = &[
     1.0,
     4.0,
     16.0,
@@ -35,7 +35,7 @@ const TOKENS: Bounds = &[
 ];
 
 /// From what a proxy takes to what a model takes, in seconds.
-const PHASE: Bounds =
+pub(super) const PHASE: Bounds =
     &[0.000_01, 0.000_1, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// What the proxy itself takes, in seconds.
@@ -92,6 +92,27 @@ families! {
     /// Input and output tokens per LLM request, reported or else counted.
     token_usage: Histogram(TOKENS) = "gen_ai_client_token_usage"
         ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_type"];
+    /// Input tokens of inference, those of a cache included. Where nobody told how many there were it counts 0.
+    used_input: Counter = "gen_ai_client_inference_usage_input_tokens_total"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_modality"];
+    /// Output tokens of inference, reasoning included.
+    used_output: Counter = "gen_ai_client_inference_usage_output_tokens_total"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_modality"];
+    /// The part of the input tokens of inference that was read from a provider's cache.
+    used_cache_read: Counter = "gen_ai_client_inference_usage_cache_read_input_tokens_total"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_modality"];
+    /// The part of the input tokens of inference that was written to a provider's cache.
+    used_cache_write: Counter = "gen_ai_client_inference_usage_cache_write_input_tokens_total"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_modality"];
+    /// The part of the output tokens of inference that was reasoning.
+    used_reasoning: Counter = "gen_ai_client_inference_usage_reasoning_output_tokens_total"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_modality"];
+    /// Input tokens per inference request, 0 where nobody told. error_type is empty on success.
+    operation_input: Histogram(TOKENS) = "gen_ai_client_inference_operation_input_tokens"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "error_type"];
+    /// Output tokens per inference request, 0 where nobody told. error_type is empty on success.
+    operation_output: Histogram(TOKENS) = "gen_ai_client_inference_operation_output_tokens"
+        ["route", "upstream", "variant", "gen_ai_request_model", "gen_ai_operation_name", "gen_ai_provider_name", "error_type"];
     /// Requests by how they ended. The model is `none` where none was asked for, and `other` beyond the first 100 that got an answer.
     requests: Counter = "streamgauge_requests_total" ["route", "upstream", "variant", "model", "outcome", "status"];
     /// Where the time of a request went, in seconds; a phase that a request did not enter is not counted.
@@ -182,7 +203,7 @@ families! {
     config_last_ok: Gauge = "streamgauge_config_last_reload_successful" [];
     /// When a configuration was last taken over, in seconds since 1970.
     config_last_success: Gauge = "streamgauge_config_last_success_timestamp_seconds" [];
-    /// Telemetry that was lost because its destination was slow or gone: spans in `traces`, lines in `access_log` and `log`.
+    /// Telemetry that was lost because its destination was slow or gone: spans in `traces`, records in `logs`, failed exports in `metrics`, lines in `access_log` and `log`.
     telemetry_dropped: Counter = "streamgauge_telemetry_dropped_total" ["signal"];
     /// Which build this is; always 1.
     build_info: Gauge = "streamgauge_build_info" ["version", "commit"];

@@ -4,7 +4,9 @@ mod bundle;
 pub(crate) mod declaration;
 mod endpoints;
 mod families;
+mod instruments;
 mod known;
+mod labels;
 mod models;
 mod process;
 pub(crate) mod series;
@@ -13,28 +15,29 @@ mod state;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod used;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::bundle::{Bundle, Bundles, Labels, TokenType};
+use self::bundle::{Bundle, Bundles, TokenType};
 use self::endpoints::Endpoints;
 use self::families::Families;
+pub use self::instruments::Instruments;
 pub use self::known::Names;
 use self::known::{Known, NONE};
+use self::labels::Labels;
 use self::models::Models;
 use self::series::{AnyFamily as _, Gauge};
+use self::used::{Group, TOKENS_MAX, used};
+use super::attributes::operation;
 use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
 use super::record::{Cause, ErrorType, LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
-use super::semconv;
-use crate::llm::StreamReading;
 use crate::llm::price::Bill;
-
-/// Most tokens that one answer is believed to have taken: a number out of an upstream's text must not spoil a counter.
-const TOKENS_MAX: u64 = 1 << 30;
+use crate::llm::{StreamReading, Usage};
 
 /// How asking a second upstream at the same time went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,8 @@ pub struct Metrics {
     /// Read while anything is written under names of the configuration, so that a reload's removal is final.
     known: RwLock<Known>,
     in_flight: RwLock<HashMap<Box<str>, Arc<Gauge>>>,
+    /// What counts the same for an exporter, where there is one.
+    instruments: Option<Instruments>,
     /// Counted where it happens; read when a scraper asks.
     dropped: Mutex<Vec<(&'static str, Dropped)>>,
 }
@@ -92,6 +97,11 @@ impl Default for Metrics {
 impl Metrics {
     /// Metrics that begin at zero. What may alert on its rate is there from the start.
     pub fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// As [`Metrics::new`]; `instruments` count too.
+    pub fn with(instruments: Option<Instruments>) -> Self {
         let families = Families::new();
         families
             .build_info
@@ -116,6 +126,7 @@ impl Metrics {
             hasher: RandomState::new(),
             known: RwLock::default(),
             in_flight: RwLock::default(),
+            instruments,
             dropped: Mutex::default(),
         }
     }
@@ -134,6 +145,9 @@ impl Metrics {
         // A shared store is not ours.
         let own = own.saturating_sub(record.limit.as_ref().map_or(Duration::ZERO, |limit| limit.waited));
         bundle.overhead(of).observe(own.as_secs_f64(), None);
+        if let Some(instruments) = &self.instruments {
+            instruments.request(record, bundle.attributes());
+        }
         self.observe_attempts(record, &known, &bundle);
         self.endpoints.observe(of, record, &known);
         if let Some(limit) = &record.limit {
@@ -356,8 +370,17 @@ impl Metrics {
             bundle.slow_gaps(of).add(reading.slow_gaps.len() as u64);
         }
         self.observe_usage(record, llm, known, bundle);
+        if let Some(instruments) = &self.instruments {
+            instruments.call(record, llm, bundle.attributes());
+        }
         match llm.bill {
-            Bill::Priced { cost, .. } => bundle.cost(of, self.team(record)).add(cost),
+            Bill::Priced { cost, .. } => {
+                let team = self.team(record);
+                bundle.cost(of, team).add(cost);
+                if let Some(instruments) = &self.instruments {
+                    instruments.cost(cost, team, bundle.attributes());
+                }
+            }
             Bill::Unpriced => bundle.unpriced(of).add(1),
             Bill::Unknown => {}
         }
@@ -395,6 +418,22 @@ impl Metrics {
                 histogram.observe(count as f64, None);
             }
         }
+        if Group::of(llm) == Group::Inference {
+            self.observe_inference(record, usage, bundle);
+        }
+    }
+
+    /// By the conventions each inference is counted, a failed one too, with 0 where nobody told what it took.
+    fn observe_inference(&self, record: &Record, usage: &Usage, bundle: &Bundle) {
+        let of = &self.families;
+        for (counter, modality, count) in used(usage) {
+            if let Some(counter) = bundle.used(of, counter, modality) {
+                counter.add(count);
+            }
+        }
+        for (output, count) in [(false, usage.input), (true, usage.output)] {
+            bundle.operation_tokens(of, output, record.error).observe(used::tokens(count) as f64, None);
+        }
     }
 }
 
@@ -413,11 +452,6 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.add(-1);
     }
-}
-
-/// What an LLM request asks for, as a label: the room `llm` knows a handful of words.
-fn operation(llm: &LlmInfo) -> &'static str {
-    llm.request.operation.unwrap_or(semconv::OPERATION_UNKNOWN)
 }
 
 fn unix_seconds() -> i64 {

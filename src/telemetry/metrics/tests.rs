@@ -72,6 +72,20 @@ fn a_chat_is_measured() {
             format!("streamgauge_tokens_total{{route=\"chat\",upstream=\"fastapi\",model=\"gpt-4o\",type=\"{kind}\"}}");
         assert_eq!(value(&series), count);
     }
+    for (name, count) in [
+        ("input", 100.0),
+        ("output", 11.0),
+        ("cache_read_input", 40.0),
+        ("cache_write_input", 7.0),
+        ("reasoning_output", 2.0),
+    ] {
+        let counter = format!("gen_ai_client_inference_usage_{name}_tokens_total");
+        assert_eq!(value(&format!("{counter}{{{GENAI},gen_ai_token_modality=\"unknown\"}}")), count);
+    }
+    for (name, sum) in [("input", 100.0), ("output", 11.0)] {
+        let histogram = format!("gen_ai_client_inference_operation_{name}_tokens_sum");
+        assert_eq!(value(&format!("{histogram}{{{GENAI},error_type=\"\"}}")), sum);
+    }
     assert_eq!(value("streamgauge_usage_total{route=\"chat\",upstream=\"fastapi\",source=\"reported\"}"), 1.0);
     assert_eq!(value("streamgauge_cost_usd_total{route=\"chat\",model=\"gpt-4o\",team=\"search\"}"), 0.0003605);
     assert_eq!(value("streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"), 1.0);
@@ -129,7 +143,11 @@ fn attempts_failovers_and_gaps_are_counted() {
     assert_eq!(samples["streamgauge_failovers_total{from=\"primary\",to=\"fastapi\",reason=\"connect_refused\"}"], 1.0);
     assert_eq!(samples["streamgauge_slow_gaps_total{route=\"chat\",upstream=\"fastapi\"}"], 2.0);
     assert_eq!(samples["streamgauge_usage_total{route=\"chat\",upstream=\"fastapi\",source=\"missing\"}"], 1.0);
-    assert!(!samples.keys().any(|series| series.contains("tokens_total") || series.contains("token_usage")));
+    let told = |series: &String| series.contains("streamgauge_tokens_total") || series.contains("token_usage");
+    assert!(!samples.keys().any(told));
+    let unknown =
+        format!("gen_ai_client_inference_usage_input_tokens_total{{{GENAI},gen_ai_token_modality=\"unknown\"}}");
+    assert_eq!(samples[&unknown], 0.0, "by the conventions");
 }
 
 #[test]

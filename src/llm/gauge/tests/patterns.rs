@@ -5,6 +5,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::llm::count::Encoding;
+use crate::llm::message::Part;
 use crate::llm::pattern::Pattern;
 
 /// Events of a dialect as they may come, `TEXT` and `NOISE` to be filled in.
@@ -139,4 +140,20 @@ fn a_stream_of_text_is_met_again() {
         assert_eq!(gauge.meter.pattern.meetings, 3, "{dialect:?}");
         assert_eq!((gauge.reading().token_frames, gauge.counted()), (4, Some(4)), "{dialect:?}");
     }
+}
+
+/// A reader of rules says what it read, and of an event that it did not read nothing.
+#[test]
+fn a_text_with_escapes_is_said_once_and_as_it_is() {
+    Encoding::O200k.prepare();
+    let mut gauge = gauge_with(Dialect::PlainSse, Framing::Sse, StreamRules::read("text = '/token'").unwrap());
+    gauge.count(None);
+    gauge.capture();
+    for text in ["The", " river", " is\\n", "high", "\\n"] {
+        gauge.feed(format!("data: {{\"token\":\"{text}\"}}\n\n").as_bytes(), ms(1));
+    }
+    gauge.finish(StreamEnd::Clean, ms(2));
+    let said = [Part::Text("The river is\nhigh\n".to_owned())];
+    assert_eq!(gauge.reading().output.as_ref().unwrap()[0].parts, said);
+    assert_eq!(gauge.counted(), Some(Encoding::O200k.count("The river is\nhigh\n")));
 }

@@ -1,12 +1,7 @@
-//! Brings spans to a collector over OTLP, from a thread of its own behind a bounded queue: a slow or dead collector costs
-//! spans, which are counted, and never requests.
+//! Sends the spans of requests, and the program's own, to a collector, from behind a bounded queue.
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
@@ -17,14 +12,13 @@ use opentelemetry_sdk::trace::{
     Sampler, SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter as Destination, SpanProcessor,
 };
 
-use super::collector::{self, Collector, ExportError};
-use super::late::{Late, Slow};
-use super::queue::{Dropped, Pace, Queue};
-use super::record::Record;
-use super::sampler;
-use super::shadow::ShadowRecord;
-use super::spans;
-use crate::config::settings;
+use super::collector::ExportError;
+use super::delivery::{Delivery, Driver};
+use crate::telemetry::late::{Late, Slow};
+use crate::telemetry::queue::{Dropped, Pace, Queue};
+use crate::telemetry::record::Record;
+use crate::telemetry::shadow::ShadowRecord;
+use crate::telemetry::spans;
 
 /// Sends the spans of requests, and the program's own, to a collector.
 #[derive(Debug)]
@@ -37,18 +31,6 @@ pub struct SpanExporter {
 }
 
 impl SpanExporter {
-    /// The exporter that the settings and the standard `OTEL_*` environment variables ask for; `None` when they ask for
-    /// none. A collector that cannot be reached is no error: it may come later.
-    ///
-    /// # Errors
-    /// When the endpoint is no URL, TLS cannot be set up, or the system gives no thread.
-    pub fn build(settings: &settings::Telemetry) -> Result<Option<Self>, ExportError> {
-        let Some(Collector { exporter, driver, resource }) = collector::connect(settings)? else { return Ok(None) };
-        let pace = collector::pace();
-        let slow = Slow { first_token: settings.slow_first_token, gap: settings.slow_gap };
-        Self::start(exporter, driver, resource, pace, slow, sampler::ratio(settings.sample_ratio)).map(Some)
-    }
-
     pub(super) fn start<E: Destination + 'static>(
         mut exporter: E,
         driver: Driver,
@@ -61,7 +43,7 @@ impl SpanExporter {
         let dropped = Dropped::default();
         let lost = dropped.clone();
         let queue = Queue::spawn("otlp-export", pace, move || {
-            let mut worker = Worker::new(exporter, driver, pace.batch, lost);
+            let mut worker = Worker::new(exporter, driver, pace.batch, Delivery::new("traces", lost));
             move |items: &mut Vec<Item>| worker.handle(items)
         });
         let sender = Sender { queue: queue.map_err(ExportError::Thread)?, dropped };
@@ -96,7 +78,7 @@ impl SpanExporter {
     }
 
     /// Sends the spans of a copy whose request was sampled.
-    pub(super) fn export_shadow(&self, record: ShadowRecord) {
+    pub(in crate::telemetry) fn export_shadow(&self, record: ShadowRecord) {
         if record.trace.sampled && record.trace.trace_id != 0 {
             self.sender.send(Item::Shadow(Box::new(record)));
         }
@@ -178,23 +160,6 @@ impl SpanProcessor for Sender {
     }
 }
 
-/// What an exporter's futures run on.
-pub(super) enum Driver {
-    /// The exporting thread itself: the HTTP exporter blocks, and must not be inside a runtime.
-    Thread,
-    /// A runtime with a thread of its own, which keeps the gRPC connection alive between exports.
-    Runtime(tokio::runtime::Runtime),
-}
-
-impl Driver {
-    fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        match self {
-            Self::Thread => block_on(future),
-            Self::Runtime(runtime) => runtime.block_on(future),
-        }
-    }
-}
-
 struct Worker<E: Destination> {
     exporter: E,
     driver: Driver,
@@ -202,15 +167,13 @@ struct Worker<E: Destination> {
     /// Spans in one export at most.
     batch: usize,
     spans: Vec<SpanData>,
-    lost: Dropped,
-    /// The last export failed: said once, and once when it is over.
-    failing: bool,
+    delivery: Delivery,
 }
 
 impl<E: Destination> Worker<E> {
-    fn new(exporter: E, driver: Driver, batch: usize, lost: Dropped) -> Self {
+    fn new(exporter: E, driver: Driver, batch: usize, delivery: Delivery) -> Self {
         let scope = InstrumentationScope::builder("streamgauge").with_version(env!("CARGO_PKG_VERSION")).build();
-        Self { exporter, driver, scope, batch, spans: Vec::new(), lost, failing: false }
+        Self { exporter, driver, scope, batch, spans: Vec::new(), delivery }
     }
 
     fn handle(&mut self, items: &mut Vec<Item>) {
@@ -235,28 +198,8 @@ impl<E: Destination> Worker<E> {
         }
         let spans = std::mem::take(&mut self.spans);
         let count = spans.len() as u64;
-        match self.driver.run(self.exporter.export(spans)) {
-            Ok(()) if self.failing => {
-                self.failing = false;
-                tracing::info!(
-                    event = "telemetry.export_recovered",
-                    lost = self.lost.get(),
-                    "spans reach the collector again"
-                );
-            }
-            Ok(()) => {}
-            Err(error) => {
-                self.lost.add(count);
-                if !self.failing {
-                    self.failing = true;
-                    tracing::warn!(
-                        event = "telemetry.export_failed",
-                        %error,
-                        "spans do not reach the collector; they are dropped and counted until they do"
-                    );
-                }
-            }
-        }
+        let result = self.driver.run(self.exporter.export(spans));
+        let _ = self.delivery.ended(result, count);
     }
 }
 
@@ -266,24 +209,6 @@ impl<E: Destination> Drop for Worker<E> {
     }
 }
 
-/// Runs a future on this thread, which sleeps while the future waits.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "export_tests.rs"]
+#[path = "traces_tests.rs"]
 mod tests;

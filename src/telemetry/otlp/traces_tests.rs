@@ -123,11 +123,3 @@ fn the_programs_own_spans_go_the_same_way() {
     assert_eq!((spans.len(), &*spans[0].name), (1, "reload"));
     assert_ne!(spans[0].span_context.span_id(), SpanId::INVALID);
 }
-
-#[test]
-fn a_future_that_waits_is_waited_for() {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let thread = thread::spawn(move || block_on(receiver));
-    sender.send(7).unwrap();
-    assert_eq!(thread.join().unwrap(), Ok(7));
-}
