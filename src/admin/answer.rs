@@ -5,6 +5,7 @@ use pingora::http::ResponseHeader;
 use serde_json::{Value, json};
 
 pub(super) const JSON: &str = "application/json";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const HTML: &str = "text/html; charset=utf-8";
 
 /// Nothing from elsewhere, nothing inline, never in a frame.

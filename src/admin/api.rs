@@ -1,5 +1,6 @@
 //! The pages of the admin address.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use super::answer::{Answer, JSON};
 use super::canaries;
 use super::config_view;
 use super::control::{Control, Reload, ReloadRequest};
+use super::levers;
 use super::limits;
 use super::login;
 use super::overview::Overview;
@@ -19,6 +21,7 @@ use super::prices;
 use super::sessions::Sessions;
 use super::upstreams;
 use crate::policy::canary::Command;
+use crate::policy::levers::Command as LeverCommand;
 use crate::proxy::Shared;
 
 /// How long `POST /api/reload` waits for a reload before it answers 503.
@@ -47,6 +50,10 @@ pub(super) enum Page {
     Canaries,
     /// Something is to be done about one.
     Canary(Command),
+    /// What is out of service by hand.
+    Levers,
+    /// Something is to be taken out, or put back.
+    Lever(LeverCommand),
     Config,
     Reload,
 }
@@ -68,7 +75,13 @@ impl Page {
             "/api/config" => Self::Config,
             "/api/reload" => Self::Reload,
             "/api/canaries" => Self::Canaries,
-            _ => return File::find(path).map(Self::File).or_else(|| canaries::command(path).map(Self::Canary)),
+            "/api/levers" => Self::Levers,
+            _ => {
+                return File::find(path)
+                    .map(Self::File)
+                    .or_else(|| canaries::command(path).map(Self::Canary))
+                    .or_else(|| levers::command(path).map(Self::Lever));
+            }
         })
     }
 
@@ -88,7 +101,7 @@ impl Page {
 
     /// It is a POST.
     pub(super) fn changes(self) -> bool {
-        matches!(self, Self::Reload | Self::Canary(_) | Self::Login | Self::Logout)
+        matches!(self, Self::Reload | Self::Canary(_) | Self::Lever(_) | Self::Login | Self::Logout)
     }
 }
 
@@ -101,8 +114,10 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) async fn answer(&self, page: Page, head: &RequestHeader, body: &[u8]) -> Answer {
+    /// Answers somebody who may ask; `peer` is where it comes from.
+    pub(super) async fn answer(&self, page: Page, head: &RequestHeader, body: &[u8], peer: Option<IpAddr>) -> Answer {
         match page {
+            Page::Live if !pages::takes_html(head) => pages::list(),
             Page::Live => pages::live(self.has_session(head)),
             Page::File(file) => file.answer(),
             Page::Login => {
@@ -121,6 +136,10 @@ impl Api {
             Page::Prices => Answer::json(200, &prices::view(&self.shared)),
             Page::Canaries => Answer::json(200, &canaries::list(&self.shared)),
             Page::Canary(command) => canaries::obey(&self.shared, command, head.uri.path()),
+            Page::Levers => Answer::json(200, &levers::list(&self.shared)),
+            Page::Lever(command) => {
+                levers::obey(&self.shared, command, head.uri.query().unwrap_or(""), self.who(head, peer))
+            }
             Page::Config => self.config(),
             Page::Reload => self.reload(head.uri.query().unwrap_or("")).await,
         }
@@ -129,6 +148,7 @@ impl Api {
     fn metrics(&self, head: &RequestHeader) -> Answer {
         let accept = head.headers.get("accept").and_then(|value| value.to_str().ok());
         let metrics = self.shared.telemetry.metrics();
+        levers::tell(&self.shared, metrics);
         limits::tell(&self.shared, metrics);
         canaries::tell(&self.shared, metrics);
         let (content_type, body) = metrics.encode(accept);
@@ -152,6 +172,19 @@ impl Api {
         let generation = self.shared.generation.load();
         let token = generation.settings.server.admin_token.as_ref();
         token.is_some_and(|token| self.sessions.knows(&login::cookies(head), token, Instant::now()))
+    }
+
+    /// Who asks, as far as is known: where from, and by what it was let in.
+    fn who(&self, head: &RequestHeader, peer: Option<IpAddr>) -> String {
+        let place = peer.map_or_else(|| "the unix socket".to_owned(), |peer| peer.to_string());
+        let by = if self.has_session(head) {
+            "logged in by a browser"
+        } else if head.headers.contains_key("authorization") {
+            "with the admin token"
+        } else {
+            "without a token"
+        };
+        format!("{place}, {by}")
     }
 
     async fn limits(&self, query: &str) -> Answer {

@@ -20,6 +20,7 @@ use super::gate::{Asked, Denial, Gate};
 use super::login;
 use super::logins::Logins;
 use super::overview::Overview;
+use super::pages;
 use super::places::{Place, Places};
 use super::sessions::Sessions;
 use crate::proxy::Shared;
@@ -85,7 +86,7 @@ impl AdminApp {
             let may_look = |session: &ServerSession| self.check(session.req_header(), page, address).is_ok();
             return events::serve(&self.api, session, shutdown, may_look).await.err();
         }
-        let answer = self.api.answer(page, session.req_header(), &body).await;
+        let answer = self.api.answer(page, session.req_header(), &body, address).await;
         if page == Page::Login {
             match answer.status {
                 401 => self.logins.failed(address, self.api.shared.telemetry.metrics()),
@@ -107,7 +108,7 @@ impl AdminApp {
                 let answer = Answer::error(denial.status(), denial.message());
                 return Err(answer.with("retry-after", (left.as_secs() + 1).to_string()));
             }
-            if page == Page::Live && denial == Denial::NoToken {
+            if page == Page::Live && denial == Denial::NoToken && pages::takes_html(head) {
                 return Err(login::form(""));
             }
             let answer = Answer::error(denial.status(), denial.message());

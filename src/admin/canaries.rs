@@ -1,12 +1,15 @@
 //! `/api/canaries`: how the canaries stand, and what people may do about them.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::limits::decoded;
 use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Filling, Tally};
-use crate::proxy::{Rollout, Shared};
+use crate::proxy::{Generation, Rollout, Shared};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::timestamp;
 
 /// Puts how all canaries stand into the metrics.
 pub(super) fn tell(shared: &Shared, metrics: &Metrics) {
@@ -26,7 +29,7 @@ pub(super) fn list(shared: &Shared) -> Value {
     let generation = shared.generation.load();
     let mut rollouts: Vec<_> = generation.rollouts.values().collect();
     rollouts.sort_by(|a, b| a.route().cmp(b.route()));
-    json!({ "canaries": rollouts.into_iter().map(|rollout| view(rollout)).collect::<Vec<_>>() })
+    json!({ "canaries": rollouts.into_iter().map(|rollout| view(&generation, rollout)).collect::<Vec<_>>() })
 }
 
 /// What a path below `/api/canaries/` asks to be done: `{route}/{command}`.
@@ -46,7 +49,10 @@ pub(super) fn obey(shared: &Shared, command: Command, path: &str) -> Answer {
         Some(Err(refusal)) => Answer::error(409, &refusal.to_string()),
         Some(Ok(_)) => {
             let generation = shared.generation.load();
-            Answer::json(200, &generation.rollouts.get(&*route).map_or(Value::Null, |rollout| view(rollout)))
+            Answer::json(
+                200,
+                &generation.rollouts.get(&*route).map_or(Value::Null, |rollout| view(&generation, rollout)),
+            )
         }
     }
 }
@@ -62,14 +68,20 @@ fn no_canary(shared: &Shared, route: &str) -> String {
     format!("there is no canary on a route \"{shown}\"; those with one are: {}", names.join(", "))
 }
 
-fn view(rollout: &Rollout) -> Value {
+fn view(generation: &Generation, rollout: &Rollout) -> Value {
     let (plan, report) = (rollout.plan(), rollout.report());
+    let on_hold = generation.canary_hold(rollout.route());
+    let next = match &on_hold {
+        Some(why) => format!("It stays at {} % and nothing is compared: {why}.", report.share),
+        None => report.next,
+    };
     json!({
         "route": &**rollout.route(),
         "canary": &*plan.target,
         "state": report.state.as_str(),
         "percent": report.share,
-        "next": report.next,
+        "on_hold": on_hold,
+        "next": next,
         "next_percent": report.next_share,
         "shares": rollout.shares().map(|(variant, share)| json!({ "variant": variant, "share": share })).collect::<Vec<_>>(),
         "steps": plan.steps,
@@ -111,7 +123,13 @@ fn fact_view(report: &FactReport) -> Value {
         "canary": tally(finding.requests.canary),
         "baseline": tally(finding.requests.baseline),
         "bounds": bounds,
+        "seen": report.seen.map(|seen| json!({ "first": at(seen.first), "last": at(seen.last), "count": seen.count })),
+        "worse_since": report.worse_since.map(at),
     })
+}
+
+fn at(since_1970: Duration) -> String {
+    timestamp(UNIX_EPOCH + since_1970)
 }
 
 fn decision_view(decision: &Decision) -> Value {

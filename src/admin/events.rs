@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::answer::{self, Answer};
 use super::api::Api;
-use super::{canaries, limits, overview, upstreams};
+use super::{canaries, levers, limits, overview, upstreams};
 use crate::telemetry::live::feed::{CHOSEN_MAX, VIEWERS_MAX, Viewer};
 use crate::telemetry::live::first_tokens::MINUTES;
 
@@ -132,6 +132,7 @@ fn proxy(api: &Api, limits: &Value) -> Value {
         "slow_gap_s": telemetry.slow_gap.as_secs_f64(),
         "upstreams": upstreams::view(&api.shared),
         "canaries": canaries::list(&Arc::clone(&api.shared)).get("canaries"),
+        "levers": levers::list(&api.shared),
         "limits": limits,
     })
 }

@@ -11,6 +11,7 @@ mod config_view;
 pub mod control;
 mod events;
 mod gate;
+mod levers;
 mod limits;
 mod login;
 mod logins;

@@ -1,6 +1,8 @@
 //! The files of the live view. Nothing is built, and nothing comes from elsewhere.
 
-use super::answer::{Answer, HTML};
+use pingora::http::RequestHeader;
+
+use super::answer::{Answer, HTML, TEXT};
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
@@ -46,6 +48,41 @@ impl File {
     pub(super) fn answer(&self) -> Answer {
         Answer::new(self.content_type, self.text)
     }
+}
+
+/// What there is, for those who read no HTML.
+const LIST: &str = "\
+Streamgauge, the admin address
+
+/                     the live view, for browsers; in a terminal: streamgauge top
+/healthz              the process runs
+/readyz               it can serve
+/metrics              for Prometheus
+/api/streams          what runs now, the last 1,000, and what fails since when
+/api/streams/events   the live view's feed, as server-sent events
+/api/upstreams        each endpoint: health, since when, what was measured
+/api/levers           what is out of service by hand
+/api/canaries         how canaries stand, and why
+/api/limits           the fullest holders; ?user=, ?team=, ?key=, ?ip=, ?route=
+/api/prices           what models cost here
+/api/config           the configuration in effect, secrets masked
+
+POST /api/reload[?force=true]
+POST /api/canaries/ROUTE/{promote|rollback|pause|resume}
+POST /api/levers/{drain|disable|enable}?what=UPSTREAM[/ENDPOINT]&reason=…
+POST /api/levers/{drain|disable|enable}?what=TARGET&route=ROUTE&reason=…
+POST /api/levers/{revoke|restore}?what=KEY&reason=…
+";
+
+/// The list of what there is.
+pub(super) fn list() -> Answer {
+    Answer::new(TEXT, LIST)
+}
+
+/// Whether what asks for a page can show one: curl takes anything, browsers say that they take HTML.
+pub(super) fn takes_html(head: &RequestHeader) -> bool {
+    let mut accepts = head.headers.get_all("accept").iter().peekable();
+    accepts.peek().is_none() || accepts.any(|value| memchr::memmem::find(value.as_bytes(), b"text/html").is_some())
 }
 
 /// The live view; with a way out for who logged in.

@@ -87,6 +87,28 @@ async fn read_answer(stream: &mut TcpStream, head_only: bool) -> (u16, String, S
 const JSON_PAGES: [&str; 6] = ["/healthz", "/readyz", "/api/streams", "/api/upstreams", "/api/canaries", "/api/config"];
 
 #[tokio::test]
+async fn who_reads_no_html_gets_a_list_of_what_there_is() {
+    let admin = Admin::start(true).await;
+    let asks = |accept: &str| format!("GET / HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n");
+    let (status, head, list) = admin.ask(&asks("*/*")).await;
+    assert_eq!((status, head.contains("content-type: text/plain")), (200, true), "{head}");
+    let paths: Vec<&str> =
+        list.lines().filter_map(|line| line.split(' ').next()).filter(|path| path.starts_with('/')).collect();
+    assert!(paths.len() > 10, "{list}");
+    for path in JSON_PAGES.iter().chain(&["/metrics"]) {
+        assert!(paths.contains(path), "{path} in {list}");
+    }
+    for path in paths.into_iter().filter(|path| *path != "/api/streams/events" && *path != "/readyz") {
+        assert_eq!(admin.get(path).await.0, 200, "{path}");
+    }
+    let (_, head, _) = admin.ask(&asks("text/html,application/xhtml+xml,*/*;q=0.8")).await;
+    assert!(head.contains("content-type: text/html"), "{head}");
+    let guarded = Admin::start(false).await;
+    let (status, head, body) = guarded.ask(&asks("*/*")).await;
+    assert_eq!((status, head.contains("application/json")), (401, true), "no form for curl: {head}\n{body}");
+}
+
+#[tokio::test]
 async fn each_page_is_there_and_guarded_against_embedding() {
     let admin = Admin::start(true).await;
     let mut pages = vec![("/", "text/html"), ("/live.js", "text/javascript"), ("/live.css", "text/css")];

@@ -6,7 +6,9 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::levers;
 use crate::policy::health::Reason;
+use crate::policy::levers::{Lever, Pulled, Setting};
 use crate::proxy::{EndpointView, MemberView, Shared};
 use crate::telemetry::live::Summary;
 use crate::telemetry::live::first_tokens::MINUTES;
@@ -14,13 +16,13 @@ use crate::telemetry::timestamp;
 
 /// The endpoints of all upstreams.
 pub(super) fn view(shared: &Shared) -> Vec<Value> {
-    let generation = shared.generation.load();
+    let (generation, pulled) = (shared.generation.load(), shared.levers.pulled());
     let upstreams = generation.settings.upstreams.iter().map(|upstream| {
         let pool = generation.pools.get(&*upstream.name);
         let endpoints: Vec<Value> = pool
             .iter()
             .flat_map(|pool| pool.endpoints())
-            .map(|endpoint| Endpoint { shared, upstream: &upstream.name, view: &endpoint }.view())
+            .map(|endpoint| Endpoint { shared, pulled: &pulled, upstream: &upstream.name, view: &endpoint }.view())
             .collect();
         json!({ "name": &*upstream.name, "endpoints": endpoints })
     });
@@ -29,6 +31,7 @@ pub(super) fn view(shared: &Shared) -> Vec<Value> {
 
 struct Endpoint<'a> {
     shared: &'a Shared,
+    pulled: &'a Pulled,
     upstream: &'a Arc<str>,
     view: &'a EndpointView,
 }
@@ -41,11 +44,14 @@ impl Endpoint<'_> {
         let first = members.iter().filter_map(|member| member.failures).map(|seen| seen.first).min();
         let last = members.iter().filter_map(|member| member.failures).map(|seen| seen.last).max();
         let count: u64 = members.iter().filter_map(|member| member.failures).map(|seen| seen.count).sum();
+        let health = worst.map_or("unresolved", |member| member.standing.as_str());
         let mut told = json!({
             "endpoint": &*self.view.name,
             "addresses": members.len(),
             "up": self.view.is_up(),
-            "state": worst.map_or("unresolved", |member| member.standing.as_str()),
+            "state": self.view.out.map_or(health, Setting::as_str),
+            "health": health,
+            "lever": self.lever(&self.view.name),
             "ejected_addresses": members.iter().filter(|member| member.is_ejected()).count(),
             "reason": worst.and_then(|member| member.reason).map(Reason::as_str),
             "down_since": worst.and_then(|member| member.down_since).map(timestamp),
@@ -68,7 +74,9 @@ impl Endpoint<'_> {
     fn member(&self, member: &MemberView) -> Value {
         json!({
             "address": member.address,
-            "state": member.standing.as_str(),
+            "state": member.out.map_or(member.standing.as_str(), Setting::as_str),
+            "health": member.standing.as_str(),
+            "lever": self.lever(&member.address),
             "reason": member.reason.map(Reason::as_str),
             "down_since": member.down_since.map(timestamp),
             "next_try": member.next_try.map(timestamp),
@@ -78,6 +86,18 @@ impl Endpoint<'_> {
             "measured": self.measured(member.peer),
             "balancer_score_s": member.score.map(|score| score.as_secs_f64()),
         })
+    }
+
+    /// The lever that keeps an endpoint, or an address, from service: its own, or its upstream's.
+    fn lever(&self, endpoint: &str) -> Option<Value> {
+        let upstream = self.upstream.to_string();
+        let own = Lever::Endpoint { upstream: upstream.clone(), endpoint: endpoint.to_owned() };
+        let all = [
+            own,
+            Lever::Endpoint { upstream: upstream.clone(), endpoint: self.view.name.to_string() },
+            Lever::Upstream { upstream },
+        ];
+        all.iter().find_map(|lever| Some(levers::view(lever, self.pulled.get(lever)?)))
     }
 
     /// Of the last minutes: attempts, those that failed, and the times to the first token of the others.

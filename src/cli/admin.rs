@@ -1,5 +1,6 @@
 //! Asks a running proxy at its admin address, with nothing but std.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
@@ -103,6 +104,27 @@ pub(super) fn refusal(answer: &Answer) -> String {
     }
 }
 
+/// What an answer says.
+///
+/// # Errors
+/// It says something else.
+pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, String> {
+    serde_json::from_str(body).map_err(|_| "the proxy is of another version: its answer cannot be read".to_owned())
+}
+
+/// Percent-encoded, all but letters, digits and what RFC 3986 calls unreserved.
+pub(super) fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // A String takes everything.
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
+}
+
 trait Duplex: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Duplex for T {}
@@ -184,6 +206,11 @@ mod tests {
             error.starts_with("cannot ask 127.0.0.1:") && error.ends_with("--admin names its admin address"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn names_pass_through_addresses() {
+        assert_eq!(encoded("/v1/* ü"), "%2Fv1%2F%2A%20%C3%BC");
     }
 
     #[test]

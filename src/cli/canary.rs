@@ -1,12 +1,11 @@
 //! `streamgauge canary`: how canaries stand, in words, and the four things that people can do about them.
 
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use super::admin::{self, Question};
+use super::admin::{self, Question, encoded, read};
 use crate::config::defaults::ADMIN_TOKEN_ENV;
 
 /// Decisions that are shown of each canary.
@@ -88,6 +87,17 @@ struct FactView {
     needed: f64,
     canary: Tally,
     baseline: Tally,
+    /// The canary's requests of which it was true.
+    seen: Option<Seen>,
+    /// Since when it takes no further step for it.
+    worse_since: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Seen {
+    first: String,
+    last: String,
+    count: u64,
 }
 
 #[derive(Deserialize)]
@@ -143,21 +153,22 @@ fn shown(views: &[&View], route: Option<&str>) -> String {
     }
 }
 
-fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, String> {
-    serde_json::from_str(body).map_err(|_| "the proxy is of another version: its answer cannot be read".to_owned())
+impl FactView {
+    /// Since when, and how often.
+    fn since(&self, Seen { first, last, count }: &Seen) -> String {
+        let worse =
+            self.worse_since.as_ref().map_or_else(String::new, |since| format!(" worse since {},", clock(since)));
+        let times = match count {
+            1 => format!("once, at {}", clock(first)),
+            count => format!("{count} times from {} to {}", clock(first), clock(last)),
+        };
+        format!("{}:{worse} {times}", self.fact.replace('_', " "))
+    }
 }
 
-/// Percent-encoded, all but letters, digits and what RFC 3986 calls unreserved.
-fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // A String takes everything.
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
+/// Date and time of a timestamp, without fractions.
+fn clock(timestamp: &str) -> String {
+    timestamp.get(..19).unwrap_or(timestamp).replace('T', " ")
 }
 
 impl View {
@@ -186,6 +197,11 @@ impl View {
             let tally = |tally: &Tally| format!("{} of {}", tally.yes, tally.of);
             let name = fact.fact.replace('_', " ");
             line(format!("{name:<11}{:<16}{:<16}{:.2}", tally(&fact.canary), tally(&fact.baseline), fact.evidence));
+        }
+        for fact in &self.facts {
+            if let Some(seen) = &fact.seen {
+                line(fact.since(seen));
+            }
         }
         if let Some(block) = &self.block {
             line(block.words.clone());
@@ -221,12 +237,13 @@ mod tests {
     fn a_canary_is_told_in_words() {
         let body = r#"{"route":"chat","canary":"next","state":"running","percent":5,"next":"25 % in 9 s.","steps":[1,5,25],
             "step_requests":7,"min_requests":20,"step_s":61.2,"step_time_s":600.0,"block":{"words":"Not counted yet: 9 requests."},
-            "facts":[{"fact":"odd_length","evidence":0.5,"needed":526.3,"canary":{"yes":0,"of":7},"baseline":{"yes":2,"of":120}}],
+            "facts":[{"fact":"odd_length","evidence":0.5,"needed":526.3,"canary":{"yes":0,"of":7},"baseline":{"yes":2,"of":120},
+            "seen":{"first":"2026-11-27T03:10:00.120Z","last":"2026-11-27T03:14:09.000Z","count":12},"worse_since":"2026-11-27T03:12:44.000Z"}],
             "decisions":[{"at_unix_s":0,"by":"judge","words":"raised from 1 % to 5 %: 20 of its requests showed no harm"}]}"#;
         let words = read::<View>(body).unwrap().words();
         let lines: Vec<&str> = words.lines().collect();
         assert_eq!(
-            lines[..7],
+            lines[..8],
             [
                 "chat: canary `next` at 5 %, running",
                 "  steps     1 → [5] → 25 %",
@@ -234,14 +251,10 @@ mod tests {
                 "  next      25 % in 9 s.",
                 "             canary          baseline        evidence of harm (rolls back at 526)",
                 "  odd length 0 of 7          2 of 120        0.50",
+                "  odd length: worse since 2026-11-27 03:12:44, 12 times from 2026-11-27 03:10:00 to 2026-11-27 03:14:09",
                 "  Not counted yet: 9 requests.",
             ]
         );
-        assert!(lines[7].ends_with("ago, by the judge: raised from 1 % to 5 %: 20 of its requests showed no harm"));
-    }
-
-    #[test]
-    fn route_names_pass_through_addresses() {
-        assert_eq!(encoded("/v1/* ü"), "%2Fv1%2F%2A%20%C3%BC");
+        assert!(lines[8].ends_with("ago, by the judge: raised from 1 % to 5 %: 20 of its requests showed no harm"));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::explain_cohort::{self, Live};
 use super::explain_limits::{self, Asked};
+use super::levers;
 use crate::config::address::{Endpoint, EndpointAddress};
 use crate::config::settings::{Route, RouteKind, Settings, Target};
 use crate::config::{self, defaults};
@@ -31,7 +32,7 @@ pub(super) struct ExplainOptions {
     /// A JSON body.
     #[arg(long, value_name = "JSON")]
     body: Option<String>,
-    /// The proxy's admin address, asked how far the route's canary has come. Off loopback it asks for the token in
+    /// The proxy's admin address, asked how far the route's canary has come and what is out of service by hand. Off loopback it asks for the token in
     /// STREAMGAUGE_ADMIN_TOKEN.
     #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
     admin: String,
@@ -89,6 +90,9 @@ fn tell(settings: &Settings, options: &ExplainOptions) -> String {
             None => {
                 let live = explain_cohort::ask(&options.admin, route);
                 describe(&mut out, settings, route, &options.path, &header, &live);
+                for (at, line) in levers::of_route(&options.admin, route).iter().enumerate() {
+                    let _ = writeln!(out, "  {:<9} {line}", if at == 0 { "by hand" } else { "" });
+                }
                 let asked = Asked { method: &method, facts: &facts, body: options.body.as_deref() };
                 explain_limits::tell(&mut out, settings, route, &asked);
                 return out;

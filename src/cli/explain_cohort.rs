@@ -78,7 +78,7 @@ pub(super) fn tell<'h>(
         if let Some(user) = user {
             let _ = writeln!(out, "            user \"{user}\" {}", joins(route, canary, user));
         }
-    } else if let Some(target) = user.and_then(|user| routing::target(route, None, unit(user))) {
+    } else if let Some(target) = user.and_then(|user| routing::target(route, None, unit(user), |_| true)) {
         let _ = writeln!(out, "            user \"{}\" stays with \"{}\"", user.unwrap_or_default(), target.name);
     }
 }
@@ -104,7 +104,7 @@ fn words(sticky: Sticky) -> &'static str {
 
 /// Nobody leaves a canary as its share grows, so the first step that has the user tells all.
 fn joins(route: &Route, canary: &Canary, user: &str) -> String {
-    let target = |share: u8| routing::target(route, Some(share), unit(user)).map(|target| &target.name);
+    let target = |share: u8| routing::target(route, Some(share), unit(user), |_| true).map(|target| &target.name);
     let before = target(0).map_or("none", |name| name);
     match canary.steps.iter().find(|share| target(**share) == Some(&canary.target)) {
         Some(share) => format!("is on it from {share} % on, and before that with \"{before}\""),

@@ -8,6 +8,7 @@ mod explain_cohort;
 mod explain_limits;
 mod healthcheck;
 mod key;
+mod levers;
 mod prices;
 mod read;
 mod top;
@@ -24,6 +25,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::address::Listen;
 use crate::config::{self, Settings};
+use crate::policy::levers::Command as Lever;
 use crate::server::{self, Exit, Origin, Run, Source, Style};
 use crate::telemetry::json::{self, Json};
 use crate::telemetry::{self, Telemetry};
@@ -71,6 +73,12 @@ enum Command {
     Top(top::Options),
     /// See how canaries stand, and steer them.
     Canary(canary::Options),
+    /// Send an upstream, an endpoint or a target no new requests: running ones go on. Without a name, list what is out of service.
+    Drain(levers::Options),
+    /// As drain, and send it no health checks either; what runs goes on.
+    Disable(levers::Options),
+    /// Put back what was drained or disabled.
+    Enable(levers::Options),
     /// Run a fake LLM backend, to try the proxy with.
     Demo {
         /// Where it listens.
@@ -93,6 +101,10 @@ enum KeyCommand {
         #[arg(long, value_name = "NAME")]
         team: Option<String>,
     },
+    /// Let a key in no more, at once, without touching the file.
+    Revoke(levers::KeyOptions),
+    /// Undo that.
+    Restore(levers::KeyOptions),
 }
 
 #[derive(clap::Args)]
@@ -167,34 +179,22 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Run(options) => run(options),
-        Command::Check(options) => check::check(&options, std::env::var_os("STREAMGAUGE_CONFIG").map(PathBuf::from))
-            .map(|text| {
-                say(&text);
-                ExitCode::SUCCESS
-            }),
-        Command::Explain(options) => explain::explain(&options).map(|text| {
-            say(&text);
-            ExitCode::SUCCESS
-        }),
+        Command::Check(options) => {
+            told(check::check(&options, std::env::var_os("STREAMGAUGE_CONFIG").map(PathBuf::from)))
+        }
+        Command::Explain(options) => told(explain::explain(&options)),
         Command::Read(options) => read::read(&options, &mut std::io::stdout().lock()).map(|()| ExitCode::SUCCESS),
         Command::Schema => print_schema(),
-        Command::Prices(options) => prices::list(&options).map(|text| {
-            say(&text);
-            ExitCode::SUCCESS
-        }),
-        Command::Key(KeyCommand::New { user, team }) => key::new(user.as_deref(), team.as_deref()).map(|text| {
-            say(&text);
-            ExitCode::SUCCESS
-        }),
+        Command::Prices(options) => told(prices::list(&options)),
+        Command::Key(KeyCommand::New { user, team }) => told(key::new(user.as_deref(), team.as_deref())),
+        Command::Key(KeyCommand::Revoke(options)) => told(levers::key(Lever::Revoke, &options)),
+        Command::Key(KeyCommand::Restore(options)) => told(levers::key(Lever::Restore, &options)),
+        Command::Drain(options) => told(levers::run(Lever::Drain, &options)),
+        Command::Disable(options) => told(levers::run(Lever::Disable, &options)),
+        Command::Enable(options) => told(levers::run(Lever::Enable, &options)),
         Command::Healthcheck { admin } => healthcheck::ask(&admin).map(|()| ExitCode::SUCCESS),
-        Command::Canary(options) => canary::run(&options).map(|text| {
-            say(&text);
-            ExitCode::SUCCESS
-        }),
-        Command::Top(options) => top::run(&options).map(|text| {
-            say(&text);
-            ExitCode::SUCCESS
-        }),
+        Command::Canary(options) => told(canary::run(&options)),
+        Command::Top(options) => told(top::run(&options)),
         Command::Demo { listen, knobs } => {
             crate::demo::run(listen, &knobs).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
         }
@@ -202,6 +202,14 @@ pub fn main() -> ExitCode {
     done.unwrap_or_else(|problem| {
         complain(&problem);
         ExitCode::FAILURE
+    })
+}
+
+/// Says what there is to say.
+fn told(text: Result<String, String>) -> Result<ExitCode, String> {
+    text.map(|text| {
+        say(&text);
+        ExitCode::SUCCESS
     })
 }
 

@@ -76,6 +76,15 @@ impl Choice {
     }
 }
 
+/// Whether a target gets anything of its route's requests. One of weight 0 does not; nor does a canary whose share is 0, in
+/// percent: it was rolled back, or its time has not come.
+pub fn takes_part(route: &Route, target: &Target, canary_share: Option<u8>) -> bool {
+    match route.canary.as_ref().zip(canary_share) {
+        Some((canary, share)) if canary.target == target.name => share > 0,
+        _ => target.weight > 0,
+    }
+}
+
 /// What a choice has to offer a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
@@ -95,15 +104,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The assigned target, then the others in the file's order, then the fallbacks. A target of weight 0 gets nothing
-    /// by failover either; nor does a canary whose share is 0, in percent: it was rolled back, or its time has not come.
+    /// The assigned target, then the others in the file's order that [take part](takes_part), then the fallbacks.
     pub fn new(route: &Route, assigned: &Target, canary_share: Option<u8>) -> Self {
         let is_assigned = |target: &Target| target.name == assigned.name;
-        let canary = route.canary.as_ref().zip(canary_share);
-        let takes_part = |target: &Target| match canary {
-            Some((canary, share)) if canary.target == target.name => share > 0,
-            _ => target.weight > 0,
-        };
+        let takes_part = |target: &Target| takes_part(route, target, canary_share);
         let first = route.targets.iter().position(is_assigned).map(Choice::Target);
         let others = (0..route.targets.len())
             .filter(|at| route.targets.get(*at).is_some_and(|target| takes_part(target) && !is_assigned(target)));

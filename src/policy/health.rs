@@ -182,6 +182,13 @@ impl Health {
         self.failures.filter(|failures| self.down.is_some() || now.saturating_sub(failures.last) <= FORGIVEN_AFTER)
     }
 
+    /// A person says that it is well: what was held against it is forgotten.
+    pub fn forgive(&mut self, now: Duration) {
+        self.row.renew();
+        let row = self.row;
+        *self = Self { row, turned: now, ..Self::default() };
+    }
+
     /// A request is on its way that tells whether it is back.
     pub fn probe(&mut self, now: Duration) {
         self.probing = Some(now);

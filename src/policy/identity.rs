@@ -145,7 +145,9 @@ fn holds_key(query: &str) -> bool {
     })
 }
 
-fn is_key(text: &[u8]) -> bool {
+/// Whether a text is one of our keys, known or not.
+#[must_use]
+pub fn is_key(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"Bearer ").or_else(|| text.strip_prefix(b"Bearer+")).unwrap_or(text);
     text.strip_prefix(KEY_PREFIX.as_bytes())
         .is_some_and(|rest| rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count() >= KEY_LETTERS_MIN)

@@ -11,6 +11,7 @@ pub mod habits;
 pub mod health;
 pub mod hygiene;
 pub mod identity;
+pub mod levers;
 pub mod limits;
 pub mod locations;
 pub mod nominated;

@@ -42,11 +42,12 @@ fn reads_body(route: &Route) -> bool {
 
 /// One of the route's targets, by weight; the same unit takes the same target for as long as the weights stay (see
 /// [`cohort`](super::cohort)). `share` is the canary's in percent where the route has one: it overrides the canary's weight,
-/// and the weights of the others count among them alone. `None` only where every weight is zero, which no checked route has.
+/// and the weights of the others count among them alone. Those that are not `in_service`, by their place, get nothing. `None`
+/// where nobody gets anything.
 #[must_use]
-pub fn target(route: &Route, share: Option<u8>, unit: Unit) -> Option<&Target> {
+pub fn target(route: &Route, share: Option<u8>, unit: Unit, in_service: impl Fn(usize) -> bool) -> Option<&Target> {
     let mut best: Option<(f64, &Target)> = None;
-    for (target, weight) in weights(route, share).filter(|(_, weight)| *weight > 0.0) {
+    for (target, weight) in weights(route, share, in_service).filter(|(_, weight)| *weight > 0.0) {
         let score = cohort::score(&route.name, &target.name, unit, weight);
         if best.is_none_or(|(lowest, _)| score < lowest) {
             best = Some((score, target));
@@ -66,22 +67,29 @@ pub fn only_target(route: &Route) -> Option<&Target> {
 
 /// Each target's share of the route's requests, from 0 to 1; `share` as for [`target`].
 pub fn shares(route: &Route, share: Option<u8>) -> impl Iterator<Item = (&Target, f64)> {
-    let total: f64 = weights(route, share).map(|(_, weight)| weight).sum();
-    weights(route, share).map(move |(target, weight)| (target, if total > 0.0 { weight / total } else { 0.0 }))
+    let total: f64 = weights(route, share, |_| true).map(|(_, weight)| weight).sum();
+    weights(route, share, |_| true)
+        .map(move |(target, weight)| (target, if total > 0.0 { weight / total } else { 0.0 }))
 }
 
-fn weights(route: &Route, share: Option<u8>) -> impl Iterator<Item = (&Target, f64)> {
+fn weights(
+    route: &Route,
+    share: Option<u8>,
+    in_service: impl Fn(usize) -> bool,
+) -> impl Iterator<Item = (&Target, f64)> {
     let canary = route.canary.as_ref().and_then(|canary| Some((&canary.target, f64::from(share?.min(100)))));
     let is_canary = move |target: &Target| canary.is_some_and(|(name, _)| *name == target.name);
-    let others = route.targets.iter().filter(|target| !is_canary(target));
-    let baseline: f64 = others.map(|target| f64::from(target.weight)).sum();
-    route.targets.iter().map(move |target| {
-        let weight = f64::from(target.weight);
-        match canary {
-            None => (target, weight),
-            Some((name, share)) if *name == target.name => (target, share * baseline),
-            Some((_, share)) => (target, (100.0 - share) * weight),
-        }
+    let others = route.targets.iter().enumerate().filter(|(at, target)| !is_canary(target) && in_service(*at));
+    let baseline: f64 = others.map(|(_, target)| f64::from(target.weight)).sum();
+    route.targets.iter().enumerate().map(move |(at, target)| {
+        let weight = match canary {
+            _ if !in_service(at) => 0.0,
+            None => f64::from(target.weight),
+            // Where nobody is left to share with, it takes all.
+            Some((name, share)) if *name == target.name => share * if baseline > 0.0 { baseline } else { 1.0 },
+            Some((_, share)) => (100.0 - share) * f64::from(target.weight),
+        };
+        (target, weight)
     })
 }
 

@@ -79,6 +79,11 @@ targets = [{ upstream = "a", weight = 3 }, { name = "off", upstream = "a", weigh
 
 const UNITS: u64 = 20_000;
 
+/// Nobody took a target out of service.
+fn all(_: usize) -> bool {
+    true
+}
+
 /// Numbers that look random, the same in every run.
 fn units() -> impl Iterator<Item = Unit> {
     (1..=UNITS).map(|n| Unit(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
@@ -88,7 +93,7 @@ fn units() -> impl Iterator<Item = Unit> {
 fn targets_share_by_weight() {
     let settings = settings(THREE);
     let route = &settings.routes[0];
-    let names: Vec<&str> = units().map(|unit| &*target(route, None, unit).unwrap().name).collect();
+    let names: Vec<&str> = units().map(|unit| &*target(route, None, unit, all).unwrap().name).collect();
     let share = names.iter().filter(|name| **name == "a").count() as f64 / UNITS as f64;
     assert!((share - 0.75).abs() < 0.01, "{share}");
     assert!(!names.contains(&"off"), "a weight of 0 gets nothing");
@@ -98,7 +103,41 @@ fn targets_share_by_weight() {
 fn no_weight_at_all_gives_no_target() {
     let mut route = Route::clone(&settings("[[route]]\nupstream = \"a\"").routes[0]);
     route.targets[0].weight = 0;
-    assert_eq!(target(&route, None, Unit(7)), None);
+    assert_eq!(target(&route, None, Unit(7), all), None);
+}
+
+#[test]
+fn who_is_out_of_service_gets_nothing_and_only_its_own_users_move() {
+    let settings = settings(
+        r#"
+[[route]]
+targets = [{ name = "x", upstream = "a", weight = 3 }, { name = "y", upstream = "a" }, { name = "new", upstream = "b" }]
+canary = { target = "new" }
+"#,
+    );
+    let route = &settings.routes[0];
+    let share_of = |name: &str, share: u8, out: &[usize]| {
+        let taken = units().filter(|unit| {
+            target(route, Some(share), *unit, |at| !out.contains(&at)).is_some_and(|target| &*target.name == name)
+        });
+        taken.count() as f64 / UNITS as f64
+    };
+    for (out, share, name, expected) in [
+        (&[2][..], 20, "new", 0.0),
+        (&[2], 20, "x", 0.75),
+        (&[0], 20, "new", 0.2),
+        (&[0], 20, "y", 0.8),
+        (&[0, 1], 20, "new", 1.0),
+        (&[0, 1], 0, "new", 0.0),
+    ] {
+        let is = share_of(name, share, out);
+        assert!((is - expected).abs() < 0.012, "{name} at {share} % without {out:?}: {is}");
+    }
+    assert_eq!(target(route, Some(20), Unit(7), |_| false), None);
+    for unit in units().take(2_000) {
+        let (before, without) = (target(route, Some(20), unit, all), target(route, Some(20), unit, |at| at != 2));
+        assert!(before == without || before.is_some_and(|target| &*target.name == "new"), "{unit:?} moved");
+    }
 }
 
 #[test]
@@ -115,16 +154,16 @@ canary = { target = "new" }
         let shares: Vec<f64> = shares(route, Some(share)).map(|(_, share)| share).collect();
         assert!(shares.iter().zip(expected).all(|(is, should)| (is - should).abs() < 1e-9), "{share}: {shares:?}");
         for (named, expected) in route.targets.iter().zip(expected) {
-            let taken = units().filter(|unit| target(route, Some(share), *unit) == Some(named)).count();
+            let taken = units().filter(|unit| target(route, Some(share), *unit, all) == Some(named)).count();
             let is = taken as f64 / UNITS as f64;
             assert!((is - expected).abs() < 0.012, "{} at {share} %: {is}", named.name);
         }
     }
     // While the canary grows, users come to it and move nowhere else.
     for unit in units().take(2_000) {
-        let mut before = target(route, Some(0), unit);
+        let mut before = target(route, Some(0), unit, all);
         for share in 1..=100 {
-            let now = target(route, Some(share), unit);
+            let now = target(route, Some(share), unit, all);
             assert!(now == before || now.is_some_and(|target| &*target.name == "new"), "{unit:?} at {share} %");
             before = now;
         }
@@ -172,10 +211,10 @@ proptest! {
         let mut route = Route::clone(&settings(THREE).routes[0]);
         let one = route.targets[0].clone();
         route.targets = (0..).zip(&weights).map(|(n, weight)| Target { name: format!("t{n}").into(), weight: *weight, ..one.clone() }).collect();
-        let before = target(&route, None, Unit(unit)).map(|target| target.name.clone());
+        let before = target(&route, None, Unit(unit), all).map(|target| target.name.clone());
         let grows = grows % weights.len();
         route.targets[grows].weight += by;
-        let after = target(&route, None, Unit(unit)).map(|target| target.name.clone());
+        let after = target(&route, None, Unit(unit), all).map(|target| target.name.clone());
         let grown = route.targets[grows].name.clone();
         prop_assert!(after == before || after == Some(grown));
     }

@@ -15,6 +15,10 @@ const VERSION: u32 = 1;
 impl Shared {
     /// Lets the judge of a request's route hear of its first attempt.
     pub(super) fn judge(&self, assigned: &Assigned, attempt: &FirstAttempt) -> Option<Decision> {
+        if self.generation.load().canary_hold(&assigned.rollout.route.name).is_some() {
+            // It was assigned before somebody took one of both sides out of service, who may have stopped it as well.
+            return None;
+        }
         let decision = assigned.rollout.observe(assigned.sample, attempt)?;
         self.decided(&assigned.rollout, &decision);
         Some(decision)

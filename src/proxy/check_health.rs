@@ -12,6 +12,7 @@ use super::member::Member;
 use super::pool::Pool;
 use super::state::Shared;
 use crate::config::settings::{HealthCheck, HostPolicy, Upstream};
+use crate::policy::levers::Setting;
 
 /// A check that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,7 +43,8 @@ impl Shared {
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             again.tick().await;
-            let members: Vec<Arc<Member>> = pool.members().collect();
+            let wanted = |member: &Arc<Member>| member.out() != Some(Setting::Disabled);
+            let members: Vec<Arc<Member>> = pool.members().filter(wanted).collect();
             join_all(members.iter().map(|member| async {
                 let asked = tokio::time::timeout(PATIENCE.min(check.interval), self.ask(upstream, check, member)).await;
                 pool.checked(member, matches!(asked, Ok(Ok(200..=399))));

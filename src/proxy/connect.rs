@@ -146,6 +146,12 @@ impl Connectors {
         }
     }
 
+    /// Nobody is to use a kept connection to `peer` any more: those that are idle are closed.
+    pub(super) fn forget(&self, peer: &HttpPeer) {
+        self.kept.forget(peer);
+        self.shared.forget(peer);
+    }
+
     /// To be called now and then: closes kept connections that nobody could use.
     pub(super) fn sweep(&self) {
         self.kept.sweep();

@@ -6,11 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use super::member::Member;
 use crate::policy::health::{Failures, Gate, Reason};
+use crate::policy::levers::Setting;
 
 /// One endpoint, with each address that its name stands for.
 pub struct EndpointView {
     /// As metrics name it.
     pub name: Arc<str>,
+    /// How people have taken it out of service as a whole.
+    pub out: Option<Setting>,
     pub members: Vec<MemberView>,
 }
 
@@ -21,6 +24,8 @@ pub struct MemberView {
     /// Where the endpoint is a name.
     pub peer: Option<SocketAddr>,
     pub standing: Standing,
+    /// How people have taken it out of service.
+    pub out: Option<Setting>,
     /// Why it is down.
     pub reason: Option<Reason>,
     /// Since when it is down.
@@ -35,7 +40,7 @@ pub struct MemberView {
     pub score: Option<Duration>,
 }
 
-/// Whether a place takes requests, from the best to the worst.
+/// Whether a place can take requests, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     Up,
@@ -67,6 +72,11 @@ impl Standing {
 }
 
 impl EndpointView {
+    /// Whether people let it have requests: at one address at least, where it has several.
+    pub fn is_in_service(&self) -> bool {
+        self.out.is_none() && (self.members.is_empty() || self.members.iter().any(|member| member.out.is_none()))
+    }
+
     /// Whether one of its addresses is believed to answer, or may be tried again.
     pub fn is_up(&self) -> bool {
         self.members.iter().any(|member| matches!(member.standing, Standing::Up | Standing::Probing))
@@ -89,6 +99,7 @@ impl MemberView {
             address: member.address.clone(),
             peer: member.place.peer,
             standing,
+            out: member.out(),
             reason: down.map(|down| down.reason),
             down_since: down.map(|down| wall.at(down.since)),
             next_try: down.map(|down| wall.at(down.until)),

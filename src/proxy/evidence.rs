@@ -14,6 +14,8 @@ use crate::telemetry::record::{Attempt, ErrorType, Outcome};
 pub(super) struct Assigned {
     pub(super) rollout: Arc<Rollout>,
     pub(super) sample: Sample,
+    /// Its arms can be compared: nobody took one out of service by hand.
+    pub(super) counts: bool,
 }
 
 /// Watches the first attempt of one request.

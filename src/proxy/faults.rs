@@ -6,6 +6,7 @@ use pingora::ErrorType as Kind;
 use pingora::http::ResponseHeader;
 
 use super::rejection::Rejection;
+use super::route::Routed;
 use crate::config::address::Endpoint;
 use crate::policy::failover::Stage;
 use crate::telemetry::record::ErrorType;
@@ -93,6 +94,26 @@ pub(super) fn retry_after(head: &ResponseHeader) -> Option<Duration> {
     let until = httpdate::parse_http_date(wait).ok()?;
     let now = text("date").and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
     Some(until.duration_since(now).unwrap_or_default())
+}
+
+/// When to ask again where all were taken out of service: a person did it, and a person will undo it.
+const OUT_OF_SERVICE_RETRY_S: u32 = 10;
+
+/// What the client is told where no attempt could be made.
+pub(super) fn nobody_to_ask(routed: &Routed) -> Rejection {
+    let out = routed.in_service.taken_out(&routed.route);
+    if out.is_empty() {
+        let name = &routed.target.upstream.name;
+        let message = format!("The name of upstream `{name}` cannot be resolved. Check its url.");
+        return Rejection::upstream(ErrorType::DnsFailed, message);
+    }
+    let out: Vec<String> = out.iter().map(|(target, how)| format!("`{}` is {}", target.name, how.as_str())).collect();
+    let message = format!(
+        "Whoever runs this service has taken all that could answer here out of service: {}. Try again later.",
+        out.join(", ")
+    );
+    let rejection = Rejection::refused(503, ErrorType::OutOfService, message);
+    Rejection { retry_after: Some(OUT_OF_SERVICE_RETRY_S), ..rejection }
 }
 
 /// What the client is told of a failed attempt; `cause` is what more is known of it.

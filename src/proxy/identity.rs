@@ -38,6 +38,9 @@ pub(super) fn establish(
         return Ok(());
     }
     let found = judge(shared, generation, rules, head, caller.trusted).map_err(|refusal| rejection(&refusal))?;
+    if found.identity.key.as_deref().is_some_and(|key| shared.levers.is_revoked(key)) {
+        return Err(rejection(&Refusal::RevokedKey));
+    }
     for name in &found.spent {
         if *name == subprotocol::HEADER {
             without_subprotocol_key(head);

@@ -65,6 +65,16 @@ impl Kept {
         }
     }
 
+    /// Closes what waits for another request to `peer`: there will be none.
+    pub(super) fn forget(&self, peer: &HttpPeer) {
+        let mut idle = self.idle();
+        let gone = idle.of_peers.remove(&peer.reuse_hash()).unwrap_or_default();
+        idle.count -= gone.len();
+        drop(idle);
+        // Closed when nobody waits for the lock.
+        drop(gone);
+    }
+
     /// Closes what waited too long, and what the upstream closed.
     pub(super) fn sweep(&self) {
         let mut gone = Vec::new();

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pingora::upstreams::peer::{HttpPeer, Peer};
 
+use super::levers::Flags;
 use crate::config::address::{Endpoint, EndpointAddress};
 use crate::policy::balance::Load;
 use crate::policy::health::Health;
+use crate::policy::levers::Setting;
 use crate::telemetry::record::Place;
 
 /// One address of an endpoint. What is known of it goes on when names are looked up again, and over reloads.
@@ -18,6 +20,8 @@ pub(super) struct Member {
     pub(super) address: String,
     /// As telemetry names it.
     pub(super) place: Place,
+    /// What may take it out of service by hand.
+    flags: Flags,
     state: Arc<Mutex<State>>,
 }
 
@@ -30,10 +34,15 @@ pub(super) struct State {
 
 impl Member {
     /// A member that goes on where `before` stood.
-    pub(super) fn new(endpoint: &Arc<Endpoint>, peer: Arc<HttpPeer>, before: Option<&Self>) -> Self {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, peer: Arc<HttpPeer>, flags: Flags, before: Option<&Self>) -> Self {
         let state = before.map_or_else(Arc::default, |before| Arc::clone(&before.state));
         let (address, place) = (address(&peer), place(endpoint, &peer));
-        Self { endpoint: Arc::clone(endpoint), address, place, peer, state }
+        Self { endpoint: Arc::clone(endpoint), address, place, peer, flags, state }
+    }
+
+    /// How people have taken it out of service, if they have.
+    pub(super) fn out(&self) -> Option<Setting> {
+        self.flags.setting()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -12,7 +12,8 @@
 //! Between `caller` and `admit`, `identity` judges credentials. `exchange` walks through the stages; `reject` answers where one
 //! of them says no. `open` makes attempts (`attempt`), over connections that `connect` makes and `kept` keeps; `opened` is what
 //! one of them brings. `commit` sends its head; while `relay` passes it on, `upload` sends what the client's body still lacks.
-//! Beside the way goes `shadow`. What outlives a request is in `state`, `pool`, `drain` and `gate`.
+//! Beside the way goes `shadow`. What outlives a request is in `state`, `pool`, `drain` and `gate`; what
+//! people take out of service by hand in `levers`, `in_service` (of a route) and `operator` (at their word).
 
 mod accept;
 mod admit;
@@ -45,13 +46,16 @@ mod gate;
 mod headers;
 mod hold;
 mod identity;
+mod in_service;
 mod intake;
 mod kept;
+mod levers;
 mod limiter;
 mod linger;
 mod member;
 mod open;
 mod opened;
+mod operator;
 mod outcome;
 mod pace;
 mod peers;
@@ -91,7 +95,9 @@ pub use door::Door;
 pub use drain::Drain;
 pub use endpoint_view::{EndpointView, MemberView};
 pub use gate::{AddressGate, AddressPass};
+pub use levers::Levers;
 pub use limiter::{Limiter, Mode};
+pub use operator::{Done, Order};
 pub use pool::Pool;
 pub use rollout::Rollout;
 pub use state::{Generation, Shared};

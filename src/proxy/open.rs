@@ -7,7 +7,7 @@ use super::asked::Asked;
 use super::attempt::{Failed, Step, Trial};
 use super::budget::{Again, RouteLoad};
 use super::context::Visit;
-use super::faults::{Race, rejection, retry_after};
+use super::faults::{self, Race, rejection, retry_after};
 use super::hold::Upload;
 use super::member::Member;
 use super::opened::Opened;
@@ -213,7 +213,7 @@ impl<'a> Opening<'a> {
         let choice = self.plan.next(|choice| self.room(choice))?;
         self.plan.ask(choice);
         if self.plan.passes_over_assigned() {
-            self.asked.tries.pass_over();
+            self.asked.tries.pass_over(self.asked.routed.why_passed_over());
         }
         let target = self.target(choice)?;
         let ticket = self.place(target)?;
@@ -255,6 +255,9 @@ impl<'a> Opening<'a> {
     }
 
     fn room(&self, choice: Choice) -> Room {
+        if !self.asked.routed.in_service.takes(choice) {
+            return Room::Exhausted;
+        }
         self.target(choice).and_then(|target| self.pool(target)).map_or(Room::Exhausted, |pool| pool.room(&self.tried))
     }
 
@@ -289,11 +292,7 @@ impl<'a> Opening<'a> {
         }
         Err(match &self.last {
             Some(last) => rejection(last.error, last.cause.as_deref(), &last.upstream, &last.endpoint),
-            None => {
-                let name = &self.asked.routed.target.upstream.name;
-                let message = format!("The name of upstream `{name}` cannot be resolved. Check its url.");
-                Rejection::upstream(ErrorType::DnsFailed, message)
-            }
+            None => faults::nobody_to_ask(self.asked.routed),
         })
     }
 }

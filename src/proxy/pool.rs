@@ -10,12 +10,14 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use super::ca;
 use super::clock::Clock;
 use super::endpoint_view::{EndpointView, MemberView};
+use super::levers::{Flag, Levers};
 use super::member::{self, Member};
 use super::peers;
 use crate::config::address::{Endpoint, EndpointAddress};
 use crate::config::settings::Upstream;
 use crate::policy::failover::Room;
 use crate::policy::health::{self, Change, Down, Sign, Verdict};
+use crate::policy::levers::{Lever, Setting};
 use crate::telemetry::Telemetry;
 
 /// Addresses taken of one name.
@@ -43,12 +45,15 @@ pub struct Pool {
 pub(super) struct Around {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Clock,
+    pub(super) levers: Arc<Levers>,
 }
 
 struct EndpointState {
     endpoint: Arc<Endpoint>,
     /// As telemetry names it.
     name: Arc<str>,
+    /// Its own lever, and that of the whole upstream.
+    levers: [Arc<Flag>; 2],
     /// One an address; empty while the name is not resolved.
     members: ArcSwap<Vec<Arc<Member>>>,
 }
@@ -61,7 +66,8 @@ impl Pool {
             .iter()
             .map(|endpoint| {
                 let same = |state: &&EndpointState| *state.endpoint == *endpoint;
-                EndpointState::new(endpoint, upstream, previous.and_then(|old| old.endpoints.iter().find(same)))
+                let before = previous.and_then(|old| old.endpoints.iter().find(same));
+                EndpointState::new(endpoint, upstream, &around.levers, before)
             })
             .collect();
         let authorities = ca::fingerprint(upstream.ca.as_deref());
@@ -82,17 +88,39 @@ impl Pool {
         self.around.clock.now()
     }
 
-    /// Whether at least one endpoint has an address, and is believed to answer.
+    /// Whether at least one endpoint has an address, is in service, and is believed to answer.
     pub fn is_up(&self) -> bool {
         let now = self.now();
-        self.members().any(|member| member.state().health.is_up(now))
+        self.in_service().any(|member| member.state().health.is_up(now))
+    }
+
+    /// How people have taken all of its endpoints out of service, if they have.
+    pub(super) fn out(&self) -> Option<Setting> {
+        let out = |state: &EndpointState| match state.members.load().as_slice() {
+            [] => state.out(),
+            members => members.iter().map(|member| member.out()).min().flatten(),
+        };
+        self.endpoints.iter().map(out).min().flatten()
+    }
+
+    /// A person put back what `is_meant`: what was held against it is forgotten.
+    pub(super) fn forgive(&self, is_meant: impl Fn(&Member) -> bool) {
+        let now = self.now();
+        for member in self.members().filter(|member| is_meant(member)) {
+            member.state().health.forgive(now);
+        }
+    }
+
+    /// The places that may be asked, as far as people are concerned.
+    pub(super) fn in_service(&self) -> impl Iterator<Item = Arc<Member>> {
+        self.members().filter(|member| member.out().is_none())
     }
 
     /// What there is for a request that has `tried` some of the places.
     pub(super) fn room(&self, tried: &[Arc<Member>]) -> Room {
         let now = self.now();
         let mut room = Room::Exhausted;
-        for member in self.members().filter(|member| !tried.iter().any(|other| other.is(member))) {
+        for member in self.in_service().filter(|member| !tried.iter().any(|other| other.is(member))) {
             if member.state().health.is_up(now) {
                 return Room::Up;
             }
@@ -106,7 +134,7 @@ impl Pool {
     pub(super) fn addresses(&self, member: &Arc<Member>) -> Vec<Arc<Member>> {
         let now = self.now();
         let others = self
-            .members()
+            .in_service()
             .filter(|other| other.endpoint == member.endpoint && !other.is(member) && other.state().health.is_up(now));
         let is_v6 = |member: &Arc<Member>| member.peer.address().as_inet().is_some_and(SocketAddr::is_ipv6);
         peers::in_turn(Arc::clone(member), others, is_v6)
@@ -115,6 +143,13 @@ impl Pool {
     /// Takes in how an attempt at a member went.
     pub(super) fn note(&self, member: &Member, verdict: Verdict) {
         let now = self.now();
+        if member.out().is_some() {
+            // Whoever took it out may stop it as well: that is no failure of its own.
+            if let Some(under_way) = verdict.under_way {
+                member.state().health.ends(under_way);
+            }
+            return;
+        }
         let change = if verdict.sign == Sign::Well {
             member.state().health.note(verdict, now, false)
         } else {
@@ -135,9 +170,12 @@ impl Pool {
     }
 
     fn may_eject(&self, but: &Member, now: Duration) -> bool {
-        let others = self.members().filter(|other| !other.is(but));
+        if but.out().is_some() {
+            return false;
+        }
+        let others = self.in_service().filter(|other| !other.is(but));
         let ejected = others.filter(|other| other.state().health.is_ejected(now)).count();
-        health::may_eject_more(self.members().count(), ejected)
+        health::may_eject_more(self.in_service().count(), ejected)
     }
 
     fn tell(&self, member: &Member, change: Option<Change>, now: Duration) {
@@ -162,7 +200,17 @@ impl Pool {
         let (upstream, endpoint) = (&*self.built_for.name, &*member.place.endpoint);
         let seconds = down.until.saturating_sub(now).as_secs();
         let reason = down.reason.as_str();
-        if down.ejected {
+        if let Some(out) = member.out() {
+            tracing::info!(
+                event = "upstream.down",
+                upstream,
+                endpoint,
+                address = member.address,
+                reason,
+                "endpoint down; it is {} by hand, and gets no requests anyway",
+                out.as_str()
+            );
+        } else if down.ejected {
             tracing::warn!(
                 event = "upstream.ejected",
                 upstream,
@@ -195,14 +243,17 @@ impl Pool {
 
     /// The other places of the upstream that are up; the first few of them.
     fn serving_beside(&self, but: &Member, now: Duration) -> Vec<String> {
-        let others = self.members().filter(|other| !other.is(but) && other.state().health.is_up(now));
+        let others = self.in_service().filter(|other| !other.is(but) && other.state().health.is_up(now));
         others.take(SERVING_MAX).map(|other| other.place.to_string()).collect()
     }
 
     /// Shows in the metrics which endpoints are up.
     pub(super) fn publish(&self) {
         for endpoint in self.endpoints() {
-            self.around.telemetry.metrics().upstream_up(&self.built_for.name, &endpoint.name, endpoint.is_up());
+            let in_service = endpoint.is_in_service();
+            let metrics = self.around.telemetry.metrics();
+            metrics.upstream_up(&self.built_for.name, &endpoint.name, endpoint.is_up());
+            metrics.upstream_in_service(&self.built_for.name, &endpoint.name, in_service);
         }
     }
 
@@ -229,7 +280,7 @@ impl Pool {
             }
             view
         });
-        EndpointView { name: Arc::clone(&state.name), members: members.collect() }
+        EndpointView { name: Arc::clone(&state.name), out: state.out(), members: members.collect() }
     }
 
     /// Every place there is.
@@ -243,13 +294,13 @@ impl Pool {
     /// Looks up the names anew. A lookup that fails keeps the last addresses.
     pub(super) async fn resolve(&self) {
         for state in &self.endpoints {
-            state.resolve(&self.built_for).await;
+            state.resolve(&self.built_for, &self.around.levers).await;
         }
     }
 }
 
 impl EndpointState {
-    fn new(endpoint: &Endpoint, upstream: &Upstream, before: Option<&Self>) -> Self {
+    fn new(endpoint: &Endpoint, upstream: &Upstream, levers: &Levers, before: Option<&Self>) -> Self {
         let known = match &endpoint.address {
             EndpointAddress::Unix(path) => peers::unix(path, endpoint).into_iter().collect(),
             EndpointAddress::Tcp { host, port } => match host.trim_matches(['[', ']']).parse::<IpAddr>() {
@@ -265,16 +316,24 @@ impl EndpointState {
         };
         let endpoint = Arc::new(endpoint.clone());
         let before = before.map(|before| before.members.load_full()).unwrap_or_default();
-        let members = members(peers::finish(known, &endpoint, upstream), &endpoint, &before);
-        let name = Arc::from(member::name(&endpoint));
-        Self { endpoint, name, members: ArcSwap::from_pointee(members) }
+        let members = members(peers::finish(known, &endpoint, upstream), &endpoint, (upstream, levers), &before);
+        let name = member::name(&endpoint);
+        let of = Lever::Endpoint { upstream: upstream.name.to_string(), endpoint: name.clone() };
+        let of_all = Lever::Upstream { upstream: upstream.name.to_string() };
+        let levers = [levers.flag(of), levers.flag(of_all)];
+        Self { endpoint, name: Arc::from(name), levers, members: ArcSwap::from_pointee(members) }
+    }
+
+    /// How it was taken out as a whole: by its own lever, or its upstream's.
+    fn out(&self) -> Option<Setting> {
+        self.levers.iter().filter_map(|flag| flag.setting()).max()
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
         self.members.load().iter().filter_map(|member| member.peer.address().as_inet().copied()).collect()
     }
 
-    async fn resolve(&self, upstream: &Upstream) {
+    async fn resolve(&self, upstream: &Upstream, levers: &Levers) {
         let EndpointAddress::Tcp { host, port } = &self.endpoint.address else { return };
         if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
             return;
@@ -299,13 +358,20 @@ impl EndpointState {
             return;
         }
         let found = found.iter().map(|at| peers::tcp(*at, &self.endpoint)).collect();
-        let fresh = members(peers::finish(found, &self.endpoint, upstream), &self.endpoint, &self.members.load());
+        let peers = peers::finish(found, &self.endpoint, upstream);
+        let fresh = members(peers, &self.endpoint, (upstream, levers), &self.members.load());
         self.members.store(Arc::new(fresh));
     }
 }
 
 /// One member a peer; those that were there `before` go on as they stood.
-fn members(peers: Vec<Arc<HttpPeer>>, endpoint: &Arc<Endpoint>, before: &[Arc<Member>]) -> Vec<Arc<Member>> {
+fn members(
+    peers: Vec<Arc<HttpPeer>>,
+    endpoint: &Arc<Endpoint>,
+    (upstream, levers): (&Upstream, &Levers),
+    before: &[Arc<Member>],
+) -> Vec<Arc<Member>> {
+    let name = member::name(endpoint);
     let earlier = |peer: &HttpPeer| {
         let address = member::address(peer);
         before.iter().find(|member| member.address == address)
@@ -313,8 +379,9 @@ fn members(peers: Vec<Arc<HttpPeer>>, endpoint: &Arc<Endpoint>, before: &[Arc<Me
     peers
         .into_iter()
         .map(|peer| {
+            let flags = levers.flags(&upstream.name, &name, &member::address(&peer));
             let before = earlier(&peer).map(|member| &**member);
-            Arc::new(Member::new(endpoint, peer, before))
+            Arc::new(Member::new(endpoint, peer, flags, before))
         })
         .collect()
 }

@@ -7,8 +7,10 @@ use pingora::http::RequestHeader;
 use super::body::Admitted;
 use super::caller::Caller;
 use super::evidence::Assigned;
+use super::in_service::InService;
 use super::rejection::Rejection;
 use super::state::Generation;
+use super::tries::PassedOver;
 use crate::config::settings::{Route, Target, Timeouts};
 use crate::policy::canary::Sample;
 use crate::policy::cohort;
@@ -22,12 +24,23 @@ pub(super) struct Routed {
     pub(super) limits: Timeouts,
     /// Its side of the comparison, where the route has a canary.
     pub(super) assigned: Option<Assigned>,
+    /// Which of the route's places may be asked.
+    pub(super) in_service: Arc<InService>,
 }
 
 impl Routed {
     /// The share of the route's canary, in percent.
     pub(super) fn canary_share(&self) -> Option<u8> {
         self.assigned.as_ref().map(|assigned| assigned.rollout.draw().share)
+    }
+}
+
+impl Routed {
+    /// Why another was asked than the target that the request was assigned to.
+    pub(super) fn why_passed_over(&self) -> PassedOver {
+        let at = self.route.targets.iter().position(|target| target.name == self.target.name);
+        let takes = at.is_none_or(|at| self.in_service.target(at));
+        if takes { PassedOver::Down } else { PassedOver::TakenOut }
     }
 }
 
@@ -53,18 +66,23 @@ pub(super) fn route(
     let Some(route) = with_head(head, admitted.facts.model.as_deref(), |head| routing::pick(routes, head)) else {
         return Err(no_route(generation, head));
     };
+    let Some(in_service) = generation.in_service.get(&route.name).cloned() else {
+        // Every route has its entry.
+        return Err(Rejection::internal());
+    };
     // A draw hashes twice and more: only where there is something to draw.
     let (target, assigned) = match routing::only_target(route) {
         Some(only) => (only, None),
-        None => draw(generation, route, caller, roll)?,
+        None => draw(generation, route, &in_service, caller, roll)?,
     };
-    Ok(Routed { route: Arc::clone(route), target: target.clone(), limits: route.timeouts, assigned })
+    Ok(Routed { route: Arc::clone(route), target: target.clone(), limits: route.timeouts, assigned, in_service })
 }
 
 /// Shares out the requests of a route that has several targets.
 fn draw<'a>(
     generation: &Generation,
     route: &'a Route,
+    in_service: &InService,
     caller: &Caller,
     roll: u64,
 ) -> Result<(&'a Target, Option<Assigned>), Rejection> {
@@ -72,13 +90,18 @@ fn draw<'a>(
     let rollout = generation.rollouts.get(&route.name);
     // Once: a decision may come at any moment, and the epoch must be that of the share.
     let draw = rollout.map(|rollout| rollout.draw());
-    let Some(target) = routing::target(route, draw.map(|draw| draw.share), unit) else {
+    let share = draw.map(|draw| draw.share);
+    let target = routing::target(route, share, unit, |at| in_service.target(at))
+        // All are out of service: a fallback may answer, or nobody.
+        .or_else(|| routing::target(route, share, unit, |_| true));
+    let Some(target) = target else {
         // Only where all weights are zero, which no checked route has.
         return Err(Rejection::internal());
     };
     let assigned = rollout.zip(draw).map(|(rollout, draw)| Assigned {
         rollout: Arc::clone(rollout),
         sample: Sample { arm: rollout.arm(&target.name), unit: unit.0, epoch: draw.epoch },
+        counts: in_service.holds_canary(route).is_none(),
     });
     Ok((target, assigned))
 }

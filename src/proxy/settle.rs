@@ -10,7 +10,7 @@ use super::clock::Clock;
 use super::evidence::{Assigned, Witness};
 use super::reservation::Reservation;
 use super::state::{Generation, Shared};
-use super::tries::Tries;
+use super::tries::{PassedOver, Tries};
 use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::rpc::RpcProtocol;
@@ -241,7 +241,7 @@ impl<'a> Flight<'a> {
 
     /// Which side of a comparison it was assigned to, where its route has a canary.
     pub(super) fn assigned(&mut self, assigned: Option<Assigned>, facts: &RequestFacts) {
-        self.witness = assigned.map(|assigned| Witness::new(assigned, facts));
+        self.witness = assigned.filter(|assigned| assigned.counts).map(|assigned| Witness::new(assigned, facts));
     }
 
     /// A copy of the request was sent, whose answer is compared with the client's.
@@ -380,8 +380,14 @@ impl Flight<'_> {
     /// Tells the canary's judge of the attempts. How the one went whose answer was passed on is told by its end.
     fn testify(&mut self, tries: &[Attempt]) {
         let Some(witness) = &mut self.witness else { return };
-        if self.tries.passed_over() {
-            return witness.passed_over();
+        // What was taken out by hand may have been stopped as well: nobody failed.
+        let levers = &self.shared.levers;
+        let is_out = tries.iter().any(|attempt| levers.is_out(&attempt.upstream, &attempt.place));
+        match self.tries.passed_over() {
+            _ if is_out => return self.witness = None,
+            Some(PassedOver::TakenOut) => return self.witness = None,
+            Some(PassedOver::Down) => return witness.passed_over(),
+            None => {}
         }
         for (number, attempt) in tries.iter().enumerate() {
             if self.passed_on == Some(number) {

@@ -96,10 +96,9 @@ pub(super) fn cast(
     if !admitted.facts.is_llm() || !policy::is_drawn(shadow.share, ids::random()) {
         return;
     }
-    let (metrics, route) = (visit.shared.telemetry.metrics(), &routed.route.name);
     let limit = policy::caps_of(shadow);
     let Some(place) = Place::take(visit, routed, &limit, admitted, body.len() as u64) else {
-        return metrics.shadow_skipped(route);
+        return visit.shared.telemetry.shadow_skipped(&routed.route.name);
     };
     let (tell, client) = oneshot::channel();
     flight.shadowed(tell);
@@ -114,6 +113,7 @@ pub(super) fn cast(
             target: shadow.target.clone(),
             limits: routed.limits,
             assigned: None,
+            in_service: Arc::clone(&routed.in_service),
         },
         admitted: admitted.clone(),
         place,
@@ -162,7 +162,7 @@ impl Sending {
         };
         match compared {
             Some(record) => shared.telemetry.publish_shadow(record),
-            None => shared.telemetry.metrics().shadow_skipped(&route),
+            None => shared.telemetry.shadow_skipped(&route),
         }
     }
 

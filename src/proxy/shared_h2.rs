@@ -84,6 +84,12 @@ impl SharedConnections {
         drop(gone);
     }
 
+    /// Opens no more streams on the connections to `peer`; each ends with its last stream.
+    pub(super) fn forget(&self, peer: &HttpPeer) {
+        let gone = self.open().remove(&peer.reuse_hash());
+        drop(gone);
+    }
+
     fn choose(&self, key: u64) -> Option<ConnectionRef> {
         let mut open = self.open();
         let connections = open.get_mut(&key)?;

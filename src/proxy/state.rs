@@ -12,6 +12,8 @@ use super::budget::RouteLoad;
 use super::clock::Clock;
 use super::connect::Connectors;
 use super::drain::Drain;
+use super::in_service::InService;
+use super::levers::Levers;
 use super::limiter::Limiter;
 use super::pool::{Around, Pool};
 use super::remote_keys::RemoteKeys;
@@ -19,6 +21,7 @@ use super::rollout::{self, Rollouts};
 use super::shadows::{self, Shadows};
 use super::usage::UsageBook;
 use crate::config::Settings;
+use crate::config::settings::{Route, Target};
 use crate::telemetry::Telemetry;
 
 /// How many connections may be read on at once after their answers' ends; more are closed when their answers end.
@@ -30,6 +33,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
     pub limiter: Arc<Limiter>,
+    /// What people took out of service by hand.
+    pub levers: Arc<Levers>,
     /// Rings after each decision about a canary: it is to be kept at once.
     pub canary_decided: Notify,
     pub(super) usage: Arc<UsageBook>,
@@ -60,6 +65,8 @@ pub struct Generation {
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
     /// By route name.
     pub rollouts: Rollouts,
+    /// By route name.
+    pub(super) in_service: HashMap<Arc<str>, Arc<InService>>,
     /// The keys of tokens, where they are at a URL.
     pub(super) remote_keys: Option<Arc<RemoteKeys>>,
     /// By the names of the routes that have one.
@@ -71,13 +78,15 @@ pub struct Generation {
 impl Shared {
     /// Builds generation 1.
     pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Arc<Self> {
-        let around = Around { telemetry: Arc::clone(&telemetry), clock: Clock::start() };
+        let levers = Arc::<Levers>::default();
+        let around = Around { telemetry: Arc::clone(&telemetry), clock: Clock::start(), levers: Arc::clone(&levers) };
         let first = Generation::build(1, settings, None, &around);
         Arc::new(Self {
             generation: ArcSwap::from_pointee(first),
             telemetry,
             drain: Drain::default(),
             limiter: Arc::default(),
+            levers,
             canary_decided: Notify::new(),
             usage: Arc::default(),
             connector: Connectors::new(),
@@ -104,6 +113,7 @@ impl Shared {
         for (name, pool) in &previous.pools {
             pool.retire(next.pools.get(name).map(|pool| &**pool));
         }
+        self.levers.tidy();
         self.installed.send_replace(number);
         self.tell_new_canaries();
         self.keys_wanted.notify_one();
@@ -117,8 +127,13 @@ impl Shared {
         futures_util::future::join_all(lookups).await;
     }
 
-    /// Closes connections to upstreams that nobody could use any more. To be called now and then.
+    /// Closes connections to upstreams that nobody could use any more, or should. To be called now and then.
     pub fn sweep_connections(&self) {
+        for member in self.generation.load().pools.values().flat_map(|pool| pool.members()) {
+            if member.out().is_some() {
+                self.connector.forget(&member.peer);
+            }
+        }
         self.connector.sweep();
     }
 
@@ -146,6 +161,18 @@ impl Shared {
 }
 
 impl Generation {
+    /// Who serves a route, as far as people are concerned; empty: nobody.
+    pub(super) fn serving<'r>(&self, route: &'r Route) -> Vec<&'r Target> {
+        let share = self.rollouts.get(&route.name).map(|rollout| rollout.draw().share);
+        self.in_service.get(&route.name).map_or_else(Vec::new, |places| places.serving(route, share))
+    }
+
+    /// Why a route's canary is compared with nothing at present: one of both sides is out of service by hand.
+    pub fn canary_hold(&self, route: &str) -> Option<String> {
+        let route = self.settings.routes.iter().find(|known| *known.name == *route)?;
+        self.in_service.get(&route.name)?.holds_canary(route)
+    }
+
     /// How long ago the keys of tokens were fetched, where they are at a URL and ever were.
     pub fn keys_age(&self) -> Option<Duration> {
         self.remote_keys.as_ref()?.age()
@@ -164,6 +191,11 @@ impl Generation {
                 (upstream.name.clone(), pool)
             })
             .collect();
+        let in_service = settings.routes.iter().map(|route| {
+            let places = InService::new(route, &pools, &around.levers);
+            (Arc::clone(&route.name), Arc::new(places))
+        });
+        let in_service = in_service.collect();
         let loads = settings.routes.iter().map(|route| {
             let kept = previous.and_then(|old| old.loads.get(&route.name));
             (route.name.clone(), kept.cloned().unwrap_or_default())
@@ -172,6 +204,6 @@ impl Generation {
         let remote_keys = RemoteKeys::follow(&settings, previous.and_then(|old| old.remote_keys.as_ref()));
         let rollouts = rollout::build(&settings, previous.map(|old| &old.rollouts));
         let shadows = shadows::build(&settings, previous.map(|old| &old.shadows));
-        Self { number, settings, pools, loads, rollouts, remote_keys, shadows }
+        Self { number, settings, pools, loads, rollouts, in_service, remote_keys, shadows }
     }
 }

@@ -14,7 +14,7 @@ impl Pool {
     /// are ejected, one of them all the same. `roll` is uniform over all of `u64`.
     pub(super) fn take(self: &Arc<Self>, tried: &[Arc<Member>], streaming: bool, roll: u64) -> Option<Ticket> {
         let now = self.now();
-        let untried = || self.members().filter(|member| !tried.iter().any(|other| other.is(member)));
+        let untried = || self.in_service().filter(|member| !tried.iter().any(|other| other.is(member)));
         let mut rest = untried();
         let member = match (rest.next(), rest.next()) {
             (Some(only), None) => only,
@@ -25,7 +25,7 @@ impl Pool {
 
     /// A place for a request of which nothing is learned; the better of two is taken.
     pub(super) fn take_aside(self: &Arc<Self>, roll: u64) -> Option<Ticket> {
-        let member = better(self.members().collect(), true, roll, self.now())?;
+        let member = better(self.in_service().collect(), true, roll, self.now())?;
         Some(Ticket::take_aside(self, &member))
     }
 }

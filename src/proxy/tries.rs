@@ -1,8 +1,7 @@
 //! What was tried for one request: each attempt with its times, whether it won, failed, was outrun or broke off with the
 //! request. Attempts write it, several at once where a request is hedged; the flight reads it at the end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::clock::Clock;
@@ -13,8 +12,8 @@ use crate::telemetry::record::{Attempt, ErrorType, Phase, Place, Stopwatch};
 pub(super) struct Tries {
     clock: Clock,
     log: Mutex<Vec<Try>>,
-    /// The target that the request was assigned to was down, and another asked in its place.
-    passed_over: AtomicBool,
+    /// Another target was asked in place of the one that the request was assigned to.
+    passed_over: OnceLock<PassedOver>,
     /// For those who watch; nobody sees a copy for a shadow.
     live: Option<Follower>,
 }
@@ -27,6 +26,14 @@ struct Try {
     over: bool,
 }
 
+/// Why the target that a request was assigned to was not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PassedOver {
+    Down,
+    /// By hand, after the request was assigned.
+    TakenOut,
+}
+
 /// Writes one attempt's part. Dropped without a word, the attempt broke off.
 pub(super) struct TryLog {
     tries: Arc<Tries>,
@@ -35,7 +42,7 @@ pub(super) struct TryLog {
 
 impl Tries {
     pub(super) fn new(clock: Clock, live: Option<Follower>) -> Arc<Self> {
-        Arc::new(Self { clock, log: Mutex::default(), passed_over: AtomicBool::new(false), live })
+        Arc::new(Self { clock, log: Mutex::default(), passed_over: OnceLock::new(), live })
     }
 
     pub(super) fn begin(self: &Arc<Self>, attempt: Attempt) -> TryLog {
@@ -81,13 +88,13 @@ impl Tries {
         }
     }
 
-    /// The assigned target is down: another is asked in its place.
-    pub(super) fn pass_over(&self) {
-        self.passed_over.store(true, Ordering::Relaxed);
+    /// Another is asked in place of the assigned target. The first reason counts.
+    pub(super) fn pass_over(&self, why: PassedOver) {
+        self.passed_over.get_or_init(|| why);
     }
 
-    pub(super) fn passed_over(&self) -> bool {
-        self.passed_over.load(Ordering::Relaxed)
+    pub(super) fn passed_over(&self) -> Option<PassedOver> {
+        self.passed_over.get().copied()
     }
 
     /// The number of the last one begun.

@@ -117,7 +117,10 @@ async fn handshake<'r>(
     let mut failed = None;
     loop {
         let pool = |choice: Choice| visit.generation.pools.get(&*choice.of(route)?.upstream.name);
-        let room = |choice: Choice| pool(choice).map_or(Room::Exhausted, |pool| pool.room(&tried));
+        let room = |choice: Choice| match pool(choice) {
+            Some(pool) if routed.in_service.takes(choice) => pool.room(&tried),
+            _ => Room::Exhausted,
+        };
         let goes_on = |choice: &Choice| {
             route.failover != Failover::Never || plan.current().is_none_or(|current| current == *choice)
         };
@@ -126,7 +129,7 @@ async fn handshake<'r>(
         let Some(mut ticket) = pool.take(&tried, true, ids::random()) else { break };
         plan.ask(choice);
         if plan.passes_over_assigned() {
-            flight.tries().pass_over();
+            flight.tries().pass_over(routed.why_passed_over());
         }
         let cause = if tried.is_empty() { Cause::First } else { Cause::Failover };
         tried.push(Arc::clone(&ticket.member));
@@ -152,11 +155,7 @@ async fn handshake<'r>(
             }
         }
     }
-    Err(failed.unwrap_or_else(|| {
-        let name = &routed.target.upstream.name;
-        let message = format!("The name of upstream `{name}` cannot be resolved. Check its url.");
-        Rejection::upstream(ErrorType::DnsFailed, message)
-    }))
+    Err(failed.unwrap_or_else(|| faults::nobody_to_ask(routed)))
 }
 
 /// One attempt at a handshake.

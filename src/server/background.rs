@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::budgets;
 use super::drain::Doors;
+use super::levers;
 use super::reload::Reloader;
 use super::rollouts;
 use crate::admin::control::ReloadRequest;
@@ -52,6 +53,7 @@ impl Service for Background {
         let limits = keep_limits(&self.shared);
         let store = self.shared.limiter.keep_store();
         let canaries = rollouts::keep(&self.shared, &self.doors);
+        let levers = levers::keep(&self.shared, &self.doors);
         let health = self.shared.check_health();
         let shown = show_health(&self.shared);
         let reloads = self.reloader.run(&mut self.requests, shutdown);
@@ -62,6 +64,7 @@ impl Service for Background {
             () = limits => {}
             () = store => {}
             () = canaries => {}
+            () = levers => {}
             () = health => {}
             () = shown => {}
             () = reloads => {}

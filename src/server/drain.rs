@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::upgrade;
+use super::{levers, upgrade};
 use crate::proxy::Shared;
 
 /// After readiness went off, connections are accepted for so long: load balancers and frontends that poll `/readyz`, or see
@@ -170,8 +170,14 @@ impl SignalWatch {
             );
             return false;
         };
+        // The new process reads what is kept as soon as it has the sockets: nothing may change after that.
+        self.shared.levers.seal();
+        levers::save(&self.shared, &self.doors);
         let state_dir = self.state_dir.clone();
         let sent = tokio::task::spawn_blocking(move || upgrade::send(&state_dir, &sockets)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            self.shared.levers.unseal();
+        }
         match sent {
             Ok(Ok(())) => {
                 tracing::info!(event = "upgrade.handed_over", "the listening sockets are with the new process");

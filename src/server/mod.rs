@@ -4,6 +4,7 @@ mod background;
 mod banner;
 mod budgets;
 mod drain;
+mod levers;
 mod listen;
 mod reload;
 mod rollouts;
@@ -99,6 +100,7 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
         let path = settings.server.state_dir.display();
         tracing::warn!(event = "state_dir.open", %path, "server.state_dir is not this user's alone: {complaint}");
     }
+    levers::restore(&shared);
     budgets::restore(&shared.limiter, &settings);
     rollouts::restore(&shared);
     prepare(&shared);
@@ -198,6 +200,7 @@ fn serve(
     });
     server.run(RunArgs { shutdown_signal });
     rollouts::save(shared, &doors);
+    levers::save(shared, &doors);
 
     if doors.handed_over.get().is_none() {
         for address in settings.server.listen.iter().chain([&settings.server.admin]) {

@@ -219,6 +219,7 @@ impl Reloader {
         let names = Names { routes: &routes, upstreams: &upstreams, variants: &variants, limits: &limits };
         telemetry.metrics().retain(names);
         telemetry.live().hints().retain(&upstreams);
+        telemetry.live().copies().retain(&routes);
     }
 }
 

@@ -94,10 +94,17 @@ impl Telemetry {
     /// Tells of one copy whose answer was compared. Never blocks, and never fails.
     pub fn publish_shadow(&self, record: ShadowRecord) {
         self.metrics.shadowed(&record);
+        self.live.copies().compared(&record);
         record.log();
         if let Some(spans) = &self.exporters.traces {
             spans.export_shadow(record);
         }
+    }
+
+    /// A request was drawn to be copied, and no copy of it was made or compared.
+    pub fn shadow_skipped(&self, route: &Arc<str>) {
+        self.metrics.shadow_skipped(route);
+        self.live.copies().skipped(route);
     }
 
     pub fn metrics(&self) -> &Metrics {

@@ -2,9 +2,11 @@
 //!
 //! `stream` follows one running request; `choice` picks those that are shown when there are too many; `feed` tells one viewer
 //! what is new; `first_tokens` and `endpoints` keep the times to the first token of the last `minutes`, by route and by
-//! endpoint; `recent` keeps the last that ended; `troubles` says since when something fails, and who is refused.
+//! endpoint; `recent` keeps the last that ended; `troubles` says since when something fails, and who is refused; `copies` what a
+//! shadow's answers differ in.
 
 mod choice;
+pub mod copies;
 pub mod endpoints;
 pub mod feed;
 pub mod first_tokens;
@@ -27,6 +29,7 @@ use super::json::Json;
 use super::lock::lock;
 use super::record::Record;
 use super::strangers::Strangers;
+use copies::Copies;
 use endpoints::Endpoints;
 use first_tokens::FirstTokens;
 pub use minutes::Summary;
@@ -57,6 +60,7 @@ pub struct Live {
     first_tokens: FirstTokens,
     endpoints: Endpoints,
     troubles: Troubles,
+    copies: Copies,
     viewers: Arc<Viewers>,
     chosen: Mutex<choice::Chosen>,
 }
@@ -107,9 +111,14 @@ impl Live {
         &self.endpoints
     }
 
-    /// `{"live":[…],"recent":[…],"hints":[…],"troubles":[…]}`: running requests, the oldest first; ended ones, the newest first, of
-    /// those that failed, of those that were refused and of the others a share each; what to know of upstreams and peers; since
-    /// when something fails, and who is refused. The members of requests have the names of the access log.
+    /// What copies of requests showed.
+    pub fn copies(&self) -> &Copies {
+        &self.copies
+    }
+
+    /// `{"live":[…],"recent":[…],"hints":[…],"troubles":[…],"shadows":[…]}`: running requests, the oldest first; ended ones, the newest
+    /// first, of those that failed, of those that were refused and of the others a share each; what to know of upstreams and peers;
+    /// since when something fails, and who is refused; what copies showed. The members of requests have the names of the access log.
     pub fn json(&self) -> String {
         let streams: Vec<_> = lock(&self.running).streams.values().take(SHOWN_MAX).cloned().collect();
         let records = lock(&self.recent).since(0);
@@ -123,6 +132,7 @@ impl Live {
         recent.end();
         self.render_hints(&mut object);
         self.troubles.render(&mut object, SystemTime::now());
+        self.copies.render(&mut object, SystemTime::now());
         object.end();
         out
     }
@@ -139,7 +149,7 @@ impl Live {
         lock(&self.running).streams.len()
     }
 
-    /// Writes `"hints":[…]`, `"first_tokens":[…]`, `"troubles":[…]`, `"failed":[…]` and `"refused":[…]`: what of the last minutes is to be known.
+    /// Writes `"hints":[…]`, `"first_tokens":[…]`, `"troubles":[…]`, `"shadows":[…]`, `"failed":[…]` and `"refused":[…]`: what of the last minutes is to be known.
     /// Of the last two the newest come first.
     pub fn overview(&self) -> String {
         let (failed, refused) = {
@@ -151,6 +161,7 @@ impl Live {
         self.render_hints(&mut object);
         self.first_tokens.render(&mut object, SystemTime::now());
         self.troubles.render(&mut object, SystemTime::now());
+        self.copies.render(&mut object, SystemTime::now());
         for (key, records) in [("failed", failed), ("refused", refused)] {
             let mut array = object.array(key);
             records.iter().for_each(|record| array.element_raw(|out| access_log::render_json(record, out)));

@@ -292,10 +292,12 @@ pub enum ErrorType {
     AttemptTimeout,
     /// A second signal ended the process at once.
     ForcedStop,
+    /// All that could answer was taken out of service by hand.
+    OutOfService,
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -327,6 +329,7 @@ impl ErrorType {
         Self::Internal,
         Self::AttemptTimeout,
         Self::ForcedStop,
+        Self::OutOfService,
     ];
 
     /// The word used in labels and logs.
@@ -363,6 +366,7 @@ impl ErrorType {
             Self::Internal => "internal",
             Self::AttemptTimeout => "attempt_timeout",
             Self::ForcedStop => "forced_stop",
+            Self::OutOfService => "out_of_service",
         }
     }
 }

@@ -57,6 +57,11 @@ path = "/api/v1/*"
 targets = [{ upstream = "edge" }]
 fallback = [{ upstream = "vllm-a" }]
 [[route]]
+name = "copied"
+path = "/copied/*"
+targets = [{ upstream = "vllm-a", path = "/" }]
+shadow = { upstream = "vllm-next", percent = 100, path = "/" }
+[[route]]
 name = "all"
 targets = [{ upstream = "vllm-a" }]
 [[price]]
@@ -65,4 +70,5 @@ input = 2.5
 output = 10.0
 END
     start_proxy "$binary" "$work/scene.log" --config "$work/scene.toml"
+    scene_pid=${started_pids[-1]}
 }

@@ -13,10 +13,10 @@ ulimit -n 8192
 find_chromium
 token=token-$RANDOM$RANDOM$RANDOM
 start_scene "$1" "$work"
-live_proxy=$proxy_url live_admin=$admin_url
+live_proxy=$proxy_url live_admin=$admin_url live_pid=$scene_pid
 outside=0.0.0.0
 [ -z "${LIVE_VIEW_INSIDE:-}" ] || outside=198.51.100.7
 STREAMGAUGE_ADMIN_TOKEN=$token "$1" run --listen 127.0.0.1:0 --admin "$outside:0" --log json --upstream "$backend_url" >"$work/guarded.log" 2>&1 &
 started_pids+=("$!")
 guarded=$(wait_for_line "the guarded proxy" "$!" "$work/guarded.log" '"admin_url":"([^"]*)","event":"started"')
-"$2" "$(dirname "$0")/node/live_view.mjs" "$live_proxy" "$live_admin" "${guarded/0.0.0.0/127.0.0.1}" "$token"
+"$2" "$(dirname "$0")/node/live_view.mjs" "$live_proxy" "$live_admin" "${guarded/0.0.0.0/127.0.0.1}" "$token" "$live_pid"

@@ -25,6 +25,7 @@ mod heads;
 mod hedging;
 mod hostile;
 mod identity;
+mod levers;
 mod limit_edges;
 mod limits;
 mod operations;

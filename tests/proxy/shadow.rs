@@ -147,6 +147,12 @@ async fn differences_are_told_by_what_users_would_notice() {
         assert_eq!(chat(&proxy, "one").await.text(), format!("{ROLE}{}{STOP}", token("first")), "{told}");
         let line = compared(&proxy, "one").await;
         assert_eq!((&line["result"], &line["differences"]), (&result.into(), &differences.into()), "{told}: {line}");
+        let shown: Value = serde_json::from_str(&proxy.admin_get("/api/streams").await.1).unwrap();
+        let shown = &shown["shadows"][0];
+        assert_eq!((&shown["route"], &shown[result]), (&"chat".into(), &1.into()), "{told}: {shown}");
+        if !differences.is_empty() {
+            assert_eq!(shown["differences"][differences]["count"], 1, "{told}: {shown}");
+        }
     }
 }
 

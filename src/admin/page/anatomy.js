@@ -49,6 +49,7 @@ export class Anatomy {
 }
 
 function soFar(stream) {
+  if (stream.lost) return `The connection to the proxy was lost at ${stream.lost.clock}: whether it still runs is not known.`;
   const most = PHASE_NAMES.map((name, slot) => [name, stream.phases[slot] ?? 0]).sort((a, b) => b[1] - a[1])[0];
   return most && most[1] > 0 ? `Runs for ${time(stream.age / 1e3)}; most of it ${PHASES[most[0]]} (${time(most[1] / 1e3)}).` : "";
 }

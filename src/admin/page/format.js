@@ -29,6 +29,15 @@ export function time(seconds) {
   return `${minutes}:${String(Math.floor(seconds % 60)).padStart(2, "0")} min`;
 }
 
+// The time of the day, as timestamps have it: UTC.
+export const clockOf = (date) => date.toISOString().slice(11, 19);
+
+// A name that may be long, with places to break it: never inside a word.
+export function breakable(text) {
+  const pieces = String(text ?? "").split(/(?<=[./:_@-])/);
+  return pieces.flatMap((piece, at) => (at === 0 ? [piece] : [document.createElement("wbr"), piece]));
+}
+
 // host:port of what has server.address, with the address of a name behind it.
 export function endpointOf(facts) {
   const [address, port, peer] = [facts["server.address"], facts["server.port"], facts["network.peer.address"]];

@@ -1,7 +1,7 @@
 // The live view: joins the feed, the list of streams, the panels and the anatomy.
 import { Anatomy } from "./anatomy.js";
 import { follow } from "./feed.js";
-import { PHASE_NAMES, count, el, put, words } from "./format.js";
+import { PHASE_NAMES, clockOf, count, el, put, words } from "./format.js";
 import { panels } from "./panels.js";
 import { Rows } from "./rows.js";
 import { Streams, matcher } from "./streams.js";
@@ -9,12 +9,17 @@ import { DELAY_MS, readColours } from "./timeline.js";
 
 const DRAW_MS = 80;
 
+// While nothing comes, what leaves the window is looked for so often.
+const LOOK_MS = 500;
+
 const at = (id) => document.getElementById(id);
 const streams = new Streams();
 const slow = { gap: 2, first: 5 };
 let wanted = () => true;
 let paused = null;
 let end = null;
+// Since when there is no connection, by this machine's clock.
+let lost = null;
 
 const anatomy = new Anatomy(at("anatomy"));
 const rows = new Rows(at("streams"), (stream) => anatomy.open(stream, slow));
@@ -22,10 +27,17 @@ const rows = new Rows(at("streams"), (stream) => anatomy.open(stream, slow));
 function connect() {
   end = follow("/api/streams/events", {
     state(word, message = "") {
-      if (word === "live") streams.clear();
+      if (word === "live") {
+        lost = null;
+        streams.clear();
+      } else if (lost === null) {
+        lost = clockOf(new Date());
+        streams.lose(performance.now(), lost);
+        list();
+      }
       document.body.dataset.feed = word;
-      put(at("state"), word === "live" ? "live" : "no connection");
-      put(at("message"), message);
+      put(at("state"), lost === null ? "live" : `connection lost since ${lost}`);
+      put(at("message"), message && `${message} What is shown is as it was at ${lost}.`);
       at("message").hidden = !message;
     },
     hello({ version, percentiles_minutes }) {
@@ -45,16 +57,20 @@ function connect() {
   });
 }
 
+let listed = 0;
 function list() {
+  listed = performance.now();
+  if (paused === null) streams.forget(listed - DELAY_MS - Number(at("span").value) * 1e3);
   const shown = streams.list(at("order").value, wanted);
   rows.show(shown, slow);
   anatomy.refresh(slow);
-  put(at("running"), count(streams.running));
-  const hidden = streams.notShown;
+  put(at("running"), lost === null ? count(streams.running) : "0");
+  const hidden = lost === null ? streams.notShown : 0;
   at("not-shown").hidden = hidden === 0;
   put(at("not-shown"), `${count(hidden)} more not shown: of many, the quietest, the oldest and a sample are`);
   const any = streams.live.size + streams.ended.size > 0;
-  at("empty").hidden = any;
+  at("empty").hidden = any || streams.seen;
+  at("quiet").hidden = any || !streams.seen;
   at("no-match").hidden = !any || shown.length > 0;
   at("streams").hidden = shown.length === 0;
 }
@@ -74,6 +90,7 @@ function pointAt(listen) {
 
 let drawn = 0;
 function draw(now) {
+  if (lost !== null && paused === null && now - listed >= LOOK_MS) list();
   if (now - drawn >= DRAW_MS && !document.hidden) {
     drawn = now;
     rows.draw({ now: (paused ?? now) - DELAY_MS, span: Number(at("span").value) * 1e3, slowGap: slow.gap * 1e3, slowFirst: slow.first * 1e3 });
@@ -139,6 +156,15 @@ function key(event) {
   }
 }
 
+// Where all stands below each other, a thousand streams must not come before the panels.
+const narrow = matchMedia("(max-width: 62rem)");
+function place() {
+  const main = document.querySelector("main");
+  const aside = document.querySelector("aside");
+  if (narrow.matches) main.prepend(aside);
+  else main.append(aside);
+}
+
 function filter() {
   wanted = matcher(at("filter").value);
   list();
@@ -147,11 +173,14 @@ function filter() {
 at("legend").append(...PHASE_NAMES.filter((name) => name !== "proxy").map((name) => el("span", {}, el("span", { class: `swatch ${name}` }), words(name))), el("span", {}, el("span", { class: "swatch stall" }), "slow gap"), el("span", {}, el("span", { class: "swatch tick" }), "token frame"));
 at("filter").addEventListener("input", filter);
 at("order").addEventListener("change", list);
+at("span").addEventListener("change", list);
 at("pause").addEventListener("click", pause);
 at("theme").addEventListener("click", nextTheme);
 at("help-button").addEventListener("click", () => at("help").showModal());
 document.addEventListener("keydown", key);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", readColours);
+narrow.addEventListener("change", place);
+place();
 theme(stored());
 connect();
 requestAnimationFrame(draw);

@@ -1,5 +1,5 @@
-// What stands beside the streams: first tokens, upstreams, canaries, limits, failures, refusals, hints.
-import { copyable, count, el, endpointOf, time, words } from "./format.js";
+// What stands beside the streams: first tokens, what is out of service, upstreams, canaries, shadows, limits, failures, refusals, hints.
+import { breakable, copyable, count, el, endpointOf, time, words } from "./format.js";
 
 // Of failures and of refusals each: what goes on, and the last ones.
 const TROUBLES_SHOWN = 6;
@@ -21,13 +21,15 @@ function show(id, data, build) {
 // `open(record)` is called for a request that is opened.
 export function panels({ proxy, live }, open) {
   show("first-tokens", live.first_tokens, () => firstTokens(live.first_tokens));
+  show("levers", proxy.levers, () => (proxy.levers?.levers.length ? levers(proxy.levers) : null));
   show("upstreams", proxy.upstreams, () => upstreams(proxy.upstreams));
   show("canaries", proxy.canaries, () => (proxy.canaries?.length ? proxy.canaries.flatMap(canary) : null));
+  show("shadows", live.shadows, () => (live.shadows?.length ? live.shadows.flatMap(shadow) : null));
   show("limits", proxy.limits, () => (proxy.limits.holders.length ? [limits(proxy.limits)] : null));
   const troubles = (kind) => (live.troubles ?? []).filter((one) => one.kind === kind).slice(0, TROUBLES_SHOWN);
   show("failures", [troubles("failure"), live.failed], () => ended(troubles("failure"), live.failed, "None: nothing failed lately.", open));
   show("refusals", [troubles("refusal"), live.refused], () => ended(troubles("refusal"), live.refused, "None: nobody was refused lately.", open));
-  const notes = [...live.hints, ...(proxy.draining ? [{ draining: true }] : []), ...(proxy.last_error ? [{ config: proxy.last_error }] : [])];
+  const notes = [...live.hints, ...(proxy.draining ? [{ draining: true }] : []), ...(proxy.levers?.unserved_routes ?? []).map((unserved) => ({ unserved })), ...(proxy.last_error ? [{ config: proxy.last_error }] : [])];
   show("hints", notes, () => (notes.length ? notes.map(hint) : null));
 }
 
@@ -35,37 +37,51 @@ function firstTokens(rows) {
   if (rows.length === 0) return [el("p", { class: "dim" }, "No stream had a first token in these minutes.")];
   const head = ["p50", "p95", "p99"].map((name) => el("th", { scope: "col", class: "number" }, name));
   const body = rows.map((row) => el("tr", { title: `${row.requests} requests, ${row.failed} failed, ${row.output_tokens} output tokens` },
-    el("th", { scope: "row" }, row.route, " ", el("span", { class: "dim" }, row.upstream)),
+    el("th", { scope: "row" }, breakable(row.route), " ", el("span", { class: "dim" }, breakable(row.upstream))),
     ["p50_s", "p95_s", "p99_s"].map((key) => el("td", { class: "number" }, time(row[key]))),
     el("td", { class: "number" }, count(row.requests)),
     el("td", { class: row.failed ? "number bad" : "number" }, count(row.failed))));
   return [el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "route, upstream"), head, el("th", { scope: "col", class: "number" }, "req."), el("th", { scope: "col", class: "number" }, "failed"))), el("tbody", {}, body))];
 }
 
-const HEALTH = { up: "● up", probing: "◐ on trial", down: "✕ down, in service", ejected: "✕ ejected", unresolved: "✕ name not resolved" };
+const HEALTH = { up: "● up", probing: "◐ on trial", down: "✕ down, in service", ejected: "✕ ejected", unresolved: "✕ name not resolved", drained: "◌ drained", disabled: "◌ disabled" };
 
-function upstreams(all) {
-  const rows = all.flatMap(({ name, endpoints }) => endpoints.flatMap((one) => [endpoint(name, one.endpoint, one), ...(one.each_address ?? []).map((each) => endpoint("", each.address, each))]));
-  const title = (text, className, about) => el("th", { scope: "col", class: className, title: about }, text);
-  const minutes = all[0]?.endpoints[0]?.measured.minutes ?? 5;
-  const measured = `first tokens of the last ${minutes} minutes, as this endpoint's attempts had them`;
-  return [el("table", {}, el("thead", {}, el("tr", {}, title("endpoint"), title("health"), title("running", "number"), title("p50", "number", measured), title("p95", "number", measured), title("failed", "number", `of its attempts in the last ${minutes} minutes`))), el("tbody", {}, rows))];
+// What people took out of service, since when, who and why; and the routes that nobody serves for it.
+function levers(all) {
+  const lines = all.levers.map((one) => el("li", {}, el("strong", {}, breakable(one.words), ` ${one.setting}`), el("span", { class: "dim under" }, `since ${clock(one.since)}, by ${one.by}`), one.reason ? el("span", { class: "under" }, one.reason) : ""));
+  return [el("ul", { class: "troubles" }, lines), ...all.unserved_routes.map((route) => el("p", { class: "bad" }, el("strong", {}, `Nobody serves route ${route}: `), "its clients get 503."))];
 }
 
+function upstreams(all) {
+  const rows = all.flatMap(({ name, endpoints }) => endpoints.flatMap((one) => [...endpoint(name, one.endpoint, one), ...(one.each_address ?? []).flatMap((each) => endpoint("", each.address, each))]));
+  const title = (text, about) => el("th", { scope: "col", class: "number", title: about }, text);
+  const minutes = all[0]?.endpoints[0]?.measured.minutes ?? 5;
+  const measured = `first tokens of the last ${minutes} minutes, as this endpoint's attempts had them`;
+  return [el("table", { class: "endpoints" }, el("thead", {}, el("tr", {}, title("running"), title("p50", measured), title("p95", measured), title("failed", `of its attempts in the last ${minutes} minutes`))), rows)];
+}
+
+// Two lines: what it is and how it fares, and below that its numbers. Then what there is to say of it.
 function endpoint(name, at, one) {
-  const { measured, failures } = one;
+  const { measured, failures, lever } = one;
   const good = one.state === "up" || one.state === "probing";
   const since = one.down_since ? ` since ${clock(one.down_since)}` : "";
-  const why = [one.reason && words(one.reason) + since, one.serving_meanwhile && `meanwhile: ${one.serving_meanwhile.join(", ")}`].filter(Boolean);
-  const worse = failures && `${count(failures.count)} failed from ${clock(failures.first)} to ${clock(failures.last)}`;
+  const why = [
+    lever && `by ${lever.by}, since ${clock(lever.since)}${lever.reason ? `: ${lever.reason}` : ""}`,
+    lever && one.health !== "up" && `health: ${words(one.health)}`,
+    one.reason && words(one.reason) + since,
+    one.serving_meanwhile && `meanwhile: ${one.serving_meanwhile.join(", ")}`,
+    failures && `failed ${times(failures)}`,
+  ].filter(Boolean);
   const score = typeof one.balancer_score_s === "number" ? `balancer's score: ${time(one.balancer_score_s)} (a peak that fades, no measurement)` : undefined;
-  return el("tr", { title: score },
-    el("th", { scope: "row" }, name, el("span", { class: "dim under" }, at)),
-    el("td", { class: good ? "good" : "bad" }, HEALTH[one.state] ?? one.state, why.map((line) => el("span", { class: "dim under" }, line)), worse ? el("span", { class: "dim under" }, worse) : ""),
-    el("td", { class: "number" }, count(one.in_flight)),
-    el("td", { class: "number" }, time(measured.p50_s), el("span", { class: "dim under" }, `of ${count(measured.first_tokens)}`)),
-    el("td", { class: "number" }, time(measured.p95_s)),
-    el("td", { class: measured.failed ? "number bad" : "number" }, `${count(measured.failed)} of ${count(measured.attempts)}`));
+  const health = el("span", { class: lever ? "dim" : good ? "good" : "bad" }, HEALTH[one.state] ?? one.state);
+  return [el("tbody", { title: score },
+    el("tr", {}, el("th", { scope: "rowgroup", colspan: 4 }, el("span", { class: "holder" }, el("span", {}, breakable(name), name ? " " : "", el("span", { class: "dim" }, breakable(at))), el("span", { class: "health" }, health)))),
+    el("tr", {},
+      el("td", { class: "number" }, count(one.in_flight)),
+      el("td", { class: "number" }, time(measured.p50_s), el("span", { class: "dim" }, ` of ${count(measured.first_tokens)}`)),
+      el("td", { class: "number" }, time(measured.p95_s)),
+      el("td", { class: measured.failed ? "number bad" : "number" }, `${count(measured.failed)} of ${count(measured.attempts)}`)),
+    why.map((line) => el("tr", {}, el("td", { colspan: 4, class: "dim under-row" }, breakable(line)))))];
 }
 
 // What goes on, each once with how often and since when, and below it the last of them.
@@ -85,6 +101,23 @@ function trouble(one) {
   return el("li", {}, who, el("strong", {}, words(one.what)), ` ${where} `, el("span", { class: "dim under" }, when));
 }
 
+function times({ count: number, first, last }) {
+  return number === 1 ? `once, at ${clock(first)}` : `${count(number)} times from ${clock(first)} to ${clock(last)}`;
+}
+
+// What the copies of a route's requests showed.
+function shadow(one) {
+  const differences = Object.entries(one.differences).filter(([, seen]) => seen.count > 0);
+  const rows = [["same", one.same, ""], ["differ", one.differs, ""], ["failed", one.failed, one.failed ? "bad" : ""], ["not made", one.skipped, "dim"]];
+  const side = (name, key) => el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "number" }, time(one[key].first_token_p50_s)), el("td", { class: "number" }, count(one[key].output_tokens)));
+  return [
+    el("p", {}, el("strong", {}, breakable(one.route)), ": copies to ", el("strong", {}, breakable(one.variant)), one.last ? `, last ${clock(one.last)}` : ""),
+    el("p", {}, rows.flatMap(([name, number, mark], at) => [at ? " · " : "", el("span", { class: mark }, `${count(number)} ${name}`)])),
+    ...differences.map(([what, seen]) => el("p", { class: "dim" }, `${words(what)} differs: ${times(seen)}`)),
+    el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "of the pairs"), el("th", { scope: "col", class: "number" }, "1st token p50"), el("th", { scope: "col", class: "number" }, "output tokens"))), el("tbody", {}, side("clients'", "primary"), side("copies'", "shadow"))),
+  ];
+}
+
 function clock(timestamp) {
   return timestamp.slice(11, 19);
 }
@@ -96,12 +129,14 @@ function canary(one) {
     el("td", { class: "number" }, `${fact.canary.yes} of ${fact.canary.of}`),
     el("td", { class: "number" }, `${fact.baseline.yes} of ${fact.baseline.of}`),
     el("td", { class: "number" }, fact.evidence >= 1000 ? "≥ 1000" : fact.evidence.toFixed(2))));
+  const seen = one.facts.filter((fact) => fact.seen).map((fact) => el("p", { class: fact.worse_since ? "bad" : "dim" }, `${words(fact.fact)}: ${fact.worse_since ? `worse since ${clock(fact.worse_since)}, ` : ""}${times(fact.seen)}`));
   const needed = one.facts[0]?.needed;
   return [
     el("p", {}, el("strong", {}, one.route), `: ${one.canary} at `, el("strong", {}, `${one.percent} %`), `, ${words(one.state)}`),
     el("p", { class: "steps" }, steps),
     el("p", { class: "dim" }, one.next),
     el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "fact"), el("th", { scope: "col", class: "number" }, "canary"), el("th", { scope: "col", class: "number" }, "baseline"), el("th", { scope: "col", class: "number", title: needed ? `rolled back at ${needed.toFixed(0)}` : "" }, needed ? `evidence (of ${needed.toFixed(0)})` : "evidence"))), el("tbody", {}, facts)),
+    ...seen,
     ...(one.block ? [el("p", { class: "dim" }, one.block.words)] : []),
     ...(one.decisions[0] ? [el("p", { class: "dim" }, `Last: ${one.decisions[0].words}`)] : []),
   ];
@@ -129,6 +164,7 @@ function error(record, open) {
 }
 
 function hint(one) {
+  if (one.unserved) return el("p", {}, el("strong", {}, `Nobody serves route ${one.unserved}. `), "All that could is out of service by hand: its clients get 503.");
   if (one.draining) return el("p", {}, el("strong", {}, "Draining. "), "The proxy takes no new requests and exits when the last stream has ended.");
   if (one.config) return el("p", {}, el("strong", {}, "The configuration file has an error; the last good one is in effect. "), one.config);
   const about = one.upstream ? `${one.upstream}: ${one.streams} streams were held back. ` : `${one.peer}: `;

@@ -117,6 +117,8 @@ export function state(stream, slow) {
     const { outcome } = stream.record;
     return [words(outcome), isGood(outcome) ? "good" : isBad(outcome) ? "bad" : "dim"];
   }
+  // The proxy may be dead, or only far away: nobody knows.
+  if (stream.lost) return [`lost at ${stream.lost.clock}`, "dim"];
   const here = stream.here / 1e3;
   const quiet = stream.phase === "generation" ? here > slow.gap : here > slow.first;
   // Each write takes a moment: that is no blocking yet.
@@ -136,7 +138,7 @@ function fill(row, stream, slow) {
   put(row.ttft, typeof facts.ttft_s === "number" ? time(facts.ttft_s) : "–");
   put(row.age, time(stream.age / 1e3));
   put(row.frames, count(stream.frames));
-  const className = `${stream.record ? "ended" : "live"} ${mark}`.trim();
+  const className = `${stream.record ? "ended" : stream.lost ? "lost" : "live"} ${mark}`.trim();
   if (row.line.className !== className) row.line.className = className;
   const label = `${title}, ${detail.join(", ")}: ${word}`;
   if (row.line.getAttribute("aria-label") !== label) row.line.setAttribute("aria-label", label);

@@ -14,6 +14,8 @@ export class Streams {
   }
 
   clear() {
+    // Whether there ever was one.
+    this.seen = this.seen ?? false;
     this.running = 0;
     this.notShown = 0;
     this.live = new Map();
@@ -24,6 +26,7 @@ export class Streams {
   // Takes one frame of the feed, which came at `now` on this page's clock.
   take(frame, now) {
     this.running = frame.running;
+    this.seen ||= frame.rows.length + frame.ended.length > 0;
     this.notShown = frame.not_shown;
     for (const facts of frame.facts) this.#stream(facts.id, now).facts = facts;
     for (const row of frame.rows) this.#progress(this.#stream(row.id, now), row, now);
@@ -43,6 +46,17 @@ export class Streams {
       kinds.set(kind(record), left - 1);
       this.ended.delete(span);
     }
+  }
+
+  // The connection is gone, at `now` on this page's clock: what ran then may be over. `clock` is the time of the day.
+  lose(now, clock) {
+    for (const stream of this.live.values()) stream.lost = { at: now, clock };
+  }
+
+  // Forgets what was over before this time on the page's clock.
+  forget(before) {
+    for (const [key, stream] of this.ended) if (stream.start + stream.age < before) this.ended.delete(key);
+    for (const [key, stream] of this.live) if (stream.lost?.at < before) this.live.delete(key);
   }
 
   #stream(id, now) {
@@ -129,7 +143,7 @@ export function matcher(text) {
 
 function matches(stream, term) {
   const { facts, record } = stream;
-  const outcome = record?.outcome ?? "running";
+  const outcome = record?.outcome ?? (stream.lost ? "lost" : "running");
   const [key, value] = term.split(/:(.*)/s);
   if (key === "outcome" && value !== undefined) return outcome.includes(value) || (value === "failed" && isBad(outcome) && !!record);
   const told = (name) => (name === "endpoint" ? endpointOf(facts) : facts[name]);

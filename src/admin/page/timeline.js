@@ -34,7 +34,7 @@ export function draw(canvas, stream, view) {
   pen.clearRect(0, 0, width, height);
   grid(pen, width, height, view);
   const x = (at) => (width - MARK_WIDTH) * (1 - (view.now - stream.start - at) / view.span);
-  const end = stream.record ? stream.age : view.now - stream.start;
+  const end = stream.record ? stream.age : (stream.lost?.at ?? view.now) - stream.start;
   if (x(end) < 0) return;
   const box = { pen, x, width, top: BAR_TOP, height: height - 2 * BAR_TOP };
   phases(box, stream, end);

@@ -1,11 +1,12 @@
 //! What `top` shows at the moment: the proxy's state, what is chosen, and what keys do.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::feed::Told;
 use super::model::{Key, Order, Overview, Stream, Streams};
+use crate::telemetry::timestamp;
 
 /// Seconds of the timelines.
 pub(super) const WINDOW_S: f64 = 30.0;
@@ -61,7 +62,11 @@ pub(super) enum Over {
 pub(super) enum Link {
     Connecting,
     Live,
-    Lost(String),
+    /// Why, and since when, as a timestamp.
+    Lost {
+        why: String,
+        since: String,
+    },
 }
 
 pub(super) struct App {
@@ -114,7 +119,12 @@ impl App {
     /// Takes over what the proxy told.
     pub(super) fn told(&mut self, told: Told, now: Instant) {
         if let Told::Lost(why) = told {
-            self.link = Link::Lost(why);
+            let since = match &self.link {
+                Link::Lost { since, .. } => since.clone(),
+                _ => timestamp(SystemTime::now()),
+            };
+            self.link = Link::Lost { why, since };
+            self.streams.lose();
             return;
         }
         // What a paused picture shows stays; what came meanwhile is missing after it.

@@ -171,6 +171,7 @@ pub(super) struct Proxy {
     pub(super) slow_first_token_s: f64,
     pub(super) upstreams: Vec<Upstream>,
     pub(super) canaries: Vec<Canary>,
+    pub(super) levers: Levers,
     pub(super) limits: Limits,
 }
 
@@ -187,6 +188,7 @@ pub(super) struct Endpoint {
     pub(super) endpoint: String,
     pub(super) address: String,
     pub(super) state: String,
+    pub(super) lever: Option<Lever>,
     pub(super) reason: Option<String>,
     pub(super) down_since: Option<String>,
     pub(super) serving_meanwhile: Option<Vec<String>>,
@@ -237,6 +239,49 @@ pub(super) struct CanaryFact {
     pub(super) needed: f64,
     pub(super) canary: Tally,
     pub(super) baseline: Tally,
+    pub(super) seen: Option<Failures>,
+    pub(super) worse_since: Option<String>,
+}
+
+/// What is out of service by hand.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Levers {
+    pub(super) levers: Vec<Lever>,
+    pub(super) unserved_routes: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Lever {
+    pub(super) words: String,
+    pub(super) setting: String,
+    pub(super) since: String,
+    pub(super) by: String,
+    pub(super) reason: Option<String>,
+}
+
+/// What the copies of a route's requests showed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Shadow {
+    pub(super) route: String,
+    pub(super) variant: String,
+    pub(super) same: u64,
+    pub(super) differs: u64,
+    pub(super) failed: u64,
+    pub(super) skipped: u64,
+    pub(super) differences: BTreeMap<String, Failures>,
+    pub(super) primary: Side,
+    pub(super) shadow: Side,
+}
+
+/// Of the pairs in which both are known.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Side {
+    pub(super) first_token_p50_s: Option<f64>,
+    pub(super) output_tokens: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -264,6 +309,7 @@ pub(super) struct Holder {
 pub(super) struct LiveOverview {
     pub(super) hints: Vec<Hint>,
     pub(super) first_tokens: Vec<FirstTokens>,
+    pub(super) shadows: Vec<Shadow>,
     pub(super) troubles: Vec<Trouble>,
     pub(super) failed: Vec<Facts>,
     pub(super) refused: Vec<Facts>,
@@ -324,6 +370,8 @@ pub(super) struct Stream {
     pub(super) ticks: VecDeque<f64>,
     /// When the client took nothing.
     pub(super) blocked: VecDeque<(f64, f64)>,
+    /// The connection to the proxy is gone: whether it still runs is not known.
+    pub(super) lost: bool,
     /// Set once it has ended: what its numbers mean.
     pub(super) meaning: Option<String>,
 }
@@ -378,6 +426,11 @@ impl Streams {
         });
     }
 
+    /// The connection to the proxy is gone: what ran may be over.
+    pub(super) fn lose(&mut self) {
+        self.live.values_mut().for_each(|stream| stream.lost = true);
+    }
+
     /// Those that run, in this order, then those that ended, the newest first.
     pub(super) fn list(&self, order: Order, wanted: impl Fn(&Stream) -> bool) -> Vec<&Stream> {
         let mut live: Vec<(u64, &Stream)> = self.live.iter().map(|(id, stream)| (*id, stream)).collect();
@@ -426,6 +479,7 @@ impl Stream {
             attempts: 0,
             ticks: VecDeque::new(),
             blocked: VecDeque::new(),
+            lost: false,
             meaning: None,
         }
     }

@@ -4,7 +4,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::app::{App, Pane};
-use super::model::{Endpoint, Facts, Trouble};
+use super::model::{Endpoint, Facts, Failures, Lever, Shadow, Side, Trouble};
 use super::rows::fit;
 use super::text::{count, time, words};
 
@@ -88,6 +88,7 @@ fn endpoint_lines(name: &str, endpoint: &Endpoint) -> Vec<Line<'static>> {
     let (state, style) = match &*endpoint.state {
         "up" => ("● up".to_owned(), Style::new().fg(Color::Green)),
         "probing" => ("◐ on trial".to_owned(), Style::new().fg(Color::Yellow)),
+        state if endpoint.lever.is_some() => (format!("◌ {}", words(state)), Style::new().fg(Color::Yellow)),
         state => (format!("✗ {}", words(state)), bad(true)),
     };
     let failed = format!("{} of {}", count(measured.failed), count(measured.attempts));
@@ -110,6 +111,7 @@ fn endpoint_lines(name: &str, endpoint: &Endpoint) -> Vec<Line<'static>> {
 
 fn since(endpoint: &Endpoint) -> Option<String> {
     let mut parts = Vec::new();
+    parts.extend(endpoint.lever.as_ref().map(by_hand));
     if let (Some(reason), Some(since)) = (&endpoint.reason, &endpoint.down_since) {
         parts.push(format!("{} since {}", words(reason), clock(since)));
     }
@@ -121,6 +123,20 @@ fn since(endpoint: &Endpoint) -> Option<String> {
         parts.push(format!("meanwhile: {}", serving.join(", ")));
     }
     (!parts.is_empty()).then(|| parts.join(" · "))
+}
+
+/// Who took it out of service by hand, since when and why.
+pub(super) fn by_hand(lever: &Lever) -> String {
+    let reason = lever.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("{} since {} by {}{reason}", lever.setting, clock(&lever.since), lever.by)
+}
+
+/// First, last and how often.
+fn times(seen: &Failures) -> String {
+    match seen.count {
+        1 => format!("once, at {}", clock(&seen.first)),
+        count => format!("{} times from {} to {}", self::count(count), clock(&seen.first), clock(&seen.last)),
+    }
 }
 
 fn trouble(trouble: &Trouble) -> Line<'static> {
@@ -135,7 +151,7 @@ fn trouble(trouble: &Trouble) -> Line<'static> {
 }
 
 /// The time of the day of a timestamp.
-fn clock(timestamp: &str) -> String {
+pub(super) fn clock(timestamp: &str) -> String {
     timestamp.get(11..19).unwrap_or_default().to_owned()
 }
 
@@ -183,8 +199,35 @@ fn canaries(app: &App) -> Vec<Line<'static>> {
             );
             lines.push(Line::styled(text, bad(fact.evidence >= fact.needed)));
         }
+        for fact in &canary.facts {
+            if let Some(seen) = &fact.seen {
+                let since = fact.worse_since.as_deref().map(clock);
+                let worse = since.map_or_else(String::new, |since| format!(" worse since {since},"));
+                let text = format!("  {}:{worse} {}", words(&fact.fact), times(seen));
+                lines.push(Line::styled(text, if worse.is_empty() { dim() } else { bad(true) }));
+            }
+        }
         lines.extend(canary.block.iter().map(|block| Line::styled(format!("  {}", block.words), dim())));
     }
+    lines.extend(app.overview.live.shadows.iter().flat_map(shadow));
+    lines
+}
+
+/// What the copies of a route's requests showed.
+fn shadow(shadow: &Shadow) -> Vec<Line<'static>> {
+    let Shadow { same, differs, failed, skipped, .. } = shadow;
+    let head = format!("{}: copies to `{}`: {same} same, {differs} differ, ", shadow.route, shadow.variant);
+    let mut lines = vec![Line::from(vec![
+        Span::styled(head, Style::new().add_modifier(Modifier::BOLD)),
+        Span::styled(format!("{failed} failed"), bad(*failed > 0)),
+        Span::raw(format!(", {skipped} not made")),
+    ])];
+    let differences = shadow.differences.iter().filter(|(_, seen)| seen.count > 0);
+    lines.extend(differences.map(|(what, seen)| Line::raw(format!("  {} differs: {}", words(what), times(seen)))));
+    let side =
+        |side: &Side| format!("{} first token, {} tokens", time(side.first_token_p50_s), count(side.output_tokens));
+    let text = format!("  of the pairs: clients' {}; copies' {}", side(&shadow.primary), side(&shadow.shadow));
+    lines.push(Line::styled(text, dim()));
     lines
 }
 

@@ -80,6 +80,10 @@ pub(super) fn state(stream: &Stream, slow: Slow) -> (String, Style) {
         let mark = if outcome == "completed" { "✓" } else { "✗" };
         return (format!("{mark} {}", words(outcome)), style);
     }
+    if stream.lost {
+        // The proxy may be dead, or only far away: nobody knows.
+        return ("not known".to_owned(), Style::new().add_modifier(Modifier::DIM));
+    }
     let writes = stream.phase == Phase::Generation.as_str();
     let is_slow = stream.here > if writes { slow.gap } else { slow.first_token };
     // Each write takes a moment: that is no blocking yet.
@@ -119,7 +123,7 @@ fn timeline(stream: &Stream, now: Instant, slow: Slow, width: usize) -> Vec<Span
         return vec![Span::raw(" ".repeat(width))];
     }
     let age = stream.started.map_or(stream.age, |started| now.saturating_duration_since(started).as_secs_f64());
-    let end = if stream.has_ended() { stream.age } else { age };
+    let end = if stream.has_ended() || stream.lost { stream.age } else { age };
     let step = WINDOW_S / width as f64;
     let cells = (0..width).map(|cell| {
         let to = age - step * (width - 1 - cell) as f64;

@@ -174,6 +174,53 @@ fn a_flood_of_refusals_leaves_what_failed() {
 }
 
 #[test]
+fn what_is_out_of_service_is_said_with_who_and_why() {
+    let (mut app, now) = at_work();
+    let mut told = overview();
+    let lever = json!({ "words": "endpoint `10.0.0.1:8000` of upstream `vllm`", "setting": "drained",
+        "since": "2026-01-31T23:58:00.000Z", "by": "10.1.1.1, with the admin token", "reason": "slow" });
+    told["proxy"]["upstreams"][0]["endpoints"][0]["state"] = "drained".into();
+    told["proxy"]["upstreams"][0]["endpoints"][0]["lever"] = lever.clone();
+    told["proxy"]["levers"] = json!({ "levers": vec![lever; 5], "unserved_routes": ["chat"] });
+    app.told(Told::Overview(Box::new(serde_json::from_value(told).unwrap())), now);
+    press(&mut app, KeyCode::Tab);
+    let picture = picture(&mut app, (160, 40), now).unwrap();
+    for words in [
+        "NOBODY serves route chat",
+        "By hand: endpoint `10.0.0.1:8000` of upstream `vllm` is drained since 23:58:00 by 10.1.1.1, with the admin token: slow",
+        "and 2 more",
+        "◌ drained",
+    ] {
+        assert!(picture.contains(words), "{words} in\n{picture}");
+    }
+}
+
+#[test]
+fn a_shadow_and_a_canary_tell_since_when() {
+    let (mut app, now) = at_work();
+    let mut told = overview();
+    let seen = json!({ "first": "2026-01-31T23:50:00.000Z", "last": "2026-01-31T23:58:00.000Z", "count": 7 });
+    told["proxy"]["canaries"][0]["facts"][0]["seen"] = seen.clone();
+    told["proxy"]["canaries"][0]["facts"][0]["worse_since"] = "2026-01-31T23:55:00.000Z".into();
+    told["live"]["shadows"] = json!([{ "route": "chat", "variant": "next", "same": 90, "differs": 7, "failed": 2, "skipped": 1,
+        "differences": { "first_token": seen }, "primary": { "first_token_p50_s": 0.3, "output_tokens": 1_000 },
+        "shadow": { "first_token_p50_s": 0.9, "output_tokens": 1_100 } }]);
+    app.told(Told::Overview(Box::new(serde_json::from_value(told).unwrap())), now);
+    while app.pane != Pane::Canaries {
+        press(&mut app, KeyCode::Tab);
+    }
+    let picture = picture(&mut app, (160, 40), now).unwrap();
+    for words in [
+        "odd length: worse since 23:55:00, 7 times from 23:50:00 to 23:58:00",
+        "chat: copies to `next`: 90 same, 7 differ, 2 failed, 1 not made",
+        "first token differs: 7 times from 23:50:00 to 23:58:00",
+        "clients' 300 ms first token, 1000 tokens; copies' 900 ms first token, 1100 tokens",
+    ] {
+        assert!(picture.contains(words), "{words} in\n{picture}");
+    }
+}
+
+#[test]
 fn an_anatomy() {
     let (mut app, now) = at_work();
     picture(&mut app, (120, 24), now).unwrap();
@@ -201,7 +248,11 @@ fn a_lost_proxy_is_said_and_nothing_is_there_yet() {
     let (mut app, now) = at_work();
     app.told(Told::Lost("cannot ask http://127.0.0.1:9090: refused".to_owned()), now);
     let lost = picture(&mut app, (100, 20), now).unwrap();
-    assert!(lost.contains("● no connection") && lost.contains("refused; trying again every second"), "{lost}");
+    assert!(lost.contains("● no connection since ") && lost.contains("refused; trying again every second"), "{lost}");
+    for running in ["1003 running", "writing", "silent"] {
+        assert!(!lost.contains(running), "{running} in {lost}");
+    }
+    assert!(lost.contains("not known"), "{lost}");
     app.told(Told::Hello { version: "0.1.0".to_owned(), minutes: 5 }, now);
     app.told(Told::Streams(Box::default()), now);
     assert_eq!(app.link, Link::Live);

@@ -26,6 +26,9 @@ const KEYS: [(&str, &str); 9] = [
     ("q", "leave"),
 ];
 
+/// What is out of service by hand, above the streams.
+const LEVERS_SHOWN: usize = 3;
+
 /// Draws `app` as it stands `now`.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, now: Instant) {
     draw_all(frame, app, now);
@@ -76,17 +79,20 @@ fn slow(app: &App) -> Slow {
 
 fn header(app: &App) -> Line<'static> {
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    let (word, colour) = match (&app.link, app.paused) {
-        (Link::Lost(_), _) => ("no connection", Color::Red),
-        (_, Some(_)) => ("paused", Color::Yellow),
-        (Link::Connecting, _) => ("connecting", Color::Yellow),
-        (Link::Live, _) => ("live", Color::Green),
+    let running = format!("  {} running", app.running);
+    let (word, colour, running) = match (&app.link, app.paused) {
+        (Link::Lost { since, .. }, _) => {
+            (format!("no connection since {}", panes::clock(since)), Color::Red, String::new())
+        }
+        (_, Some(_)) => ("paused".to_owned(), Color::Yellow, running),
+        (Link::Connecting, _) => ("connecting".to_owned(), Color::Yellow, running),
+        (Link::Live, _) => ("live".to_owned(), Color::Green, running),
     };
     Line::from(vec![
         Span::styled(format!("Streamgauge {}", app.version), bold),
         Span::raw(format!("  {}  ", app.admin)),
         Span::styled(format!("● {word}"), Style::new().fg(colour)),
-        Span::raw(format!("  {} running", app.running)),
+        Span::raw(running),
         Span::raw(if app.not_shown > 0 { format!(" ({} not shown)", app.not_shown) } else { String::new() }),
     ])
 }
@@ -110,7 +116,7 @@ pub(super) fn other_panes(app: &App) -> String {
 fn notes(app: &App) -> Vec<Line<'static>> {
     let note = |text: String| Line::styled(text, Style::new().fg(Color::Yellow));
     let mut notes = Vec::new();
-    if let Link::Lost(why) = &app.link {
+    if let Link::Lost { why, .. } = &app.link {
         notes.push(Line::styled(format!("{why}; trying again every second"), Style::new().fg(Color::Red)));
     }
     let proxy = &app.overview.proxy;
@@ -118,6 +124,19 @@ fn notes(app: &App) -> Vec<Line<'static>> {
         notes.push(note(
             "Draining: the proxy takes no new requests and exits when the last stream has ended.".to_owned(),
         ));
+    }
+    for route in &proxy.levers.unserved_routes {
+        let text = format!("NOBODY serves route {route}: all that could is out of service by hand, clients get 503");
+        notes.push(Line::styled(text, Style::new().fg(Color::Red)));
+    }
+    for lever in proxy.levers.levers.iter().take(LEVERS_SHOWN) {
+        notes.push(note(format!("By hand: {} is {}", lever.words, panes::by_hand(lever))));
+    }
+    if proxy.levers.levers.len() > LEVERS_SHOWN {
+        notes.push(note(format!(
+            "and {} more: `streamgauge drain` lists them",
+            proxy.levers.levers.len() - LEVERS_SHOWN
+        )));
     }
     if !proxy.last_error.is_empty() {
         let first = proxy.last_error.lines().next().unwrap_or_default();

@@ -12,14 +12,11 @@ use super::evidence::{Pair, Test};
 use super::facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
 use super::harmed::Harmed;
 use super::streak::Streak;
+use super::trail::{SUSPICION, Trail};
 use crate::config::canary::Canary;
 
 /// The part of alpha that the fast rule may spend; the facts share the rest evenly.
 pub(super) const FAST_SHARE: f64 = 0.05;
-
-/// From this e-value on no further step is taken. Under the null it is reached with a probability of at most a tenth, and
-/// more data lets it sink again.
-pub(super) const SUSPICION: f64 = 10.0;
 
 /// A first token is late beyond the baseline's 95th percentile; 10 ms more are never late.
 const FIRST_TOKEN: Usual = Usual { from: 0.0, to: 0.95, margin_min: 10_000 };
@@ -60,6 +57,9 @@ pub struct Judge {
     /// Canary requests that were assigned in this step, and whose end is known.
     pub(super) step_requests: u64,
     pub(super) tests: PerFact<Test>,
+    /// Nothing in what an older version stored.
+    #[serde(default)]
+    pub(super) trails: PerFact<Trail>,
     pub(super) first_token: Band,
     pub(super) length: Band,
     streak: Streak,
@@ -83,6 +83,7 @@ impl Judge {
             since: now,
             step_requests: 0,
             tests: PerFact::default(),
+            trails: PerFact::default(),
             first_token: Band::default(),
             length: Band::default(),
             streak: Streak::default(),
@@ -129,10 +130,12 @@ impl Judge {
         now: Duration,
     ) -> Option<Decision> {
         let Stage::Running { step } = self.stage else { return None };
-        let full = self.note(plan, sample, attempt);
+        let full = self.note(plan, sample, attempt, now);
         if let Some(tallies) = &full {
             for fact in Fact::ALL {
                 self.tests.get_mut(fact).bet(*tallies.get(fact));
+                let evidence = self.finding(plan, fact).evidence;
+                self.trails.get_mut(fact).weigh(evidence, now);
             }
         }
         let (kind, stage, reason) = match self.streak.broken(plan.alpha * FAST_SHARE) {
@@ -183,7 +186,7 @@ impl Judge {
     }
 
     /// Counts a request with those of its epoch; the tallies of the block that it made whole.
-    fn note(&mut self, plan: &Canary, sample: Sample, attempt: &FirstAttempt) -> Option<PerFact<Pair>> {
+    fn note(&mut self, plan: &Canary, sample: Sample, attempt: &FirstAttempt, now: Duration) -> Option<PerFact<Pair>> {
         let Sample { arm, unit, epoch } = sample;
         let age = self.epoch.saturating_sub(epoch);
         let answers = attempt.answers(self.objective(plan), &self.length);
@@ -201,6 +204,7 @@ impl Judge {
         }
         for fact in Fact::ALL.into_iter().filter(|fact| arm == Arm::Canary && *answers.get(*fact) == Some(true)) {
             self.harmed.get_mut(fact).note(unit);
+            self.trails.get_mut(fact).note(now);
         }
         full
     }

@@ -8,7 +8,7 @@
 //!
 //! `facts` are five yes/no questions; `band` knows what is usual for the baseline; `block` gathers short stretches of
 //! traffic, of one `epoch` each; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `harmed`
-//! tells a canary's fault from a user's; `judge` decides.
+//! tells a canary's fault from a user's; `trail` tells since when; `judge` decides.
 
 mod band;
 mod block;
@@ -20,6 +20,7 @@ mod harmed;
 mod judge;
 mod report;
 mod streak;
+mod trail;
 
 pub use block::Filling;
 pub use decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
@@ -28,3 +29,4 @@ pub use facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
 pub use judge::Judge;
 pub use report::{Bounds, FactReport, Report, State};
 pub use streak::Broken;
+pub use trail::Seen;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::block::Filling;
 use super::decision::{Decision, Finding};
 use super::facts::Fact;
-use super::judge::{Judge, SUSPICION, Stage};
+use super::judge::{Judge, Stage};
+use super::trail::{SUSPICION, Seen, Trail};
 use crate::config::canary::Canary;
 
 /// Where a rollout stands.
@@ -38,6 +39,10 @@ pub struct FactReport {
     pub finding: Finding,
     /// The objective of `late`, the band of `odd_length`; `None` while it is being learnt, and for the others.
     pub bounds: Option<Bounds>,
+    /// The canary's requests of which it was true, those of the open block too.
+    pub seen: Option<Seen>,
+    /// Since when the evidence has been enough to take no further step; since 1970.
+    pub worse_since: Option<Duration>,
 }
 
 /// What separates yes from no.
@@ -87,10 +92,7 @@ impl Judge {
             (Stage::Running { .. }, None) => State::Watching,
             (Stage::Running { .. }, Some(_)) => State::Running,
         };
-        let facts: Vec<FactReport> = Fact::ALL
-            .into_iter()
-            .map(|fact| FactReport { finding: self.finding(plan, fact), bounds: self.bounds(plan, fact) })
-            .collect();
+        let facts: Vec<FactReport> = Fact::ALL.into_iter().map(|fact| self.fact_report(plan, fact)).collect();
         let step_age = now.saturating_sub(self.since);
         let mut report = Report {
             state,
@@ -105,6 +107,11 @@ impl Judge {
         };
         report.next = report.next_words(plan);
         report
+    }
+
+    fn fact_report(&self, plan: &Canary, fact: Fact) -> FactReport {
+        let Trail { seen, worse_since } = *self.trails.get(fact);
+        FactReport { finding: self.finding(plan, fact), bounds: self.bounds(plan, fact), seen, worse_since }
     }
 
     fn bounds(&self, plan: &Canary, fact: Fact) -> Option<Bounds> {

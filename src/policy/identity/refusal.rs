@@ -12,6 +12,8 @@ pub enum Refusal {
     },
     /// It begins as our keys do and is none, or none any more.
     UnknownKey,
+    /// An operator took it back.
+    RevokedKey,
     SeveralKeys,
     /// Addresses end up in logs and histories.
     KeyInQuery,
@@ -54,7 +56,7 @@ impl Refusal {
             Self::KeyInQuery | Self::SeveralKeys | Self::Repeated(_) | Self::RepeatedUser => 400,
             Self::Token(TokenFault::Team) => 403,
             Self::Token(TokenFault::KeysUnavailable) => 503,
-            Self::Missing { .. } | Self::UnknownKey | Self::Token(_) => 401,
+            Self::Missing { .. } | Self::UnknownKey | Self::RevokedKey | Self::Token(_) => 401,
         }
     }
 
@@ -78,6 +80,7 @@ impl Refusal {
             Self::UnknownKey => {
                 "This API key is not known, or not any more. Ask whoever runs this service for a new one."
             }
+            Self::RevokedKey => "This API key was revoked. Ask whoever runs this service for a new one.",
             Self::SeveralKeys => "Two different API keys came with this request. Send one.",
             Self::KeyInQuery => {
                 "An API key does not belong in a URL, where logs and histories keep it. Send it as \

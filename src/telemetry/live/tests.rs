@@ -12,7 +12,7 @@ fn json(live: &Live) -> Value {
 
 #[test]
 fn nothing_yet() {
-    assert_eq!(Live::default().json(), r#"{"live":[],"recent":[],"hints":[],"troubles":[]}"#);
+    assert_eq!(Live::default().json(), r#"{"live":[],"recent":[],"hints":[],"troubles":[],"shadows":[]}"#);
 }
 
 #[test]

@@ -187,6 +187,10 @@ families! {
     shadow_cost: Dollars = "streamgauge_shadow_cost_usd_total" ["route"];
     /// Whether an endpoint of an upstream takes requests: 1 or 0.
     upstream_up: Gauge = "streamgauge_upstream_up" ["upstream", "endpoint"];
+    /// Whether people let an endpoint of an upstream have requests: 1, or 0 while it is drained or disabled.
+    upstream_in_service: Gauge = "streamgauge_upstream_in_service" ["upstream", "endpoint"];
+    /// What is out of service by hand now, by kind: `upstream`, `endpoint`, `target`, or a revoked `key`.
+    levers_set: Gauge = "streamgauge_levers_set" ["lever"];
     /// How often an endpoint of an upstream was taken out for failing.
     upstream_ejections: Counter = "streamgauge_upstream_ejections_total" ["upstream", "endpoint"];
     /// Configuration reloads by result: `ok`, or `rejected`, where the last good one stays.

@@ -48,6 +48,16 @@ impl Metrics {
         self.families.buffered.get([upstream]);
     }
 
+    /// Whether people let an endpoint have requests. Both names come from the configuration.
+    pub fn upstream_in_service(&self, upstream: &str, endpoint: &str, in_service: bool) {
+        self.families.upstream_in_service.get([upstream, endpoint]).set(i64::from(in_service));
+    }
+
+    /// How many levers of one kind are set.
+    pub fn levers_set(&self, kind: &'static str, count: usize) {
+        self.families.levers_set.get([kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// A decision about a route's canary.
     pub fn canary_decision(&self, route: &str, decision: &'static str) {
         self.families.canary_decisions.get([route, decision]).add(1);
@@ -103,6 +113,7 @@ impl Metrics {
     /// The configuration names this endpoint no more.
     pub fn upstream_gone(&self, upstream: &str, endpoint: &str) {
         self.families.upstream_up.remove([upstream, endpoint]);
+        self.families.upstream_in_service.remove([upstream, endpoint]);
         self.families.upstream_ejections.remove([upstream, endpoint]);
         self.endpoints.remove(&self.families, upstream, endpoint);
     }

@@ -1,11 +1,12 @@
 // The live view in a browser: streams are drawn while they run, taken apart, filtered, by mouse and by keyboard, in light and
-// dark, and a thousand of them. Usage: live_view.mjs PROXY_URL ADMIN_URL GUARDED_ADMIN_URL TOKEN
+// dark, on a phone, and a thousand of them; what is out of service is said, what is over goes, and a proxy that died shows nothing as running.
+// Usage: live_view.mjs PROXY_URL ADMIN_URL GUARDED_ADMIN_URL TOKEN PROXY_PID
 import assert from "node:assert/strict";
 import http from "node:http";
 import { launch, open } from "./live_browser.mjs";
 import { many, stream } from "./live_traffic.mjs";
 
-const [proxy, admin, guarded, token] = process.argv.slice(2);
+const [proxy, admin, guarded, token, pid] = process.argv.slice(2);
 const LIVE = "#streams li.live";
 
 // How much of a row's timeline is drawn.
@@ -50,6 +51,8 @@ async function drawnAndOpened({ page }) {
 }
 
 async function byKeyboard({ page }) {
+  // What has ended by now must not leave the list while keys are tried.
+  await page.locator("#span").selectOption("300");
   await Promise.all([stream(proxy, { path: "/api/v1/chat", user: "bob", knobs: { tokens: 3 } }), stream(proxy, { knobs: { cut_at: 3 }, user: "carol" })]);
   await page.getByRole("option", { name: /search.*bob/ }).waitFor();
   await page.keyboard.press("j");
@@ -99,7 +102,7 @@ async function lightAndDark({ page }) {
   await page.locator("#theme").click();
   assert.equal(await background(), light, "the toggle beats the system");
   await page.reload();
-  await page.locator("#streams li").first().waitFor();
+  await page.waitForFunction(() => document.getElementById("state").textContent === "live");
   assert.equal(await background(), light, "and is kept");
   await page.locator("#theme").click();
   await page.locator("#theme").click();
@@ -143,10 +146,82 @@ async function aThousand({ page }) {
   return `${frames / 2} frames and ${Math.round(bytes / 2000)} kB a second with 1,000 streams`;
 }
 
+// What ended is in the list for as long as it is on the axis.
+async function goesWithItsWindow({ page }) {
+  await page.locator("#span").selectOption("15");
+  const began = Date.now();
+  await stream(proxy, { knobs: { tokens: 3 }, user: "mallory" });
+  const row = page.getByRole("option", { name: /mallory.*completed/ });
+  await row.waitFor();
+  await row.waitFor({ state: "detached", timeout: 30_000 });
+  assert.ok(Date.now() - began > 14_000, "and not sooner");
+  await page.locator("#quiet").waitFor({ state: "visible" });
+}
+
+async function outOfService({ page }) {
+  const pull = (query) => fetch(`${admin}/api/levers/${query}`, { method: "POST" });
+  assert.equal((await pull("drain?what=vllm-a&reason=a+new+graphics+card")).status, 200);
+  const levers = page.locator("#levers");
+  await levers.getByText("a new graphics card").waitFor();
+  assert.match(await levers.textContent(), /upstream `vllm-a` drained.*since \d\d:\d\d:\d\d, by 127\.0\.0\.1/s);
+  await page.locator("#hints", { hasText: "Nobody serves route all" }).waitFor();
+  await page.locator("#upstreams", { hasText: "drained" }).waitFor();
+  assert.equal((await pull("enable?what=vllm-a")).status, 200);
+  await levers.waitFor({ state: "hidden" });
+}
+
+async function shadowsAreShown({ page }) {
+  await stream(proxy, { path: "/copied/v1/chat/completions", knobs: { tokens: 3 } });
+  await page.locator("#shadows", { hasText: /copied: copies to vllm-next.*1 same/ }).waitFor();
+}
+
+// Words that are broken in two, of what is to be seen.
+const broken = (page) => page.evaluate(() => {
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    if (!node.parentElement.checkVisibility() || node.parentElement.closest("select, dialog")) continue;
+    for (const word of node.data.matchAll(/[\p{L}\p{N}]+/gu)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map(({ top }) => Math.round(top))).size > 1) found.push(word[0]);
+    }
+  }
+  return found;
+});
+
 async function onAPhone({ page }) {
-  await page.setViewportSize({ width: 360, height: 740 });
-  const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  assert.ok(sideways <= 0, `${sideways} px too wide`);
+  const close = await many(proxy, 300, { tokens: 10_000, gap_ms: 400 });
+  await page.waitForFunction(() => document.querySelectorAll("#streams li.live").length === 200);
+  for (const width of [390, 360, 768]) {
+    await page.setViewportSize({ width, height: 844 });
+    await page.waitForFunction(() => document.querySelector("main").firstElementChild.tagName === "ASIDE");
+    const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(sideways <= 0, `${sideways} px too wide at ${width}`);
+    assert.deepEqual(await broken(page), [], `at ${width}`);
+    const [panels, list] = await page.evaluate(() => ["aside", ".list"].map((part) => document.querySelector(part).getBoundingClientRect().top));
+    assert.ok(panels < list, `the panels come first at ${width}`);
+  }
+  await page.setViewportSize({ width: 1200, height: 800 });
+  await page.waitForFunction(() => document.querySelector("main").lastElementChild.tagName === "ASIDE");
+  assert.deepEqual(await broken(page), []);
+  close();
+  await page.waitForFunction(() => document.getElementById("running").textContent === "0");
+}
+
+// The last of all: the proxy is killed.
+async function lost({ page, wrong }) {
+  void stream(proxy, { knobs: { tokens: 10_000 }, user: "zoe" });
+  await page.getByRole("option", { name: /zoe.*writing/ }).waitFor();
+  assert.deepEqual(wrong, []);
+  process.kill(Number(pid), "SIGKILL");
+  await page.waitForFunction(() => /connection lost since \d\d:\d\d:\d\d/.test(document.getElementById("state").textContent));
+  await page.getByRole("option", { name: /zoe.*lost at/ }).waitFor();
+  assert.equal(await page.locator(LIVE).count(), 0, "nothing is shown as running");
+  assert.ok(!(await page.locator("#running").isVisible()));
+  await page.locator("#message", { hasText: "What is shown is as it was at" }).waitFor();
+  await page.waitForFunction(() => document.querySelectorAll("#streams li").length === 0, undefined, { timeout: 30_000 });
 }
 
 async function loggedIn(browser) {
@@ -177,10 +252,14 @@ try {
   await byKeyboard(view);
   await lightAndDark(view);
   const busy = await aThousand(view);
+  await goesWithItsWindow(view);
+  await outOfService(view);
+  await shadowsAreShown(view);
   await onAPhone(view);
   assert.deepEqual(view.wrong, []);
   await loggedIn(browser);
-  console.log(`live view: drawn, opened, by keyboard, light and dark, logged in; ${busy}`);
+  await lost(view);
+  console.log(`live view: drawn, opened, by keyboard, light and dark, out of service, on a phone, logged in, lost; ${busy}`);
 } finally {
   await browser.close();
 }

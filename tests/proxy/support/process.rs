@@ -48,12 +48,37 @@ impl Proxy {
         Self::launch(text, &[], &[], true).await
     }
 
+    /// A process of the same configuration that takes over from `old`, whose `state_dir` is given; it serves by then.
+    pub async fn taking_over(old: &Self, text: &str, state_dir: &std::path::Path) -> Self {
+        let (listen, admin) = (old.listen.to_string(), old.admin.to_string());
+        let waiting = state_dir.join("upgrade/sockets");
+        let hand_over = async {
+            while !waiting.exists() {
+                tokio::task::yield_now().await;
+            }
+            old.signal("QUIT");
+        };
+        Self::spawn(text, &["--listen", &listen, "--admin", &admin, "--upgrade"], &[], true, hand_over).await
+    }
+
     async fn launch(text: &str, listen: &[&str], environment: &[(&str, &str)], records: bool) -> Self {
+        let args = [listen, &["--admin", "127.0.0.1:0"]].concat();
+        Self::spawn(text, &args, environment, records, std::future::ready(())).await
+    }
+
+    /// `beside` is done once the process runs, and before it is waited for.
+    async fn spawn(
+        text: &str,
+        args: &[&str],
+        environment: &[(&str, &str)],
+        records: bool,
+        beside: impl Future<Output = ()>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("streamgauge.toml");
         std::fs::write(&path, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamgauge"));
-        command.arg("run").args(listen).args(["--admin", "127.0.0.1:0", "--log", "json", "--config"]);
+        command.arg("run").args(args).args(["--log", "json", "--config"]);
         command.arg(&path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command.env("XDG_STATE_HOME", directory.path()).envs(environment.iter().copied());
         let mut child = command.spawn().unwrap();
@@ -61,6 +86,7 @@ impl Proxy {
         let keeps = move |line: &Value| records || !line["outcome"].is_string();
         tokio::spawn(collect(child.stdout.take().unwrap(), sender.clone(), keeps));
         tokio::spawn(collect(child.stderr.take().unwrap(), sender, keeps));
+        soon("what is to be done beside", beside).await;
         let started = soon("the proxy's start line", find(&mut lines, |line| line["event"] == "started")).await;
         let address = |key: &str| -> SocketAddr {
             let addresses = started[key].as_str().unwrap();
