@@ -1,10 +1,15 @@
-//! The rules of the house that a compiler does not know: rooms import one way, a long file says why, scripts do
-//! not leave their pipes early.
+//! The rules of the house that a compiler does not know: rooms import one way, files never in a circle, a long file says
+//! why, scripts do not leave their pipes early.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "structure/imports.rs"]
+mod imports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use imports::Imports;
 
 /// From the bottom up: a room may import from those before it.
 const ROOMS: [&str; 8] = ["llm", "config", "policy", "telemetry", "proxy", "admin", "server", "cli"];
@@ -68,6 +73,25 @@ fn rooms_import_one_way() {
         }
     }
     assert!(edges > 50, "the check must see imports; it saw {edges}");
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let imports = Imports::of(&root, &sources(&root));
+    let arrows: usize = imports.arrows.values().map(|to| to.len()).sum();
+    assert!(arrows > 1_000, "the check must see imports; it saw {arrows}");
+    let mut told = String::new();
+    for circle in imports.circles() {
+        told += &format!("{} files import each other in a circle:\n", circle.len());
+        for from in &circle {
+            for (to, what) in imports.arrows[*from].iter().filter(|(to, _)| circle.contains(to)) {
+                let shown = |path: &Path| path.strip_prefix(&root).unwrap().display().to_string();
+                told += &format!("  {} takes from {}: {what:?}\n", shown(from), shown(to));
+            }
+        }
+    }
+    assert!(told.is_empty(), "{told}Move what is shared into a file below both.");
 }
 
 #[test]

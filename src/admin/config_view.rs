@@ -10,12 +10,12 @@ use crate::config::address::{Endpoint, EndpointAddress, Network};
 use crate::config::canary::{Canary, Sticky};
 use crate::config::defaults;
 use crate::config::limits::{Limit, LimitStore, OnExhausted, OnStoreFailure};
+use crate::config::otlp::OtlpProtocol;
 use crate::config::prices::Priced;
 use crate::config::secret::Secret;
 use crate::config::settings::Shadow;
 use crate::config::settings::{
-    ContinueTraces, Cors, HostPolicy, OtlpProtocol, Route, Server, Settings, Target, Telemetry, Timeouts, Upstream,
-    UpstreamProtocol,
+    ContinueTraces, Cors, HostPolicy, Route, Server, Settings, Target, Telemetry, Timeouts, Upstream, UpstreamProtocol,
 };
 use crate::llm::Dialect;
 use crate::llm::dialect::shape::Shape;

@@ -13,6 +13,7 @@ pub mod glob;
 pub mod grammar;
 pub mod identity;
 pub mod limits;
+pub mod otlp;
 pub mod prices;
 mod problems;
 mod read;

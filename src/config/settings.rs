@@ -10,6 +10,7 @@ use super::canary::{Canary, Sticky};
 use super::glob::{Glob, PathPattern};
 use super::identity::IdentityRules;
 use super::limits::{Limit, LimitStore};
+use super::otlp::{OtlpProtocol, Signal};
 use super::prices::Prices;
 use super::secret::Secret;
 use crate::llm::{Dialect, StreamRules};
@@ -142,31 +143,6 @@ pub struct Telemetry {
     pub slow_gap: Duration,
     /// Spans and exported log records hold prompts and answers, bounded.
     pub capture_content: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OtlpProtocol {
-    HttpProtobuf,
-    Grpc,
-}
-
-/// What can be exported over OTLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    Traces,
-    Metrics,
-    Logs,
-}
-
-impl Signal {
-    /// The word used in the config.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Traces => "traces",
-            Self::Metrics => "metrics",
-            Self::Logs => "logs",
-        }
-    }
 }
 
 /// `[[upstream]]`: one backend, at one or more equal endpoints.

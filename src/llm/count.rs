@@ -189,7 +189,7 @@ impl TextCounter {
     /// All tokens so far.
     fn total(&self) -> u64 {
         let pending = self.encoding.count(&self.pending);
-        let like_them = scaled(pending, self.pending.len() as u64, self.passed_over);
+        let like_them = runs::scaled(pending, self.pending.len() as u64, self.passed_over);
         self.counted.saturating_add(pending).saturating_add(like_them)
     }
 
@@ -222,13 +222,7 @@ fn count_sampled(encoding: Encoding, text: &str) -> u64 {
     if sample.len() == text.len() {
         return tokens;
     }
-    scaled(tokens, sample.len() as u64, text.len() as u64)
-}
-
-/// The tokens of `bytes`, where `of` bytes like them have so many.
-fn scaled(tokens: u64, of: u64, bytes: u64) -> u64 {
-    let scaled = u128::from(tokens) * u128::from(bytes) / u128::from(of.max(1));
-    u64::try_from(scaled).unwrap_or(u64::MAX)
+    runs::scaled(tokens, sample.len() as u64, text.len() as u64)
 }
 
 #[cfg(test)]

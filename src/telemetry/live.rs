@@ -178,6 +178,11 @@ impl Live {
         hints.end();
     }
 
+    /// The streams to show, the oldest first, and how many run in all.
+    fn choose(&self) -> (usize, Arc<Vec<Arc<Stream>>>) {
+        lock(&self.chosen).get(|| self.all())
+    }
+
     /// All that run, the oldest first.
     fn all(&self) -> Vec<Arc<Stream>> {
         let mut all: Vec<Arc<Stream>> = Vec::new();

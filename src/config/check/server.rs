@@ -3,7 +3,8 @@
 use super::super::address::{Endpoint, EndpointAddress, Listen};
 use super::super::defaults;
 use super::super::file::{ContinueTracesWord, OtlpProtocolWord, ServerTable, SignalWord, TelemetryTable, TlsTable};
-use super::super::settings::{ContinueTraces, OtlpProtocol, Server, Signal, Telemetry, Tls};
+use super::super::otlp::{OtlpProtocol, Signal};
+use super::super::settings::{ContinueTraces, Server, Telemetry, Tls};
 use super::super::units::{At, OneOrMany, SizeText, Table};
 use super::{Checker, admin_problem, secret};
 

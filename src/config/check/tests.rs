@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::defaults;
+use crate::config::otlp::Signal;
 use crate::config::settings::*;
 
 pub(super) const EXAMPLE: &str = include_str!("../../../config/streamgauge.toml");

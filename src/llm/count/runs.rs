@@ -51,7 +51,7 @@ pub(super) fn sample(run: &str) -> &str {
 
 /// The tokens of a long run of whose [`sample`] there are `tokens`.
 pub(super) fn tokens(run: &str, sample: &str, tokens: u64) -> u64 {
-    let like_it = super::scaled(tokens, sample.len() as u64, run.len() as u64);
+    let like_it = scaled(tokens, sample.len() as u64, run.len() as u64);
     let mut chars = run.chars();
     let first = chars.next();
     if chars.all(|char| Some(char) == first) {
@@ -79,6 +79,12 @@ fn kind_of(char: char) -> Option<Kind> {
 
 fn most(kind: Option<Kind>) -> usize {
     if kind == Some(Kind::Letter) { LETTERS_MAX } else { SIGNS_MAX }
+}
+
+/// The tokens of `bytes`, where `of` bytes like them have so many.
+pub(super) fn scaled(tokens: u64, of: u64, bytes: u64) -> u64 {
+    let scaled = u128::from(tokens) * u128::from(bytes) / u128::from(of.max(1));
+    u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

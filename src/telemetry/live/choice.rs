@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Live;
 use super::stream::Stream;
-use crate::telemetry::lock::lock;
 
 /// Streams that a viewer is shown at most.
 pub const CHOSEN_MAX: usize = 200;
@@ -27,17 +25,16 @@ pub(super) struct Chosen {
     streams: Arc<Vec<Arc<Stream>>>,
 }
 
-impl Live {
-    /// The streams to show, the oldest first, and how many run in all.
-    pub(super) fn choose(&self) -> (usize, Arc<Vec<Arc<Stream>>>) {
-        let mut chosen = lock(&self.chosen);
-        let fresh = if chosen.running > MANY { FRESH_OF_MANY } else { FRESH };
-        if chosen.at.is_none_or(|at| at.elapsed() >= fresh) {
-            let all = self.all();
+impl Chosen {
+    /// The streams to show, the oldest first, and how many run in all; `all` looks them up, in the order they came.
+    pub(super) fn get(&mut self, all: impl FnOnce() -> Vec<Arc<Stream>>) -> (usize, Arc<Vec<Arc<Stream>>>) {
+        let fresh = if self.running > MANY { FRESH_OF_MANY } else { FRESH };
+        if self.at.is_none_or(|at| at.elapsed() >= fresh) {
+            let all = all();
             let running = all.len();
-            *chosen = Chosen { at: Some(Instant::now()), running, streams: Arc::new(choose(all, key)) };
+            *self = Self { at: Some(Instant::now()), running, streams: Arc::new(choose(all, key)) };
         }
-        (chosen.running, Arc::clone(&chosen.streams))
+        (self.running, Arc::clone(&self.streams))
     }
 }
 

@@ -9,7 +9,8 @@ use opentelemetry_otlp::{ExporterBuildError, LogExporter, MetricExporter, SpanEx
 use opentelemetry_sdk::Resource;
 
 use super::delivery::Driver;
-use crate::config::settings::{OtlpProtocol, Signal, Telemetry};
+use crate::config::otlp::{OtlpProtocol, Signal};
+use crate::config::settings::Telemetry;
 use crate::telemetry::queue::Pace;
 
 /// Why telemetry cannot be exported. The texts never hold the endpoint: it may carry a key.
