@@ -1,6 +1,6 @@
 # Run `make` for the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary simulate-canary test dashboards fuzz soak bench image fmt lint deny
+.PHONY: help demo demo-canary night simulate-canary test dashboards fuzz soak bench image fmt lint deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -10,6 +10,11 @@ demo: ## a FastAPI app, Streamgauge in front of it, one streamed answer and its 
 
 demo-canary: ## a new version takes over from 1 % to 100 % by itself, and a bad one is rolled back
 	@scripts/demo-canary
+
+night: ## three troubles among healthy traffic, and what docs/at-3-am.md finds out about them
+	@scripts/setup build
+	@cargo build
+	@tests/night/run.sh
 
 simulate-canary: ## how often the canary judge errs, over 10,000 simulated rollouts, and how soon it sees harm
 	@STREAMGAUGE_ROLLOUTS=10000 cargo test --release --no-default-features --test canary_simulation -- --nocapture --test-threads 1
