@@ -35,6 +35,14 @@ impl Glob {
         rest.ends_with(suffix)
     }
 
+    /// As [`Glob::matches`], whatever the case of letters in ASCII: many backends look for paths and models so.
+    pub fn matches_in_any_case(&self, text: &str) -> bool {
+        let has_upper = |text: &str| text.bytes().any(|byte| byte.is_ascii_uppercase());
+        let folds = || has_upper(text) || has_upper(&self.source);
+        self.matches(text)
+            || folds() && Self::new(&self.source.to_ascii_lowercase()).matches(&text.to_ascii_lowercase())
+    }
+
     /// The literal text before the first `*`.
     pub fn literal_prefix(&self) -> &str {
         self.source.split('*').next().unwrap_or_default()
@@ -79,6 +87,19 @@ mod tests {
             ("**", "x", true),
         ] {
             assert_eq!(Glob::new(pattern).matches(text), expected, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn case_may_be_passed_over() {
+        for (pattern, text, expected) in [
+            ("/v1/*", "/V1/Chat", true),
+            ("/API/*", "/api/x", true),
+            ("/v1/*", "/v1/x", true),
+            ("/v1/*", "/V2/x", false),
+            ("Ä*", "ä", false),
+        ] {
+            assert_eq!(Glob::new(pattern).matches_in_any_case(text), expected, "{pattern} on {text}");
         }
     }
 

@@ -37,7 +37,7 @@ impl Prices {
     }
 
     fn own(&self, model: &str) -> Option<&Price> {
-        self.0.iter().find(|priced| priced.model.matches(model)).map(|priced| &priced.price)
+        self.0.iter().find(|priced| priced.model.matches_in_any_case(model)).map(|priced| &priced.price)
     }
 
     /// What `usage` costs; see [`Prices::find`].

@@ -141,13 +141,16 @@ pub fn client_path<'a>(route: &Route, target: &Target, base_path: &str, path: &'
     seen.map_or(Cow::Borrowed(path), |seen| Cow::Owned(format!("{seen}{rest}")))
 }
 
-/// Splits a path into its new start and what stays of it. `None`: the path does not start as the pattern does.
+/// Splits a path into its new start and what stays of it. `None`: the path does not start as the pattern does, in any case.
 fn replace_start<'a>(pattern: &Glob, new: &'a str, path: &'a str) -> Option<(&'a str, &'a str)> {
     if pattern.is_literal() {
-        return (path == pattern.source).then_some((new, ""));
+        return path.eq_ignore_ascii_case(&pattern.source).then_some((new, ""));
     }
     let literal = pattern.literal_prefix();
-    let rest = path.strip_prefix(literal)?;
+    let (start, rest) = path.split_at_checked(literal.len())?;
+    if !start.eq_ignore_ascii_case(literal) {
+        return None;
+    }
     if !literal.ends_with('/') {
         return Some((new, rest));
     }
@@ -173,13 +176,14 @@ pub enum Mismatch<'a> {
 /// The first thing about `head` that does not fit `route`; `None`: it matches.
 #[must_use]
 pub fn mismatch<'a>(route: &'a Route, head: &RequestHead<'_>) -> Option<Mismatch<'a>> {
-    let knows = |model: &str| route.models.iter().any(|glob| glob.matches(model));
+    let knows = |model: &str| route.models.iter().any(|glob| glob.matches_in_any_case(model));
     let wrong_model = !route.models.is_empty() && !head.model.is_some_and(knows);
     head_mismatch(route, head).or_else(|| wrong_model.then_some(Mismatch::Model(&route.models)))
 }
 
 fn head_mismatch<'a>(route: &'a Route, head: &RequestHead<'_>) -> Option<Mismatch<'a>> {
-    let fits = |path: &str| route.path.0.matches(path);
+    // Express and ASP.NET take `/V1/Chat` for `/v1/chat`: it must not take another route than that.
+    let fits = |path: &str| route.path.0.matches_in_any_case(path);
     if !fits(head.path) && !canonical_path(head.path).is_some_and(|path| fits(&path)) {
         return Some(Mismatch::Path(&route.path.0.source));
     }

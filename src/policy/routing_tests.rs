@@ -53,7 +53,8 @@ fn the_first_match_wins() {
     assert_eq!(picked(&settings, &head("GET", path, Some("gpt-4o"))), Some("v1"));
     assert_eq!(picked(&settings, &head("POST", "/other", Some("x"))), Some("late"));
     assert_eq!(picked(&settings, &head("POST", "/other", None)), None);
-    assert_eq!(picked(&settings, &head("POST", "/V1/chat", None)), None, "paths are case-sensitive");
+    assert_eq!(picked(&settings, &head("POST", "/V1/Chat/x", Some("GPT-4o"))), Some("big"), "in any case");
+    assert_eq!(picked(&settings, &head("POST", "/V1/chat", None)), Some("v1"));
 
     let gold = |name: &str| (name == "x-tier").then_some("gold");
     let head = RequestHead { header: &gold, ..head("POST", path, Some("gpt-4o")) };
@@ -180,6 +181,8 @@ fn paths_are_rewritten() {
         ("/api/v1/*", Some("/"), "", "/api/v1/", "/"),
         ("/api/v1/*", Some("/x"), "/base", "/api/v1/", "/base/x/"),
         ("/api/v1*", Some("/v2"), "", "/api/v1beta/chat", "/v2beta/chat"),
+        ("/api/v1/*", Some("/api/v2"), "", "/API/V1/Chat", "/api/v2/Chat"),
+        ("/chat", Some("/v1"), "", "/CHAT?A=1", "/v1?A=1"),
         ("/chat", Some("/v1/chat/completions"), "/base", "/chat?a=1", "/base/v1/chat/completions?a=1"),
         ("/*", Some("/up"), "", "/a//b/../c", "/up/a//b/../c"),
         ("/v1/*", None, "/base", "/v1/a%20b?x=%26", "/base/v1/a%20b?x=%26"),

@@ -132,6 +132,7 @@ fn keys_and_encodings() -> Vec<Disguise> {
             "another case behind it",
             with("}]}", "}],\"MODEL\":\"big-model\"}").replacen("big-model", "tiny", 1),
         ),
+        json_with("model in another case", with("big-model", "BIG-Model")),
         json_with("key twice", with("{\"model\"", "{\"model\":\"tiny\",\"model\"")),
         json_with("bound twice", with("\"max_tokens\":5000", "\"max_tokens\":5000,\"max_tokens\":1")),
         json_with("smaller bound beside it", with("5000", "5000,\"max_completion_tokens\":1")),
@@ -184,6 +185,7 @@ fn spellings_and_framings() -> Vec<Disguise> {
             path: "/v1/chat/completions?model=big-model",
             ..json_with("a query", PLAIN.replace("\"model\":\"big-model\",", ""))
         },
+        at("letters in another case", "/V1/Chat/Completions"),
         at("an absolute URL", "http://app.test/v1/chat/completions"),
         framed("one chunk", Framing::Chunk),
         framed("a chunk a byte", Framing::Bytewise),

@@ -122,9 +122,9 @@ async fn no_backend_reads_a_larger_request_another_model_or_another_user() {
                 ask(&proxy, disguise, &[&more[..], &[("x-request-id", &*id), ("x-control", "model")]].concat()).await;
             if status == 200 && proxy.record(&id).await["route"].as_str().unwrap().ends_with("rest") {
                 let reads: Reads = serde_json::from_slice(&answer).unwrap();
-                let big = reads
-                    .iter()
-                    .filter(|(_, read)| read["model"].as_str().is_some_and(|model| model.starts_with("big-")));
+                let big = reads.iter().filter(|(_, read)| {
+                    read["model"].as_str().is_some_and(|model| model.to_ascii_lowercase().starts_with("big-"))
+                });
                 around.extend(big.map(|(way, _)| (backend.name, disguise.name, format!("{way} reads a big model"))));
             }
         }
