@@ -20,7 +20,7 @@ use super::rejection::Rejection;
 use super::settle::Flight;
 use super::tap::Tap;
 use super::upload::Rest;
-use crate::llm::Progress;
+use crate::llm::{Dialect, Framing, Progress};
 use crate::policy::deadlines::{Deadlines, Kind, Late};
 use crate::telemetry::record::Phase;
 
@@ -82,6 +82,8 @@ struct Relay<'a> {
     last_write: Duration,
     /// When the attempt began.
     started: Duration,
+    /// What those who watch were told that the answer speaks.
+    spoken: Option<(Dialect, Framing)>,
     /// A limit is used up, and wants the stream cut.
     exhausted: bool,
     /// What the client gets of the chunks at hand; empty between two writes.
@@ -109,6 +111,10 @@ impl<'a> Relay<'a> {
         if matches!(tap.kind(), Kind::Other { .. }) {
             flight.is_other_stream(true);
         }
+        let spoken = tap.speaks();
+        if spoken.is_some() {
+            flight.speaks(spoken);
+        }
         let mut deadlines = times.deadlines;
         deadlines.commit();
         Self {
@@ -119,6 +125,7 @@ impl<'a> Relay<'a> {
             keepalive: if tap.at_sse_boundary() { side.routed.route.keepalive } else { Duration::ZERO },
             deadlines,
             last_write: now,
+            spoken,
             exhausted: false,
             pieces: Vec::new(),
             ahead: None,
@@ -291,6 +298,10 @@ impl<'a> Relay<'a> {
     fn look_at(&mut self, chunk: Bytes, flight: &mut Flight<'_>, source: &mut Source, came: Duration) -> Progress {
         let tap = &mut source.tap;
         let progress = tap.feed(&chunk, came);
+        if tap.speaks() != self.spoken {
+            self.spoken = tap.speaks();
+            flight.speaks(self.spoken);
+        }
         if progress.token && tap.first_token() == Some(came) {
             flight.first_token(came);
             source.ticket.answered(came.saturating_sub(self.started), true);

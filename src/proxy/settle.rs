@@ -14,7 +14,7 @@ use super::tries::{PassedOver, Tries};
 use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::rpc::RpcProtocol;
-use crate::llm::{Claim, Dialect, Reading, RequestFacts, StreamReading, Usage};
+use crate::llm::{Claim, Dialect, Framing, Reading, RequestFacts, StreamReading, Usage};
 use crate::policy::shadow::Side;
 use crate::telemetry::ids;
 use crate::telemetry::live::LiveStream;
@@ -302,6 +302,11 @@ impl<'a> Flight<'a> {
     /// How far the answer has come, and when a token came with it, for those who watch.
     pub(super) fn progress(&self, frames: u64, bytes: u64, token: Option<Duration>) {
         self.live.progress(frames, bytes, token);
+    }
+
+    /// What the answer speaks, where it is an LLM's, as far as it has shown.
+    pub(super) fn speaks(&self, speaks: Option<(Dialect, Framing)>) {
+        self.live.speaks(speaks);
     }
 
     /// Whether the answer is a stream that is no LLM's, as far as it has shown.

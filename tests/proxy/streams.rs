@@ -300,3 +300,27 @@ async fn a_second_signal_is_the_operators_doing_and_records_keep_what_was_measur
     assert_eq!((&record["frames"], &record["usage_source"].is_string()), (&json!(1), &true));
     assert!(record["ttft_s"].is_number(), "{record}");
 }
+
+/// What `/api/streams` says of the one stream that runs.
+async fn running(proxy: &Proxy) -> Value {
+    let (_, text) = proxy.admin_get("/api/streams").await;
+    let streams: Value = serde_json::from_str(&text).unwrap();
+    streams["live"][0].clone()
+}
+
+#[tokio::test]
+async fn a_running_stream_tells_what_it_speaks() {
+    const RUN: &str = "data: {\"type\":\"RUN_STARTED\",\"threadId\":\"t\",\"runId\":\"r\"}\n\n";
+    let (proxy, mut client, mut conn, _upstream) = asked("", "POST /agent", r#"{"q":"x"}"#).await;
+    conn.event_stream().await;
+    conn.chunk(": hello\n\n").await;
+    client.until("hello").await;
+    let row = running(&proxy).await;
+    assert!(row["dialect"].is_null() && row["framing"].is_null(), "nothing that is an LLM's has come: {row}");
+    conn.chunk(RUN).await;
+    client.until("RUN_STARTED").await;
+    let row = running(&proxy).await;
+    assert_eq!((&row["dialect"], &row["framing"]), (&"ag-ui".into(), &"sse".into()), "{row}");
+    conn.chunk("").await;
+    assert_eq!(proxy.record("it").await["dialect"], "ag-ui");
+}

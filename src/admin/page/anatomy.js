@@ -122,6 +122,11 @@ function numbers(stream) {
   ]);
 }
 
+// What the stream speaks, and whether its first token is a guess.
+function dialectOf({ dialect, framing, ttft_basis: basis }) {
+  return dialect && `${dialect}${framing ? ` over ${framing}` : ""}${basis === "guess" ? " (first token by guess)" : ""}`;
+}
+
 function attempts(stream) {
   const { facts } = stream;
   const limit = facts.limit && `${words(facts.limit.decision)}${facts.limit.by ? ` by ${facts.limit.by}` : ""} (${facts.limit.names.join(", ")})`;
@@ -131,6 +136,7 @@ function attempts(stream) {
     ["endpoint", endpointOf(facts)],
     ["variant", facts.variant === facts.upstream ? undefined : facts.variant],
     ["model", facts["gen_ai.response.model"] ?? facts["gen_ai.request.model"]],
+    ["dialect", dialectOf(facts)],
     ["user", facts["user.id"]],
     ["status", facts["http.response.status_code"]],
     ["error", facts.error_type && words(facts.error_type)],

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::ticks::Ticks;
+use crate::llm::{Dialect, Framing};
 use crate::telemetry::json::{self, Json};
 use crate::telemetry::lock::lock;
 use crate::telemetry::record::{Phase, Phases, Place, Stopwatch, TraceIds};
@@ -72,6 +73,11 @@ impl LiveStream {
     /// Who answers, or will if nothing goes wrong; the last word counts.
     pub fn served_by(&self, upstream: &Arc<str>, variant: &Arc<str>) {
         self.stream.note(|facts| facts.served_by = Some((Arc::clone(upstream), Arc::clone(variant))));
+    }
+
+    /// What its answer speaks, as far as it has shown; `None`: nothing that is an LLM's.
+    pub fn speaks(&self, speaks: Option<(Dialect, Framing)>) {
+        self.stream.note(|facts| facts.speaks = speaks);
     }
 
     /// Whether its answer is a stream that is no LLM's.
@@ -171,6 +177,16 @@ struct Facts {
     served_by: Option<(Arc<str>, Arc<str>)>,
     /// The endpoint that was asked last.
     place: Option<Place>,
+    speaks: Option<(Dialect, Framing)>,
+}
+
+impl Facts {
+    fn render_speaks(&self, row: &mut Json<'_>) {
+        if let Some((dialect, framing)) = self.speaks {
+            row.text("dialect", dialect.as_str());
+            row.text("framing", framing.as_str());
+        }
+    }
 }
 
 pub(super) struct Stream {
@@ -294,6 +310,7 @@ impl Stream {
         }
         row.text_if("gen_ai.request.model", facts.model.as_deref());
         row.text_if("kind", self.kind());
+        facts.render_speaks(&mut row);
         row.number_if("http.response.status_code", self.status_code());
         row.seconds_if("ttft_s", self.ttft());
         row.seconds("duration_s", self.clock.elapsed());
@@ -325,6 +342,7 @@ impl Stream {
             row.text("trace_id", &format!("{:032x}", trace.trace_id));
             row.text("span_id", &format!("{:016x}", trace.span_id));
         }
+        facts.render_speaks(&mut row);
         row.number_if("http.response.status_code", self.status_code());
         row.seconds_if("ttft_s", self.ttft());
         row.end();

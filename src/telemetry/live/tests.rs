@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::llm::{Dialect, Framing};
 use crate::telemetry::record::Outcome;
 use crate::telemetry::samples::{chat, ms, plain};
 
@@ -26,6 +27,7 @@ fn a_request_is_shown_while_it_runs_and_after() {
     stream.routed(&"chat".into());
     stream.asks_for("gpt-4o");
     stream.served_by(&"fastapi".into(), &"next".into());
+    stream.speaks(Some((Dialect::OpenAiChat, Framing::Sse)));
     stream.status(200);
     stream.first_token(ms(250));
     stream.progress(3, 99, None);
@@ -36,6 +38,8 @@ fn a_request_is_shown_while_it_runs_and_after() {
         ("gen_ai.request.model", "gpt-4o".into()),
         ("upstream", "fastapi".into()),
         ("variant", "next".into()),
+        ("dialect", "openai-chat".into()),
+        ("framing", "sse".into()),
         ("http.response.status_code", 200.into()),
         ("ttft_s", 0.25.into()),
         ("frames", 3.into()),
