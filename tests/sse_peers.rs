@@ -18,8 +18,8 @@ fn ours(pieces: &[&[u8]]) -> Vec<Told> {
                 let name = if event.name.is_empty() { "message".to_owned() } else { text(event.name) };
                 told.push((name, text(event.data), text(event.id)));
             }
-            // Lines of no field are ours to notice, and nothing to others.
-            Frame::Stray(_) => {}
+            // Lines of no field and names without data are ours to notice, and nothing to others.
+            Frame::Named(_) | Frame::Stray(_) => {}
             Frame::Skeleton(_) | Frame::Oversized => panic!("no event is that long"),
         });
     }

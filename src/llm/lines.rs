@@ -95,7 +95,7 @@ mod tests {
         let mut note = |frame: Frame<'_>| {
             lines.push(match frame {
                 Frame::Event(event) => Some(event.data.to_vec()),
-                Frame::Skeleton(_) | Frame::Oversized | Frame::Stray(_) => None,
+                Frame::Skeleton(_) | Frame::Oversized | Frame::Named(_) | Frame::Stray(_) => None,
             });
         };
         for piece in pieces {

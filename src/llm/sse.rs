@@ -45,6 +45,9 @@ pub enum Frame<'a> {
     Skeleton(Event<'a>),
     /// An event of more than [`EVENT_LIMIT`] bytes that is no JSON went by unread.
     Oversized,
+    /// The name of an event without data. The standard passes over it; but many clients do not, and LangServe ends its
+    /// streams so.
+    Named(&'a [u8]),
     /// Lines that begin an object of JSON and stand bare among events. The standard passes over them; but a backend that
     /// breaks off may tell its error so, as Gemini does.
     Stray(&'a [u8]),
@@ -305,6 +308,8 @@ impl SseScanner {
             let (name, data) = (name.unwrap_or(&self.name), data.unwrap_or(&self.data));
             let event = Event { name, data, id: &self.id };
             found(if self.is_stray { Frame::Stray(data) } else { Frame::Event(event) });
+        } else if let Some(name) = Some(name.unwrap_or(&self.name)).filter(|name| !name.is_empty()) {
+            found(Frame::Named(name));
         }
         self.in_block = false;
         self.has_data = false;

@@ -130,7 +130,7 @@ mod tests {
             scanner.feed(piece, |frame| {
                 values.push(match frame {
                     Frame::Event(event) => Some(String::from_utf8(event.data.to_vec()).unwrap()),
-                    Frame::Skeleton(_) | Frame::Oversized | Frame::Stray(_) => None,
+                    Frame::Skeleton(_) | Frame::Oversized | Frame::Named(_) | Frame::Stray(_) => None,
                 });
             });
         }

@@ -158,10 +158,10 @@ pub(in crate::llm) fn dialect_of_event(guess: Dialect, event: Event<'_>, rules: 
         return own;
     }
     match guess {
-        Dialect::PlainSse | Dialect::Ollama | Dialect::Shape(_) => match code_of_event(guess, event) {
-            code if code != guess => code,
-            _ => shape(built_in_recogniser()).unwrap_or(guess),
-        },
+        // A shape first: frameworks pass on what they got, with keys of their own beside it.
+        Dialect::PlainSse | Dialect::Ollama | Dialect::Shape(_) => {
+            shape(built_in_recogniser()).unwrap_or_else(|| code_of_event(guess, event))
+        }
         _ => guess,
     }
 }

@@ -84,6 +84,7 @@ impl Meter {
         let Some(unclaimed) = &mut self.unclaimed else { return true };
         let shown = match frame {
             Frame::Event(event) | Frame::Skeleton(event) => unclaimed.look(event, &self.rules),
+            Frame::Named(_) => return false,
             Frame::Oversized | Frame::Stray(_) => None,
         };
         let Some(claim) = shown else {
@@ -110,6 +111,7 @@ impl Meter {
                 self.progress.other = true;
                 return;
             }
+            Frame::Named(name) => return self.named(name),
             Frame::Stray(json) => return self.stray(json),
         };
         self.look_first(event);
@@ -131,6 +133,13 @@ impl Meter {
         self.pattern.forget();
         let produced = self.reader.event(event, &mut self.reading);
         self.book(produced, event, now);
+    }
+
+    /// A name alone may end the stream; there is nothing in it that was generated.
+    fn named(&mut self, name: &[u8]) {
+        self.progress.other = true;
+        let _ = self.reader.event(Event { name, data: &[], id: &[] }, &mut self.reading);
+        self.reading.settle();
     }
 
     /// A guess is held against each of the first events, all else against the first.

@@ -17,7 +17,7 @@ fn scan<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Option<Owned>> {
         scanner.feed(piece, |frame| {
             events.push(match frame {
                 // The standard knows none.
-                Frame::Stray(_) => return,
+                Frame::Named(_) | Frame::Stray(_) => return,
                 Frame::Event(event) => Some((text(event.name), text(event.data), text(event.id))),
                 Frame::Skeleton(_) | Frame::Oversized => None,
             });
@@ -118,6 +118,25 @@ fn names_and_ids_come_with_their_event() {
 }
 
 #[test]
+fn a_name_without_data_is_told_under_every_split() {
+    let named = |pieces: [&[u8]; 2]| {
+        let (mut scanner, mut names) = (SseScanner::default(), Vec::new());
+        let mut note = |frame: Frame<'_>| match frame {
+            Frame::Named(name) => names.push(text(name)),
+            Frame::Event(event) => names.push(text(event.data)),
+            Frame::Skeleton(_) | Frame::Oversized | Frame::Stray(_) => panic!("{frame:?}"),
+        };
+        pieces.into_iter().for_each(|piece| scanner.feed(piece, &mut note));
+        scanner.finish(&mut note);
+        names
+    };
+    let stream = b"event: ping\n\nid: 1\n\nevent: a\ndata: x\n\nevent:\n\nevent: end";
+    for cut in 0..=stream.len() {
+        assert_eq!(named([&stream[..cut], &stream[cut..]]), ["ping", "x", "end"], "{cut}");
+    }
+}
+
+#[test]
 fn an_event_without_its_blank_line_is_told_at_the_end() {
     for stream in ["data: [DONE]", "data: [DONE]\n", "data: [DONE]\r\n", "data: [DO", ": x", "id: 1", ""] {
         for cut in 0..=stream.len() {
@@ -127,7 +146,7 @@ fn an_event_without_its_blank_line_is_told_at_the_end() {
             }
             scanner.finish(|frame| match frame {
                 Frame::Event(event) => data.push(text(event.data)),
-                Frame::Skeleton(_) | Frame::Oversized | Frame::Stray(_) => panic!("{frame:?}"),
+                Frame::Skeleton(_) | Frame::Oversized | Frame::Named(_) | Frame::Stray(_) => panic!("{frame:?}"),
             });
             let expected: Vec<_> = stream.strip_prefix("data: ").into_iter().map(str::trim_end).collect();
             assert_eq!(data, expected, "{stream:?} cut at {cut}");
@@ -152,7 +171,7 @@ fn an_endless_line_takes_no_memory_and_ends_with_its_event() {
             told.push(match frame {
                 Frame::Event(event) => text(event.data),
                 Frame::Oversized => "oversized".into(),
-                Frame::Skeleton(_) | Frame::Stray(_) => panic!("{frame:?}"),
+                Frame::Skeleton(_) | Frame::Named(_) | Frame::Stray(_) => panic!("{frame:?}"),
             });
         });
         assert_eq!(told, ["oversized", "next"], "{start}");
@@ -248,7 +267,7 @@ fn whole_events_are_not_copied() {
     let within = |part: &[u8]| stream.as_ptr_range().contains(&part.as_ptr());
     scanner.feed(stream, |frame| match frame {
         Frame::Event(event) => assert!(within(event.data)),
-        Frame::Skeleton(_) | Frame::Oversized | Frame::Stray(_) => panic!("{frame:?}"),
+        Frame::Skeleton(_) | Frame::Oversized | Frame::Named(_) | Frame::Stray(_) => panic!("{frame:?}"),
     });
     assert_eq!(scanner.work, stream.len());
     assert_eq!(scanner.data.capacity() + scanner.name.capacity() + scanner.line.bytes.capacity(), 0);

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::compiled::{Code, Coding, Counts, InsideRule, Rule, Says, Shape, intern};
+use super::compiled::{Code, Coding, CountSlot, Counts, InsideRule, Rule, Says, Shape, intern};
 use super::rules::{CountPlaces, Inside, Places, Several, ShapeRules, UsagePlaces};
 use super::selector::{Selector, Spot};
-use super::tree::{Slot, Tree};
+use super::tree::Tree;
 use super::value::Role;
 use crate::llm::format::Dialect;
 
@@ -193,11 +193,10 @@ impl Compiler {
             }
             UsagePlaces::Counts(counts) => {
                 let CountPlaces { input, cached_input, cache_write, output, reasoning } = counts;
-                let mut slots = |written: &Option<Several>| -> Box<[Slot]> {
+                let mut slots = |written: &Option<Several>| -> Box<[CountSlot]> {
                     let places = written.as_ref().map(Several::each).unwrap_or_default().iter();
-                    let spots = places.filter_map(|place| self.spot("usage", place)).collect::<Vec<_>>();
-                    let slots = spots.into_iter().filter_map(|spot| match spot {
-                        Spot::At(slot) => Some(slot),
+                    let slots = places.filter_map(|place| match self.spot("usage", place)? {
+                        Spot::At(slot) => Some(CountSlot { slot, adds: place.split('/').any(|step| step == "*") }),
                         Spot::Name | Spot::Data | Spot::Id => None,
                     });
                     slots.collect()

@@ -71,11 +71,19 @@ pub(super) enum Says {
 /// Where each token count stands; of several the sum.
 #[derive(Debug, Clone)]
 pub(super) struct Counts {
-    pub(super) input: Box<[Slot]>,
-    pub(super) cached_input: Box<[Slot]>,
-    pub(super) cache_write: Box<[Slot]>,
-    pub(super) output: Box<[Slot]>,
-    pub(super) reasoning: Box<[Slot]>,
+    pub(super) input: Box<[CountSlot]>,
+    pub(super) cached_input: Box<[CountSlot]>,
+    pub(super) cache_write: Box<[CountSlot]>,
+    pub(super) output: Box<[CountSlot]>,
+    pub(super) reasoning: Box<[CountSlot]>,
+}
+
+/// Where one count stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CountSlot {
+    pub(super) slot: Slot,
+    /// It stands in each item of a list, as in one for each model: they add up. Else the last counts.
+    pub(super) adds: bool,
 }
 
 /// An event inside of another.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::compiled::{Code, Coding, Counts, Rule, Says, Shape};
+use super::compiled::{Code, Coding, CountSlot, Counts, Rule, Says, Shape};
 use super::guess::guess;
 use super::selector::{Seen, Spot, is_filled};
 use super::tokens::Tokens;
@@ -323,10 +323,12 @@ fn text(seen: Seen<'_, '_>, spot: Spot, role: Role, mut said: Option<&mut String
 
 /// Notes counts that stand each for itself. False where none stands there.
 fn note_counts(counts: &Counts, seen: Seen<'_, '_>, reading: &mut Reading) -> bool {
-    let sum = |slots: &[u16]| {
-        let told = slots
-            .iter()
-            .filter_map(|slot| serde_json::from_str::<Number>(seen.found.last(*slot)?).ok().and_then(Number::count));
+    let number = |value: &str| serde_json::from_str::<Number>(value).ok().and_then(Number::count);
+    let sum = |slots: &[CountSlot]| {
+        let told = slots.iter().filter_map(|at| match at.adds {
+            true => seen.found.all(at.slot).filter_map(number).reduce(u64::saturating_add),
+            false => number(seen.found.last(at.slot)?),
+        });
         told.reduce(u64::saturating_add)
     };
     let usage = &mut reading.usage;
