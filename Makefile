@@ -1,6 +1,6 @@
 # Run `make` for the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary night simulate-canary test dashboards fuzz soak bench image fmt lint deny
+.PHONY: help demo demo-canary night simulate-canary test frameworks dashboards fuzz soak bench image fmt lint deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ simulate-canary: ## how often the canary judge errs, over 10,000 simulated rollo
 
 test: ## everything that must pass; installs what is missing
 	@scripts/test
+
+frameworks: ## real frameworks behind the proxy: same bytes, right first token, usage, outcome; a table at the end
+	@scripts/frameworks
 
 dashboards: ## Grafana's dashboards and the SLO's rules, written anew from their sources
 	@dashboards/source.py && dashboards/slo.py
