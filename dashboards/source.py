@@ -186,6 +186,8 @@ def backends():
                    f"min by (upstream, endpoint) ({of('streamgauge_upstream_up')})", "{{upstream}} {{endpoint}}", {0: ("down", "red"), 1: ("up", "green")}),
             line("Taken out", "ops", "How often an endpoint is taken out for failing. Again and again: it comes back and fails again; look at its own log.",
                  {"{{upstream}} {{endpoint}}": rate("streamgauge_upstream_ejections_total", "upstream, endpoint")}),
+            states("Out of service by hand", "Which endpoints a person drained or disabled (streamgauge drain lists who and why). That is no failure.",
+                   f"min by (upstream, endpoint) ({of('streamgauge_upstream_in_service')})", "{{upstream}} {{endpoint}}", {0: ("out", "orange"), 1: ("in service", "green")}),
         ),
         row(
             "Do they answer?",

@@ -148,6 +148,18 @@ async fn a_bad_canary_is_rolled_back_and_says_why() {
     assert!(words.starts_with("rolled back from 10 % to 0 %: it "), "{words}");
     let failed = &view["facts"][0];
     assert!(failed["canary"]["yes"].as_u64().unwrap() <= 20, "{failed}");
+    let seen = &failed["seen"];
+    assert!(seen["count"].as_u64().unwrap() >= 5, "the open block's count too: {failed}");
+    assert!(seen["first"].as_str().unwrap() <= seen["last"].as_str().unwrap(), "{failed}");
+    assert!(view["facts"][1]["seen"].is_null(), "it never stalled: {view}");
+    let (_, said) = canary(&proxy, &["list"]).await;
+    assert!(said.contains("  failed: ") && said.contains(" times from 2"), "{said}");
+    // What was seen outlives a restart, as the evidence does.
+    let mut proxy = proxy;
+    proxy.signal("TERM");
+    proxy.exited().await;
+    let proxy = Proxy::start(&setup.config("[10, 50, 100]", "none")).await;
+    assert_eq!(&self::view(&proxy).await["facts"][0]["seen"], seen);
 }
 
 #[tokio::test]
