@@ -42,9 +42,9 @@ class Processes:
             return False
         self.wait(child, accepts, f"port {port}")
 
-    def wait(self, child: subprocess.Popen, ready, what: str) -> None:
+    def wait(self, child: subprocess.Popen, ready, what: str, max_s: float = START_MAX_S) -> None:
         """Waits until `ready()` holds, the child dies, or it took too long."""
-        deadline = time.monotonic() + START_MAX_S
+        deadline = time.monotonic() + max_s
         while not ready():
             if child.poll() is not None or time.monotonic() > deadline:
                 tail = (self.logs / f"{child.log_name}.err").read_text(errors="replace")[-2000:]
