@@ -203,6 +203,7 @@ fn code_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
         id: Filled,
         #[serde(rename = "messageId")]
         message_id: Filled,
+        data: Vectors,
     }
     let Some(shape) = read_object::<Shape<'_>>(event.data) else {
         let is_data_stream = guess == Dialect::PlainSse
@@ -214,7 +215,13 @@ fn code_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
     if shape.choices.0 && shape.id.0 && shape.model.0 {
         return Dialect::OpenAiChat;
     }
-    if let Some("chat.completion" | "chat.completion.chunk" | "text_completion") = shape.object.filled() {
+    // Together writes the last one with a dot.
+    if let Some("chat.completion" | "chat.completion.chunk" | "text_completion" | "text.completion") =
+        shape.object.filled()
+    {
+        return Dialect::OpenAiChat;
+    }
+    if shape.object.is("list") && shape.data.0 && shape.model.0 {
         return Dialect::OpenAiChat;
     }
     let kind = shape.kind.filled().unwrap_or_default();
@@ -261,6 +268,28 @@ impl<'de> Loose<'de> for Deltas {
 }
 
 loose!(Deltas);
+
+/// Whether a list holds vectors, as the data of OpenAI's embeddings does.
+#[derive(Default)]
+struct Vectors(bool);
+
+impl<'de> Loose<'de> for Vectors {
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Item<'a> {
+            #[serde(borrow)]
+            object: Word<'a>,
+        }
+        let mut are_vectors = false;
+        while let Some(item) = items.next_element::<Maybe<Item<'de>>>()? {
+            are_vectors |= item.0.is_some_and(|item| item.object.is("embedding"));
+        }
+        Ok(Self(are_vectors))
+    }
+}
+
+loose!(Vectors);
 
 /// What the guess becomes in a framing that it cannot have.
 pub(in crate::llm) fn dialect_in(guess: Dialect, framing: Framing) -> Dialect {
@@ -400,6 +429,9 @@ mod tests {
             (r#"{"id":"x","object":"chat.completion.chunk","choices":[]}"#, Dialect::OpenAiChat),
             (r#"{"id":"x","model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}"#, Dialect::OpenAiChat),
             (r#"{"id":"x","model":"m","choices":[{"text":"a"}]}"#, Dialect::PlainSse),
+            (r#"{"object":"text.completion","choices":[{"text":"a"}]}"#, Dialect::OpenAiChat),
+            (r#"{"object":"list","data":[{"object":"embedding","embedding":[0.5]}],"model":"m"}"#, Dialect::OpenAiChat),
+            (r#"{"object":"list","data":[{"object":"model","id":"m"}],"model":"m"}"#, Dialect::PlainSse),
             (r#"{"type":"message_start","message":{"id":"m"}}"#, Dialect::Anthropic),
             (r#"{"model":"llama3","message":{"role":"assistant","content":"a"},"done":false}"#, Dialect::Ollama),
             (r#"{"token":"a"}"#, Dialect::PlainSse),
