@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::names::fits;
+use super::names::{Letters, fits};
 use super::{Price, Rates, Sound};
 use crate::llm::provider;
 
@@ -36,7 +36,22 @@ struct Section {
     models: Vec<Listed>,
     exact: HashMap<&'static str, usize>,
     /// In the order of the file: the first that fits counts.
-    patterns: Vec<(&'static str, usize)>,
+    patterns: Vec<Pattern>,
+}
+
+/// A pattern of names, and the model that they are of.
+#[derive(Debug)]
+struct Pattern {
+    names: &'static str,
+    needed: Letters,
+    model: usize,
+}
+
+/// A name that is looked up.
+#[derive(Clone, Copy)]
+struct Name<'a> {
+    text: &'a str,
+    letters: Letters,
 }
 
 /// A model that the catalogue lists.
@@ -110,8 +125,9 @@ impl Catalogue {
     fn find_at(&self, provider: &str, model: &str) -> Option<&Listed> {
         let section = self.section(provider)?;
         let of_any = |model: &str| {
+            let name = Name::of(model);
             let fallbacks = section.fallbacks.iter().filter_map(|provider| self.section(provider));
-            std::iter::once(section).chain(fallbacks).find_map(|section| section.find(model))
+            std::iter::once(section).chain(fallbacks).find_map(|section| section.find(name))
         };
         // Gateways write the provider before the model: `groq/llama-3.3-70b`.
         of_any(model).or_else(|| of_any(model.rsplit_once('/')?.1))
@@ -126,6 +142,7 @@ impl Catalogue {
             })
         };
         let makers = self.sections.iter().filter(|section| section.is_maker && !names_another(section));
+        let name = Name::of(name);
         makers.filter_map(|section| section.find(name)).find(|listed| !listed.is_open)
     }
 }
@@ -145,16 +162,28 @@ impl Section {
         self.models.push(Listed { provider: self.provider, model, price, is_open });
         for name in names.unwrap_or(model).split(' ') {
             if name.contains(['*', '#', '!']) {
-                self.patterns.push((name, at));
+                self.patterns.push(Pattern { names: name, needed: Letters::needed(name), model: at });
             } else {
                 self.exact.entry(name).or_insert(at);
             }
         }
     }
 
-    fn find(&self, model: &str) -> Option<&Listed> {
-        let fitting = || self.patterns.iter().find(|(pattern, _)| fits(pattern, model)).map(|(_, at)| at);
-        self.models.get(*self.exact.get(model).or_else(fitting)?)
+    fn find(&self, name: Name<'_>) -> Option<&Listed> {
+        let fitting = || self.patterns.iter().find(|pattern| pattern.fits(name)).map(|pattern| &pattern.model);
+        self.models.get(*self.exact.get(name.text).or_else(fitting)?)
+    }
+}
+
+impl Pattern {
+    fn fits(&self, name: Name<'_>) -> bool {
+        name.letters.have(self.needed) && fits(self.names, name.text)
+    }
+}
+
+impl<'a> Name<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { text, letters: Letters::of(text) }
     }
 }
 
@@ -268,6 +297,16 @@ mod tests {
             ("demo", None),
         ] {
             assert_eq!(dollars(None, model), price, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_ones_own_is_held_against_few_patterns() {
+        let patterns = || catalogue().sections.iter().flat_map(|section| &section.patterns);
+        let all = patterns().count();
+        for name in ["bench", "my-model", "qwen-local", "support-bot-v3", "house-llm"] {
+            let tried = patterns().filter(|pattern| Letters::of(name).have(pattern.needed)).count();
+            assert!(tried * 10 < all, "{name}: {tried} of {all}");
         }
     }
 

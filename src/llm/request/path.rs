@@ -19,7 +19,7 @@ use crate::llm::dialect::shape::shapes;
 pub fn canonical_path(path: &str) -> Option<Cow<'_, str>> {
     let bytes = path.as_bytes();
     let is_plain = memchr::memchr2(b'%', b';', bytes).is_none()
-        && memchr::memmem::find(bytes, b"//").is_none()
+        && !bytes.windows(2).any(|pair| pair == b"//")
         && (path.len() < 2 || !path.ends_with('/'));
     if is_plain {
         return None;
