@@ -283,7 +283,7 @@ def limits():
             "Are callers refused?",
             line("Refused", "percentunit", "Share of decisions that refused, by limit. One user over a limit is the limit's purpose; a tenth of all is not.",
                  {"{{limit}}": share(refused, rate(DECISIONS, "limit"))}, limits=[0.1]),
-            line("Refused by cap", "reqps", "Which cap of the limit refused: tokens, requests, concurrent, too_large, cost_per_day, cost_per_month, store.",
+            line("Refused by cap", "reqps", "Which cap of the limit refused: tokens, requests, concurrent, too_large, cost_held, cost_per_day, cost_per_month, store.",
                  {"{{limit}}: {{decision}}": rate(DECISIONS, "limit, decision", 'decision!="admitted"')}, stack="normal"),
             line("Fullest holder", "percentunit", "The share in use of each limit's fullest holder; above 1 it is in debt. /api/limits names the holders.",
                  {"{{limit}}": f"max by (limit) ({of('streamgauge_limit_utilization')})"}, limits=[1]),

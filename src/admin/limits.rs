@@ -1,12 +1,14 @@
 //! Who stands where under the limits.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
-use crate::policy::limits::{Allowance, HolderView, Standing};
+use crate::policy::limits::{Allowance, HolderView, Refusals, Standing};
 use crate::proxy::{Mode, Shared};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::timestamp;
 
 /// Holders that are listed when nobody in particular is asked for: the fullest.
 const LISTED: usize = 100;
@@ -22,8 +24,9 @@ pub(super) fn tell(shared: &Shared, metrics: &Metrics) {
     }
 }
 
-/// `/api/limits?user=alice`: also `team`, `key`, `ip` and `route`. Without any, the fullest holders of this process. What
-/// a shared store says of a holder stands in `in_store`.
+/// `/api/limits?user=alice`: also `team`, `key`, `ip` and `route`, or `holder` with a name as it stands in `holders`. Without
+/// any, the fullest holders of this process. What a shared store says of a holder stands in `in_store`; which limits refuse
+/// somebody, since when and how often, in `refusing`.
 ///
 /// # Errors
 /// What is wrong with the query.
@@ -40,6 +43,7 @@ pub(super) async fn view(shared: &Shared, query: &str) -> Result<Value, &'static
         "mode": shared.limiter.mode().as_str(),
         "store_trouble": shared.limiter.trouble(),
         "limits": limits,
+        "refusing": refusing(shared),
         "holder": holder,
         "in_store": in_store.map(|standings| standings.iter().map(standing_view).collect::<Vec<_>>()),
         "holders": views.iter().map(holder_view).collect::<Vec<_>>(),
@@ -49,16 +53,37 @@ pub(super) async fn view(shared: &Shared, query: &str) -> Result<Value, &'static
 /// The fullest holders of this process.
 pub(super) fn tightest(shared: &Shared, most: usize) -> Value {
     let holders: Vec<Value> = shared.limiter.view(None, most).iter().map(holder_view).collect();
-    json!({ "mode": shared.limiter.mode().as_str(), "holders": holders })
+    json!({ "mode": shared.limiter.mode().as_str(), "refusing": refusing(shared), "holders": holders })
+}
+
+fn refusing(shared: &Shared) -> Vec<Value> {
+    let refusing = shared.limiter.refusing();
+    let row = |(limit, refusals): &(Arc<str>, Refusals)| {
+        let mut row = refused(refusals);
+        if let Some(row) = row.as_object_mut() {
+            row.insert("limit".to_owned(), Value::from(&**limit));
+        }
+        row
+    };
+    refusing.iter().map(row).collect()
+}
+
+fn refused(refusals: &Refusals) -> Value {
+    json!({
+        "reason": refusals.reason,
+        "first": timestamp(UNIX_EPOCH + refusals.first),
+        "last": timestamp(UNIX_EPOCH + refusals.last),
+        "count": refusals.count,
+    })
 }
 
 fn holder(query: &str) -> Result<Option<String>, &'static str> {
     let Some((key, value)) = query.split('&').find_map(|pair| pair.split_once('=')) else { return Ok(None) };
-    if !["user", "team", "key", "ip", "route"].contains(&key) {
-        return Err("ask for ?user=, ?team=, ?key=, ?ip= or ?route=, or for nobody in particular");
+    if !["user", "team", "key", "ip", "route", "holder"].contains(&key) {
+        return Err("ask for ?user=, ?team=, ?key=, ?ip=, ?route= or ?holder=, or for nobody in particular");
     }
     let Some(value) = decoded(value) else { return Err("the value is not percent-encoded UTF-8") };
-    Ok(Some(format!("{key}:{value}")))
+    Ok(Some(if key == "holder" { value } else { format!("{key}:{value}") }))
 }
 
 /// A percent-encoded value of a query.
@@ -79,26 +104,46 @@ pub(super) fn decoded(text: &str) -> Option<String> {
 }
 
 fn standing_view((limit, standing): &(Arc<str>, Standing)) -> Value {
-    json!({
-        "limit": &**limit,
-        "tokens": allowance(standing.tokens),
-        "requests": allowance(standing.requests),
-    })
+    let mut view = taken(standing);
+    if let Some(view) = view.as_object_mut() {
+        view.insert("limit".to_owned(), Value::from(&**limit));
+    }
+    view
 }
 
 fn holder_view(view: &HolderView) -> Value {
-    json!({
+    let mut told = taken(&view.standing);
+    let more = json!({
         "limit": &*view.limit,
         "holder": &*view.holder,
         "utilization": view.utilization,
-        "tokens": allowance(view.standing.tokens),
-        "tokens_spent": view.tokens_spent,
-        "tokens_held": view.tokens_held,
-        "requests": allowance(view.standing.requests),
         "running": view.running,
-        "cost_usd_24h": view.cost_day as f64 / 1e9,
-        "cost_usd_30d": view.cost_month as f64 / 1e9,
+        "budget_usd_24h": view.budget_day.map(dollars),
+        "budget_usd_30d": view.budget_month.map(dollars),
+        "refused": view.refused.as_ref().map(refused),
+    });
+    if let (Some(told), Value::Object(more)) = (told.as_object_mut(), more) {
+        told.extend(more);
+    }
+    told
+}
+
+/// What is left, and what is spent and held, apart.
+fn taken(standing: &Standing) -> Value {
+    let taken = &standing.taken;
+    json!({
+        "tokens": allowance(standing.tokens),
+        "tokens_spent": taken.tokens_spent,
+        "tokens_held": taken.tokens_held,
+        "requests": allowance(standing.requests),
+        "cost_usd_24h": dollars(taken.cost_day),
+        "cost_usd_30d": dollars(taken.cost_month),
+        "cost_usd_held": dollars(taken.cost_held),
     })
+}
+
+fn dollars(nano: u64) -> f64 {
+    nano as f64 / 1e9
 }
 
 fn allowance(allowance: Option<Allowance>) -> Value {
@@ -120,6 +165,7 @@ mod tests {
         assert_eq!(holder("user=alice"), Ok(Some("user:alice".to_owned())));
         assert_eq!(holder("ip=2001%3Adb8%3A%3A%2F64"), Ok(Some("ip:2001:db8::/64".to_owned())));
         assert_eq!(holder("team=a+b"), Ok(Some("team:a b".to_owned())));
+        assert_eq!(holder("holder=global"), Ok(Some("global".to_owned())));
         assert_eq!(holder(""), Ok(None));
         assert!(holder("name=alice").is_err() && holder("user=%f").is_err() && holder("user=%ff").is_err());
     }

@@ -9,6 +9,7 @@ use super::explain_cohort::{self, Live};
 use super::explain_limits::{self, Asked};
 use super::levers;
 use crate::config::address::{Endpoint, EndpointAddress};
+use crate::config::identity::USER_HEADER;
 use crate::config::settings::{Route, RouteKind, Settings, Target};
 use crate::config::{self, defaults};
 use crate::llm::RequestFacts;
@@ -32,7 +33,8 @@ pub(super) struct ExplainOptions {
     /// A JSON body.
     #[arg(long, value_name = "JSON")]
     body: Option<String>,
-    /// The proxy's admin address, asked how far the route's canary has come and what is out of service by hand. Off loopback it asks for the token in
+    /// The proxy's admin address, asked how far the route's canary has come, what is out of service by hand, and what is taken of
+    /// its limits. Off loopback it asks for the token in
     /// STREAMGAUGE_ADMIN_TOKEN.
     #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
     admin: String,
@@ -93,8 +95,11 @@ fn tell(settings: &Settings, options: &ExplainOptions) -> String {
                 for (at, line) in levers::of_route(&options.admin, route).iter().enumerate() {
                     let _ = writeln!(out, "  {:<9} {line}", if at == 0 { "by hand" } else { "" });
                 }
-                let asked = Asked { method: &method, facts: &facts, body: options.body.as_deref() };
-                explain_limits::tell(&mut out, settings, route, &asked);
+                let user_header = settings.identity.as_ref().map_or(USER_HEADER, |rules| &rules.user_header);
+                let (body, user) = (options.body.as_deref(), header(user_header));
+                let asked = Asked { method: &method, facts: &facts, body, user };
+                let standing = |holder: &str| explain_limits::ask(&options.admin, holder);
+                explain_limits::tell(&mut out, settings, route, &asked, &standing);
                 return out;
             }
         }

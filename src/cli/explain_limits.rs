@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::config::limits::{Limit, OnExhausted};
+use serde_json::Value;
+
+use super::admin::{self, Question};
+use crate::config::defaults::ADMIN_TOKEN_ENV;
+use crate::config::limits::{Limit, LimitKey, OnExhausted};
 use crate::config::settings::{Route, Settings};
 use crate::llm::RequestFacts;
 use crate::llm::count::count_prompt;
@@ -17,16 +21,38 @@ pub(super) struct Asked<'a> {
     pub(super) method: &'a str,
     pub(super) facts: &'a RequestFacts,
     pub(super) body: Option<&'a str>,
+    /// Who is named by the header that names users.
+    pub(super) user: Option<&'a str>,
 }
 
-/// Tells of each limit of `route`. Nothing is learned yet in this process, so a running proxy may hold less.
-pub(super) fn tell(out: &mut String, settings: &Settings, route: &Route, asked: &Asked<'_>) {
-    let &Asked { method, facts, body } = asked;
+/// What the proxy at `admin` says of a holder of limits, as `user:alice`.
+pub(super) fn ask(admin: &str, holder: &str) -> Option<Value> {
+    let token = std::env::var(ADMIN_TOKEN_ENV).ok().filter(|token| !token.is_empty());
+    let path = format!("/api/limits?holder={}", encoded(holder));
+    let question = Question { method: "GET", path: &path, token: token.as_deref() };
+    let answer = admin::ask(admin, &question).ok().filter(|answer| answer.status == 200)?;
+    serde_json::from_str(&answer.body).ok()
+}
+
+/// Tells of each limit of `route`, and where the holder stands, as far as `standing`, the answer to [`ask`], says. Nothing is
+/// learned yet in this process, so a running proxy may hold less.
+pub(super) fn tell(
+    out: &mut String,
+    settings: &Settings,
+    route: &Route,
+    asked: &Asked<'_>,
+    standing: &dyn Fn(&str) -> Option<Value>,
+) {
+    let &Asked { method, facts, body, user } = asked;
     if route.limits.is_empty() {
         let _ = writeln!(out, "  limits    none");
     }
     for limit in &route.limits {
         let _ = writeln!(out, "  limit     \"{}\", {}: {}", limit.name, who(limit), caps(limit).join(", "));
+        let holder = holder(limit, route, user);
+        if let Some(now) = holder.and_then(|holder| now(limit, &holder, &standing(&holder)?)) {
+            let _ = writeln!(out, "            now: {now}");
+        }
         if !limit.counts_tokens() {
             continue;
         }
@@ -47,6 +73,62 @@ pub(super) fn tell(out: &mut String, settings: &Settings, route: &Route, asked: 
         let _ = writeln!(out, "            {}", fits(limit, &estimate));
         cost(out, settings, limit, route, facts, &estimate);
     }
+}
+
+/// Whose count it would be, where the request tells.
+fn holder(limit: &Limit, route: &Route, user: Option<&str>) -> Option<String> {
+    match limit.key {
+        LimitKey::User => user.map(|user| format!("user:{user}")),
+        LimitKey::Route => Some(format!("route:{}", route.name)),
+        LimitKey::Global => Some("global".to_owned()),
+        LimitKey::Team | LimitKey::Key | LimitKey::Ip => None,
+    }
+}
+
+/// Where `holder` stands by what a running proxy told: what is spent, what is only held, and since when it is refused.
+fn now(limit: &Limit, holder: &str, told: &Value) -> Option<String> {
+    let knows = |names: &Value| names.as_array().is_some_and(|names| names.iter().any(|name| *name == *limit.name));
+    if !knows(&told["limits"]) {
+        return None;
+    }
+    let of_limit = |rows: &Value| rows.as_array()?.iter().find(|row| row["limit"] == *limit.name).cloned();
+    let here = of_limit(&told["holders"]);
+    let Some(row) = of_limit(&told["in_store"]).or_else(|| here.clone()) else {
+        return Some(format!("{holder} has taken nothing"));
+    };
+    let number = |key: &str| row[key].as_f64().unwrap_or_default();
+    let mut parts = Vec::new();
+    if let Some(left) = row["tokens"]["remaining"].as_u64() {
+        let (spent, held) = (number("tokens_spent"), number("tokens_held"));
+        parts.push(format!("{spent} tokens spent and {held} held, {left} left"));
+    }
+    let windows = [(limit.cost_per_day, "cost_usd_24h", "24 hours"), (limit.cost_per_month, "cost_usd_30d", "30 days")];
+    for (most, spent, window) in windows.into_iter().filter_map(|(most, spent, window)| Some((most?, spent, window))) {
+        let (spent, held, most) = (number(spent), number("cost_usd_held"), most as f64 / 1e9);
+        parts.push(format!("${spent:.4} spent and ${held:.4} held of ${most:.4} in {window}"));
+    }
+    if let Some(refused) = here.as_ref().map(|here| &here["refused"]).filter(|refused| !refused.is_null()) {
+        let word = |key: &str| refused[key].as_str().unwrap_or_default();
+        let count = refused["count"].as_u64().unwrap_or_default();
+        parts.push(format!(
+            "refused {count} times since {}, last {} ({})",
+            word("first"),
+            word("last"),
+            word("reason")
+        ));
+    }
+    (!parts.is_empty()).then(|| format!("{holder}: {}", parts.join("; ")))
+}
+
+/// A text as a value of a query.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => out.push(char::from(byte)),
+            byte => _ = write!(out, "%{byte:02X}"),
+        }
+        out
+    })
 }
 
 fn estimate(limit: &Limit, facts: &RequestFacts, body: Option<&str>) -> Estimate {
@@ -123,7 +205,6 @@ fn cost(
 }
 
 fn who(limit: &Limit) -> String {
-    use crate::config::limits::LimitKey;
     match limit.key {
         LimitKey::User => "for each user (else each address)".to_owned(),
         LimitKey::Team => "for each team (else each address)".to_owned(),
@@ -168,8 +249,41 @@ mod tests {
     fn told_of(settings: &Settings, method: &str, path: &str, body: Option<&str>) -> String {
         let facts = RequestFacts::read(path, body.map(str::as_bytes));
         let mut out = String::new();
-        tell(&mut out, settings, &settings.routes[0], &Asked { method, facts: &facts, body });
+        let asked = Asked { method, facts: &facts, body, user: Some("alice") };
+        tell(&mut out, settings, &settings.routes[0], &asked, &|_| None);
         out
+    }
+
+    #[test]
+    fn a_running_proxy_tells_what_is_spent_and_what_is_only_held() {
+        let text = "[[upstream]]\nurl = \"http://h\"\n[[price]]\nmodel = \"*\"\ninput = 1.0\noutput = 1.0\n[[limit]]\nname = \"l\"\n\
+                    tokens_per_minute = 500\ncost_per_day = 5.0\n[[limit]]\nname = \"all\"\nkey = \"global\"\nconcurrent = 1\n[[route]]\nlimits = [\"l\", \"all\"]";
+        let settings = config::parse(text, "t.toml", &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
+        let told = |holders: Value, in_store: Value| {
+            let (mut out, asked) = (String::new(), std::cell::RefCell::new(Vec::new()));
+            let facts = RequestFacts::read("/v1/chat/completions", None);
+            let asked_of = Asked { method: "POST", facts: &facts, body: None, user: Some("alice") };
+            tell(&mut out, &settings, &settings.routes[0], &asked_of, &|holder| {
+                asked.borrow_mut().push(holder.to_owned());
+                Some(serde_json::json!({ "limits": ["l"], "holders": holders, "in_store": in_store }))
+            });
+            assert_eq!(asked.into_inner(), ["user:alice", "global"]);
+            out
+        };
+        let holder = serde_json::json!({ "limit": "l", "tokens": { "remaining": 340 }, "tokens_spent": 120, "tokens_held": 40,
+            "cost_usd_24h": 1.2, "cost_usd_held": 0.3,
+            "refused": { "reason": "cost_held", "first": "2026-01-31T03:12:07.000Z", "last": "2026-01-31T03:15:00.000Z", "count": 1204 } });
+        let text = told(serde_json::json!([holder]), Value::Null);
+        let line = "now: user:alice: 120 tokens spent and 40 held, 340 left; $1.2000 spent and $0.3000 held of $5.0000 in 24 hours; \
+                    refused 1204 times since 2026-01-31T03:12:07.000Z, last 2026-01-31T03:15:00.000Z (cost_held)";
+        assert!(text.contains(line), "{text}");
+        assert!(!text.contains("global"), "a proxy that has another file says nothing of this limit: {text}");
+        let store =
+            serde_json::json!([{ "limit": "l", "tokens": { "remaining": 7 }, "tokens_spent": 400, "tokens_held": 93 }]);
+        let text = told(serde_json::json!([holder]), store);
+        assert!(text.contains("400 tokens spent and 93 held, 7 left") && text.contains("refused 1204 times"), "{text}");
+        assert!(told(serde_json::json!([]), Value::Null).contains("now: user:alice has taken nothing"));
+        assert_eq!(encoded("user:a b/ä"), "user:a%20b%2F%C3%A4");
     }
 
     #[test]

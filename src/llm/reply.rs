@@ -5,6 +5,9 @@ use serde::Serialize;
 
 use super::{Dialect, Framing};
 
+/// The code of a refusal for money that is spent: no waiting of seconds mends it, unlike other limits.
+pub const BUDGET_SPENT: &str = "budget_spent";
+
 /// One refusal or failure, for a client to read.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorReply<'a> {
@@ -64,12 +67,15 @@ pub fn error_event(dialect: Dialect, framing: Framing, error: &ErrorReply<'_>) -
 /// The error as an event's data: with a top-level `error` key in every dialect, so that its readers see it.
 fn json_of(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Vec<u8> {
     let &ErrorReply { message, code, status, request_id } = error;
-    let kind = type_word(status);
+    let kind = |spent| if code == BUDGET_SPENT { spent } else { type_word(status) };
     match dialect {
         Some(Dialect::OpenAiChat | Dialect::OpenAiResponses) => {
+            let kind = kind(OPENAI_SPENT);
             json(&OpenAi { error: OpenAiError { message, r#type: kind, param: None, code, request_id } })
         }
+        // Without a code of its own, the type says it.
         Some(Dialect::Anthropic) => {
+            let kind = kind("billing_error");
             json(&Anthropic { r#type: "error", error: AnthropicError { r#type: kind, message }, request_id })
         }
         Some(Dialect::Gemini) => json(&Gemini {
@@ -107,6 +113,9 @@ fn status_word(status: u16) -> &'static str {
         _ => "INVALID_ARGUMENT",
     }
 }
+
+/// The type of the error that OpenAI's clients know for money that is spent.
+pub const OPENAI_SPENT: &str = "insufficient_quota";
 
 /// The type of an error, as OpenAI and Anthropic word it.
 fn type_word(status: u16) -> &'static str {
@@ -241,6 +250,28 @@ mod tests {
         assert_eq!(body(Some(Dialect::PlainText)), body(None));
         assert_eq!(body(Some(Dialect::VercelUi)), body(None));
         assert_eq!(body(Some(Dialect::OpenAiResponses)), body(Some(Dialect::OpenAiChat)));
+    }
+
+    #[test]
+    fn money_that_is_spent_is_told_from_a_limit_a_minute() {
+        let body = |dialect, code| {
+            let error = ErrorReply { message: "m", code, status: 429, request_id: "r-1" };
+            String::from_utf8(error_body(dialect, &error).to_vec()).unwrap()
+        };
+        let vectors = [
+            (Some(Dialect::OpenAiChat), r#""type":"insufficient_quota","param":null,"code":"budget_spent""#),
+            (Some(Dialect::Anthropic), r#"{"type":"billing_error","message":"m"}"#),
+            (Some(Dialect::Gemini), r#""message":"m (budget_spent, request r-1)","status":"RESOURCE_EXHAUSTED""#),
+            (Some(Dialect::Ollama), r#"{"error":"m (budget_spent, request r-1)"}"#),
+            (None, r#"{"detail":"m","code":"budget_spent","request_id":"r-1"}"#),
+        ];
+        for (dialect, words) in vectors {
+            let spent = body(dialect, BUDGET_SPENT);
+            assert!(spent.contains(words), "{spent}");
+            assert_ne!(spent, body(dialect, "rate_limited"));
+        }
+        assert!(body(Some(Dialect::OpenAiChat), "rate_limited").contains(r#""type":"rate_limit_error""#));
+        assert!(body(Some(Dialect::Anthropic), "rate_limited").contains(r#""type":"rate_limit_error""#));
     }
 
     #[test]

@@ -96,6 +96,10 @@ fn head_of(rejection: &Rejection, length: usize) -> pingora::Result<ResponseHead
     if let Some(seconds) = rejection.retry_after {
         head.insert_header("retry-after", seconds.to_string())?;
     }
+    if rejection.error == ErrorType::BudgetSpent {
+        // OpenAI's and Anthropic's clients try a 429 again within seconds, unless they read this.
+        head.insert_header("x-should-retry", "false")?;
+    }
     Ok(head)
 }
 

@@ -97,6 +97,7 @@ pub(super) async fn reserve(
             let refusing = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
             let info = told(refusing, visit.shared.limiter.mode(), &denial.standing);
             flight.limited(info);
+            visit.shared.limiter.refused(limits, &denial);
             Err(refusal(&denial))
         }
     }
@@ -106,6 +107,7 @@ pub(super) async fn reserve(
 pub(super) struct Refused {
     pub(super) info: LimitInfo,
     pub(super) message: String,
+    pub(super) error: ErrorType,
 }
 
 /// Takes what one response on a WebSocket may need of each of `limits`, or of none. `at` is the time on the connection's clock.
@@ -125,7 +127,8 @@ pub(super) async fn reserve_response(
     let ask = Ask { visit, route, facts, body_bytes, counted, price, unforeseen: false };
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
         let info = ask.refused_by(budget, "no_price", limits, at);
-        return Err(Refused { info, message: ask.unpriced(budget).message.into_owned() });
+        let Rejection { message, error, .. } = ask.unpriced(budget);
+        return Err(Refused { info, message: message.into_owned(), error });
     }
     let (claims, expected) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
@@ -149,7 +152,8 @@ pub(super) async fn reserve_response(
         Err(denial) => {
             let verdict = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
             let info = told(verdict, visit.shared.limiter.mode(), &denial.standing);
-            Err(Refused { info, message: denial.to_string() })
+            visit.shared.limiter.refused(limits, &denial);
+            Err(Refused { info, message: denial.to_string(), error: status_of(denial.reason).1 })
         }
     }
 }
@@ -313,13 +317,22 @@ fn uncountable(limit: &Limit) -> Rejection {
     Rejection::refused(403, ErrorType::Forbidden, message)
 }
 
-fn refusal(denial: &Denial) -> Rejection {
-    let message = denial.to_string();
-    let (status, error) = match denial.reason {
+fn status_of(reason: Reason) -> (u16, ErrorType) {
+    match reason {
         Reason::TooLarge { .. } => (413, ErrorType::TooLarge),
         Reason::Store => (503, ErrorType::LimitStore),
-        _ => (429, ErrorType::RateLimited),
-    };
+        Reason::Spent { .. } => (429, ErrorType::BudgetSpent),
+        Reason::Tokens { .. }
+        | Reason::Debt { .. }
+        | Reason::Requests { .. }
+        | Reason::Concurrent { .. }
+        | Reason::Held { .. } => (429, ErrorType::RateLimited),
+    }
+}
+
+fn refusal(denial: &Denial) -> Rejection {
+    let message = denial.to_string();
+    let (status, error) = status_of(denial.reason);
     let retry_after = denial.retry_after.map(|wait| retry_after_s(wait, crate::telemetry::ids::random()));
     Rejection { retry_after, standing: denial.standing, ..Rejection::refused(status, error, message) }
 }

@@ -26,12 +26,25 @@ pub(super) struct Talk<'a> {
     limits: Vec<Arc<Limit>>,
     /// By the number of the response. Never more than [`Turns`] has at a time.
     held: BTreeMap<u64, Held>,
-    /// The response that a limit refused.
-    refused: Option<u64>,
+    /// The response that a limit refused, and how that is called.
+    refused: Option<(u64, ErrorType)>,
     /// The client sent what a backend may take for something else than is read here.
     is_ambiguous: bool,
     /// How the connection ended, and with it the responses that still ran.
     lost: (Outcome, Option<ErrorType>),
+}
+
+/// What a limit has against a response, in words for the client.
+pub(super) struct Objection {
+    pub(super) message: String,
+    pub(super) error: ErrorType,
+}
+
+impl Objection {
+    /// One that waiting mends, or another message.
+    pub(super) fn limited(message: impl Into<String>) -> Self {
+        Self { message: message.into(), error: ErrorType::RateLimited }
+    }
 }
 
 /// What a response holds, or why it holds nothing.
@@ -80,11 +93,12 @@ impl<'a> Talk<'a> {
 
     /// Follows what was said since the last call. Returns what the client is to be told where a limit refuses a response, or
     /// wants one cut.
-    pub(super) async fn follow(&mut self, flight: &Flight<'_>, told: &mut WebSocketInfo) -> Option<String> {
+    pub(super) async fn follow(&mut self, flight: &Flight<'_>, told: &mut WebSocketInfo) -> Option<Objection> {
         let mut refusal = self.is_ambiguous.then(|| {
-            "A limit depends on what is said here, and backends may differ in what they take this message for. Send JSON in UTF-8 with \
-             one `type`."
-                .to_owned()
+            Objection::limited(
+                "A limit depends on what is said here, and backends may differ in what they take this message for. Send JSON in UTF-8 with \
+                 one `type`.",
+            )
         });
         for happened in self.turns.happened() {
             match happened {
@@ -111,26 +125,27 @@ impl<'a> Talk<'a> {
         self.follow(flight, told).await;
     }
 
-    async fn reserve(&mut self, asked: &Asked, flight: &Flight<'_>) -> Option<String> {
+    async fn reserve(&mut self, asked: &Asked, flight: &Flight<'_>) -> Option<Objection> {
         match reserve::reserve_response(self.visit, self.routed, &self.limits, asked, flight.now()).await {
             Ok((mut reservation, info)) => {
                 reservation.asked();
                 self.held.insert(asked.turn, Held { reservation: Some(reservation), info });
                 None
             }
-            Err(Refused { info, message }) => {
-                self.refused = Some(asked.turn);
+            Err(Refused { info, message, error }) => {
+                self.refused = Some((asked.turn, error));
                 self.held.insert(asked.turn, Held { reservation: None, info });
-                Some(message)
+                Some(Objection { message, error })
             }
         }
     }
 
-    fn generated(&mut self, turn: u64, tokens: u64) -> Option<String> {
+    fn generated(&mut self, turn: u64, tokens: u64) -> Option<Objection> {
         let held = self.held.get_mut(&turn)?;
         let cuts = held.reservation.as_mut()?.generated(tokens);
         held.info.cut |= cuts;
-        cuts.then(|| "A limit on tokens is used up, and this response has outrun what it held.".to_owned())
+        let message = "A limit on tokens is used up, and this response has outrun what it held.";
+        cuts.then(|| Objection::limited(message))
     }
 
     /// Settles a response, and tells of it.
@@ -139,8 +154,9 @@ impl<'a> Talk<'a> {
         let provider = self.target.upstream.provider.clone();
         let models = [reading.response_model.as_deref(), self.target.model.as_deref(), facts.model.as_deref()];
         let bill = self.visit.settings().prices.bill(provider.as_deref(), models, &reading.usage);
+        let refused = self.refused.filter(|(refused, _)| *refused == turn);
         let (outcome, error) = match () {
-            () if self.refused == Some(turn) => (Outcome::Rejected, Some(ErrorType::RateLimited)),
+            () if refused.is_some() => (Outcome::Rejected, refused.map(|(_, error)| error)),
             () if reading.error.is_some() => (Outcome::ErrorInStream, Some(ErrorType::ErrorEvent)),
             () if cancelled || !reading.normal_end => self.lost,
             () => (Outcome::Completed, None),

@@ -22,10 +22,11 @@ use super::rejection::Rejection;
 use super::route::Routed;
 use super::settle::Flight;
 use super::ticket::Ticket;
-use super::turns::Talk;
+use super::turns::{Objection, Talk};
 use crate::config::defaults;
 use crate::config::settings::{Failover, Target};
 use crate::llm::RequestFacts;
+use crate::llm::reply::{BUDGET_SPENT, OPENAI_SPENT};
 use crate::llm::websocket::{Extensions, Messages, Side, close_frame, text_frame};
 use crate::policy::failover::{Choice, Plan, Room, Stage};
 use crate::policy::health::Sign;
@@ -303,8 +304,8 @@ enum End {
     Upstream,
     GoingDown,
     Cut,
-    /// A limit refused a response, or had one cut.
-    Refused,
+    /// A limit refused a response, or had one cut: how that is called.
+    Refused(ErrorType),
 }
 
 /// Both directions, and what was seen of them.
@@ -416,15 +417,14 @@ impl<'a> Pipe<'a> {
     }
 
     /// Follows what was said; returns what a limit has against it.
-    async fn follow(&mut self, flight: &Flight<'_>) -> Option<String> {
+    async fn follow(&mut self, flight: &Flight<'_>) -> Option<Objection> {
         let talk = self.talk.as_mut()?;
         if talk.is_limited()
             && let Some(why) = self.from_client.hidden()
         {
-            return Some(format!(
-                "A limit depends on what is said here, and a message cannot be read: {}.",
-                why.words()
-            ));
+            let why = why.words();
+            let message = format!("A limit depends on what is said here, and a message cannot be read: {why}.");
+            return Some(Objection::limited(message));
         }
         if talk.is_strange() {
             self.talk = None;
@@ -438,15 +438,19 @@ impl<'a> Pipe<'a> {
     /// Tells the client what a limit has against its last wish, and closes. What is refused never reaches the upstream.
     async fn refuse(
         &mut self,
-        refusal: &str,
+        refusal: &Objection,
         patience: Duration,
         client: &mut ServerSession,
         upstream: &mut HttpSession,
     ) -> End {
         for _ in 0..LAST_CHUNKS {
             if self.from_upstream.frames().at_boundary() {
+                let (kind, code) = match refusal.error {
+                    ErrorType::BudgetSpent => (OPENAI_SPENT, BUDGET_SPENT),
+                    _ => ("tokens", "rate_limit_exceeded"),
+                };
                 let error = json!({ "type": "error", "error": {
-                    "type": "tokens", "code": "rate_limit_exceeded", "message": refusal, "param": null,
+                    "type": kind, "code": code, "message": &refusal.message, "param": null,
                 }});
                 let frames = [text_frame(&error.to_string()), Some(close_frame(POLICY_VIOLATION, None))];
                 for frame in frames.into_iter().flatten() {
@@ -465,7 +469,7 @@ impl<'a> Pipe<'a> {
                 break;
             }
         }
-        End::Refused
+        End::Refused(refusal.error)
     }
 
     /// Close frames both ways, where one can be put in; whether both sides were told.
@@ -482,7 +486,7 @@ impl<'a> Pipe<'a> {
         self.info.close_code = upstream.close_code().or(client.close_code());
         let normal = matches!(self.info.close_code, Some(1000 | 1001));
         let (outcome, error) = match end {
-            End::Refused => (Outcome::Truncated, Some(ErrorType::RateLimited)),
+            End::Refused(error) => (Outcome::Truncated, Some(error)),
             _ if normal => (Outcome::Completed, None),
             End::GoingDown | End::Cut => (Outcome::Stopped, Some(why_cut)),
             End::Client => (Outcome::ClientCancelled, Some(ErrorType::ClientGone)),

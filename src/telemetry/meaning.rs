@@ -45,6 +45,9 @@ fn ended(record: &Record) -> String {
             several => format!("All {several} attempts failed; the last: {}.", reason(record)),
         },
         Outcome::Rejected => match record.limit.as_ref().map(|limit| &limit.verdict) {
+            Some(LimitVerdict::Denied { limit, reason: "cost_held" }) => {
+                format!("Refused: what the limit {limit} has left is held for requests that run, and not spent.")
+            }
             Some(LimitVerdict::Denied { limit, .. }) => format!("Refused: the limit {limit} is used up."),
             _ => format!("Refused: {}.", reason(record)),
         },

@@ -8,6 +8,7 @@ pub use super::phases::{Phase, Phases, Stopwatch};
 pub use super::place::Place;
 use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
+use crate::llm::reply::BUDGET_SPENT;
 use crate::llm::rpc::Rpc;
 use crate::llm::{Claim, Dialect, Framing, Reading, RequestFacts, StreamReading};
 use crate::policy::canary::Decision;
@@ -294,10 +295,12 @@ pub enum ErrorType {
     ForcedStop,
     /// All that could answer was taken out of service by hand.
     OutOfService,
+    /// The money that a limit allows is spent.
+    BudgetSpent,
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -330,6 +333,7 @@ impl ErrorType {
         Self::AttemptTimeout,
         Self::ForcedStop,
         Self::OutOfService,
+        Self::BudgetSpent,
     ];
 
     /// The word used in labels and logs.
@@ -367,6 +371,7 @@ impl ErrorType {
             Self::AttemptTimeout => "attempt_timeout",
             Self::ForcedStop => "forced_stop",
             Self::OutOfService => "out_of_service",
+            Self::BudgetSpent => BUDGET_SPENT,
         }
     }
 }

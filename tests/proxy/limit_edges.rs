@@ -1,6 +1,9 @@
 //! What limits do at their edges: budgets over a restart, streams that are cut, absurd bounds, requests that move on.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::limits::{assert_settled, chat, limited, stream, tokens};
 use crate::support::{Proxy, Redis, Upstream, config, soon};
@@ -36,6 +39,88 @@ async fn budgets_count_what_answers_cost_and_outlive_a_restart() {
     let refused = ask(&proxy, "again").await;
     assert_eq!(refused.status, 429, "a restart forgives nothing");
     assert_eq!(proxy.record("again").await["limit"]["decision"], "cost_per_day");
+}
+
+/// A request that runs holds most of a budget of 3 dollars, and then spends little of it: who comes meanwhile is told to wait a
+/// moment. When the money is spent, that is another answer. `more` says where the limits are kept.
+pub async fn money_is_held_and_then_spent(more: &str) {
+    // Each request gets the next answer that there is.
+    let (answer, answers) = mpsc::channel::<String>(8);
+    let answers = Arc::new(Mutex::new(answers));
+    let upstream = Upstream::start(move |mut conn| {
+        let answers = Arc::clone(&answers);
+        async move {
+            while conn.request().await.is_some() {
+                let next = answers.lock().await.recv().await;
+                conn.write(next.unwrap()).await;
+            }
+        }
+    })
+    .await;
+    let prices = "[[price]]\nmodel = \"*\"\ninput = 1000.0\noutput = 1000.0\n";
+    let proxy =
+        Proxy::start(&config(upstream.address, &format!("{prices}\n{}\n{more}", limited("cost_per_day = 3.0")))).await;
+    let standing = async || {
+        let (_, text) = proxy.admin_get("/api/limits?ip=127.0.0.1").await;
+        let view: Value = serde_json::from_str(&text).unwrap();
+        let refused = view["holders"][0]["refused"].clone();
+        (if view["in_store"].is_null() { view["holders"][0].clone() } else { view["in_store"][0].clone() }, refused)
+    };
+    // 8 tokens of the prompt and 2,500 of the answer, a dollar for a thousand: 2.508 dollars are held.
+    let mut first = proxy.client().await;
+    first.post("/v1/chat/completions", &chat(2_500), "").await;
+    soon("the hold", async { while standing().await.0["cost_usd_held"] != 2.508 {} }).await;
+
+    let ask = async |path: &str, tokens: u64, id: &str| {
+        let mut client = proxy.client().await;
+        client.post(path, &chat(tokens), &format!("x-request-id: {id}\r\n")).await;
+        client.answer().await
+    };
+    let refused = ask("/v1/chat/completions", 900, "held").await;
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(wait <= 2, "what is held may be free at any time: {wait}");
+    let body: Value = serde_json::from_str(&refused.text()).unwrap();
+    assert_eq!((&body["error"]["type"], &body["error"]["code"]), (&"rate_limit_error".into(), &"rate_limited".into()));
+    assert!(refused.text().contains("$0.00 are spent, and $2.51 are held for requests that still run"), "{body}");
+    assert_eq!(refused.header("x-should-retry"), None);
+    assert_eq!(proxy.record("held").await["limit"]["decision"], "cost_held");
+    let (holder, since) = standing().await;
+    assert_eq!((&holder["cost_usd_24h"], &holder["cost_usd_held"]), (&0.0.into(), &2.508.into()), "{holder}");
+    assert_eq!((&since["reason"], &since["count"]), (&"cost_held".into(), &1.into()));
+    assert!(since["first"].as_str().unwrap().ends_with('Z'));
+
+    answer.send(stream(8, 2)).await.unwrap();
+    assert_eq!(first.answer().await.status, 200);
+    // A client may read its answer's end before the proxy has settled.
+    soon("the end of the hold", async { while standing().await.0["cost_usd_held"] != 0.0 {} }).await;
+    assert_eq!(standing().await.0["cost_usd_24h"], 0.01);
+    for (id, spent) in [("passes", 2.01), ("spends", 4.01)] {
+        answer.send(stream(1_000, 1_000)).await.unwrap();
+        let passed = ask("/v1/chat/completions", 900, id).await;
+        assert_eq!(passed.status, 200, "{}", passed.text());
+        soon("what it cost", async { while standing().await.0["cost_usd_24h"] != spent {} }).await;
+    }
+    let spent = ask("/v1/chat/completions", 10, "spent").await;
+    assert_eq!((spent.status, spent.header("x-should-retry")), (429, Some("false")), "{}", spent.text());
+    let wait: u64 = spent.header("retry-after").unwrap().parse().unwrap();
+    assert!(wait > 3_600, "{wait}");
+    let body: Value = serde_json::from_str(&spent.text()).unwrap();
+    assert_eq!(
+        (&body["error"]["type"], &body["error"]["code"]),
+        (&"insufficient_quota".into(), &"budget_spent".into())
+    );
+    let record = proxy.record("spent").await;
+    assert_eq!((&record["error_type"], &record["limit"]["decision"]), (&"budget_spent".into(), &"cost_per_day".into()));
+    let anthropic: Value = serde_json::from_str(&ask("/v1/messages", 10, "anthropic").await.text()).unwrap();
+    assert_eq!(anthropic["error"]["type"], "billing_error", "{anthropic}");
+    let (_, since) = standing().await;
+    assert_eq!((&since["reason"], &since["count"]), (&"cost_per_day".into(), &3.into()));
+}
+
+#[tokio::test]
+async fn what_is_held_of_a_budget_is_not_spent() {
+    money_is_held_and_then_spent("").await;
 }
 
 #[tokio::test]

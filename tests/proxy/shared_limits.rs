@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::limit_edges::money_is_held_and_then_spent;
 use crate::limits::{BURST, PER_MINUTE, assert_settled, chat, crowd, limited, metric, stream, tokens};
 use crate::support::{Proxy, Redis, Upstream, config, soon};
 
@@ -61,6 +62,12 @@ async fn two_proxies_keep_one_limit() {
         assert_eq!(metric(proxy, "streamgauge_limiter_mode{mode=\"shared\"}").await, 1);
     }
     assert_eq!(told, used);
+}
+
+#[tokio::test]
+async fn what_is_held_of_a_shared_budget_is_not_spent() {
+    let redis = Redis::start().await;
+    money_is_held_and_then_spent(&format!("[limits]\nredis = \"{}\"\n{PATIENT}\n", redis.url())).await;
 }
 
 #[tokio::test]

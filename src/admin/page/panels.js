@@ -145,16 +145,27 @@ function canary(one) {
 function limits({ holders }) {
   return el("ul", { class: "limits" }, holders.map((one) => {
     const share = Math.min(1, one.utilization);
-    const bar = el("span", { class: share > 0.9 ? "fill bad" : "fill" });
+    const bar = el("span", { class: share > 0.9 || one.refused ? "fill bad" : "fill" });
     bar.style.width = `${(share * 100).toFixed(1)}%`;
     const parts = [];
-    if (one.tokens) parts.push(`${count(one.tokens.remaining)} of ${count(one.tokens.limit)} tokens left`);
+    if (one.tokens) parts.push(`${count(one.tokens.remaining)} of ${count(one.tokens.limit)} tokens left, ${count(one.tokens_spent)} spent, ${count(one.tokens_held)} held`);
     if (one.requests) parts.push(`${count(one.requests.remaining)} of ${count(one.requests.limit)} requests left`);
     if (one.running) parts.push(`${one.running} running`);
-    if (one.cost_usd_24h > 0) parts.push(`$ ${one.cost_usd_24h.toFixed(2)} in 24 h`);
+    parts.push(...money(one));
     return el("li", {}, el("span", { class: "holder" }, el("strong", {}, one.holder), " ", el("span", { class: "dim" }, one.limit), el("span", { class: "number" }, `${Math.round(one.utilization * 100)} %`)),
-      el("span", { class: "gauge", "aria-hidden": true }, bar), el("span", { class: "dim under" }, parts.join(" · ")));
+      el("span", { class: "gauge", "aria-hidden": true }, bar), el("span", { class: "dim under" }, parts.join(" · ")),
+      one.refused ? el("span", { class: "bad under" }, `full since ${clock(one.refused.first)}: ${count(one.refused.count)} refused (${words(one.refused.reason)}), last ${clock(one.refused.last)}`) : "");
   }));
+}
+
+// Of each budget: what is spent, and what is only held for requests that run.
+function money(one) {
+  const budgets = [[one.cost_usd_24h, one.budget_usd_24h, "24 h"], [one.cost_usd_30d, one.budget_usd_30d, "30 d"]].filter(([, budget]) => typeof budget === "number");
+  return budgets.map(([spent, budget, window]) => `$ ${dollars(spent)} spent, $ ${dollars(one.cost_usd_held)} held of $ ${dollars(budget)} in ${window}`);
+}
+
+function dollars(amount) {
+  return amount === 0 || amount >= 0.01 ? amount.toFixed(2) : amount.toPrecision(2);
 }
 
 function error(record, open) {

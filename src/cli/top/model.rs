@@ -297,11 +297,37 @@ pub(super) struct Limits {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Holder {
     pub(super) limit: String,
     pub(super) holder: String,
     pub(super) utilization: f64,
     pub(super) running: u64,
+    /// What is left; absent where no tokens are limited.
+    pub(super) tokens: Option<TokensLeft>,
+    pub(super) tokens_spent: u64,
+    pub(super) tokens_held: u64,
+    pub(super) cost_usd_24h: f64,
+    pub(super) cost_usd_30d: f64,
+    pub(super) cost_usd_held: f64,
+    pub(super) budget_usd_24h: Option<f64>,
+    pub(super) budget_usd_30d: Option<f64>,
+    pub(super) refused: Option<Refused>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct TokensLeft {
+    pub(super) limit: u64,
+    pub(super) remaining: u64,
+}
+
+/// Since when somebody is at a limit.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Refused {
+    pub(super) reason: String,
+    pub(super) first: String,
+    pub(super) last: String,
+    pub(super) count: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]

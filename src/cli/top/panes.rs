@@ -4,7 +4,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::app::{App, Pane};
-use super::model::{Endpoint, Facts, Failures, Lever, Shadow, Side, Trouble};
+use super::model::{Endpoint, Facts, Failures, Holder, Lever, Shadow, Side, Trouble};
 use super::rows::fit;
 use super::text::{count, time, words};
 
@@ -232,17 +232,48 @@ fn shadow(shadow: &Shadow) -> Vec<Line<'static>> {
 }
 
 fn limits(app: &App) -> Vec<Line<'static>> {
-    let holders = app.overview.proxy.limits.holders.iter();
-    holders
-        .map(|holder| {
-            let share = holder.utilization.clamp(0.0, 1.0);
-            let filled = (share * 20.0).round() as usize;
-            let bar = format!("{}{}", "█".repeat(filled), "░".repeat(20 - filled));
-            Line::from(vec![
-                Span::raw(format!("{} {} ", fit(&holder.holder, 28), fit(&holder.limit, 20))),
-                Span::styled(bar, if share > 0.9 { bad(true) } else { Style::new().fg(Color::Blue) }),
-                Span::raw(format!(" {:>4.0} %   {} running", holder.utilization * 100.0, count(holder.running))),
-            ])
-        })
-        .collect()
+    app.overview.proxy.limits.holders.iter().flat_map(holder_lines).collect()
+}
+
+/// How full a limit is for somebody, what of it is spent and what only held, and since when it refuses.
+fn holder_lines(holder: &Holder) -> Vec<Line<'static>> {
+    let share = holder.utilization.clamp(0.0, 1.0);
+    let filled = (share * 20.0).round() as usize;
+    let bar = format!("{}{}", "█".repeat(filled), "░".repeat(20 - filled));
+    let mut lines = vec![Line::from(vec![
+        Span::raw(format!("{} {} ", fit(&holder.holder, 28), fit(&holder.limit, 20))),
+        Span::styled(bar, if share > 0.9 { bad(true) } else { Style::new().fg(Color::Blue) }),
+        Span::raw(format!(" {:>4.0} %   {} running", holder.utilization * 100.0, count(holder.running))),
+    ])];
+    let taken = taken(holder);
+    if !taken.is_empty() {
+        lines.push(Line::styled(format!("  {}", taken.join(" · ")), dim()));
+    }
+    if let Some(refused) = &holder.refused {
+        let (first, last) = (clock(&refused.first), clock(&refused.last));
+        let (count, reason) = (count(refused.count), words(&refused.reason));
+        let text = format!("  full since {first}: {count} refused ({reason}), last {last}");
+        lines.push(Line::styled(text, bad(true)));
+    }
+    lines
+}
+
+fn taken(holder: &Holder) -> Vec<String> {
+    let mut parts = Vec::new();
+    if let Some(tokens) = &holder.tokens {
+        parts.push(format!(
+            "{} of {} tokens left, {} spent, {} held",
+            count(tokens.remaining),
+            count(tokens.limit),
+            count(holder.tokens_spent),
+            count(holder.tokens_held)
+        ));
+    }
+    let windows =
+        [(holder.budget_usd_24h, holder.cost_usd_24h, "24 h"), (holder.budget_usd_30d, holder.cost_usd_30d, "30 d")];
+    for (budget, spent, window) in windows {
+        let Some(budget) = budget else { continue };
+        parts.push(format!("${spent:.4} spent, ${:.4} held of ${budget:.2} in {window}", holder.cost_usd_held));
+    }
+    parts
 }

@@ -38,7 +38,12 @@ fn overview() -> Value {
                 "block": { "words": "Not counted yet: 9 requests of 7 users in the open block." },
                 "facts": [{ "fact": "odd_length", "evidence": 0.5, "needed": 526.3, "canary": tally(0, 7), "baseline": tally(2, 120) }] }],
             "limits": { "mode": "memory", "holders": [
-                { "limit": "per-user", "holder": "user:alice", "utilization": 0.95, "running": 2, "tokens": null },
+                { "limit": "per-user", "holder": "user:alice", "utilization": 0.95, "running": 2, "tokens": null,
+                    "cost_usd_24h": 1.2, "cost_usd_30d": 1.2, "cost_usd_held": 0.3, "budget_usd_24h": 5.0, "budget_usd_30d": null },
+                { "limit": "per-user", "holder": "user:eve", "utilization": 0.5, "running": 0,
+                    "tokens": { "limit": 600, "remaining": 300, "reset_s": 30.0 }, "tokens_spent": 200, "tokens_held": 100,
+                    "refused": { "reason": "tokens", "first": "2026-01-31T23:51:07.000Z", "last": "2026-01-31T23:59:59.000Z",
+                        "count": 10_000 } },
             ] },
         },
         "live": {
@@ -150,6 +155,9 @@ fn a_snapshot_has_every_pane() {
         "10.0 k times since 23:51:07",
         "── Canaries",
         "── Limits",
+        "$1.2000 spent, $0.3000 held of $5.00 in 24 h",
+        "300 of 600 tokens left, 200 spent, 100 held",
+        "full since 23:51:07: 10.0 k refused (tokens), last 23:59:59",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }

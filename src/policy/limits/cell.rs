@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::bucket::{Bucket, Full};
 use super::claim::{Claim, Used};
-use super::denial::{Allowance, Reason, Standing};
+use super::denial::{Allowance, Reason, Standing, Taken};
 use super::rate::{self, Due};
-use super::spend::{Spend, Window};
+use super::refusals::Refusals;
+use super::spend::{Lack, Money, Spend, Window};
 use crate::config::limits::{Limit, TokenLimit};
 
 /// When it is worth to look again whether a stream has ended.
@@ -24,6 +25,8 @@ pub(super) struct Cell {
     /// Nano-dollars of requests under way, as estimated.
     cost_held: u64,
     pub(super) spend: Spend,
+    /// Since when it is refused more.
+    pub(super) refused: Option<Refusals>,
 }
 
 /// A claim that fits; what [`Cell::take`] needs to know of the look.
@@ -40,7 +43,15 @@ pub(super) struct Misfit {
 
 impl Cell {
     pub(super) fn new(limit: Arc<Limit>) -> Self {
-        Self { limit, bucket: Bucket::default(), due: None, running: 0, cost_held: 0, spend: Spend::default() }
+        Self {
+            limit,
+            bucket: Bucket::default(),
+            due: None,
+            running: 0,
+            cost_held: 0,
+            spend: Spend::default(),
+            refused: None,
+        }
     }
 
     /// Whether the claim fits. Takes nothing.
@@ -127,7 +138,14 @@ impl Cell {
             let reset = self.due.map_or(Duration::ZERO, |due| rate::reset(due, now));
             Allowance { limit: u64::from(per_minute.get()), remaining, reset }
         });
-        Standing { tokens, requests }
+        let taken = Taken {
+            tokens_spent: self.bucket.spent(),
+            tokens_held: self.bucket.held(),
+            cost_held: self.cost_held,
+            cost_day: self.spend.sum(Window::Day, now),
+            cost_month: self.spend.sum(Window::Month, now),
+        };
+        Standing { tokens, requests, taken }
     }
 
     pub(super) fn drain(&mut self, now: Duration) {
@@ -143,6 +161,7 @@ impl Cell {
             && self.bucket.is_empty()
             && self.due.is_none_or(|due| rate::reset(due, now).is_zero())
             && self.spend.is_over(now)
+            && self.refused(now).is_none()
     }
 
     /// The part in use, of the cap that is used most.
@@ -157,6 +176,11 @@ impl Cell {
             .map(|(window, most)| self.spend.sum(window, now) as f64 / most.max(1) as f64)
             .fold(0.0, f64::max);
         tokens.max(running).max(requests).max(spent)
+    }
+
+    /// Since when it is refused more, unless that is over.
+    pub(super) fn refused(&self, now: Duration) -> Option<Refusals> {
+        self.refused.filter(|refused| refused.goes_on(now))
     }
 
     pub(super) fn running(&self) -> u32 {
@@ -183,18 +207,20 @@ impl Cell {
         }
     }
 
+    /// Of two budgets without room the one that refuses longer.
     fn fits_budget(&self, claim: &Claim, now: Duration) -> Result<(), Misfit> {
-        for (window, most) in budgets(&claim.limit) {
-            let taken = self.spend.sum(window, now).saturating_add(self.cost_held);
-            // As for tokens: what is dearer than the whole budget needs it unused.
-            let needed = taken.saturating_add(claim.cost.min(most));
-            if needed > most || taken >= most {
-                let excess = needed.saturating_sub(most).max(1);
-                let wait = self.spend.wait(window, excess, now);
-                return Err(Misfit { reason: Reason::of_window(window), wait: Some(wait) });
-            }
+        let lacking = budgets(&claim.limit).filter_map(|(window, most)| {
+            let spent = self.spend.sum(window, now);
+            let money = Money { asked: claim.cost, spent, held: self.cost_held, most };
+            Some(match money.lack()? {
+                Lack::Spent(excess) => (self.spend.wait(window, excess, now), Reason::Spent { window, money }),
+                Lack::Held => (STREAM_WAIT, Reason::Held { window, money }),
+            })
+        });
+        match lacking.max_by_key(|(wait, _)| *wait) {
+            Some((wait, reason)) => Err(Misfit { reason, wait: Some(wait) }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

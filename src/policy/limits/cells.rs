@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::cell::{Cell, Fit, Misfit};
 use super::claim::{Claim, Used};
 use super::denial::{Denial, Standing};
-use super::spend::{Spend, Window};
+use super::refusals::Refusals;
+use super::spend::Spend;
 use crate::config::limits::{Limit, LimitKey, OnExhausted};
 
 /// Cells kept at most: holders times limits.
@@ -48,6 +49,8 @@ struct OfLimit {
     /// By IPv6 site: its networks that have cells.
     sites: HashMap<Site, usize>,
     totals: Totals,
+    /// Of all its holders together.
+    refused: Option<Refusals>,
 }
 
 /// What went through one limit since the start, in tokens. Once all requests have ended, held = debited + released.
@@ -68,13 +71,13 @@ pub struct HolderView {
     pub limit: Arc<str>,
     pub holder: Arc<str>,
     pub standing: Standing,
-    pub tokens_spent: u64,
-    pub tokens_held: u64,
     pub running: u32,
-    /// Nano-dollars.
-    pub cost_day: u64,
-    pub cost_month: u64,
+    /// The budgets, in nano-dollars.
+    pub budget_day: Option<u64>,
+    pub budget_month: Option<u64>,
     pub utilization: f64,
+    /// Since when it is refused more.
+    pub refused: Option<Refusals>,
 }
 
 /// What outlives a restart: money.
@@ -106,6 +109,24 @@ impl Cells {
     /// Why `claims` would be refused as things stand. Takes nothing.
     pub fn refusal(&mut self, claims: &mut [Claim], now: Duration) -> Option<Box<Denial>> {
         self.look(claims, now).err()
+    }
+
+    /// The holder of `claim` was refused, here or by a shared store.
+    pub fn refused(&mut self, claim: &mut Claim, reason: &'static str, now: Duration) {
+        Refusals::note(&mut self.cell(claim, now).refused, reason, now);
+        if let Some(of_limit) = self.by_limit.get_mut(&claim.limit.name) {
+            Refusals::note(&mut of_limit.refused, reason, now);
+        }
+    }
+
+    /// The limits that refuse, with since when.
+    pub fn refusing(&self, now: Duration) -> Vec<(Arc<str>, Refusals)> {
+        let refusing = |(name, of_limit): (&Arc<str>, &OfLimit)| {
+            of_limit.refused.filter(|refused| refused.goes_on(now)).map(|refused| (Arc::clone(name), refused))
+        };
+        let mut refusing: Vec<(Arc<str>, Refusals)> = self.by_limit.iter().filter_map(refusing).collect();
+        refusing.sort_by(|a, b| b.1.count.cmp(&a.1.count).then_with(|| a.0.cmp(&b.0)));
+        refusing
     }
 
     /// What an admitted request has used by now, and had used when it was told last; `done` once, at its end. Tells
@@ -161,14 +182,22 @@ impl Cells {
         self.by_limit.iter().map(|(name, of)| (Arc::clone(name), of.totals, fullest(of))).collect()
     }
 
-    /// Where `holder` stands under each limit, or every holder, the fullest first; at most `most` of them.
+    /// Where `holder` stands under each limit, or every holder, the fullest first; at most `most` of them. Who is refused is full.
     pub fn view(&mut self, holder: Option<&str>, most: usize, now: Duration) -> Vec<HolderView> {
         let mut views = Vec::new();
         for (name, of_limit) in &mut self.by_limit {
             let cells = of_limit.cells.iter_mut().filter(|(of, _)| holder.is_none_or(|holder| ***of == *holder));
             views.extend(cells.map(|(of, cell)| view(name, of, cell, now)));
         }
-        views.sort_by(|a, b| b.utilization.total_cmp(&a.utilization).then_with(|| a.holder.cmp(&b.holder)));
+        let fullness =
+            |view: &HolderView| if view.refused.is_some() { view.utilization.max(1.0) } else { view.utilization };
+        let count = |view: &HolderView| view.refused.map_or(0, |refused| refused.count);
+        views.sort_by(|a, b| {
+            fullness(b)
+                .total_cmp(&fullness(a))
+                .then_with(|| count(b).cmp(&count(a)))
+                .then_with(|| a.holder.cmp(&b.holder))
+        });
         views.truncate(most);
         views
     }
@@ -301,11 +330,11 @@ impl Cells {
         for (index, claim) in claims.iter_mut().enumerate() {
             standing.tighten(&self.cell(claim, now).standing(None, now));
             if index == at {
-                refusing = Some((Arc::clone(&claim.limit.name), claim.limit.key));
+                refusing = Some((Arc::clone(&claim.limit.name), Arc::clone(&claim.holder), claim.limit.key));
             }
         }
-        let (limit, key) = refusing.unwrap_or_else(|| (Arc::from(""), LimitKey::Global));
-        Denial { limit, key, reason: misfit.reason, retry_after: misfit.wait, standing }
+        let (limit, holder, key) = refusing.unwrap_or_else(|| (Arc::from(""), Arc::from(""), LimitKey::Global));
+        Denial { limit, holder, key, reason: misfit.reason, retry_after: misfit.wait, standing }
     }
 }
 
@@ -335,12 +364,11 @@ fn view(limit: &Arc<str>, holder: &Arc<str>, cell: &mut Cell, now: Duration) -> 
         limit: Arc::clone(limit),
         holder: Arc::clone(holder),
         standing: cell.standing(None, now),
-        tokens_spent: cell.bucket.spent(),
-        tokens_held: cell.bucket.held(),
         running: cell.running(),
-        cost_day: cell.spend.sum(Window::Day, now),
-        cost_month: cell.spend.sum(Window::Month, now),
+        budget_day: cell.limit.cost_per_day,
+        budget_month: cell.limit.cost_per_month,
         utilization: cell.utilization(now),
+        refused: cell.refused(now),
     }
 }
 

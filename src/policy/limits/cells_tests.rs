@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::limits::TokenLimit;
 use crate::policy::identity::Identity;
-use crate::policy::limits::Reason;
+use crate::policy::limits::{Reason, Taken};
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 
@@ -81,7 +81,7 @@ fn of_several_refusals_the_longest_is_told() {
     cells.admit(&mut first, NOW).unwrap();
     cells.report(&mut first, used(0), Used { tokens: 60, cost: 5 }, true, NOW);
     let denial = cells.admit(&mut [claim(&minute, 1), Claim { cost: 1, ..claim(&day, 0) }], NOW).unwrap_err();
-    assert_eq!((denial.reason, &*denial.limit), (Reason::CostPerDay, "day"));
+    assert_eq!((denial.reason.as_str(), &*denial.limit), ("cost_per_day", "day"));
     let never = cells.admit(&mut [claim(&minute, 121), claim(&day, 0)], NOW).unwrap_err();
     assert_eq!((never.reason, never.retry_after), (Reason::TooLarge { asked: 121, most: 120 }, None));
 }
@@ -133,7 +133,7 @@ fn money_outlives_a_restart_and_tokens_do_not() {
     restarted.restore(serde_json::from_str(&saved).unwrap(), &[Arc::clone(&limit)]);
     let later = NOW + Duration::from_secs(60);
     let denial = restarted.admit(&mut [Claim { cost: 11, ..claim(&limit, 10) }], later).unwrap_err();
-    assert_eq!((denial.reason, denial.standing.tokens.unwrap().remaining), (Reason::CostPerDay, 60));
+    assert_eq!((denial.reason.as_str(), denial.standing.tokens.unwrap().remaining), ("cost_per_day", 60));
     assert!(restarted.admit(&mut [Claim { cost: 10, ..claim(&limit, 10) }], later).is_ok());
     let mut elsewhere = Cells::default();
     elsewhere.restore(serde_json::from_str(&saved).unwrap(), &[]);
@@ -146,9 +146,57 @@ fn a_dear_first_request_passes_and_the_budget_then_holds() {
     let mut cells = Cells::default();
     let mut dear = [Claim { cost: 500, ..claim(&limit, 0) }];
     cells.admit(&mut dear, NOW).unwrap();
-    assert!(cells.admit(&mut [claim(&limit, 0)], NOW).is_err(), "the whole budget is held");
+    let denial = cells.admit(&mut [claim(&limit, 0)], NOW).unwrap_err();
+    assert_eq!(denial.reason.as_str(), "cost_held", "the whole budget is held, and none of it spent");
+    assert_eq!(denial.retry_after, Some(Duration::from_secs(1)), "a hold may end at any time");
     cells.report(&mut dear, used(0), Used { tokens: 0, cost: 40 }, true, NOW);
     assert!(cells.admit(&mut [Claim { cost: 60, ..claim(&limit, 0) }], NOW).is_ok());
+}
+
+#[test]
+fn held_and_spent_are_told_apart() {
+    let limit = Arc::new(Limit { cost_per_day: Some(100), ..tokens(60) });
+    let mut cells = Cells::default();
+    let mut ended = [Claim { cost: 50, ..claim(&limit, 20) }];
+    cells.admit(&mut ended, NOW).unwrap();
+    cells.report(&mut ended, used(0), Used { tokens: 5, cost: 30 }, true, NOW);
+    cells.admit(&mut [Claim { cost: 60, ..claim(&limit, 20) }], NOW).unwrap();
+    let view = cells.view(None, 10, NOW).remove(0);
+    let taken = Taken { tokens_spent: 5, tokens_held: 20, cost_held: 60, cost_day: 30, cost_month: 30 };
+    assert_eq!((view.standing.taken, view.budget_day, view.budget_month), (taken, Some(100), None));
+    let held = cells.admit(&mut [Claim { cost: 20, ..claim(&limit, 1) }], NOW).unwrap_err();
+    assert_eq!((held.reason.as_str(), held.retry_after), ("cost_held", Some(Duration::from_secs(1))));
+    let spent = cells.admit(&mut [Claim { cost: 80, ..claim(&limit, 1) }], NOW).unwrap_err();
+    assert_eq!(spent.reason.as_str(), "cost_per_day", "of 100, 30 are spent: 80 do not fit when all holds have ended");
+    assert!(spent.retry_after > Some(Duration::from_secs(3_600)), "{:?}", spent.retry_after);
+}
+
+#[test]
+fn who_is_refused_is_told_since_when_and_comes_first() {
+    let limit = Arc::new(Limit { requests_per_minute: NonZeroU32::new(2), ..limit("rpm") });
+    let mut cells = Cells::default();
+    for (user, requests) in [("user:busy", 2), ("user:eve", 1)] {
+        for _ in 0..requests {
+            let mut request = [Claim { holder: user.into(), ..claim(&limit, 0) }];
+            cells.admit(&mut request, NOW).unwrap();
+            cells.report(&mut request, used(0), used(0), true, NOW);
+        }
+    }
+    assert_eq!(&*cells.view(None, 10, NOW)[0].holder, "user:busy");
+    let later = |seconds| NOW + Duration::from_secs(seconds);
+    for at in [10, 20, 200] {
+        cells.refused(&mut Claim { holder: "user:eve".into(), ..claim(&limit, 0) }, "requests", later(at));
+    }
+    let refused = Refusals { reason: "requests", first: later(10), last: later(200), count: 3 };
+    let first = cells.view(None, 10, later(201)).remove(0);
+    assert_eq!((&*first.holder, first.refused), ("user:eve", Some(refused)));
+    assert_eq!(cells.refusing(later(201)), [("rpm".into(), refused)]);
+    cells.sweep(&[Arc::clone(&limit)], later(400));
+    assert_eq!(cells.view(None, 10, later(400)).len(), 1, "she stays as long as that is told");
+    assert_eq!(cells.view(None, 10, later(501))[0].refused, None);
+    assert_eq!(cells.refusing(later(501)), []);
+    cells.sweep(&[Arc::clone(&limit)], later(501));
+    assert_eq!(cells.view(None, 10, later(501)), []);
 }
 
 #[test]
@@ -253,9 +301,9 @@ proptest! {
             }
             for (slot, view) in cells.view(None, 10, NOW).iter().map(|view| (usize::from(&*view.limit == "b"), view)) {
                 let held: u64 = open.iter().map(|r| r.claims[slot].tokens.saturating_sub(r.used.tokens)).sum();
-                prop_assert_eq!(view.tokens_held, held);
+                prop_assert_eq!(view.standing.taken.tokens_held, held);
                 let live: u64 = open.iter().map(|r| r.used.tokens).sum();
-                prop_assert_eq!(view.tokens_spent, used_in_all + live);
+                prop_assert_eq!(view.standing.taken.tokens_spent, used_in_all + live);
                 prop_assert_eq!(view.running as usize, open.len());
             }
         }
@@ -268,7 +316,8 @@ proptest! {
             prop_assert_eq!(totals.used, used_in_all);
         }
         for view in cells.view(None, 10, NOW) {
-            prop_assert_eq!((view.tokens_held, view.tokens_spent, view.running), (0, used_in_all, 0));
+            let taken = view.standing.taken;
+            prop_assert_eq!((taken.tokens_held, taken.tokens_spent, view.running), (0, used_in_all, 0));
         }
     }
 }

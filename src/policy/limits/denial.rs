@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::spend::Window;
+use super::spend::{Money, Window};
 use crate::config::limits::LimitKey;
 
 /// One kind of allowance, for the `x-ratelimit-*` headers.
@@ -21,6 +21,23 @@ pub struct Allowance {
 pub struct Standing {
     pub tokens: Option<Allowance>,
     pub requests: Option<Allowance>,
+    /// Under one limit; of several nothing.
+    pub taken: Taken,
+}
+
+/// What a holder has taken of one limit: what is spent and what is held, apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Tokens that were used and have not drained.
+    pub tokens_spent: u64,
+    /// Tokens that requests under way may still use.
+    pub tokens_held: u64,
+    /// Nano-dollars that requests under way may still cost.
+    pub cost_held: u64,
+    /// Nano-dollars, spent in 24 hours.
+    pub cost_day: u64,
+    /// Nano-dollars, spent in 30 days.
+    pub cost_month: u64,
 }
 
 impl Standing {
@@ -45,6 +62,8 @@ fn tighter(kept: &mut Option<Allowance>, other: Option<Allowance>) {
 pub struct Denial {
     /// The limit's name.
     pub limit: Arc<str>,
+    /// Who has no more of it, as `user:alice`.
+    pub holder: Arc<str>,
     pub key: LimitKey,
     pub reason: Reason,
     /// When another try is worth it; `None`: never as it stands.
@@ -75,20 +94,21 @@ pub enum Reason {
     Concurrent {
         most: u32,
     },
-    CostPerDay,
-    CostPerMonth,
+    /// The money of a window is spent, or so much of it that the request does not fit.
+    Spent {
+        window: Window,
+        money: Money,
+    },
+    /// The money of a window is not spent: requests that run hold it.
+    Held {
+        window: Window,
+        money: Money,
+    },
     /// The shared store cannot be reached, and the limits may not be kept without it.
     Store,
 }
 
 impl Reason {
-    pub(super) fn of_window(window: Window) -> Self {
-        match window {
-            Window::Day => Self::CostPerDay,
-            Window::Month => Self::CostPerMonth,
-        }
-    }
-
     /// The word used in labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -96,10 +116,16 @@ impl Reason {
             Self::TooLarge { .. } => "too_large",
             Self::Requests { .. } => "requests",
             Self::Concurrent { .. } => "concurrent",
-            Self::CostPerDay => "cost_per_day",
-            Self::CostPerMonth => "cost_per_month",
+            Self::Spent { window: Window::Day, .. } => "cost_per_day",
+            Self::Spent { window: Window::Month, .. } => "cost_per_month",
+            Self::Held { .. } => "cost_held",
             Self::Store => "store",
         }
+    }
+
+    /// Whether the holder has too much in use: not so where the request fits never, or nobody could look.
+    pub fn is_full(self) -> bool {
+        !matches!(self, Self::TooLarge { .. } | Self::Store)
     }
 }
 
@@ -127,8 +153,25 @@ impl fmt::Display for Denial {
             Reason::Concurrent { most } => {
                 write!(f, "Limit `{name}` allows {most} requests at one time{who}. Wait until one has ended.")?;
             }
-            Reason::CostPerDay => write!(f, "What limit `{name}` allows to be spent in 24 hours{who} is used up.")?,
-            Reason::CostPerMonth => write!(f, "What limit `{name}` allows to be spent in 30 days{who} is used up.")?,
+            Reason::Spent { window, money } if money.spent >= money.most => {
+                write!(f, "What limit `{name}` allows to be spent in {window}{who} is used up.")?;
+            }
+            Reason::Spent { window, money: Money { asked, spent, most, .. } } => write!(
+                f,
+                "Limit `{name}` allows {} in {window}{who}. This request may cost {}, and {} are spent.",
+                dollars(most),
+                dollars(asked),
+                dollars(spent)
+            )?,
+            Reason::Held { window, money: Money { asked, spent, held, most } } => write!(
+                f,
+                "Limit `{name}` allows {} in {window}{who}. This request may cost {}, {} are spent, and {} are held for \
+                 requests that still run; what they do not use is free again when they end.",
+                dollars(most),
+                dollars(asked),
+                dollars(spent),
+                dollars(held)
+            )?,
             Reason::Store => write!(f, "The limits cannot be looked up at the moment.")?,
         }
         match self.retry_after {
@@ -149,6 +192,16 @@ fn each(key: LimitKey) -> &'static str {
     }
 }
 
+/// Nano-dollars as `$4.50`, small ones to the millionth.
+fn dollars(nano: u64) -> String {
+    let dollars = nano as f64 / 1e9;
+    let text = if nano >= 1_000_000_000 { format!("${dollars:.2}") } else { format!("${dollars:.6}") };
+    match text.split_once('.') {
+        Some((whole, cents)) => format!("{whole}.{:0<2}", cents.trim_end_matches('0')),
+        None => text,
+    }
+}
+
 fn words(wait: Duration) -> String {
     match wait.as_secs() + u64::from(wait.subsec_nanos() > 0) {
         seconds @ 0..120 => format!("{} s", seconds.max(1)),
@@ -164,6 +217,7 @@ mod tests {
     fn denial(reason: Reason, retry_after: Option<u64>) -> String {
         let denial = Denial {
             limit: "per-user".into(),
+            holder: "user:alice".into(),
             key: LimitKey::User,
             reason,
             retry_after: retry_after.map(Duration::from_millis),
@@ -184,20 +238,37 @@ mod tests {
             "This request may take 900 tokens, and limit `per-user` never allows more than 600 at once for each user. \
              Shorten the prompt, or lower max_tokens."
         );
+        let money = |asked, spent, held| Money { asked, spent, held, most: 5_000_000_000 };
+        assert_eq!(
+            denial(Reason::Spent { window: Window::Day, money: money(0, 5_000_000_001, 0) }, Some(86_000_000)),
+            "What limit `per-user` allows to be spent in 24 hours for each user is used up. Try again in 24 h."
+        );
+        assert_eq!(
+            denial(
+                Reason::Spent { window: Window::Month, money: money(200_000_000, 4_900_000_000, 1) },
+                Some(7_200_000)
+            ),
+            "Limit `per-user` allows $5.00 in 30 days for each user. This request may cost $0.20, and $4.90 are spent. \
+             Try again in 2 h."
+        );
+        assert_eq!(
+            denial(Reason::Held { window: Window::Day, money: money(1_500_000, 0, 5_000_000_000) }, Some(1_000)),
+            "Limit `per-user` allows $5.00 in 24 hours for each user. This request may cost $0.0015, $0.00 are spent, and \
+             $5.00 are held for requests that still run; what they do not use is free again when they end. Try again in 1 s."
+        );
         assert_eq!(
             denial(Reason::Debt { per_minute: 600 }, Some(61_000)),
             "Limit `per-user` allows 600 tokens a minute for each user, and more than that is used. Try again in 61 s."
         );
-        assert!(denial(Reason::CostPerDay, Some(86_000_000)).ends_with("is used up. Try again in 24 h."));
         assert!(denial(Reason::Concurrent { most: 2 }, Some(1)).ends_with("has ended. Try again in 1 s."));
     }
 
     #[test]
     fn of_several_limits_the_tightest_is_told() {
         let allowance = |remaining| Some(Allowance { limit: 10, remaining, reset: Duration::ZERO });
-        let mut standing = Standing { tokens: allowance(5), requests: None };
-        standing.tighten(&Standing { tokens: allowance(3), requests: allowance(9) });
-        standing.tighten(&Standing { tokens: allowance(4), requests: None });
-        assert_eq!(standing, Standing { tokens: allowance(3), requests: allowance(9) });
+        let mut standing = Standing { tokens: allowance(5), ..Standing::default() };
+        standing.tighten(&Standing { tokens: allowance(3), requests: allowance(9), ..Standing::default() });
+        standing.tighten(&Standing { tokens: allowance(4), ..Standing::default() });
+        assert_eq!(standing, Standing { tokens: allowance(3), requests: allowance(9), ..Standing::default() });
     }
 }

@@ -69,6 +69,7 @@ mod tests {
         };
         let denial = |seconds: u64| Denial {
             limit: "l".into(),
+            holder: "user:a".into(),
             key: LimitKey::User,
             reason: Reason::Concurrent { most: 1 },
             retry_after: Some(Duration::from_secs(seconds)),

@@ -13,11 +13,14 @@ mod denial;
 mod estimate;
 mod lately;
 mod rate;
+mod refusals;
 mod spend;
 
 pub use breaker::Breaker;
 pub use cells::{CELLS_MAX, Cells, HolderView, Saved, Totals};
 pub use claim::{Claim, Used, holder, is_unforeseen};
-pub use denial::{Allowance, Denial, Reason, Standing};
+pub use denial::{Allowance, Denial, Reason, Standing, Taken};
 pub use estimate::{Estimate, Learned, OutputBasis, PromptBasis, Request};
 pub use lately::Lately;
+pub use refusals::Refusals;
+pub use spend::{Money, Window};

@@ -9,7 +9,7 @@ const SLOTS: u64 = 48;
 
 /// One rolling window over money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Window {
+pub enum Window {
     /// 24 hours.
     Day,
     /// 30 days.
@@ -47,6 +47,43 @@ impl Window {
         match self {
             Self::Day => "24 hours",
             Self::Month => "30 days",
+        }
+    }
+}
+
+/// Where a holder's budget stands when it is asked for more. All in nano-dollars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Money {
+    /// What the request may cost.
+    pub asked: u64,
+    /// What requests that ended, and what came of those that run, has cost.
+    pub spent: u64,
+    /// What requests that run may cost beyond that: most of it is given back.
+    pub held: u64,
+    /// The budget.
+    pub most: u64,
+}
+
+/// Why a budget has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Lack {
+    /// Too much is spent, by so much.
+    Spent(u64),
+    /// There would be room but for what is held.
+    Held,
+}
+
+impl Money {
+    /// What is missing, if anything is. As for tokens: what is dearer than the whole budget needs it unused.
+    pub(super) fn lack(&self) -> Option<Lack> {
+        let over = |taken: u64| {
+            let needed = taken.saturating_add(self.asked.min(self.most));
+            (needed > self.most || taken >= self.most).then(|| needed.saturating_sub(self.most).max(1))
+        };
+        match over(self.spent) {
+            Some(excess) => Some(Lack::Spent(excess)),
+            None => over(self.spent.saturating_add(self.held)).map(|_| Lack::Held),
         }
     }
 }
@@ -119,6 +156,20 @@ mod tests {
 
     fn at(hours: u64) -> Duration {
         Duration::from_secs(1_800_000_000 + hours * HOUR)
+    }
+
+    #[test]
+    fn what_is_held_is_not_spent() {
+        let money = |asked, spent, held| Money { asked, spent, held, most: 100 };
+        assert_eq!(money(40, 30, 30).lack(), None);
+        assert_eq!(money(40, 30, 31).lack(), Some(Lack::Held));
+        assert_eq!(money(40, 61, 0).lack(), Some(Lack::Spent(1)));
+        assert_eq!(money(40, 61, 500).lack(), Some(Lack::Spent(1)), "waiting for what is held would not help");
+        assert_eq!(money(0, 100, 0).lack(), Some(Lack::Spent(1)));
+        assert_eq!(money(0, 99, 1).lack(), Some(Lack::Held));
+        assert_eq!(money(500, 0, 0).lack(), None, "what is dearer than all needs it unused");
+        assert_eq!(money(500, 0, 1).lack(), Some(Lack::Held));
+        assert_eq!(money(500, 1, 0).lack(), Some(Lack::Spent(1)));
     }
 
     #[test]

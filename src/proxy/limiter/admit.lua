@@ -5,7 +5,8 @@
 --       tokens, tokens a minute, burst, debt (0 a minute: no token limit), requests a minute, concurrent, cost, cost per
 --       day, cost per month (0: no such limit), 1 where a debt refuses it though it asks for no tokens
 -- Reply proxies alive, 0 or the claim that refuses, the cap (1 tokens, 2 too large, 3 requests, 4 concurrent, 5 day,
---       6 month), ms to wait, then for each claim: tokens left, ms until all are, requests left, ms until all are
+--       6 month, 7 day but only for what is held, 8 month likewise), ms to wait, then for each claim: tokens left, ms until
+--       all are, requests left, ms until all are, tokens spent, tokens held, cost held, cost of the day, of the month
 --
 -- A cell is a hash: s spent (millionths of a token) at t (us), d due time of the next request (us); by owner h: held,
 -- n: running, k: cost held; by slot D and M: cost. What a dead owner holds is not counted.
@@ -85,10 +86,13 @@ for index = 3, #KEYS do
   end
   if concurrent > 0 and cell.running >= concurrent then refuse(number, 4, 1000) end
   for _, budget in ipairs({ { per_day, cell.day, 5, 'D', DAY, day_slot }, { per_month, cell.month, 6, 'M', MONTH, month_slot } }) do
-    local most, taken = budget[1], budget[2] + cell.cost_held
-    if most > 0 and (taken + math.min(cost, most) > most or taken >= most) then
-      local excess = math.max(1, taken + math.min(cost, most) - most)
+    local most, spent = budget[1], budget[2]
+    local asked, taken = math.min(cost, most), spent + cell.cost_held
+    if most > 0 and (spent + asked > most or spent >= most) then
+      local excess = math.max(1, spent + asked - most)
       refuse(number, budget[3], budget_wait(KEYS[index], budget[4], budget[5], budget[6], excess))
+    elseif most > 0 and (taken + asked > most or taken >= most) then
+      refuse(number, budget[3] + 2, 1000)
     end
   end
   if rpm > 0 then
@@ -129,6 +133,11 @@ for index = 3, #KEYS do
   reply[#reply + 1] = rate > 0 and math.ceil(cell.spent * 60 / rate / 1000) or 0
   reply[#reply + 1] = rpm > 0 and math.max(0, math.floor((every * rpm - busy) / every + 0.000001)) or 0
   reply[#reply + 1] = math.ceil(busy / 1000)
+  reply[#reply + 1] = math.ceil(cell.spent / 1000000)
+  reply[#reply + 1] = cell.held
+  reply[#reply + 1] = cell.cost_held
+  reply[#reply + 1] = cell.day
+  reply[#reply + 1] = cell.month
 end
 if takes then
   redis.call('HSET', KEYS[2], 'a', 1, 'u', 0, 'e', 0)

@@ -19,7 +19,7 @@ use self::shared::{Answer, Away, SharedStore};
 use crate::config::Settings;
 use crate::config::limits::{Limit, LimitStore, OnStoreFailure};
 use crate::policy::limits::{
-    Cells, Claim, Denial, Estimate, HolderView, Learned, Reason, Request, Saved, Standing, Totals, Used,
+    Cells, Claim, Denial, Estimate, HolderView, Learned, Reason, Refusals, Request, Saved, Standing, Totals, Used,
 };
 
 /// How often a proxy says to the shared store that it lives, well within its lease.
@@ -124,6 +124,15 @@ impl Limiter {
             }
         }
         self.cells().refusal(&mut claims, now)
+    }
+
+    /// Keeps that one of `limits` refuses somebody, and since when.
+    pub(super) fn refused(&self, limits: &[Arc<Limit>], denial: &Denial) {
+        let refusing = limits.iter().find(|limit| limit.name == denial.limit && denial.reason.is_full());
+        let Some(limit) = refusing.map(Arc::clone) else { return };
+        let mut claim = Claim { limit, holder: Arc::clone(&denial.holder), tokens: 0, cost: 0, unforeseen: false };
+        let now = self.now();
+        self.cells().refused(&mut claim, denial.reason.as_str(), now);
     }
 
     /// What a request may take of a limit.
@@ -235,6 +244,12 @@ impl Limiter {
     pub fn view(&self, holder: Option<&str>, most: usize) -> Vec<HolderView> {
         let now = self.now();
         self.cells().view(holder, most, now)
+    }
+
+    /// The limits that refuse, since when and how often; times count from the Unix epoch.
+    pub fn refusing(&self) -> Vec<(Arc<str>, Refusals)> {
+        let now = self.now();
+        self.cells().refusing(now)
     }
 
     /// What outlives a restart.
@@ -370,6 +385,7 @@ fn unavailable(claims: &[Claim]) -> Denial {
     let first = claims.first().map(|claim| &claim.limit);
     Denial {
         limit: first.map_or_else(|| Arc::from(""), |limit| Arc::clone(&limit.name)),
+        holder: claims.first().map_or_else(|| Arc::from(""), |claim| Arc::clone(&claim.holder)),
         key: first.map_or(crate::config::limits::LimitKey::Global, |limit| limit.key),
         reason: Reason::Store,
         retry_after: Some(Duration::from_secs(1)),

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::limits::{Allowance, Claim, Denial, Reason, Standing};
+use crate::policy::limits::{Allowance, Claim, Denial, Money, Reason, Standing, Taken, Window};
+
+/// Numbers of a claim in the reply.
+const OF_CLAIM: usize = 9;
 
 /// The reply of `admit.lua`.
 #[derive(Debug, PartialEq)]
@@ -28,8 +31,11 @@ impl Reply {
     /// `None` where the numbers are no reply.
     pub(super) fn read(numbers: &[i64], claims: &[Claim]) -> Option<Self> {
         let [nodes, refusing, cap, wait, rest @ ..] = numbers else { return None };
-        let standings: Vec<Standing> =
-            claims.iter().zip(rest.chunks_exact(4)).filter_map(|(claim, numbers)| standing(claim, numbers)).collect();
+        let standings: Vec<Standing> = claims
+            .iter()
+            .zip(rest.chunks_exact(OF_CLAIM))
+            .filter_map(|(claim, numbers)| standing(claim, numbers))
+            .collect();
         if standings.len() != claims.len() {
             return None;
         }
@@ -53,19 +59,25 @@ impl Reply {
         let tokens = limit.tokens;
         let (per_minute, most) =
             tokens.map_or((0, 0), |tokens| (tokens.per_minute, tokens.burst.saturating_add(tokens.debt)));
-        let remaining =
-            self.standings.get(at).and_then(|standing| standing.tokens).map_or(0, |tokens| tokens.remaining);
+        let standing = self.standings.get(at)?;
+        let remaining = standing.tokens.map_or(0, |tokens| tokens.remaining);
+        let Taken { cost_held: held, cost_day, cost_month, .. } = standing.taken;
+        let money = |spent, most: Option<u64>| Money { asked: claim.cost, spent, held, most: most.unwrap_or(0) };
+        let (day, month) = (money(cost_day, limit.cost_per_day), money(cost_month, limit.cost_per_month));
         let reason = match cap {
             1 if claim.tokens == 0 => Reason::Debt { per_minute },
             1 => Reason::Tokens { asked: claim.tokens, per_minute, remaining },
             2 => Reason::TooLarge { asked: claim.tokens, most },
             3 => Reason::Requests { per_minute: limit.requests_per_minute.map_or(0, std::num::NonZeroU32::get) },
             4 => Reason::Concurrent { most: limit.concurrent.unwrap_or(0) },
-            5 => Reason::CostPerDay,
-            _ => Reason::CostPerMonth,
+            5 => Reason::Spent { window: Window::Day, money: day },
+            6 => Reason::Spent { window: Window::Month, money: month },
+            7 => Reason::Held { window: Window::Day, money: day },
+            _ => Reason::Held { window: Window::Month, money: month },
         };
         Some(Denial {
             limit: Arc::clone(&limit.name),
+            holder: Arc::clone(&claim.holder),
             key: limit.key,
             reason,
             retry_after: wait,
@@ -75,11 +87,13 @@ impl Reply {
 }
 
 fn standing(claim: &Claim, numbers: &[i64]) -> Option<Standing> {
-    let [tokens_left, tokens_reset, requests_left, requests_reset] = numbers else { return None };
+    let [tokens_left, tokens_reset, requests_left, requests_reset, taken @ ..] = numbers else { return None };
+    let [tokens_spent, tokens_held, cost_held, cost_day, cost_month] = taken else { return None };
+    let whole = |number: &i64| u64::try_from(*number).unwrap_or(0);
     let allowance = |limit: u64, remaining: &i64, reset_ms: &i64| Allowance {
         limit,
-        remaining: u64::try_from(*remaining).unwrap_or(0),
-        reset: Duration::from_millis(u64::try_from(*reset_ms).unwrap_or(0)),
+        remaining: whole(remaining),
+        reset: Duration::from_millis(whole(reset_ms)),
     };
     let limit = &claim.limit;
     Some(Standing {
@@ -87,5 +101,12 @@ fn standing(claim: &Claim, numbers: &[i64]) -> Option<Standing> {
         requests: limit
             .requests_per_minute
             .map(|requests| allowance(u64::from(requests.get()), requests_left, requests_reset)),
+        taken: Taken {
+            tokens_spent: whole(tokens_spent),
+            tokens_held: whole(tokens_held),
+            cost_held: whole(cost_held),
+            cost_day: whole(cost_day),
+            cost_month: whole(cost_month),
+        },
     })
 }
