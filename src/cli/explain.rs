@@ -34,8 +34,7 @@ pub(super) struct ExplainOptions {
     #[arg(long, value_name = "JSON")]
     body: Option<String>,
     /// The proxy's admin address, asked how far the route's canary has come, what is out of service by hand, and what is taken of
-    /// its limits. Off loopback it asks for the token in
-    /// STREAMGAUGE_ADMIN_TOKEN.
+    /// its limits. Off loopback it asks for the token in STREAMGAUGE_ADMIN_TOKEN.
     #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
     admin: String,
 }

@@ -138,7 +138,7 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
     flight.served_by(&routed.target.upstream.name, &routed.target.name);
     flight.assigned(routed.assigned.clone(), &admitted.facts);
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
-    let standing = reserve::reserve(visit, flight, &admitted, &routed, &session.req_header().method).await?;
+    let standing = reserve::reserve(visit, flight, &admitted, &routed, session.req_header()).await?;
     if session.is_upgrade_req() {
         return Box::pin(upgrade::run(visit, session, flight, &admitted.facts, &routed)).await;
     }

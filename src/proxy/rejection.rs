@@ -16,7 +16,7 @@ pub(super) struct Rejection {
     /// Seconds.
     pub(super) retry_after: Option<u32>,
     /// Where the caller stands under its limits.
-    pub(super) standing: Standing,
+    pub(super) standing: Box<Standing>,
 }
 
 impl Rejection {
@@ -27,7 +27,7 @@ impl Rejection {
             error,
             message: message.into(),
             retry_after: None,
-            standing: Standing::default(),
+            standing: Box::default(),
         }
     }
 
@@ -43,7 +43,7 @@ impl Rejection {
             error,
             message: message.into(),
             retry_after: None,
-            standing: Standing::default(),
+            standing: Box::default(),
         }
     }
 
@@ -54,7 +54,7 @@ impl Rejection {
             error,
             message: message.into(),
             retry_after: None,
-            standing: Standing::default(),
+            standing: Box::default(),
         }
     }
 
@@ -69,7 +69,7 @@ impl Rejection {
             error: ErrorType::Internal,
             message: "Streamgauge failed to handle this request. Please report it with the request id.".into(),
             retry_after: None,
-            standing: Standing::default(),
+            standing: Box::default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::limiter::Hold;
 use crate::llm::price::{Cost, Price};
 use crate::llm::{Reading, RequestFacts, Usage, UsageSource};
-use crate::policy::limits::Used;
+use crate::policy::limits::{Place, Used};
 use crate::telemetry::record::Outcome;
 
 /// Bytes of a body that was not read, for a token.
@@ -28,7 +28,10 @@ pub(super) struct Reservation {
     /// Prompt tokens, as estimated.
     prompt: u64,
     body_bytes: u64,
-    model: Option<Arc<str>>,
+    /// What its answer is compared by.
+    model: Arc<str>,
+    /// Where it went, if it showed nothing of an LLM.
+    unforeseen: Option<Place>,
     /// Where the answer comes in one piece: what such answers take, at most what is held. Nothing else tells of one whose client
     /// went before it came.
     whole_output: Option<u64>,
@@ -50,15 +53,23 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    /// What was held for a request of `facts` with a body of so many bytes.
-    pub(super) fn new(hold: Hold, held: Expected, facts: &RequestFacts, body_bytes: u64, price: Option<Price>) -> Self {
+    /// What was held for a request of `facts` with a body of so many bytes. Its answer is compared with others of `model`.
+    pub(super) fn new(
+        hold: Hold,
+        held: Expected,
+        facts: &RequestFacts,
+        model: Arc<str>,
+        body_bytes: u64,
+        price: Option<Price>,
+    ) -> Self {
         Self {
             hold,
             prompt: held.prompt,
             // Embeddings have no output.
             whole_output: (facts.answers_whole() && facts.operation != Some("embeddings")).then_some(held.usual_output),
             body_bytes,
-            model: facts.model.as_deref().map(Arc::from),
+            model,
+            unforeseen: None,
             asked: false,
             generated: 0,
             usage: Usage::default(),
@@ -69,6 +80,12 @@ impl Reservation {
             price,
             outcome: Outcome::InternalError,
         }
+    }
+
+    /// The request shows nothing of an LLM: what its answer takes is remembered for the next one to `place`.
+    pub(super) fn unforeseen(mut self, place: Option<Place>) -> Self {
+        self.unforeseen = place;
+        self
     }
 
     /// The request is on its way to an upstream.
@@ -153,12 +170,17 @@ impl Reservation {
         self.price.map_or(0, |price| price.cost(&usage).nano_dollars())
     }
 
-    fn learn(&self) {
-        let (Some(model), Some(output)) = (&self.model, self.usage.output) else { return };
+    fn learn(&self, charge: Used) {
+        if let Some(place) = self.unforeseen.as_ref().filter(|_| self.asked && self.outcome == Outcome::Completed) {
+            for claim in self.hold.claims().iter().filter(|claim| claim.limit.counts_tokens()) {
+                self.hold.limiter().learn_unforeseen(&claim.holder, place, charge);
+            }
+        }
+        let Some(output) = self.usage.output.filter(|_| self.unforeseen.is_none()) else { return };
         let is_answer = self.generated > 0 || (self.whole_output.is_some() && output > 0);
         if self.outcome == Outcome::Completed && is_answer {
             for claim in self.hold.claims().iter().filter(|claim| claim.limit.tokens.is_some()) {
-                self.hold.limiter().learn(&claim.holder, model, self.body_bytes, self.usage.input, output);
+                self.hold.limiter().learn(&claim.holder, &self.model, self.body_bytes, self.usage.input, output);
             }
         }
     }
@@ -168,7 +190,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let charge = self.charge();
         self.hold.report(charge, true);
-        self.learn();
+        self.learn(charge);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use pingora::http::RequestHeader;
 
 use super::body::{Admitted, Content, RequestBody};
 use super::context::Visit;
@@ -19,7 +20,7 @@ use crate::config::limits::Limit;
 use crate::llm::price::Price;
 use crate::llm::websocket::Asked;
 use crate::llm::{Dialect, RequestFacts, Usage};
-use crate::policy::limits::{self, Claim, Denial, Estimate, Reason, Request, Standing};
+use crate::policy::limits::{self, Claim, Denial, Estimate, Place, Reason, Request, Standing, Used};
 use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict};
 
 /// Most seconds by which `Retry-After` is spread, and its greatest value: those who are refused together should not come
@@ -36,7 +37,7 @@ pub(super) async fn reserve(
     flight: &mut Flight<'_>,
     admitted: &Admitted,
     routed: &Routed,
-    method: &Method,
+    head: &RequestHeader,
 ) -> Result<Standing, Rejection> {
     let limits = &routed.route.limits;
     if limits.is_empty() {
@@ -47,8 +48,8 @@ pub(super) async fn reserve(
             "`max_tokens` must be a whole number from 1 to 10,000,000, and `n` a count: a limit counts on them.";
         return Err(Rejection::bad_request(message));
     }
-    let mut ask = Ask::of(visit, admitted, routed, method);
-    if let Some(counting) = limits.iter().find(|limit| limit.counts_tokens() && ask.is_uncountable(method)) {
+    let mut ask = Ask::of(visit, admitted, routed, head);
+    if let Some(counting) = limits.iter().find(|limit| limit.counts_tokens() && ask.is_uncountable(&head.method)) {
         flight.limited(ask.refused_by(counting, "batch", limits, flight.now()));
         return Err(uncountable(counting));
     }
@@ -65,7 +66,7 @@ pub(super) async fn reserve(
     }
     let (claims, expected) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
-    let prompt_counted = (reserved > 0).then_some(ask.counted.is_some());
+    let prompt_counted = (reserved > 0 && ask.facts.is_llm()).then_some(ask.counted.is_some());
     let before = flight.now();
     let decided = match refused {
         Some(denial) => Err(denial),
@@ -124,7 +125,7 @@ pub(super) async fn reserve_response(
     let (facts, route) = (&asked.facts, &*routed.route.name);
     let price = Ask::price(visit, routed, facts);
     let (body_bytes, counted) = (asked.bytes, Some(asked.prompt));
-    let ask = Ask { visit, route, facts, body_bytes, counted, price, unforeseen: false };
+    let ask = Ask { visit, route, facts, body_bytes, counted, price, unforeseen: None };
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
         let info = ask.refused_by(budget, "no_price", limits, at);
         let Rejection { message, error, .. } = ask.unpriced(budget);
@@ -167,12 +168,12 @@ struct Ask<'a> {
     /// Prompt tokens, where a tokenizer could count them.
     counted: Option<u64>,
     price: Option<Price>,
-    /// Its answer may be an LLM's though the request shows nothing of one.
-    unforeseen: bool,
+    /// Where it goes, if its answer may be an LLM's though the request shows nothing of one.
+    unforeseen: Option<Place>,
 }
 
 impl<'a> Ask<'a> {
-    fn of(visit: &'a Visit<'a>, admitted: &'a Admitted, routed: &'a Routed, method: &Method) -> Self {
+    fn of(visit: &'a Visit<'a>, admitted: &'a Admitted, routed: &'a Routed, head: &RequestHeader) -> Self {
         let body_bytes = match (&admitted.content, &admitted.body) {
             (Content::Json(text), _) => text.len() as u64,
             (_, RequestBody::Streamed { length, .. }) => length.unwrap_or(0),
@@ -185,8 +186,11 @@ impl<'a> Ask<'a> {
         };
         let price = Self::price(visit, routed, facts);
         let has_body = !matches!(admitted.body, RequestBody::None);
-        let unforeseen = limits::is_unforeseen(facts, routed.route.kind, method.as_str(), has_body);
-        Self { visit, route: &routed.route.name, facts, body_bytes, counted, price, unforeseen }
+        let (route, method) = (&*routed.route.name, head.method.as_str());
+        let counts = routed.route.limits.iter().any(|limit| limit.counts_tokens());
+        let unforeseen = (counts && limits::is_unforeseen(facts, routed.route.kind, method, has_body))
+            .then(|| Place::new(route, method, head.uri.path()));
+        Self { visit, route, facts, body_bytes, counted, price, unforeseen }
     }
 
     /// The prompt, where a limit asks how long it is.
@@ -260,7 +264,9 @@ impl<'a> Ask<'a> {
     }
 
     fn reservation(&self, hold: Hold, expected: Expected) -> Reservation {
-        Reservation::new(hold, expected, self.facts, self.body_bytes, self.price)
+        let model = Arc::from(self.subject());
+        Reservation::new(hold, expected, self.facts, model, self.body_bytes, self.price)
+            .unforeseen(self.unforeseen.clone())
     }
 
     /// The claims, and what is expected of each.
@@ -276,12 +282,24 @@ impl<'a> Ask<'a> {
                 let least = expected.map_or(usual_output, |expected| expected.usual_output.min(usual_output));
                 expected = Some(Expected { prompt, usual_output: least });
             }
-            let tokens = estimate.filter(|_| limit.tokens.is_some()).map_or(0, |estimate| estimate.total());
-            let (cost, unforeseen) = (self.cost(estimate), self.unforeseen);
-            Claim { limit: Arc::clone(limit), holder, tokens, cost, unforeseen }
+            let (tokens, cost) = match &self.unforeseen {
+                None => (estimate.map_or(0, |estimate| estimate.total()), self.cost(estimate)),
+                Some(place) => {
+                    let Used { tokens, cost } = self.visit.shared.limiter.expected(&holder, place);
+                    // A guess refuses nobody for ever: what is larger than the burst passes when the bucket is empty.
+                    (tokens.min(limit.token_limit().burst), cost)
+                }
+            };
+            let tokens = if limit.tokens.is_some() { tokens } else { 0 };
+            Claim { limit: Arc::clone(limit), holder, tokens, cost, unforeseen: self.unforeseen.is_some() }
         };
         let claims = limits.iter().map(claim).collect();
         (claims, expected.unwrap_or_default())
+    }
+
+    /// What answers are compared by: their model, or the route where the request names none.
+    fn subject(&self) -> &str {
+        self.facts.model.as_deref().unwrap_or(self.route)
     }
 
     /// What the request may cost, where its model has a price.
@@ -297,7 +315,7 @@ impl<'a> Ask<'a> {
             return None;
         }
         let request = Request {
-            model: self.facts.model.as_deref(),
+            model: Some(self.subject()),
             holder,
             body_bytes: self.body_bytes,
             counted: self.counted,
@@ -334,7 +352,7 @@ fn refusal(denial: &Denial) -> Rejection {
     let message = denial.to_string();
     let (status, error) = status_of(denial.reason);
     let retry_after = denial.retry_after.map(|wait| retry_after_s(wait, crate::telemetry::ids::random()));
-    Rejection { retry_after, standing: denial.standing, ..Rejection::refused(status, error, message) }
+    Rejection { retry_after, standing: Box::new(denial.standing), ..Rejection::refused(status, error, message) }
 }
 
 /// Whole seconds, never less than the wait.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use crate::limits::{assert_settled, chat, limited, stream, tokens};
 use crate::support::{Proxy, Redis, Upstream, config, soon};
@@ -248,6 +248,60 @@ async fn what_may_turn_out_to_be_an_llms_is_refused_while_the_bucket_is_in_debt(
         ] {
             assert_eq!(ask(request).await.status, 200, "{request}");
         }
+    }
+}
+
+/// Callers of an app that come together are not let in one and all: each holds what such answers took before.
+#[tokio::test]
+async fn an_apps_own_requests_hold_what_such_answers_took() {
+    let redis = Redis::start().await;
+    for store in [String::new(), format!("[limits]\nredis = \"{}\"\ndeadline = \"5s\"\n", redis.url())] {
+        // Pages are there at once, and one answer; the others when they may.
+        let answers = Arc::new(Semaphore::new(1));
+        let may_answer = Arc::clone(&answers);
+        let upstream = Upstream::start(move |mut conn| {
+            let answers = Arc::clone(&may_answer);
+            async move {
+                while let Some(request) = conn.request().await {
+                    if request.head.starts_with("GET") {
+                        conn.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                    } else {
+                        answers.acquire().await.unwrap().forget();
+                        conn.write(stream(20, 180)).await;
+                    }
+                }
+            }
+        })
+        .await;
+        let limit = limited("key = \"global\"\ntokens_per_minute = 60\nburst = 600");
+        let proxy = Proxy::start(&config(upstream.address, &format!("{limit}{store}"))).await;
+        let call = async |id: String| {
+            let mut client = proxy.client().await;
+            client.post("/api/chat", r#"{"message":"hi"}"#, &format!("x-request-id: {id}\r\n")).await;
+            client.answer().await.status
+        };
+        // Of the first nothing is known: it holds nothing, and takes 200.
+        assert_eq!(call("first".to_owned()).await, 200);
+        let first = proxy.record("first").await;
+        assert_eq!((&first["limit"]["reserved"], &first["limit"]["used"]), (&0.into(), &200.into()), "{first}");
+        let left = async || {
+            let page = proxy.client().await.get("/page", "").await;
+            page.header("x-ratelimit-remaining-tokens").unwrap().parse::<u64>().unwrap()
+        };
+        // A shared store is told after the end.
+        soon("what the first took", async { while left().await > 500 {} }).await;
+        // 400 are left, and what drains in seconds: two of ten fit, and wait for their answers while the others are refused.
+        let callers = futures_util::future::join_all((0..10).map(|number| call(format!("c{number}"))));
+        let refused = || proxy.lines().iter().filter(|line| line["outcome"] == "rejected").count();
+        let answering = async {
+            proxy.line("eight refusals", |_| refused() == 8).await;
+            answers.add_permits(10);
+        };
+        let (statuses, ()) = tokio::join!(callers, answering);
+        let passed = statuses.iter().filter(|status| **status == 200).count();
+        assert_eq!((passed, refused()), (2, 8), "{statuses:?}");
+        let holding = proxy.lines().iter().filter(|line| line["limit"]["reserved"] == 200).count();
+        assert!(holding >= 8, "each asked for what the first took: {holding}");
     }
 }
 

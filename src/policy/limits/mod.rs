@@ -15,6 +15,7 @@ mod lately;
 mod rate;
 mod refusals;
 mod spend;
+mod unforeseen;
 
 pub use breaker::Breaker;
 pub use cells::{CELLS_MAX, Cells, HolderView, Saved, Totals};
@@ -24,3 +25,4 @@ pub use estimate::{Estimate, Learned, OutputBasis, PromptBasis, Request};
 pub use lately::Lately;
 pub use refusals::Refusals;
 pub use spend::{Money, Window};
+pub use unforeseen::{Place, Unforeseen};

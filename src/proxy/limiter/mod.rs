@@ -19,7 +19,8 @@ use self::shared::{Answer, Away, SharedStore};
 use crate::config::Settings;
 use crate::config::limits::{Limit, LimitStore, OnStoreFailure};
 use crate::policy::limits::{
-    Cells, Claim, Denial, Estimate, HolderView, Learned, Reason, Refusals, Request, Saved, Standing, Totals, Used,
+    Cells, Claim, Denial, Estimate, HolderView, Learned, Place, Reason, Refusals, Request, Saved, Standing, Totals,
+    Unforeseen, Used,
 };
 
 /// How often a proxy says to the shared store that it lives, well within its lease.
@@ -35,6 +36,7 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 pub struct Limiter {
     cells: Mutex<Cells>,
     learned: Mutex<Learned>,
+    unforeseen: Mutex<Unforeseen>,
     shared: RwLock<Store>,
     /// An instant, and the wall clock then.
     anchor: (Instant, Duration),
@@ -88,6 +90,7 @@ impl Default for Limiter {
         Self {
             cells: Mutex::default(),
             learned: Mutex::default(),
+            unforeseen: Mutex::default(),
             shared: RwLock::default(),
             anchor: (Instant::now(), wall),
         }
@@ -146,6 +149,18 @@ impl Limiter {
     /// An answer told what it took.
     pub(super) fn learn(&self, holder: &Arc<str>, model: &Arc<str>, body_bytes: u64, input: Option<u64>, output: u64) {
         self.learned().learn(holder, model, body_bytes, input, output);
+    }
+
+    /// What a request that shows nothing of an LLM is expected to take, by what such requests took before.
+    pub(super) fn expected(&self, holder: &Arc<str>, place: &Place) -> Used {
+        let now = self.now();
+        self.unforeseen().expected(holder, place, now)
+    }
+
+    /// A request that showed nothing of an LLM took so much.
+    pub(super) fn learn_unforeseen(&self, holder: &Arc<str>, place: &Place, used: Used) {
+        let now = self.now();
+        self.unforeseen().learn(holder, place, used, now);
     }
 
     /// Follows the configuration: which store there is.
@@ -316,6 +331,10 @@ impl Limiter {
 
     fn cells(&self) -> MutexGuard<'_, Cells> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unforeseen(&self) -> MutexGuard<'_, Unforeseen> {
+        self.unforeseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {
