@@ -102,7 +102,7 @@ impl Meter {
             return;
         }
         self.reading.frames += 1;
-        self.unread = frame == Frame::Oversized;
+        self.unread = matches!(frame, Frame::Oversized);
         let event = match frame {
             Frame::Event(event) => event,
             Frame::Skeleton(event) => return self.skeleton(event, now),
@@ -114,16 +114,19 @@ impl Meter {
             Frame::Named(name) => return self.named(name),
             Frame::Stray(json) => return self.stray(json),
         };
-        self.look_first(event);
         let produced = match self.pattern.meet(event) {
             // A reader that gathers would tell what the event before said.
             Some(met) if met.text.is_some() || self.reader.said().is_none() => {
                 self.say(event, met.text, met.produced);
                 met.produced
             }
-            _ => self.read_or_change(event),
+            // One that was met shows what the one before showed.
+            _ => {
+                self.look_first(event);
+                self.read_or_change(event)
+            }
         };
-        self.book(produced, event, now);
+        self.book(produced, &event, now);
     }
 
     /// Reads what is left of a long event: what it told is known, but not all that was written in it.
@@ -132,7 +135,7 @@ impl Meter {
         self.look_first(event);
         self.pattern.forget();
         let produced = self.reader.event(event, &mut self.reading);
-        self.book(produced, event, now);
+        self.book(produced, &event, now);
     }
 
     /// A name alone may end the stream; there is nothing in it that was generated.
@@ -150,12 +153,13 @@ impl Meter {
     }
 
     /// Books what an event brought.
-    fn book(&mut self, produced: Produced, event: Event<'_>, now: Duration) {
+    #[inline]
+    fn book(&mut self, produced: Produced, event: &Event<'_>, now: Duration) {
         self.progress.work |= produced == Produced::Work;
         self.progress.unknown |= produced == Produced::Unknown;
         if produced > Produced::Unknown {
-            if self.reading.token_frames == 0 && self.basis() == Basis::Guess {
-                self.reading.hint = Some(Box::new(sketch(event).hint()));
+            if self.reading.token_frames == 0 {
+                self.note_first(*event);
             }
             self.reading.note_token(produced == Produced::Answer, now, self.slow_gap);
             self.progress.token = true;
@@ -163,6 +167,14 @@ impl Meter {
             self.progress.other = true;
         }
         self.reading.settle();
+    }
+
+    /// Says of the first token how a rule would find it, where it is one by guess.
+    #[cold]
+    fn note_first(&mut self, event: Event<'_>) {
+        if self.basis() == Basis::Guess {
+            self.reading.hint = Some(Box::new(sketch(event).hint()));
+        }
     }
 
     /// Looks whether an event shows what the stream speaks.
@@ -248,6 +260,7 @@ impl Meter {
     }
 
     /// Hands what `event` says to those who gather it; `met` is all of that, in an event like the one before.
+    #[inline]
     fn say(&mut self, event: Event<'_>, met: Option<&str>, produced: Produced) {
         if self.capture.is_none() && self.counter.is_none() {
             return;

@@ -1,6 +1,8 @@
 //! What an event of a shape that no rule knows seems to say: text under the usual keys counts, events that only begin,
 //! end or report something do not.
 
+use std::cell::Cell;
+
 use serde::Deserialize;
 use serde::de::MapAccess;
 use serde_json::Value;
@@ -22,6 +24,8 @@ const WORD_MAX: usize = 64;
 pub(super) struct Guess {
     pub(super) produced: Produced,
     pub(super) tokens: Option<Tokens>,
+    /// The key whose one text is all that the event told.
+    pub(super) text_key: Option<&'static str>,
 }
 
 /// Guesses what `event` says; its text is put behind `said` where that is gathered.
@@ -31,7 +35,7 @@ pub(super) fn guess(event: Event<'_>, said: Option<&mut String>) -> Guess {
     }
     let report = std::str::from_utf8(event.name).ok().and_then(report_of);
     let data = event.data.trim_ascii();
-    let mut found = Found { said: String::new(), report };
+    let mut found = Found { said: String::new(), texts: 0, key: Cell::default(), report };
     let is_json = match data {
         [b'{', ..] => walk(data, Role::Through, &mut found),
         [b'"' | b'[', ..] => walk(data, Role::Text, &mut found),
@@ -39,7 +43,7 @@ pub(super) fn guess(event: Event<'_>, said: Option<&mut String>) -> Guess {
     };
     match data {
         [b'{' | b'[', ..] if is_json || !found.said.is_empty() => found.into_guess(data, said),
-        [b'{' | b'[', ..] => Guess { produced: found.report.unwrap_or(Produced::Unknown), tokens: None },
+        [b'{' | b'[', ..] => Guess { produced: found.report.unwrap_or(Produced::Unknown), ..Guess::default() },
         _ if is_json => found.into_guess(data, said),
         _ => text_as_a_whole(report, event.data, said),
     }
@@ -49,7 +53,7 @@ fn text_as_a_whole(report: Option<Produced>, data: &[u8], said: Option<&mut Stri
     if let (Some(said), None) = (said, report) {
         said.push_str(&String::from_utf8_lossy(data));
     }
-    Guess { produced: report.unwrap_or(Produced::Answer), tokens: None }
+    Guess { produced: report.unwrap_or(Produced::Answer), ..Guess::default() }
 }
 
 /// Where an event has its text, and the word by which it tells what it is: for those who write a rule for it.
@@ -227,16 +231,20 @@ fn bounded(word: &str) -> &str {
 
 struct Found {
     said: String,
+    /// How many texts were found, and under which key the walk is.
+    texts: usize,
+    key: Cell<Option<&'static str>>,
     report: Option<Produced>,
 }
 
 impl Found {
     fn into_guess(self, data: &[u8], said: Option<&mut String>) -> Guess {
-        let Self { said: mut text, report } = self;
+        let Self { said: mut text, texts, key, report } = self;
         let tokens = usage_of(data);
         if let Some(produced) = report {
-            return Guess { produced, tokens };
+            return Guess { produced, tokens, text_key: None };
         }
+        let text_key = key.get().filter(|_| texts == 1 && tokens.is_none());
         if text.is_empty() {
             text = only_string(data).map(|(_, text)| text).unwrap_or_default();
         }
@@ -249,18 +257,39 @@ impl Found {
         if let Some(said) = said {
             said.push_str(&text);
         }
-        Guess { produced, tokens }
+        Guess { produced, tokens, text_key }
     }
 }
 
 /// What stands under a key, as far as can be guessed.
 fn role_of(key: &str) -> Role {
     match key {
-        "content" | "text" | "token" | "delta" | "answer" | "response" | "output" | "completion" | "chunk"
-        | "message" | "generated_text" | "output_text" | "reasoning_content" | "reasoning" | "thinking" => Role::Text,
+        _ if text_key(key).is_some() => Role::Text,
         "data" | "choices" | "payload" | "result" | "outputs" | "value" | "messages" => Role::Through,
         _ => Role::Skip,
     }
+}
+
+/// The key, where it is one that text usually stands under.
+fn text_key(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "content" => "content",
+        "text" => "text",
+        "token" => "token",
+        "delta" => "delta",
+        "answer" => "answer",
+        "response" => "response",
+        "output" => "output",
+        "completion" => "completion",
+        "chunk" => "chunk",
+        "message" => "message",
+        "generated_text" => "generated_text",
+        "output_text" => "output_text",
+        "reasoning_content" => "reasoning_content",
+        "reasoning" => "reasoning",
+        "thinking" => "thinking",
+        _ => return None,
+    })
 }
 
 impl Sink for Found {
@@ -268,11 +297,18 @@ impl Sink for Found {
         match key {
             "type" | "event" | "kind" if depth == 1 => Role::Kind,
             _ if depth > DEPTH_MAX => Role::Skip,
-            _ => role_of(key),
+            _ => {
+                let role = role_of(key);
+                if role == Role::Text && self.texts == 0 {
+                    self.key.set(text_key(key));
+                }
+                role
+            }
         }
     }
 
     fn text(&mut self, text: &str) {
+        self.texts += 1;
         self.said.push_str(text);
     }
 

@@ -35,8 +35,17 @@ pub(in crate::llm) struct ShapeReader {
     streamed: bool,
     /// Length and hash of what the last cumulative event said.
     before: (usize, u64),
-    /// The rule whose one text is all that the last event told.
-    only_text: Option<usize>,
+    /// What found the one text that is all that the last event told.
+    only_text: Option<Finder>,
+}
+
+/// What finds a text.
+#[derive(Clone, Copy)]
+enum Finder {
+    /// The rule of that number.
+    Rule(usize),
+    /// A guess, by that key.
+    Key(&'static str),
 }
 
 /// Reads what stands inside of events.
@@ -192,6 +201,9 @@ impl Reader for ShapeReader {
             if let Some(tokens) = guess.tokens {
                 tokens.note(&mut reading.usage);
             }
+            if guess.produced > Produced::Unknown && !told.told_more {
+                self.only_text = guess.text_key.map(Finder::Key);
+            }
             return guess.produced;
         }
         if told.opens {
@@ -202,16 +214,20 @@ impl Reader for ShapeReader {
         let is_token = told.produced > Produced::Unknown;
         self.streamed |= is_token && !told.whole;
         if is_token && !told.told_more && told.texts == 1 {
-            self.only_text = Some(told.text_rule);
+            self.only_text = Some(Finder::Rule(told.text_rule));
         }
         if told.produced == Produced::Nothing && !told.is_known { Produced::Unknown } else { told.produced }
     }
 
     fn varying(&self) -> Option<Varying<'_>> {
-        match self.shape.rules.get(self.only_text?) {
-            Some(Rule { says: Says::Text(_, _, Some(key)), .. }) => Some(Varying { text: key, noise: None }),
-            _ => None,
-        }
+        let text = match self.only_text? {
+            Finder::Key(key) => key,
+            Finder::Rule(at) => match self.shape.rules.get(at) {
+                Some(Rule { says: Says::Text(_, _, Some(key)), .. }) => key.as_str(),
+                _ => return None,
+            },
+        };
+        Some(Varying { text, noise: None })
     }
 
     fn gather(&mut self) {

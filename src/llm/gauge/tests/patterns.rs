@@ -9,7 +9,7 @@ use crate::llm::message::Part;
 use crate::llm::pattern::Pattern;
 
 /// Events of a dialect as they may come, `TEXT` and `NOISE` to be filled in.
-const STREAMS: [(Dialect, Framing, &[&str]); 4] = [
+const STREAMS: [(Dialect, Framing, &[&str]); 5] = [
     (
         Dialect::OpenAiChat,
         Framing::Sse,
@@ -70,6 +70,23 @@ const STREAMS: [(Dialect, Framing, &[&str]); 4] = [
             r#"{"model":"l","response":"TEXT","done":false,"eval_count":8}"#,
             r#"{"model":"l","response":"TEXT","done":true,"done_reason":"stop","eval_count":9,"eval_duration":5}"#,
             r#"{"response":"TEXT","error":"NOISE","done":false}"#,
+        ],
+    ),
+    (
+        Dialect::PlainSse,
+        Framing::Sse,
+        &[
+            r#"{"token":"TEXT","index":7}"#,
+            r#"{"message":{"role":"assistant","content":"TEXT"}}"#,
+            r#"{"type":"NOISE","content":"TEXT"}"#,
+            r#"{"content":"TEXT","text":"NOISE"}"#,
+            r#"{"content":["TEXT"],"meta":{"content":"NOISE"}}"#,
+            r#"{"text":"TEXT","usage":{"output_tokens":3}}"#,
+            r#"{"delta":{"content":"TEXT"},"meta":{"content":"NOISE"}}"#,
+            r#"{"con\u0074ent":"TEXT","meta":{"content":"NOISE"}}"#,
+            r#"{"mine":"TEXT"}"#,
+            "[DONE]",
+            "TEXT",
         ],
     ),
 ];
