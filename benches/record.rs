@@ -136,8 +136,8 @@ fn reading() -> Reading {
         usage: Usage { input: Some(900), cached_input: Some(512), output: Some(118), ..Usage::default() },
         usage_source: UsageSource::Reported,
         finish_reasons: vec!["stop".to_owned()],
-        response_id: Some("chatcmpl-123456789".to_owned()),
-        response_model: Some("gpt-4o-2024-08-06".to_owned()),
+        response_id: Some("chatcmpl-123456789".into()),
+        response_model: Some("gpt-4o-2024-08-06".into()),
         normal_end: true,
         ..Reading::default()
     }

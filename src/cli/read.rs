@@ -202,7 +202,7 @@ impl Telling {
         let counts = counts.into_iter().filter_map(|(name, count)| Some(format!("{} {name}", count?)));
         line("usage", counts.collect::<Vec<_>>().join(", "));
         line("finish", reading.finish_reasons.join(", "));
-        line("model", reading.response_model.clone().unwrap_or_default());
+        line("model", reading.response_model.as_deref().unwrap_or_default().to_owned());
         line("end", outcome(reading));
         line("hint", reading.hint.as_deref().cloned().unwrap_or_default());
         line("if wrong", advice(gauge));

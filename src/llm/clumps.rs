@@ -12,7 +12,7 @@ use std::time::Duration;
 const TOGETHER: Duration = Duration::from_micros(300);
 
 /// Frames of one moment that make a clump. Servers that predict several tokens a step send fewer.
-const CLUMP: u64 = 8;
+const CLUMP: u32 = 8;
 
 /// Waiting for the upstream that makes a clump one that was held back.
 const SILENCE: Duration = Duration::from_millis(250);
@@ -31,14 +31,14 @@ pub(super) struct Clumps {
     queued: bool,
     clump: Clump,
     /// Token frames in clumps that are over, and how many of them were held back.
-    frames: u64,
-    held_frames: u64,
-    held_clumps: u64,
+    frames: u32,
+    held_frames: u32,
+    held_clumps: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Clump {
-    frames: u64,
+    frames: u32,
     silence: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Clumps {
             self.close();
             self.clump = Clump { frames: 0, silence };
         }
-        self.clump.frames += token_frames;
+        self.clump.frames = self.clump.frames.saturating_add(u32::try_from(token_frames).unwrap_or(u32::MAX));
     }
 
     /// The upstream was not read while the client took bytes, from `from` to `to`.
@@ -92,16 +92,16 @@ impl Clumps {
             0 => false,
             // The whole answer at once, or after its first token. More before it, and it is a burst at the end.
             1 => self.frames - self.held_frames <= 1,
-            _ => self.held_frames * 5 >= self.frames * 4,
+            _ => u64::from(self.held_frames) * 5 >= u64::from(self.frames) * 4,
         }
     }
 
     fn close(&mut self) {
         let clump = std::mem::take(&mut self.clump);
-        self.frames += clump.frames;
+        self.frames = self.frames.saturating_add(clump.frames);
         if clump.is_held() {
-            self.held_frames += clump.frames;
-            self.held_clumps += 1;
+            self.held_frames = self.held_frames.saturating_add(clump.frames);
+            self.held_clumps = self.held_clumps.saturating_add(1);
         }
     }
 }

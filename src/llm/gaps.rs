@@ -27,7 +27,7 @@ pub const BOUNDS: [f64; BUCKETS] = {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gaps {
     counts: [u32; BUCKETS + 1],
-    sum: Duration,
+    sum_ns: u64,
 }
 
 impl Gaps {
@@ -38,7 +38,7 @@ impl Gaps {
         if let Some(count) = self.counts.get_mut(bucket) {
             *count = count.saturating_add(1);
         }
-        self.sum = self.sum.saturating_add(gap);
+        self.sum_ns = self.sum_ns.saturating_add(nanos);
     }
 
     /// Gaps by bucket, each counted once; the last are those beyond all bounds.
@@ -47,7 +47,7 @@ impl Gaps {
     }
 
     pub fn sum(&self) -> Duration {
-        self.sum
+        Duration::from_nanos(self.sum_ns)
     }
 
     pub fn count(&self) -> u64 {

@@ -30,7 +30,7 @@ pub(super) struct Pattern {
     fruitless: u8,
     /// How often an event was met again.
     #[cfg(test)]
-    pub(super) meetings: u64,
+    pub(super) meetings: u32,
 }
 
 #[derive(Debug, Default)]

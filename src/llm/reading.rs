@@ -44,7 +44,7 @@ pub struct Reading {
     /// All times between two token frames.
     pub gaps: Gaps,
     /// Gaps longer than the route's `slow_gap`, with the time at which each ended; the first 16 of them.
-    pub slow_gaps: Vec<(Duration, Duration)>,
+    pub slow_gaps: Box<[(Duration, Duration)]>,
     /// Events, lines or, where there is no framing, reads.
     pub frames: u64,
     /// Frames that carried a token.
@@ -59,10 +59,10 @@ pub struct Reading {
     /// One a choice, in the order they came; the first 8, each bounded to 64 bytes.
     pub finish_reasons: Vec<String>,
     /// Bounded to 256 bytes, as is the model.
-    pub response_id: Option<String>,
-    pub response_model: Option<String>,
+    pub response_id: Option<Box<str>>,
+    pub response_model: Option<Box<str>>,
     /// What an error event inside the stream said, bounded to 256 bytes; the first one.
-    pub error: Option<String>,
+    pub error: Option<Box<str>>,
     /// What the model said, one message a choice, bounded; only where the configuration wants it kept.
     pub output: Option<Box<[Message]>>,
     /// How the events were delimited; known at the end.
@@ -115,7 +115,10 @@ impl Reading {
             self.max_gap = self.max_gap.max(Some(gap));
             self.gaps.note(gap);
             if gap > slow_gap && self.slow_gaps.len() < SLOW_GAPS_MAX {
-                self.slow_gaps.push((gap, now));
+                // Rare: a box is smaller than what could grow, and there are thousands of readings.
+                let mut slow_gaps = std::mem::take(&mut self.slow_gaps).into_vec();
+                slow_gaps.push((gap, now));
+                self.slow_gaps = slow_gaps.into();
             }
         }
         self.last_token = self.last_token.max(Some(now));
@@ -125,7 +128,7 @@ impl Reading {
     pub(super) fn take_tokens_back(&mut self) {
         (self.first_token, self.first_answer, self.last_token, self.max_gap) = (None, None, None, None);
         (self.token_frames, self.gaps) = (0, Gaps::default());
-        self.slow_gaps.clear();
+        self.slow_gaps = Box::default();
     }
 
     /// Draws what follows from the rest.
@@ -135,9 +138,9 @@ impl Reading {
     }
 }
 
-fn note(slot: &mut Option<String>, text: Option<&str>) {
+fn note(slot: &mut Option<Box<str>>, text: Option<&str>) {
     if slot.is_none() {
-        *slot = text.map(|text| cut(text, TEXT_LIMIT).to_owned());
+        *slot = text.map(|text| cut(text, TEXT_LIMIT).into());
     }
 }
 
@@ -162,7 +165,7 @@ mod tests {
         }
         assert_eq!((reading.first_token, reading.first_answer), (Some(ms(10)), Some(ms(30))));
         assert_eq!((reading.last_token, reading.max_gap), (Some(ms(131)), Some(ms(100))));
-        assert_eq!(reading.slow_gaps, [(ms(100), ms(131))], "a gap of exactly the limit is not slow");
+        assert_eq!(*reading.slow_gaps, [(ms(100), ms(131))], "a gap of exactly the limit is not slow");
         assert_eq!(reading.token_frames, 4);
     }
 
@@ -177,9 +180,9 @@ mod tests {
             reading.note_finish_reason(Some(&long));
             reading.note_token(true, ms(at * 10), Duration::ZERO);
         }
-        assert_eq!(reading.response_id.as_ref().map(String::len), Some(256));
-        assert_eq!(reading.response_model.as_ref().map(String::len), Some(256));
-        assert_eq!(reading.error.as_ref().map(String::len), Some(255), "cut at a character");
+        assert_eq!(reading.response_id.as_deref().map(str::len), Some(256));
+        assert_eq!(reading.response_model.as_deref().map(str::len), Some(256));
+        assert_eq!(reading.error.as_deref().map(str::len), Some(255), "cut at a character");
         assert_eq!((reading.finish_reasons.len(), reading.slow_gaps.len()), (8, 16));
         assert!(reading.finish_reasons.iter().all(|reason| reason.len() == 64));
     }

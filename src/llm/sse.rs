@@ -18,6 +18,7 @@ pub const EVENT_LIMIT: usize = 1 << 20;
 pub(super) const KEPT_CAPACITY: usize = 4 << 10;
 
 const BOM: [u8; 3] = [0xef, 0xbb, 0xbf];
+const BOM_BYTES: u8 = BOM.len() as u8;
 
 /// One event, lent for the time of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub enum Frame<'a> {
 #[derive(Debug, Default)]
 pub struct SseScanner {
     /// How many bytes of the byte order mark matched; its length once the start of the stream is behind.
-    bom: usize,
+    bom: u8,
     line: Begun,
     /// A line other than a comment came since the last blank one.
     in_block: bool,
@@ -166,17 +167,17 @@ impl SseScanner {
     /// Whether the bytes so far end between two events, where a comment or a whole event may be put in. Before the first
     /// byte it is true; after a CR that may be half of a CRLF it is not.
     pub fn at_boundary(&self) -> bool {
-        let past_bom = self.bom == 0 || self.bom == BOM.len();
+        let past_bom = self.bom == 0 || self.bom == BOM_BYTES;
         past_bom && !self.line.begun && !self.in_block && (!self.after_cr || self.lone_cr)
     }
 
     /// Drops the byte order mark at the start of the stream, which may come in pieces.
     fn pass_bom<'c>(&mut self, chunk: &'c [u8]) -> &'c [u8] {
         let mut rest = chunk;
-        while let (Some(expected), Some((first, tail))) = (BOM.get(self.bom), rest.split_first()) {
+        while let (Some(expected), Some((first, tail))) = (BOM.get(usize::from(self.bom)), rest.split_first()) {
             if first != expected {
-                let matched = mem::replace(&mut self.bom, BOM.len());
-                self.begin_line(BOM.get(..matched).unwrap_or_default());
+                let matched = mem::replace(&mut self.bom, BOM_BYTES);
+                self.begin_line(BOM.get(..usize::from(matched)).unwrap_or_default());
                 break;
             }
             self.bom += 1;

@@ -107,7 +107,7 @@ fn a_line_to_read_along() {
     record.attempts.push(attempt("second", 3));
     let reading = &mut record.llm.as_mut().unwrap().reading;
     (reading.usage.input, reading.first_token, reading.response_model) = (None, None, None);
-    (reading.slow_gaps, reading.max_gap) = (vec![(ms(4_000), ms(9_000))], Some(ms(4_000)));
+    (reading.slow_gaps, reading.max_gap) = (vec![(ms(4_000), ms(9_000))].into(), Some(ms(4_000)));
     assert_eq!(
         human(&record),
         "22:13:20 POST /v1/chat/completions - stalled(stall)  gap 4.000s  total 0.137s  ?→11 tokens  gpt-4o  via fastapi at 127.0.0.1:8000, attempt 2\n"

@@ -218,7 +218,7 @@ fn failovers_and_stalls_are_events_in_the_order_of_time() {
     record.attempts[0].started = ms(5);
     record.attempts[0].cause = Cause::Failover;
     record.attempts.insert(0, lost);
-    record.llm.as_mut().unwrap().reading.slow_gaps = vec![(ms(50), ms(90)), (ms(30), ms(25))];
+    record.llm.as_mut().unwrap().reading.slow_gaps = vec![(ms(50), ms(90)), (ms(30), ms(25))].into();
     let spans = tree(&record);
     assert_eq!(
         events(&spans[1]),
@@ -298,7 +298,7 @@ fn foreign_texts_and_numbers_are_bounded() {
     record.request.method = "BREW".repeat(100_000).into();
     let reading = &mut record.llm.as_mut().unwrap().reading;
     reading.usage.output = Some(u64::MAX);
-    reading.response_id = Some("i".repeat(100_000));
+    reading.response_id = Some("i".repeat(100_000).into());
     let spans = tree(&record);
     assert_eq!(value(&spans[1], "gen_ai.usage.output_tokens"), Some(Value::I64(i64::MAX)));
     assert_eq!(value(&spans[0], "http.request.method"), Some("_OTHER".into()));

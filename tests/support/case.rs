@@ -155,10 +155,10 @@ impl Report {
             usage_source: reading.usage_source.as_str().into(),
             server_us: told.filter_map(|(name, time)| Some((name.to_owned(), micros(time?)))).collect(),
             finish_reasons: reading.finish_reasons,
-            error: reading.error,
+            error: reading.error.map(String::from),
             normal_end: reading.normal_end,
-            id: reading.response_id,
-            model: reading.response_model,
+            id: reading.response_id.map(String::from),
+            model: reading.response_model.map(String::from),
         }
     }
 

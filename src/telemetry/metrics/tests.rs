@@ -135,7 +135,7 @@ fn attempts_failovers_and_gaps_are_counted() {
     record.attempts[0].cause = Cause::Failover;
     record.attempts.insert(0, lost);
     let reading = &mut record.llm.as_mut().unwrap().reading;
-    reading.slow_gaps = vec![(ms(3_000), ms(9_000)), (ms(4_000), ms(14_000))];
+    reading.slow_gaps = vec![(ms(3_000), ms(9_000)), (ms(4_000), ms(14_000))].into();
     (reading.usage, reading.usage_source) = (crate::llm::Usage::default(), UsageSource::Missing);
     let samples = scraped(record);
     assert_eq!(samples["streamgauge_attempts_total{upstream=\"primary\",result=\"connect_refused\"}"], 1.0);
@@ -306,7 +306,7 @@ fn a_label_bomb_is_bounded() {
         record.request.path = format!("/v1/{n}/chat/completions").into();
         record.request.method = format!("M{n}").into();
         record.client.user = Some(format!("user-{n}").into());
-        record.llm.as_mut().unwrap().reading.response_model = Some(format!("answer-{n}"));
+        record.llm.as_mut().unwrap().reading.response_model = Some(format!("answer-{n}").into());
         if n % 2 == 0 {
             (record.status, record.outcome) = (Some((n % 1_000) as u16), Outcome::Rejected);
             record.llm.as_mut().unwrap().reading.first_token = None;
