@@ -12,6 +12,10 @@ const GENERATION: usize = 1_000;
 /// For how long an upstream that refused to be asked is not asked again: it may be updated.
 const REFUSAL: Duration = Duration::from_secs(3_600);
 
+/// For how long an upstream is not asked that failed with the wish and without it: that told nothing of the wish, and a failing
+/// upstream is not to be sent each request twice.
+const PAUSE: Duration = Duration::from_secs(30);
+
 /// Bytes of a JSON body a prompt token, and tokens a frame, until they are learned.
 const BYTES_PER_TOKEN: f64 = 4.0;
 const TOKENS_PER_FRAME: f64 = 1.0;
@@ -54,6 +58,12 @@ pub fn may_refuse_the_wish(status: u16, retry_after: bool) -> bool {
     }
 }
 
+/// Whether an upstream that failed without the wish too, with this status or with none, fails whatever it is asked. A request
+/// that is refused as such says that of itself alone.
+pub fn fails_without_the_wish(status: Option<u16>) -> bool {
+    !matches!(status, Some(400 | 422))
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Habit {
     reports: bool,
@@ -69,6 +79,8 @@ enum Asking {
     Taken,
     /// Until this time.
     Refused(Duration),
+    /// It failed all the same, and is not asked until this time.
+    Paused(Duration),
 }
 
 /// Whether to ask for usage.
@@ -107,8 +119,8 @@ impl Habits {
     pub fn advice(&self, key: &Key, now: Duration) -> Advice {
         match self.of(key).asking {
             Asking::Taken => Advice::Ask,
-            Asking::Refused(until) if now < until => Advice::DoNotAsk,
-            Asking::Untried | Asking::Refused(_) => Advice::TryToAsk,
+            Asking::Refused(until) | Asking::Paused(until) if now < until => Advice::DoNotAsk,
+            Asking::Untried | Asking::Refused(_) | Asking::Paused(_) => Advice::TryToAsk,
         }
     }
 
@@ -120,6 +132,16 @@ impl Habits {
     /// The upstream refused at `now`, and answered when it was not asked.
     pub fn refused(&mut self, key: &Key, now: Duration) {
         self.entry(key).asking = Asking::Refused(now + REFUSAL);
+    }
+
+    /// The upstream failed at `now` with the wish and without it. Nothing where it has shown by now what it does.
+    pub fn failed_anyway(&mut self, key: &Key, now: Duration) {
+        let habit = self.entry(key);
+        match habit.asking {
+            Asking::Taken => {}
+            Asking::Refused(until) if now < until => {}
+            Asking::Untried | Asking::Refused(_) | Asking::Paused(_) => habit.asking = Asking::Paused(now + PAUSE),
+        }
     }
 
     /// An answer is over.
@@ -206,6 +228,27 @@ mod tests {
         assert_eq!(habits.advice(&key("a"), start + hour), Advice::TryToAsk);
         habits.took(&key("a"));
         assert_eq!(habits.advice(&key("a"), start), Advice::Ask);
+    }
+
+    #[test]
+    fn who_fails_all_the_same_is_not_asked_for_a_moment() {
+        let (mut habits, start) = (Habits::default(), Duration::from_secs(7));
+        habits.failed_anyway(&key("a"), start);
+        assert_eq!(habits.advice(&key("a"), start + PAUSE - Duration::from_nanos(1)), Advice::DoNotAsk);
+        assert_eq!(habits.advice(&key("b"), start), Advice::TryToAsk);
+        assert_eq!(habits.advice(&key("a"), start + PAUSE), Advice::TryToAsk);
+        // What another request has shown meanwhile stays.
+        habits.took(&key("a"));
+        habits.failed_anyway(&key("a"), start);
+        assert_eq!(habits.advice(&key("a"), start), Advice::Ask);
+        habits.refused(&key("a"), start);
+        habits.failed_anyway(&key("a"), start);
+        assert_eq!(habits.advice(&key("a"), start + 2 * PAUSE), Advice::DoNotAsk);
+        habits.failed_anyway(&key("a"), start + REFUSAL);
+        assert_eq!(habits.advice(&key("a"), start + REFUSAL), Advice::DoNotAsk);
+        assert_eq!(habits.advice(&key("a"), start + REFUSAL + PAUSE), Advice::TryToAsk);
+        let tells = [None, Some(500), Some(403), Some(400), Some(422)].map(fails_without_the_wish);
+        assert_eq!(tells, [true, true, true, false, false]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
-use super::body::{Admitted, Content, RequestBody};
+use super::body::{Admitted, Content, MARK, RequestBody};
 use super::body_bytes::BodyBytes;
 use super::client_body::{too_large, within};
 use super::intake::{Intake, Taken};
@@ -106,6 +106,7 @@ impl Look {
     async fn read(&self, path: &str, body: &Bytes, intake: &mut Intake<'_>) -> Result<(Content, RequestFacts), Stop> {
         let unknown = || (Content::Unknown, RequestFacts::read(path, None));
         let Some(plain) = self.decoded(body, intake).await? else { return Ok(unknown()) };
+        let marked = plain.starts_with(MARK);
         let text = match lax::in_utf8(&plain) {
             Some(text) => {
                 intake.hold(text.len() as u64)?;
@@ -126,7 +127,7 @@ impl Look {
             }),
             _ if self.labels.is_torn && !begins_as_json => None,
             _ if !self.labels.json && !begins_as_json => return Ok(unknown()),
-            _ => read_json(path, &text).await.map(|facts| (Content::Json(text.clone()), facts)),
+            _ => read_json(path, &text).await.map(|facts| (Content::Json { text: text.clone(), marked }, facts)),
         };
         match read {
             Some(read) => Ok(read),

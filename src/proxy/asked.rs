@@ -33,7 +33,9 @@ impl Asked<'_> {
     /// The body as this target gets it: with its model's name, where it has one.
     pub(super) fn body_for(&self, target: &Target) -> RequestBody {
         let edited = target.model.as_deref().and_then(|model| match &self.admitted.content {
-            Content::Json(text) => splice::with_model(text, model),
+            content @ Content::Json { text, .. } => {
+                splice::with_model(text, model).map(|edited| content.with_text(edited))
+            }
             Content::Form { kind, text, .. } => kind.with_model(text, model),
             Content::Unknown => None,
         });

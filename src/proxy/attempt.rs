@@ -170,6 +170,8 @@ impl<'a> Trial<'a> {
                 (came, _) = self.come(upload, false).await;
                 if came.is_well() {
                     doubt.was_right();
+                } else {
+                    doubt.was_idle(came.status());
                 }
             }
         }

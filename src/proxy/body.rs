@@ -40,7 +40,12 @@ pub(super) enum RequestBody {
 pub(super) enum Content {
     /// It was not read, or is neither of the others.
     Unknown,
-    Json(Bytes),
+    Json {
+        /// Without the byte order mark that it may have come with.
+        text: Bytes,
+        /// It came with UTF-8's: an edited body keeps it.
+        marked: bool,
+    },
     Form {
         kind: FormKind,
         text: Bytes,
@@ -49,11 +54,30 @@ pub(super) enum Content {
     },
 }
 
+/// UTF-8's byte order mark.
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
+
 impl Content {
     pub(super) fn json(&self) -> Option<&Bytes> {
         match self {
-            Self::Json(text) => Some(text),
+            Self::Json { text, .. } => Some(text),
             Self::Unknown | Self::Form { .. } => None,
+        }
+    }
+
+    /// The body that has `edited` in place of its text: all else stays as the client wrote it.
+    pub(super) fn with_text(&self, edited: Bytes) -> Bytes {
+        match self {
+            Self::Json { marked: true, .. } => [MARK, &edited].concat().into(),
+            _ => edited,
+        }
+    }
+
+    /// The text of a body that [`Content::with_text`] made.
+    pub(super) fn text_of(&self, body: &Bytes) -> Bytes {
+        match self {
+            Self::Json { marked: true, .. } if body.starts_with(MARK) => body.slice(MARK.len()..),
+            _ => body.clone(),
         }
     }
 }

@@ -175,7 +175,7 @@ struct Ask<'a> {
 impl<'a> Ask<'a> {
     fn of(visit: &'a Visit<'a>, admitted: &'a Admitted, routed: &'a Routed, head: &RequestHeader) -> Self {
         let body_bytes = match (&admitted.content, &admitted.body) {
-            (Content::Json(text), _) => text.len() as u64,
+            (Content::Json { text, .. }, _) => text.len() as u64,
             (_, RequestBody::Streamed { length, .. }) => length.unwrap_or(0),
             _ => 0,
         };

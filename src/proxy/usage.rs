@@ -10,7 +10,7 @@ use super::body::{Admitted, RequestBody};
 use crate::config::settings::{AskUsage, Upstream};
 use crate::llm::count::{Encoding, count_prompt};
 use crate::llm::{Dialect, Gauge, Reading, RequestFacts, UsageSource, ask};
-use crate::policy::habits::{Advice, Habits, Key, Lesson};
+use crate::policy::habits::{self, Advice, Habits, Key, Lesson};
 
 /// What upstreams do about usage. Outlives reloads.
 pub(super) struct UsageBook {
@@ -62,6 +62,13 @@ impl Doubt {
     pub(super) fn was_right(&self) {
         self.book.habits().refused(&self.key, self.book.now());
     }
+
+    /// The upstream failed as well when it was not asked, with this status or without an answer.
+    pub(super) fn was_idle(&self, status: Option<u16>) {
+        if habits::fails_without_the_wish(status) {
+            self.book.habits().failed_anyway(&self.key, self.book.now());
+        }
+    }
 }
 
 /// Whether usage was asked for on the client's behalf.
@@ -85,16 +92,16 @@ impl Metering {
     ) -> (Self, RequestBody) {
         let facts = &admitted.facts;
         let key = (Arc::clone(&upstream.name), facts.model.as_deref().unwrap_or_default().into());
-        let text = match &body {
-            RequestBody::Edited(bytes) => admitted.content.json().map(|_| bytes),
-            _ => admitted.content.json(),
+        let content = &admitted.content;
+        let text = content.json().filter(|_| asks).map(|text| match &body {
+            RequestBody::Edited(edited) => content.text_of(edited),
+            _ => text.clone(),
+        });
+        let (wish, body) = match text.and_then(|text| wish(book, upstream.ask_usage, &key, facts, &text)) {
+            Some((wish, edited)) => (wish, RequestBody::Edited(content.with_text(edited))),
+            None => (Wish::None, body),
         };
-        let (wish, body) =
-            match text.filter(|_| asks).and_then(|text| wish(book, upstream.ask_usage, &key, facts, text)) {
-                Some((wish, edited)) => (wish, RequestBody::Edited(edited)),
-                None => (Wish::None, body),
-            };
-        let own = admitted.content.json().filter(|_| facts.has_countable_prompt()).cloned();
+        let own = content.json().filter(|_| facts.has_countable_prompt()).cloned();
         let wants_timings = wish != Wish::None && own.as_deref().is_some_and(ask::wants_timings);
         (Self { book: Arc::clone(book), key, facts: Arc::clone(facts), body: own, wish, wants_timings }, body)
     }

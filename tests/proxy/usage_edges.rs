@@ -119,11 +119,11 @@ async fn a_backend_that_dislikes_to_be_asked_in_any_way_is_asked_once_without() 
 }
 
 #[tokio::test]
-async fn a_backend_that_fails_whatever_it_is_asked_teaches_nothing() {
+async fn a_backend_that_fails_whatever_it_is_asked_is_asked_twice_once() {
     for (dislike, status) in [(Dislike::Status("403 Forbidden"), 403), (Dislike::ErrorUnder200, 200)] {
         let (upstream, requests) = disliking(dislike, true).await;
         let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
-        for (id, expected) in [("first", 2), ("second", 4)] {
+        for (id, expected) in [("first", 2), ("second", 3), ("third", 4)] {
             let (answer, _) = ask(&proxy, id).await;
             assert_eq!((answer.status, requests.load(Ordering::SeqCst)), (status, expected), "{dislike:?} {id}");
             assert_eq!(answer.text(), r#"{"error":{"message":"unknown field"}}"#);
@@ -133,6 +133,21 @@ async fn a_backend_that_fails_whatever_it_is_asked_teaches_nothing() {
     let (upstream, requests) = disliking(Dislike::Status("401 Unauthorized"), true).await;
     let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
     assert_eq!((ask(&proxy, "r").await.0.status, requests.load(Ordering::SeqCst)), (401, 1));
+}
+
+#[tokio::test]
+async fn an_edited_body_keeps_its_byte_order_mark() {
+    let (upstream, mut seen) = Upstream::recording("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+    let renamed = ROUTE.replace("upstream = \"fake\"", "upstream = \"fake\", model = \"own\"");
+    for (route, model) in [(ROUTE, "gpt-4o"), (&*renamed, "own")] {
+        let proxy = Proxy::start(&config(upstream.address, route)).await;
+        let mut client = proxy.client().await;
+        client.post("/v1/chat/completions", &format!("\u{feff}{CHAT}"), "").await;
+        assert_eq!(client.answer().await.status, 200);
+        let body = String::from_utf8(seen.recv().await.unwrap().body).unwrap();
+        let asking = CHAT.replacen('{', r#"{"stream_options":{"include_usage":true},"#, 1);
+        assert_eq!(body, format!("\u{feff}{}", asking.replacen("gpt-4o", model, 1)));
+    }
 }
 
 #[tokio::test]

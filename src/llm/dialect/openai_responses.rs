@@ -89,6 +89,8 @@ struct Incomplete<'a> {
 struct Tokens {
     input_tokens: Number,
     input_tokens_details: Maybe<InputDetails>,
+    /// Of transcriptions.
+    input_token_details: Maybe<InputDetails>,
     output_tokens: Number,
     total_tokens: Number,
     output_tokens_details: Maybe<OutputDetails>,
@@ -100,6 +102,7 @@ struct InputDetails {
     cached_tokens: Number,
     /// Of OpenRouter.
     cache_write_tokens: Number,
+    audio_tokens: Number,
 }
 
 #[derive(Default, Deserialize)]
@@ -281,7 +284,7 @@ impl Wire<'_> {
 
 impl Tokens {
     fn usage(&self) -> Usage {
-        let input = self.input_tokens_details.0.as_ref();
+        let input = self.input_tokens_details.0.as_ref().or(self.input_token_details.0.as_ref());
         let details = self.output_tokens_details.0.as_ref();
         let reasoning = details.and_then(|details| details.reasoning_tokens.count());
         Usage {
@@ -290,6 +293,7 @@ impl Tokens {
             cache_write: input.and_then(|details| details.cache_write_tokens.count()),
             output: output(self.input_tokens, self.output_tokens, reasoning, self.total_tokens),
             reasoning,
+            input_audio: input.and_then(|details| details.audio_tokens.count()),
             ..Usage::default()
         }
     }

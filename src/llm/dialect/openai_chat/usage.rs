@@ -39,12 +39,14 @@ struct PromptDetails {
     cache_write_tokens: Number,
     cache_creation_tokens: Number,
     created_cache_tokens: Number,
+    audio_tokens: Number,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct CompletionDetails {
     reasoning_tokens: Number,
+    audio_tokens: Number,
 }
 
 /// vLLM's times of a request.
@@ -82,7 +84,10 @@ impl Tokens {
             cache_write: prompt.and_then(PromptDetails::cache_write),
             output: output(self.prompt_tokens, self.completion_tokens, reasoning, self.total_tokens),
             reasoning,
-            ..Usage::default()
+            input_audio: prompt
+                .and_then(|details| details.audio_tokens.count())
+                .or_else(|| self.sound_beside_the_prompt()),
+            output_audio: completion.and_then(|details| details.audio_tokens.count()),
         }
     }
 
@@ -98,8 +103,16 @@ impl Tokens {
         if self.prompt_audio_seconds.count().unwrap_or_default() == 0 {
             return Some(input);
         }
+        // Without a total nobody knows how much the sound is.
+        self.total_tokens.count()?;
+        Some(input.saturating_add(self.sound_beside_the_prompt().unwrap_or_default()))
+    }
+
+    /// Mistral's tokens of sound: what the total has beyond the prompt's text and the answer.
+    fn sound_beside_the_prompt(&self) -> Option<u64> {
+        self.prompt_audio_seconds.count().filter(|seconds| *seconds > 0)?;
         let rest = self.total_tokens.count()?.saturating_sub(self.completion_tokens.count().unwrap_or_default());
-        Some(input.max(rest))
+        Some(rest.saturating_sub(self.prompt_tokens.count()?))
     }
 
     pub(super) fn times(&self) -> ServerTimings {

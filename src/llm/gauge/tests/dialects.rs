@@ -273,3 +273,23 @@ fn backends_may_tell_their_own_times() {
         assert_eq!(read(gauge(dialect, Framing::JsonLines), &[line]).server.as_deref(), Some(&expected), "{line}");
     }
 }
+
+#[test]
+fn sound_is_told_apart_from_text() {
+    let chat = r#"{"id":"c","choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":90,
+        "completion_tokens":60,"prompt_tokens_details":{"audio_tokens":40},"completion_tokens_details":{"audio_tokens":50}}}"#;
+    let chunk = format!("data: {}\n\n", chat.replace('\n', " "));
+    let mistral = r#"{"choices":[],"usage":{"prompt_audio_seconds":2,"prompt_tokens":4,"completion_tokens":3,"total_tokens":60}}"#;
+    let transcript = r#"{"text":"Hi","usage":{"type":"tokens","input_tokens":14,"input_token_details":{"text_tokens":4,
+        "audio_tokens":10},"output_tokens":5,"total_tokens":19}}"#;
+    for (dialect, framing, text, sound) in [
+        (Dialect::OpenAiChat, Framing::Json, chat, (Some(40), Some(50))),
+        (Dialect::OpenAiChat, Framing::Sse, &*chunk, (Some(40), Some(50))),
+        (Dialect::OpenAiChat, Framing::Json, mistral, (Some(53), None)),
+        (Dialect::OpenAiResponses, Framing::Json, transcript, (Some(10), None)),
+    ] {
+        let usage = read(gauge(dialect, framing), &[text]).usage;
+        assert_eq!((usage.input_audio, usage.output_audio), sound, "{text}");
+        assert!(usage.input > usage.input_audio, "sound is a part of all: {usage:?}");
+    }
+}

@@ -28,6 +28,7 @@ fn openai_chat_from_the_role_chunk_to_done() {
         cache_write: None,
         output: Some(12),
         reasoning: Some(5),
+        input_audio: Some(0),
         ..Usage::default()
     };
     assert_eq!((reading.usage, reading.usage_source), (usage, UsageSource::Reported));
