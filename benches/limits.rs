@@ -44,6 +44,7 @@ fn decisions(c: &mut Criterion) {
                     tokens: 1_000,
                     cost: 0,
                     unforeseen: false,
+                    runs: true,
                 };
                 let mut claims: Vec<Claim> = limits.iter().map(claim).collect();
                 let admitted = black_box(cells.admit(&mut claims, now));

@@ -114,6 +114,7 @@ impl Names {
                 bill: Default::default(),
                 provider: None,
                 span_id: 2,
+                asked_by: None,
             }),
             websocket: None,
             of_websocket: false,

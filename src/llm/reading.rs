@@ -73,6 +73,20 @@ pub struct Reading {
     pub hint: Option<Box<String>>,
     /// The dialect's normal end was seen, and no error before it.
     pub normal_end: bool,
+    /// Whether the response is made beside the request that asked for it.
+    pub background: Background,
+}
+
+/// Whether a response is made in the background: who asked for it may be long gone when it ends, and others fetch it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Background {
+    /// It is made while its request waits, as far as it tells.
+    #[default]
+    No,
+    /// It has not ended yet: its usage is told later, to whoever asks for it.
+    Running,
+    /// It has ended.
+    Ended,
 }
 
 /// What dialects note. The first id, model and error stay.

@@ -18,7 +18,8 @@ use body::Body;
 use details::Details;
 use form::{Form, FormKind};
 use operation::{
-    CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, TEXT_COMPLETION,
+    CANCEL, CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RETRIEVE,
+    TEXT_COMPLETION,
 };
 use path::{agent_path, bedrock_path, gemini_path, known_path, makes_batches, path_model};
 pub use path::{canonical_path, with_model};
@@ -171,9 +172,21 @@ impl RequestFacts {
     }
 
     /// Whether this is an LLM request at all: a known path, or a body with messages, a prompt, or a model and its input. One
-    /// that only counts tokens runs no model, and is none.
+    /// that only counts tokens, or fetches what was made before, runs no model, and is none.
     pub fn is_llm(&self) -> bool {
-        self.dialect.is_some() && !self.counts_tokens()
+        self.dialect.is_some() && !self.counts_tokens() && !self.retrieves()
+    }
+
+    /// Whether it asks for an answer that another request had made: to see it, to have its stream resumed, to cancel it.
+    pub fn retrieves(&self) -> bool {
+        matches!(self.operation, Some(RETRIEVE | CANCEL))
+    }
+
+    /// The request's method changes nothing on the server (`safe`), or may: only the former fetches what is there.
+    pub fn note_method(&mut self, safe: bool) {
+        if self.operation == Some(RETRIEVE) && !safe {
+            (self.dialect, self.operation) = (None, None);
+        }
     }
 
     /// Whether the answer is a number of tokens, and no model runs.

@@ -38,10 +38,15 @@ pub enum UsageSource {
     /// Nobody knows.
     #[default]
     Missing,
+    /// The response is made in the background, and tells its usage when it has ended.
+    Pending,
+    /// None is told here: the answer is one that was booked before, and is only handed out again.
+    Delivery,
 }
 
 impl UsageSource {
-    pub const ALL: [Self; 4] = [Self::Reported, Self::Counted, Self::Estimated, Self::Missing];
+    pub const ALL: [Self; 6] =
+        [Self::Reported, Self::Counted, Self::Estimated, Self::Missing, Self::Pending, Self::Delivery];
 
     /// The word used in labels and logs.
     pub fn as_str(self) -> &'static str {
@@ -50,6 +55,8 @@ impl UsageSource {
             Self::Counted => "counted",
             Self::Estimated => "estimated",
             Self::Missing => "missing",
+            Self::Pending => "pending",
+            Self::Delivery => "delivery",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Decisions. Pure: each takes the facts and the time, and returns what to do.
 
 pub mod attempts;
+pub mod background;
 pub mod balance;
 pub mod canary;
 pub mod cohort;

@@ -123,7 +123,9 @@ pub(super) async fn conclude(
     }
     if matches!(end, End::Complete | End::Exhausted) {
         let read = source.tap.finish(StreamEnd::Clean, now);
-        let (outcome, error) = judge(status, read.reading());
+        // What is fetched may tell that it failed, long ago.
+        let told = read.reading().filter(|reading| !(side.facts.retrieves() && reading.error.is_some()));
+        let (outcome, error) = judge(status, told);
         if let Some(sign) = end.sign(outcome) {
             source.ticket.tell(sign);
         }

@@ -162,6 +162,9 @@ fn place_of_address(
 
 /// What the route says of whose the answers are goes before what the request shows. Headers show a session of MCP.
 fn known_better(mut facts: Arc<RequestFacts>, head: &RequestHeader, kind: RouteKind) -> Arc<RequestFacts> {
+    if facts.retrieves() {
+        Arc::make_mut(&mut facts).note_method(head.method.is_safe());
+    }
     if head.headers.contains_key("mcp-session-id") || head.headers.contains_key("mcp-protocol-version") {
         Arc::make_mut(&mut facts).note_mcp();
     }

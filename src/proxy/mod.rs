@@ -19,6 +19,7 @@ mod accept;
 mod admit;
 mod asked;
 mod attempt;
+mod background;
 mod body;
 mod body_bytes;
 mod budget;

@@ -32,9 +32,14 @@ pub(super) struct Reservation {
     model: Arc<str>,
     /// Where it went, if it showed nothing of an LLM.
     unforeseen: Option<Place>,
-    /// Where the answer comes in one piece: what such answers take, at most what is held. Nothing else tells of one whose client
-    /// went before it came.
-    whole_output: Option<u64>,
+    /// What such answers take, at most what is held.
+    usual_output: u64,
+    /// The answer comes in one piece: nothing else tells of one whose client went before it came.
+    comes_whole: bool,
+    /// What flows was taken before, or is another request's.
+    delivers: bool,
+    /// The response is made in the background, and nobody saw its end.
+    given_up: bool,
     /// The request was sent to an upstream.
     asked: bool,
     /// Tokens that were seen to flow.
@@ -65,8 +70,11 @@ impl Reservation {
         Self {
             hold,
             prompt: held.prompt,
+            usual_output: held.usual_output,
             // Embeddings have no output.
-            whole_output: (facts.answers_whole() && facts.operation != Some("embeddings")).then_some(held.usual_output),
+            comes_whole: facts.answers_whole() && facts.operation != Some("embeddings"),
+            delivers: facts.retrieves(),
+            given_up: false,
             body_bytes,
             model,
             unforeseen: None,
@@ -95,6 +103,9 @@ impl Reservation {
 
     /// So many tokens have flowed by now. Tells whether the stream must be cut.
     pub(super) fn generated(&mut self, tokens: u64) -> bool {
+        if self.delivers {
+            return false;
+        }
         self.generated = self.generated.max(tokens);
         let told = self.hold.told();
         let used = Used { tokens: self.prompt + self.generated, cost: self.price_of(self.prompt, self.generated) };
@@ -125,6 +136,12 @@ impl Reservation {
 
     pub(super) fn ended(&mut self, outcome: Outcome) {
         self.outcome = outcome;
+    }
+
+    /// The response is made in the background, and what is held waits for its end no longer: it is taken for what such answers
+    /// take.
+    pub(super) fn give_up(mut self) {
+        self.given_up = true;
     }
 
     /// Ends the hold; tells how many tokens the request is charged with.
@@ -159,10 +176,12 @@ impl Reservation {
         Used { tokens, cost: cost.saturating_add(self.outrun.nano_dollars()) }
     }
 
-    /// What a whole answer is taken for whose client went before its usage came: its upstream may well have made all of it.
+    /// What a whole answer is taken for whose client went before its usage came, and one in the background that nobody saw the
+    /// end of: its upstream may well have made all of it.
     fn lost_output(&self) -> Option<u64> {
-        let is_lost = self.asked && self.outcome == Outcome::ClientCancelled && !self.reported;
-        self.whole_output.filter(|_| is_lost)
+        let is_cut = self.comes_whole && self.outcome == Outcome::ClientCancelled;
+        let is_lost = self.asked && !self.reported && (is_cut || self.given_up);
+        is_lost.then_some(self.usual_output)
     }
 
     fn price_of(&self, input: u64, output: u64) -> u64 {
@@ -177,7 +196,7 @@ impl Reservation {
             }
         }
         let Some(output) = self.usage.output.filter(|_| self.unforeseen.is_none()) else { return };
-        let is_answer = self.generated > 0 || (self.whole_output.is_some() && output > 0);
+        let is_answer = self.generated > 0 || (self.comes_whole && output > 0);
         if self.outcome == Outcome::Completed && is_answer {
             for claim in self.hold.claims().iter().filter(|claim| claim.limit.tokens.is_some()) {
                 self.hold.limiter().learn(&claim.holder, &self.model, self.body_bytes, self.usage.input, output);

@@ -17,7 +17,7 @@ use super::route::Routed;
 use super::settle::Flight;
 use super::usage::vocabulary_of;
 use crate::config::limits::Limit;
-use crate::llm::price::Price;
+use crate::llm::price::{Cost, Price};
 use crate::llm::websocket::Asked;
 use crate::llm::{Dialect, RequestFacts, Usage};
 use crate::policy::limits::{self, Claim, Denial, Estimate, Place, Reason, Request, Standing, Used};
@@ -125,7 +125,7 @@ pub(super) async fn reserve_response(
     let (facts, route) = (&asked.facts, &*routed.route.name);
     let price = Ask::price(visit, routed, facts);
     let (body_bytes, counted) = (asked.bytes, Some(asked.prompt));
-    let ask = Ask { visit, route, facts, body_bytes, counted, price, unforeseen: None };
+    let ask = Ask { visit, route, facts, body_bytes, counted, price, unforeseen: None, runs: false };
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
         let info = ask.refused_by(budget, "no_price", limits, at);
         let Rejection { message, error, .. } = ask.unpriced(budget);
@@ -159,6 +159,32 @@ pub(super) async fn reserve_response(
     }
 }
 
+/// Charges what one response on a WebSocket took that nobody was asked about before.
+pub(super) fn charge_response(
+    visit: &Visit<'_>,
+    routed: &Routed,
+    limits: &[Arc<Limit>],
+    facts: &Arc<RequestFacts>,
+    (usage, cost): (&Usage, Option<Cost>),
+) {
+    if limits.is_empty() {
+        return;
+    }
+    let ask = Ask {
+        visit,
+        route: &routed.route.name,
+        facts,
+        body_bytes: 0,
+        counted: Some(0),
+        price: None,
+        unforeseen: None,
+        runs: false,
+    };
+    let tokens = usage.input.unwrap_or(0).saturating_add(usage.output.unwrap_or(0));
+    let used = Used { tokens, cost: cost.map_or(0, Cost::nano_dollars) };
+    visit.shared.limiter.charge(ask.claims(limits).0, used);
+}
+
 /// What is known of a request when it is reserved for.
 struct Ask<'a> {
     visit: &'a Visit<'a>,
@@ -170,6 +196,9 @@ struct Ask<'a> {
     price: Option<Price>,
     /// Where it goes, if its answer may be an LLM's though the request shows nothing of one.
     unforeseen: Option<Place>,
+    /// It takes one of the places that limits have at one time: not so what only fetches an answer that may hold one already,
+    /// nor a response on a connection that does.
+    runs: bool,
 }
 
 impl<'a> Ask<'a> {
@@ -190,7 +219,7 @@ impl<'a> Ask<'a> {
         let counts = routed.route.limits.iter().any(|limit| limit.counts_tokens());
         let unforeseen = (counts && limits::is_unforeseen(facts, routed.route.kind, method, has_body))
             .then(|| Place::new(route, method, head.uri.path()));
-        Self { visit, route, facts, body_bytes, counted, price, unforeseen }
+        Self { visit, route, facts, body_bytes, counted, price, unforeseen, runs: !facts.retrieves() }
     }
 
     /// The prompt, where a limit asks how long it is.
@@ -291,7 +320,14 @@ impl<'a> Ask<'a> {
                 }
             };
             let tokens = if limit.tokens.is_some() { tokens } else { 0 };
-            Claim { limit: Arc::clone(limit), holder, tokens, cost, unforeseen: self.unforeseen.is_some() }
+            Claim {
+                limit: Arc::clone(limit),
+                holder,
+                tokens,
+                cost,
+                unforeseen: self.unforeseen.is_some(),
+                runs: self.runs,
+            }
         };
         let claims = limits.iter().map(claim).collect();
         (claims, expected.unwrap_or_default())

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
+use super::background::{self, Booking};
 use super::body::Admitted;
 use super::clock::Clock;
 use super::evidence::{Assigned, Witness};
@@ -19,7 +20,7 @@ use crate::policy::shadow::Side;
 use crate::telemetry::ids;
 use crate::telemetry::live::LiveStream;
 use crate::telemetry::record::{
-    Attempt, ClientInfo, ErrorType, LimitInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy,
+    AskedBy, Attempt, ClientInfo, ErrorType, LimitInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy,
     Stopwatch, TraceIds, WebSocketInfo,
 };
 use crate::telemetry::shadow::side_of_client;
@@ -272,21 +273,61 @@ impl<'a> Flight<'a> {
     }
 
     /// What was read of the answer.
-    pub(super) fn read(&mut self, (dialect, claim): (Dialect, Claim), request: &Arc<RequestFacts>, reading: Reading) {
+    pub(super) fn read(
+        &mut self,
+        (dialect, claim): (Dialect, Claim),
+        request: &Arc<RequestFacts>,
+        mut reading: Reading,
+    ) {
+        let upstream = self.upstream();
+        let booking = match &upstream {
+            Some(upstream) => self.shared.usage.background.booking(upstream, request, &mut reading),
+            None => Booking::Own,
+        };
+        let asked_by = if let Booking::Of(by, _) = &booking { Some(Arc::clone(by)) } else { None };
+        let request = &Arc::clone(asked_by.as_ref().map_or(request, |by| &by.request));
         let models = [reading.response_model.as_deref(), request.model.as_deref()];
         let provider = self.provider();
         let bill = self.generation.settings.prices.bill(provider.as_deref(), models, &reading.usage);
-        if let Some(reservation) = &mut self.reservation {
-            reservation.read(&reading, bill.cost());
+        match (booking, &mut self.reservation) {
+            (Booking::Own, Some(reservation)) => reservation.read(&reading, bill.cost()),
+            (Booking::Of(_, Some(hold)), _) => background::settle(*hold, &reading, bill.cost()),
+            (Booking::Pending, _) if !request.retrieves() => self.runs_on(upstream, request, &reading),
+            _ => {}
         }
         if let Some(witness) = &mut self.witness {
             witness.read(&reading);
         }
         self.note(|record| {
             let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
-            record.llm =
-                Some(LlmInfo { dialect, claim, request: Arc::clone(request), reading, bill, provider, span_id });
+            record.llm = Some(LlmInfo {
+                dialect,
+                claim,
+                request: Arc::clone(request),
+                reading,
+                bill,
+                provider,
+                span_id,
+                asked_by,
+            });
         });
+    }
+
+    /// The response is made in the background: what is held waits for its end.
+    fn runs_on(&mut self, upstream: Option<Arc<str>>, request: &Arc<RequestFacts>, reading: &Reading) {
+        let (Some(record), Some(upstream)) = (&self.record, upstream) else { return };
+        let by = AskedBy {
+            request_id: Arc::clone(&record.request_id),
+            route: record.route.clone(),
+            client: record.client.clone(),
+            request: Arc::clone(request),
+        };
+        let hold = self.reservation.take().map(|mut hold| {
+            hold.asked();
+            hold.received(record.bytes_in);
+            hold
+        });
+        self.shared.usage.background.runs(&upstream, reading.response_id.as_deref(), by, hold);
     }
 
     /// What was asked, for those whose configuration wants it kept.
@@ -363,8 +404,11 @@ impl<'a> Flight<'a> {
 
     /// Who runs the models of the upstream that is asked.
     fn provider(&self) -> Option<Arc<str>> {
-        let served_by = self.record.as_ref()?.served_by.as_ref()?;
-        self.generation.settings.provider_of(&served_by.upstream)
+        self.generation.settings.provider_of(&self.upstream()?)
+    }
+
+    fn upstream(&self) -> Option<Arc<str>> {
+        self.record.as_ref()?.served_by.as_ref().map(|served_by| Arc::clone(&served_by.upstream))
     }
 
     /// Nobody has said how it ended.

@@ -137,6 +137,11 @@ impl Shared {
         self.connector.sweep();
     }
 
+    /// Gives up what responses in the background held for too long. To be called now and then.
+    pub fn sweep_background(&self) {
+        self.usage.background.sweep();
+    }
+
     /// Whether a request could be sent anywhere at all.
     pub fn any_endpoint_up(&self) -> bool {
         self.generation.load().pools.values().any(|pool| pool.is_up())

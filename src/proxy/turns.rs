@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::background::Booking;
 use super::context::Visit;
 use super::reservation::Reservation;
 use super::reserve::{self, Refused};
@@ -12,9 +13,9 @@ use super::settle::Flight;
 use crate::config::limits::Limit;
 use crate::config::settings::Target;
 use crate::llm::websocket::{Asked, Ended, Happened, Turns, is_ambiguous};
-use crate::llm::{Claim, Dialect};
+use crate::llm::{Claim, Dialect, RequestFacts};
 use crate::telemetry::ids;
-use crate::telemetry::record::{ErrorType, LimitInfo, LlmInfo, Outcome, WebSocketInfo};
+use crate::telemetry::record::{AskedBy, ErrorType, LimitInfo, LlmInfo, Outcome, WebSocketInfo};
 
 /// What is said on one connection.
 pub(super) struct Talk<'a> {
@@ -22,7 +23,7 @@ pub(super) struct Talk<'a> {
     routed: &'a Routed,
     target: &'a Target,
     turns: Turns,
-    /// Those of the route, less how many requests may run at a time: the connection is one.
+    /// Those of the route that count what a response takes: how many requests run at a time, the connection is one of.
     limits: Vec<Arc<Limit>>,
     /// By the number of the response. Never more than [`Turns`] has at a time.
     held: BTreeMap<u64, Held>,
@@ -56,9 +57,8 @@ struct Held {
 impl<'a> Talk<'a> {
     pub(super) fn new(visit: &'a Visit<'a>, routed: &'a Routed, target: &'a Target, model: Option<&str>) -> Self {
         let counts = |limit: &&Arc<Limit>| limit.counts_tokens() || limit.requests_per_minute.is_some();
-        let of_response = |limit: &Arc<Limit>| Arc::new(Limit { concurrent: None, ..Limit::clone(limit) });
         let turns = Turns::new(model, visit.settings().telemetry.slow_gap);
-        let limits = routed.route.limits.iter().filter(counts).map(of_response).collect();
+        let limits = routed.route.limits.iter().filter(counts).cloned().collect();
         Self {
             visit,
             routed,
@@ -150,8 +150,10 @@ impl<'a> Talk<'a> {
 
     /// Settles a response, and tells of it.
     fn ended(&mut self, ended: Ended, flight: &Flight<'_>, told: &mut WebSocketInfo) {
-        let Ended { turn, facts, reading, asked_at, ended_at, cancelled } = ended;
-        let provider = self.target.upstream.provider.clone();
+        let Ended { turn, facts, mut reading, asked_at, ended_at, cancelled, unannounced } = ended;
+        let (provider, upstream) = (self.target.upstream.provider.clone(), &self.target.upstream.name);
+        let background = &self.visit.shared.usage.background;
+        let runs_on = matches!(background.booking(upstream, &facts, &mut reading), Booking::Pending);
         let models = [reading.response_model.as_deref(), self.target.model.as_deref(), facts.model.as_deref()];
         let bill = self.visit.settings().prices.bill(provider.as_deref(), models, &reading.usage);
         let refused = self.refused.filter(|(refused, _)| *refused == turn);
@@ -161,14 +163,22 @@ impl<'a> Talk<'a> {
             () if cancelled || !reading.normal_end => self.lost,
             () => (Outcome::Completed, None),
         };
-        let limit = self.held.remove(&turn).map(|held| {
-            let used = held.reservation.map_or(0, |mut reservation| {
-                reservation.read(&reading, bill.cost());
-                reservation.ended(outcome);
-                reservation.settle()
-            });
-            LimitInfo { used, ..held.info }
-        });
+        let (hold, info) = self.held.remove(&turn).map(|held| (held.reservation, held.info)).unzip();
+        let hold = hold.flatten();
+        let used = if runs_on {
+            background.runs(upstream, reading.response_id.as_deref(), self.asked_by(&facts), hold);
+            0
+        } else {
+            hold.map_or(0, |mut hold| {
+                hold.read(&reading, bill.cost());
+                hold.ended(outcome);
+                hold.settle()
+            })
+        };
+        if unannounced {
+            reserve::charge_response(self.visit, self.routed, &self.limits, &facts, (&reading.usage, bill.cost()));
+        }
+        let limit = info.map(|info| LimitInfo { used, ..info });
         told.responses += 1;
         told.input_tokens = told.input_tokens.saturating_add(reading.usage.input.unwrap_or(0));
         told.output_tokens = told.output_tokens.saturating_add(reading.usage.output.unwrap_or(0));
@@ -182,7 +192,19 @@ impl<'a> Talk<'a> {
             bill,
             provider,
             span_id: ids::new_span_id(),
+            asked_by: None,
         };
         flight.tell_response(asked_at, ended_at, (outcome, error), llm, limit);
+    }
+
+    /// Who asks for a response that is made in the background.
+    fn asked_by(&self, facts: &Arc<RequestFacts>) -> AskedBy {
+        let caller = &self.visit.caller;
+        AskedBy {
+            request_id: Arc::clone(&caller.request_id),
+            route: Some(Arc::clone(&self.routed.route.name)),
+            client: caller.client(),
+            request: Arc::clone(facts),
+        }
     }
 }

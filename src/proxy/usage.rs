@@ -6,21 +6,24 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
 
+use super::background::BackgroundBook;
 use super::body::{Admitted, RequestBody};
 use crate::config::settings::{AskUsage, Upstream};
 use crate::llm::count::{Encoding, count_prompt};
-use crate::llm::{Dialect, Gauge, Reading, RequestFacts, UsageSource, ask};
+use crate::llm::{Background, Dialect, Gauge, Reading, RequestFacts, UsageSource, ask};
 use crate::policy::habits::{self, Advice, Habits, Key, Lesson};
 
 /// What upstreams do about usage. Outlives reloads.
 pub(super) struct UsageBook {
     habits: Mutex<Habits>,
     began: Instant,
+    /// Responses whose usage is told after their requests are over.
+    pub(super) background: BackgroundBook,
 }
 
 impl Default for UsageBook {
     fn default() -> Self {
-        Self { habits: Mutex::default(), began: Instant::now() }
+        Self { habits: Mutex::default(), began: Instant::now(), background: BackgroundBook::default() }
     }
 }
 
@@ -140,6 +143,10 @@ impl Metering {
 
     /// Fills in what `reading`, the last of `gauge`, lacks.
     pub(super) fn settle(&self, gauge: &Gauge, reading: &mut Reading) {
+        if reading.background == Background::Running {
+            // It tells when it has ended.
+            return;
+        }
         let body_bytes = self.body.as_ref().map_or(0, |body| body.len() as u64);
         let lesson = Lesson {
             whole: reading.normal_end && reading.token_frames > 0,

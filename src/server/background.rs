@@ -91,6 +91,7 @@ async fn keep_limits(shared: &Shared) {
     loop {
         again.tick().await;
         let generation = shared.generation.load_full();
+        shared.sweep_background();
         shared.limiter.sweep(&generation.settings.limits);
         budgets::save(&shared.limiter, &generation.settings);
     }

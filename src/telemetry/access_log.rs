@@ -230,6 +230,15 @@ fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     line.number_if(names::GEN_AI_USAGE_OUTPUT_TOKENS, reading.usage.output);
     line.number_if(names::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, reading.usage.reasoning);
     line.text("usage_source", reading.usage_source.as_str());
+    if let Some(by) = &llm.asked_by {
+        let mut object = line.nested("asked_by");
+        object.text("request_id", &by.request_id);
+        object.text_if("route", by.route.as_deref());
+        object.text_if(names::USER_ID, by.client.user.as_deref());
+        object.text_if("team", by.client.team.as_deref());
+        object.text_if("key", by.client.key.as_deref());
+        object.end();
+    }
     if let Some(cost) = llm.bill.cost() {
         line.bare("cost_usd", &cost.to_string());
     }

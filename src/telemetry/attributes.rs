@@ -205,6 +205,7 @@ fn usage(llm: &LlmInfo, to: &mut Vec<KeyValue>) {
         to.push(KeyValue::new(names::LLM_COST_TOTAL, cost.dollars()));
     }
     to.push(KeyValue::new(names::USAGE_SOURCE, llm.reading.usage_source.as_str()));
+    to.extend(llm.asked_by.as_ref().map(|by| KeyValue::new(names::ASKED_BY, shared(&by.request_id))));
 }
 
 fn texts(name: &'static str, texts: &[impl AsRef<str>]) -> KeyValue {

@@ -147,6 +147,18 @@ pub struct LlmInfo {
     pub provider: Option<Arc<str>>,
     /// The CLIENT span "chat gpt-4o" over all attempts.
     pub span_id: u64,
+    /// Present where the answer is the end of a response in the background that another request asked for, seen for the first
+    /// time: its usage is that request's.
+    pub asked_by: Option<Arc<AskedBy>>,
+}
+
+/// Who asked for a response whose end another request saw.
+#[derive(Debug, Clone)]
+pub struct AskedBy {
+    pub request_id: Arc<str>,
+    pub route: Option<Arc<str>>,
+    pub client: ClientInfo,
+    pub request: Arc<RequestFacts>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -410,6 +422,11 @@ impl LlmInfo {
         self.request.stream.unwrap_or_else(came_as_one)
     }
 
+    /// Whether the answer was made before, for another request: its times are not the model's.
+    pub fn is_fetched(&self) -> bool {
+        self.asked_by.is_some() || self.request.retrieves()
+    }
+
     /// Mean time between output tokens after the first; `None` with fewer than two tokens or without their number.
     pub fn time_per_output_token(&self) -> Option<Duration> {
         let (first, last) = (self.reading.first_token?, self.reading.last_token?);
@@ -453,6 +470,7 @@ mod tests {
             bill: Bill::Unknown,
             provider: None,
             span_id: 1,
+            asked_by: None,
         }
     }
 

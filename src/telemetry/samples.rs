@@ -9,7 +9,7 @@ use super::record::{
 };
 use crate::llm::gaps::Gaps;
 use crate::llm::price::{Bill, Cost, PriceSource};
-use crate::llm::{Basis, Dialect, Framing, Reading, RequestFacts, Usage, UsageSource};
+use crate::llm::{Background, Basis, Dialect, Framing, Reading, RequestFacts, Usage, UsageSource};
 
 pub(crate) fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
@@ -112,6 +112,7 @@ pub(crate) fn chat(model: &str) -> Record {
         basis: Basis::Dialect,
         hint: None,
         normal_end: true,
+        background: Background::No,
     };
     let mut record = plain();
     record.request = RequestInfo { method: "POST".into(), path: "/v1/chat/completions".into(), http_version: "1.1" };
@@ -130,6 +131,7 @@ pub(crate) fn chat(model: &str) -> Record {
         bill: Bill::Priced { cost: Cost(360_500), source: PriceSource::Config },
         provider: None,
         span_id: 0x2,
+        asked_by: None,
     });
     record
 }

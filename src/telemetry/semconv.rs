@@ -138,6 +138,8 @@ pub const BYTES_OUT: &str = "streamgauge.bytes_out";
 pub const FRAMES: &str = "streamgauge.frames";
 pub const TOKEN_FRAMES: &str = "streamgauge.token_frames";
 pub const USAGE_SOURCE: &str = "streamgauge.usage_source";
+/// The id of the request that asked for the response in the background whose end this one saw first.
+pub const ASKED_BY: &str = "streamgauge.asked_by";
 /// In seconds.
 pub const TIME_TO_FIRST_TOKEN: &str = "streamgauge.time_to_first_token";
 /// In seconds.

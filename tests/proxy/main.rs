@@ -9,6 +9,7 @@ mod support;
 
 mod anatomy;
 mod asked_once;
+mod background;
 mod bodies;
 mod canary;
 mod canary_failover;

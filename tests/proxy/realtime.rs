@@ -47,8 +47,23 @@ async fn serve(stream: TcpStream, seen: mpsc::UnboundedSender<Vec<(String, Strin
     let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, note).await else { return };
     let mut number = 0;
     let say = |value: Value| Message::text(value.to_string());
-    socket.send(say(json!({ "type": "session.created", "session": { "model": "gpt-realtime" } }))).await.unwrap();
+    let audio = json!({ "input": { "transcription": { "model": "gpt-4o-transcribe" } } });
+    let session = json!({ "type": "session.created", "session": { "model": "gpt-realtime", "audio": audio } });
+    socket.send(say(session)).await.unwrap();
     while let Some(Ok(message)) = socket.next().await {
+        let has = |word: &str| message.to_text().is_ok_and(|text| text.contains(word));
+        if has("input_audio_buffer.commit") {
+            socket.send(say(json!({ "type": "input_audio_buffer.committed" }))).await.unwrap();
+            let usage = json!({ "type": "tokens", "input_tokens": 13, "output_tokens": 9,
+                "input_token_details": { "text_tokens": 3, "audio_tokens": 10 } });
+            let kind = "conversation.item.input_audio_transcription.completed";
+            socket.send(say(json!({ "type": kind, "transcript": "Hi", "usage": usage }))).await.unwrap();
+            continue;
+        }
+        if has("a long story") {
+            socket.send(say(json!({ "type": "response.created", "response": { "id": "resp_long" } }))).await.unwrap();
+            continue;
+        }
         if !message.to_text().is_ok_and(|text| text.contains("response.create")) {
             continue;
         }
@@ -121,6 +136,35 @@ async fn each_response_is_told_with_its_tokens_and_cost() {
     }
     let requests = metrics.lines().filter(|line| line.starts_with("streamgauge_requests_total{")).collect::<Vec<_>>();
     assert!(requests.len() == 1 && requests[0].ends_with(" 1"), "the connection is one request: {requests:?}");
+}
+
+#[tokio::test]
+async fn a_transcript_is_told_and_charged_and_what_runs_on_a_connection_takes_no_second_place() {
+    let (address, _heads) = realtime().await;
+    let limit =
+        "limits = [\"l\"]\n[[limit]]\nname = \"l\"\nkey = \"global\"\ntokens_per_minute = 100000\nconcurrent = 2\n";
+    let proxy = Proxy::start(&config(address, &format!("{ROUTE}{limit}"))).await;
+    let mut socket = connect(&proxy, "ws", &[]).await;
+    socket.send(Message::text(r#"{"type":"input_audio_buffer.commit"}"#)).await.unwrap();
+    let told = proxy.line("the transcript", |line| line["event"] == "llm.response").await;
+    assert_eq!(
+        (&told["gen_ai.operation.name"], &told["gen_ai.request.model"], &told["outcome"]),
+        (&"transcription".into(), &"gpt-4o-transcribe".into(), &"completed".into())
+    );
+    // 3 x 2.5 + 10 of sound x 6 + 9 x 10 dollars per million.
+    assert_eq!((&told["gen_ai.usage.input_tokens"], &told["cost_usd"]), (&13.into(), &0.0001575.into()), "{told}");
+    let (_, metrics) = proxy.admin_get("/metrics").await;
+    let used = "streamgauge_limit_tokens_total{limit=\"l\",kind=\"used\"} 22";
+    assert!(metrics.contains(used), "{used} in {metrics}");
+
+    socket.send(Message::text(r#"{"type":"response.create","instructions":"a long story"}"#)).await.unwrap();
+    loop {
+        let message = soon("a message", socket.next()).await.unwrap().unwrap();
+        if message.to_text().unwrap().contains("resp_long") {
+            break;
+        }
+    }
+    connect(&proxy, "another", &[]).await;
 }
 
 #[tokio::test]

@@ -118,6 +118,7 @@ fn rules_of(table: &StreamTable) -> ShapeRules {
         id: places(table.id.as_ref()),
         inside: places(table.inside.as_ref()),
         end: list(table.end.as_ref()),
+        running: list(table.running.as_ref()),
         start: list(table.start.as_ref()),
         work: list(table.work.as_ref()),
         noise: list(table.noise.as_ref()),
@@ -133,7 +134,7 @@ fn span_of<'t>(table: &'t StreamTable, key: &str) -> Option<&'t Range<usize>> {
         ($($name:ident),+) => { match key { $(stringify!($name) => table.$name.as_ref().map(|at| &at.span),)+ _ => None } };
     }
     spans!(
-        by, text, reasoning, tool, whole, usage, error, finish, model, id, inside, end, start, work, noise, cumulative,
-        recognise, instead_of, done
+        by, text, reasoning, tool, whole, usage, error, finish, model, id, inside, end, running, start, work, noise,
+        cumulative, recognise, instead_of, done
     )
 }

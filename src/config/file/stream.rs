@@ -56,6 +56,8 @@ pub struct StreamTable {
     pub inside: Option<At<BTreeMap<String, Inside>>>,
     /// Events that end the stream in order; an end without one is a truncation.
     pub end: Option<At<Vec<String>>>,
+    /// Answers that are made in the background and have not ended yet: their usage is booked when they have.
+    pub running: Option<At<Vec<String>>>,
     /// Events that open something and carry nothing that was generated.
     pub start: Option<At<Vec<String>>>,
     /// Events that tell of work between tokens: a tool that runs, a search.

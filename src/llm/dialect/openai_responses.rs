@@ -10,10 +10,10 @@ use serde_json::json;
 use super::closing::Closing;
 use super::openai_chat::usage::output;
 use super::reader::Reader;
-use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object};
+use crate::llm::json::{Fault, Filled, Flag, Maybe, Number, Word, read_object};
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
-use crate::llm::{Reading, Usage};
+use crate::llm::{Background, Reading, Usage};
 
 #[derive(Debug, Default)]
 pub(super) struct OpenAiResponses {
@@ -22,6 +22,8 @@ pub(super) struct OpenAiResponses {
     created_at: u64,
     /// A tool was named: the finished item, which names it again, is nothing new.
     named_tool: bool,
+    /// The response is made in the background.
+    in_background: bool,
 }
 
 /// Any event of a stream.
@@ -71,6 +73,7 @@ struct Response<'a> {
     #[serde(borrow)]
     status: Word<'a>,
     created_at: Number,
+    background: Flag,
     #[serde(borrow)]
     incomplete_details: Maybe<Incomplete<'a>>,
     usage: Maybe<Tokens>,
@@ -123,7 +126,7 @@ impl Reader for OpenAiResponses {
         let name = std::str::from_utf8(event.name).unwrap_or_default();
         let kind = wire.kind.filled().unwrap_or(name);
         if let Some(response) = &wire.response.0 {
-            self.note_response(response, reading);
+            self.note_response(response, false, reading);
         }
         match kind {
             "response.completed" | "response.incomplete" => reading.normal_end = true,
@@ -140,7 +143,7 @@ impl Reader for OpenAiResponses {
 
     fn document(&mut self, json: &[u8], reading: &mut Reading) {
         if let Some(response) = read_object::<Response<'_>>(json) {
-            self.note_response(&response, reading);
+            self.note_response(&response, true, reading);
         }
     }
 
@@ -182,7 +185,21 @@ impl OpenAiResponses {
         if is_new || is_picture { Produced::Answer } else { Produced::Work }
     }
 
-    fn note_response(&mut self, response: &Response<'_>, reading: &mut Reading) {
+    /// Whether the response is made in the background. In one piece only such a one comes unfinished, and only it queues.
+    fn note_background(&mut self, response: &Response<'_>, in_one_piece: bool, reading: &mut Reading) {
+        self.in_background |= response.background.0 == Some(true) || response.status.is("queued");
+        match response.status.filled() {
+            Some("queued" | "in_progress") if self.in_background || in_one_piece => {
+                reading.background = Background::Running;
+            }
+            Some("queued" | "in_progress") | None => {}
+            Some(_) if self.in_background => reading.background = Background::Ended,
+            Some(_) => {}
+        }
+    }
+
+    fn note_response(&mut self, response: &Response<'_>, in_one_piece: bool, reading: &mut Reading) {
+        self.note_background(response, in_one_piece, reading);
         reading.note_id(response.id.filled());
         reading.note_model(response.model.filled());
         self.created_at = response.created_at.count().unwrap_or(self.created_at);

@@ -9,7 +9,7 @@ mod streams;
 
 use super::*;
 use crate::llm::sse::EVENT_LIMIT;
-use crate::llm::{ServerTimings, Usage, UsageSource};
+use crate::llm::{Background, ServerTimings, Usage, UsageSource};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

@@ -205,6 +205,11 @@ impl Body {
         self.bad_answers |= count.is_bad;
     }
 
+    /// Whether it says nothing that a model could be asked with.
+    pub(super) fn asks_for_nothing(&self) -> bool {
+        self.seen == 0 && self.rpc.is_none()
+    }
+
     /// What a body on an app's own path looks like.
     pub(super) fn shape(&self) -> Option<(Dialect, &'static str)> {
         if self.has_messages {

@@ -9,3 +9,6 @@ pub(super) const MODERATION: &str = "moderation";
 pub(super) const RERANK: &str = "rerank";
 pub(super) const COUNT_TOKENS: &str = "count_tokens";
 pub(super) const INVOKE_AGENT: &str = "invoke_agent";
+/// An answer that was made before is asked for, or resumed; or ended before its time.
+pub(super) const RETRIEVE: &str = "retrieve_response";
+pub(super) const CANCEL: &str = "cancel_response";

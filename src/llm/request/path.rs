@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use super::body::Body;
 use super::form::FormKind;
 use super::operation::{
-    CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RERANK, TEXT_COMPLETION,
+    CANCEL, CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RERANK, RETRIEVE,
+    TEXT_COMPLETION,
 };
 use crate::llm::Dialect;
 use crate::llm::dialect::shape::shapes;
@@ -89,6 +90,11 @@ pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'
     if agent_path(path).is_some() {
         return Some((Dialect::PlainSse, INVOKE_AGENT));
     }
+    if body.is_none_or(Body::asks_for_nothing)
+        && let Some(stored) = stored_path(path)
+    {
+        return Some(stored);
+    }
     let ends = |with: &str| ends_with(path, with);
     let fits = |test: fn(&Body) -> bool| body.is_none_or(test);
     // `useChat` posts to `/api/chat` too, but names no model.
@@ -101,7 +107,7 @@ pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'
     if ends("/api/embed") || (ends("/api/embeddings") && fits(|body| body.has_prompt)) {
         return Some((Dialect::Ollama, EMBEDDINGS));
     }
-    let is_api = ["/v1/", "/v2/", "/openai/"].iter().any(|start| path.contains(start));
+    let is_api = is_api(path);
     if let Some((_, dialect, operation)) = PATHS.iter().find(|(end, ..)| ends(end))
         && (is_api || body.is_some_and(|body| body.model.is_some() || body.has_messages || body.has_prompt))
     {
@@ -126,6 +132,34 @@ pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'
     }
     let shape = shapes().iter().find(|shape| shape.has_path(path));
     shape.map(|shape| (Dialect::Shape(shape.name()), CHAT))
+}
+
+/// Dialect and operation of a canonical path of one answer that a server keeps, as `/v1/responses/resp_1`, or of its
+/// `/cancel`.
+fn stored_path(path: &str) -> Option<(Dialect, &'static str)> {
+    let (path, operation) = match path.strip_suffix("/cancel") {
+        Some(path) => (path, CANCEL),
+        None => (path, RETRIEVE),
+    };
+    let (collection, id) = path.rsplit_once('/')?;
+    let is_of = |name: &str| ends_with(collection, name);
+    let is_id = |prefix: &str| id.starts_with(prefix) || is_api(path);
+    let dialect = match () {
+        () if is_of("/responses") && is_id("resp_") && !matches!(id, "compact" | "input_tokens") => {
+            Dialect::OpenAiResponses
+        }
+        () if is_of("/chat/completions") && is_id("chatcmpl") => Dialect::OpenAiChat,
+        () => {
+            let shape = shapes().iter().find(|shape| shape.keeps_answers() && shape.has_path(collection))?;
+            Dialect::Shape(shape.name())
+        }
+    };
+    Some((dialect, operation))
+}
+
+/// Whether the path is one of a versioned interface.
+fn is_api(path: &str) -> bool {
+    ["/v1/", "/v2/", "/openai/"].iter().any(|start| path.contains(start))
 }
 
 /// Whether a canonical path of A2A's REST binding streams the answer; `None`: it is none.

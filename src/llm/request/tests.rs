@@ -373,3 +373,36 @@ fn a_route_says_whose_its_answers_are() {
     assert!(other.by_route(true).is_some_and(|facts| facts.is_llm() && !facts.answers_whole()));
     assert_eq!((chat.by_route(true), other.by_route(false)), (None, None));
 }
+
+#[test]
+fn what_asks_for_an_answer_that_is_kept_runs_no_model() {
+    let facts = |path: &str, safe: bool| {
+        let mut facts = RequestFacts::read(path, None);
+        facts.note_method(safe);
+        assert!(!facts.retrieves() || !facts.is_llm());
+        (facts.operation, facts.dialect)
+    };
+    let responses = Some(Dialect::OpenAiResponses);
+    for (path, dialect) in [
+        ("/v1/responses/resp_1", responses),
+        ("/v1/responses/ad5663da-63e6", responses),
+        ("/openai/responses/resp_1/", responses),
+        ("/llm/responses/resp_1", responses),
+        ("/v1/chat/completions/chatcmpl-1", Some(Dialect::OpenAiChat)),
+        ("/v1beta/interactions/int_1", Dialect::named("gemini-interactions")),
+    ] {
+        assert_eq!(facts(path, true), (Some("retrieve_response"), dialect), "{path}");
+        assert_eq!(facts(path, false), (None, None), "a POST may do anything: {path}");
+        let cancel = format!("{}/cancel", path.trim_end_matches('/'));
+        assert_eq!(facts(&cancel, false), (Some("cancel_response"), dialect), "{cancel}");
+    }
+    for path in
+        ["/survey/responses/7", "/v1/responses", "/v1/responses/resp_1/input_items", "/v1/files/f", "/v1/responses/"]
+    {
+        assert!(!RequestFacts::read(path, None).retrieves(), "{path}");
+    }
+    assert_eq!(RequestFacts::read("/v1/responses/input_tokens", None).operation, Some("count_tokens"));
+    let asks = read("/v1/responses/resp_1", r#"{"model":"m","input":"x"}"#);
+    assert!(asks.is_llm() && !asks.retrieves(), "who asks a model is no fetcher, whatever the path");
+    assert!(read("/v1/responses/resp_1/cancel", "{}").retrieves());
+}

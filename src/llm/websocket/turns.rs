@@ -11,11 +11,11 @@ use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
 use crate::llm::count::{Encoding, count_prompt};
-use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
+use crate::llm::json::{Fault, Filled, Flag, Loose, Maybe, Number, Word, loose, read_object};
 use crate::llm::reading::{TEXT_LIMIT, cut};
 use crate::llm::request::label::Beginning;
 use crate::llm::request::lax::{in_utf8, is_same_key};
-use crate::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
+use crate::llm::{Background, Dialect, Reading, RequestFacts, Usage, UsageSource};
 
 /// Responses asked for or running at a time. More than that nobody has; the oldest gives way.
 const TURNS_MAX: usize = 16;
@@ -40,6 +40,10 @@ pub struct Turns {
     context: u64,
     /// When the server took the speech for ended that it answers unasked.
     spoken: Option<Duration>,
+    /// What writes down what is said, where the session has that.
+    transcriber: Option<String>,
+    /// When the last speech was handed to it.
+    committed: Option<Duration>,
     happened: Vec<Happened>,
     slow_gap: Duration,
     /// Texts that said nothing known, until one does.
@@ -83,6 +87,8 @@ pub struct Ended {
     pub ended_at: Duration,
     /// The client or its user broke in, or the connection ended before it.
     pub cancelled: bool,
+    /// It was not told before that it would come: a transcript beside the responses.
+    pub unannounced: bool,
 }
 
 struct Turn {
@@ -118,11 +124,39 @@ struct Wire<'a> {
     error: Maybe<Failure<'a>>,
     #[serde(borrow)]
     message: Word<'a>,
+    /// Of a transcript.
+    usage: Maybe<Tokens>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Session<'a> {
+    #[serde(borrow)]
+    model: Word<'a>,
+    #[serde(borrow)]
+    audio: Maybe<Audio<'a>>,
+    /// Before the interface was final.
+    #[serde(borrow)]
+    input_audio_transcription: Maybe<Transcriber<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Audio<'a> {
+    #[serde(borrow)]
+    input: Maybe<AudioInput<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AudioInput<'a> {
+    #[serde(borrow)]
+    transcription: Maybe<Transcriber<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Transcriber<'a> {
     #[serde(borrow)]
     model: Word<'a>,
 }
@@ -145,6 +179,7 @@ struct Response<'a> {
     model: Word<'a>,
     #[serde(borrow)]
     status: Word<'a>,
+    background: Flag,
     #[serde(borrow)]
     status_details: Maybe<Details<'a>>,
     #[serde(borrow)]
@@ -228,6 +263,8 @@ impl Turns {
             numbered: 0,
             context: 0,
             spoken: None,
+            transcriber: None,
+            committed: None,
             happened: Vec::new(),
             slow_gap,
             strange: 0,
@@ -258,8 +295,8 @@ impl Turns {
     pub fn server(&mut self, text: &[u8], now: Duration) {
         let Some(wire) = self.read(text) else { return };
         let kind = wire.kind.filled().unwrap_or_default();
-        if let Some(model) = wire.session.0.as_ref().and_then(|session| session.model.filled()) {
-            self.model = Some(cut(model, TEXT_LIMIT).to_owned());
+        if let Some(session) = &wire.session.0 {
+            self.note_session(session);
         }
         match kind {
             "response.created" => self.began(&wire, now),
@@ -267,6 +304,8 @@ impl Turns {
                 self.ended(kind, &wire, now);
             }
             "input_audio_buffer.speech_stopped" => self.spoken = Some(now),
+            "input_audio_buffer.committed" => self.committed = Some(now),
+            "conversation.item.input_audio_transcription.completed" => self.transcribed(&wire, now),
             "error" => self.failed(&wire, now),
             _ => self.passed(kind, &wire, text.len() as u64, now),
         }
@@ -332,6 +371,44 @@ impl Turns {
         });
     }
 
+    fn note_session(&mut self, session: &Session<'_>) {
+        let kept = |model: &str| cut(model, TEXT_LIMIT).to_owned();
+        if let Some(model) = session.model.filled() {
+            self.model = Some(kept(model));
+        }
+        let of_input = session.audio.0.as_ref().and_then(|audio| audio.input.0.as_ref()?.transcription.0.as_ref());
+        let transcriber = of_input.or(session.input_audio_transcription.0.as_ref());
+        if let Some(model) = transcriber.and_then(|transcriber| transcriber.model.filled()) {
+            self.transcriber = Some(kept(model));
+        }
+    }
+
+    /// Another model wrote down what was said. Where it is billed by time it tells no tokens, and nothing is told of it.
+    fn transcribed(&mut self, wire: &Wire<'_>, now: Duration) {
+        let usage = wire.usage.0.as_ref().map(Tokens::usage).unwrap_or_default();
+        if !usage.is_known() {
+            return;
+        }
+        let facts =
+            RequestFacts { model: self.transcriber.clone(), ..RequestFacts::read("/v1/audio/transcriptions", None) };
+        let asked_at = self.committed.take().unwrap_or(now);
+        let first_byte = Some(now.saturating_sub(asked_at));
+        let mut reading = Reading { usage, first_byte, frames: 1, normal_end: true, ..Reading::default() };
+        reading.settle();
+        let turn = self.numbered;
+        self.numbered += 1;
+        let ended = Ended {
+            turn,
+            facts: Arc::new(facts),
+            reading,
+            asked_at,
+            ended_at: now,
+            cancelled: false,
+            unannounced: true,
+        };
+        self.happened.push(Happened::Ended(Box::new(ended)));
+    }
+
     /// A response begins: the first that was asked for, or one that nobody asked for but a voice.
     fn began(&mut self, wire: &Wire<'_>, now: Duration) {
         if !self.turns.iter().any(|turn| !turn.begun) {
@@ -348,6 +425,9 @@ impl Turns {
         turn.begun = true;
         turn.reading.note_id(response.id.filled());
         turn.reading.note_model(response.model.filled());
+        if response.background.0 == Some(true) || response.status.is("queued") {
+            turn.reading.background = Background::Running;
+        }
         turn.heard(now);
     }
 
@@ -390,6 +470,9 @@ impl Turns {
             reading.note_error(told.as_deref().unwrap_or("the response failed"));
         }
         reading.normal_end = matches!(status, "completed" | "incomplete" | "done");
+        if response.background.0 == Some(true) || reading.background == Background::Running {
+            reading.background = Background::Ended;
+        }
         self.conclude(turn, now, status == "cancelled");
     }
 
@@ -420,12 +503,13 @@ impl Turns {
     fn conclude(&mut self, turn: Turn, now: Duration, cancelled: bool) {
         let Turn { number, facts, asked_at, prompt, begun, mut reading, generated, .. } = turn;
         reading.settle();
-        if !reading.usage.is_known() && begun && reading.error.is_none() {
+        let runs_on = reading.background == Background::Running;
+        if !reading.usage.is_known() && begun && reading.error.is_none() && !runs_on {
             // It was cut off before it told.
             reading.usage = Usage { input: Some(prompt), output: Some(generated), ..Usage::default() };
             reading.usage_source = UsageSource::Estimated;
         }
-        let ended = Ended { turn: number, facts, reading, asked_at, ended_at: now, cancelled };
+        let ended = Ended { turn: number, facts, reading, asked_at, ended_at: now, cancelled, unannounced: false };
         self.happened.push(Happened::Ended(Box::new(ended)));
     }
 }

@@ -109,6 +109,76 @@ fn a_voice_asks_without_the_client() {
 }
 
 #[test]
+fn a_transcript_beside_the_responses_is_told_with_its_own_model() {
+    let (_, happened) = talk(
+        Some("gpt-realtime"),
+        &[
+            (
+                false,
+                0,
+                r#"{"type":"session.created","session":{"model":"gpt-realtime","audio":{"input":{"transcription":null}}}}"#,
+            ),
+            (
+                false,
+                1,
+                r#"{"type":"session.updated","session":{"audio":{"input":{"transcription":{"model":"gpt-4o-transcribe"}}}}}"#,
+            ),
+            (false, 400, r#"{"type":"input_audio_buffer.committed","item_id":"i"}"#),
+            (
+                false,
+                450,
+                r#"{"type":"conversation.item.input_audio_transcription.completed","item_id":"i","transcript":"Hello",
+                    "usage":{"type":"tokens","total_tokens":22,"input_tokens":13,"input_token_details":{"text_tokens":3,
+                    "audio_tokens":10},"output_tokens":9}}"#,
+            ),
+            (
+                false,
+                500,
+                r#"{"type":"conversation.item.input_audio_transcription.completed","usage":{"type":"duration","seconds":3}}"#,
+            ),
+        ],
+    );
+    let all = ended(happened);
+    let [one] = all.as_slice() else { panic!("what is billed by time tells no tokens: {all:?}") };
+    assert_eq!((one.facts.operation, one.facts.model.as_deref()), (Some("transcription"), Some("gpt-4o-transcribe")));
+    assert_eq!((one.asked_at, one.ended_at, one.unannounced), (ms(400), ms(450), true));
+    let usage = Usage { input: Some(13), output: Some(9), input_audio: Some(10), ..Usage::default() };
+    assert_eq!((one.reading.usage, one.reading.usage_source), (usage, UsageSource::Reported));
+    let before = r#"{"type":"session.created","session":{"input_audio_transcription":{"model":"whisper-2"}}}"#;
+    let heard = r#"{"type":"conversation.item.input_audio_transcription.completed","usage":{"input_tokens":1,"output_tokens":1}}"#;
+    let (_, happened) = talk(None, &[(false, 0, before), (false, 1, heard)]);
+    assert_eq!(ended(happened)[0].facts.model.as_deref(), Some("whisper-2"));
+}
+
+#[test]
+fn a_response_in_the_background_outlives_its_connection() {
+    let (mut turns, _) = talk(
+        None,
+        &[
+            (true, 0, r#"{"type":"response.create","model":"m","input":"x","background":true}"#),
+            (false, 1, r#"{"type":"response.created","response":{"id":"r","status":"queued","background":true}}"#),
+        ],
+    );
+    turns.close(ms(5));
+    let all = ended(turns.happened());
+    let reading = &all[0].reading;
+    assert_eq!((reading.background, reading.usage.is_known()), (Background::Running, false));
+    let (_, happened) = talk(
+        None,
+        &[
+            (true, 0, r#"{"type":"response.create","model":"m","input":"x"}"#),
+            (false, 1, r#"{"type":"response.created","response":{"id":"r","status":"queued"}}"#),
+            (
+                false,
+                2,
+                r#"{"type":"response.completed","response":{"id":"r","status":"completed","usage":{"input_tokens":1,"output_tokens":2}}}"#,
+            ),
+        ],
+    );
+    assert_eq!(ended(happened)[0].reading.background, Background::Ended);
+}
+
+#[test]
 fn failures_cancellations_and_lost_connections_are_told() {
     let failed = r#"{"type":"response.done","response":{"id":"a","status":"failed","status_details":{"type":"failed","error":{"message":"overloaded"}}}}"#;
     let cancelled = r#"{"type":"response.done","response":{"id":"b","status":"cancelled","status_details":{"reason":"turn_detected"},

@@ -62,7 +62,7 @@ impl Cell {
         if let Some(tokens) = limit.tokens.as_ref().filter(|_| claim.tokens > 0 || claim.unforeseen) {
             self.bucket.fits(claim.tokens, tokens).map_err(|full| self.no_tokens(full, claim, tokens))?;
         }
-        if let Some(most) = limit.concurrent.filter(|most| self.running >= *most) {
+        if let Some(most) = limit.concurrent.filter(|most| claim.runs && self.running >= *most) {
             return Err(Misfit { reason: Reason::Concurrent { most }, wait: Some(STREAM_WAIT) });
         }
         self.fits_budget(claim, now)?;
@@ -80,7 +80,7 @@ impl Cell {
         if claim.limit.tokens.is_some() {
             self.bucket.hold(claim.tokens);
         }
-        self.running = self.running.saturating_add(1);
+        self.running = self.running.saturating_add(u32::from(claim.runs));
         self.cost_held = self.cost_held.saturating_add(claim.cost);
         self.due = fit.due;
         self.standing(fit.requests_remaining, now)
@@ -104,7 +104,7 @@ impl Cell {
             self.cost_held = self.cost_held.saturating_sub(claim.cost);
         }
         if done {
-            self.running = self.running.saturating_sub(1);
+            self.running = self.running.saturating_sub(u32::from(claim.runs));
         }
         claim.limit.tokens.as_ref().is_some_and(|tokens| self.bucket.is_exhausted(tokens))
     }
@@ -159,6 +159,7 @@ impl Cell {
         self.drain(now);
         self.running == 0
             && self.bucket.is_empty()
+            && self.cost_held == 0
             && self.due.is_none_or(|due| rate::reset(due, now).is_zero())
             && self.spend.is_over(now)
             && self.refused(now).is_none()

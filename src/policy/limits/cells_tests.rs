@@ -28,7 +28,7 @@ fn tokens(per_minute: u64) -> Limit {
 }
 
 fn claim(limit: &Arc<Limit>, tokens: u64) -> Claim {
-    Claim { limit: Arc::clone(limit), holder: "user:alice".into(), tokens, cost: 0, unforeseen: false }
+    Claim { limit: Arc::clone(limit), holder: "user:alice".into(), tokens, cost: 0, unforeseen: false, runs: true }
 }
 
 fn used(tokens: u64) -> Used {
@@ -320,4 +320,18 @@ proptest! {
             prop_assert_eq!((taken.tokens_held, taken.tokens_spent, view.running), (0, used_in_all, 0));
         }
     }
+}
+
+#[test]
+fn what_takes_no_place_is_let_in_and_leaves_none() {
+    let limit = Arc::new(Limit { concurrent: Some(1), ..limit("running") });
+    let mut cells = Cells::default();
+    let mut runs = [claim(&limit, 0)];
+    assert!(cells.admit(&mut runs, NOW).is_ok());
+    let mut fetches = [Claim { runs: false, ..claim(&limit, 0) }];
+    assert!(cells.admit(&mut fetches, NOW).is_ok());
+    assert!(!cells.report(&mut fetches, Used::default(), Used::default(), true, NOW));
+    assert!(cells.admit(&mut [claim(&limit, 0)], NOW).is_err(), "the place is still taken");
+    assert!(!cells.report(&mut runs, Used::default(), Used::default(), true, NOW));
+    assert!(cells.admit(&mut [claim(&limit, 0)], NOW).is_ok());
 }

@@ -21,6 +21,8 @@ pub struct Claim {
     pub cost: u64,
     /// As [`is_unforeseen`]: where it holds nothing, it is refused while the bucket is in debt.
     pub unforeseen: bool,
+    /// It takes one of the places that the limit has at one time.
+    pub runs: bool,
 }
 
 /// Whether a request that shows nothing of an LLM may be answered by one all the same, and be charged then with what the answer
@@ -28,7 +30,7 @@ pub struct Claim {
 #[must_use]
 pub fn is_unforeseen(facts: &RequestFacts, kind: RouteKind, method: &str, has_body: bool) -> bool {
     let only_reads = matches!(method, "GET" | "HEAD" | "OPTIONS") && !has_body;
-    !facts.is_llm() && kind != RouteKind::Stream && !only_reads
+    !facts.is_llm() && !facts.retrieves() && kind != RouteKind::Stream && !only_reads
 }
 
 /// What a request has used so far.

@@ -65,7 +65,14 @@ mod tests {
             on_exhausted: OnExhausted::Finish,
         });
         let claim = |holder: &str| {
-            [Claim { limit: Arc::clone(&limit), holder: holder.into(), tokens: 1, cost: 0, unforeseen: false }]
+            [Claim {
+                limit: Arc::clone(&limit),
+                holder: holder.into(),
+                tokens: 1,
+                cost: 0,
+                unforeseen: false,
+                runs: true,
+            }]
         };
         let denial = |seconds: u64| Denial {
             limit: "l".into(),

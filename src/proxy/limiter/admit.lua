@@ -2,8 +2,9 @@
 --
 -- KEYS  owners, reservation, one cell a claim
 -- ARGV  owner, lease in ms (0: only look), then for each claim:
---       tokens, tokens a minute, burst, debt (0 a minute: no token limit), requests a minute, concurrent, cost, cost per
---       day, cost per month (0: no such limit), 1 where a debt refuses it though it asks for no tokens
+--       tokens, tokens a minute, burst, debt (0 a minute: no token limit), requests a minute, concurrent (-1: takes no
+--       place of those), cost, cost per day, cost per month (0: no such limit), 1 where a debt refuses it though it asks
+--       for no tokens
 -- Reply proxies alive, 0 or the claim that refuses, the cap (1 tokens, 2 too large, 3 requests, 4 concurrent, 5 day,
 --       6 month, 7 day but only for what is held, 8 month likewise), ms to wait, then for each claim: tokens left, ms until
 --       all are, requests left, ms until all are, tokens spent, tokens held, cost held, cost of the day, of the month
@@ -117,7 +118,7 @@ for index = 3, #KEYS do
       redis.call('HSET', key, 's', whole(cell.spent), 't', whole(now))
       redis.call('HINCRBY', key, 'h:' .. owner, whole(tokens))
     end
-    redis.call('HINCRBY', key, 'n:' .. owner, 1)
+    if cell.claim[5] >= 0 then redis.call('HINCRBY', key, 'n:' .. owner, 1) end
     if cost > 0 then redis.call('HINCRBY', key, 'k:' .. owner, whole(cost)) end
     if rpm > 0 then
       cell.due = cell.next_due

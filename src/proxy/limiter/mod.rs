@@ -115,6 +115,24 @@ impl Limiter {
         }
     }
 
+    /// Books what was used of `claims` without a reservation: nobody could be asked before.
+    pub(super) fn charge(&self, mut claims: Vec<Claim>, used: Used) {
+        for claim in &mut claims {
+            *claim = Claim { tokens: 0, cost: 0, runs: false, ..claim.clone() };
+        }
+        let Some(store) = self.store() else {
+            let now = self.now();
+            self.cells().report(&mut claims, Used::default(), used, true, now);
+            return;
+        };
+        let entry = store.entry(&claims);
+        let mut cells = self.cells();
+        entry.claims.iter().for_each(|claim| cells.count_ended(claim, used));
+        drop(cells);
+        // The store charges what it did not admit.
+        store.pending.put(Report { entry, used, done: true });
+    }
+
     /// Why `claims` would be refused as things stand. Takes nothing. A shared store is asked about those whom it refused lately;
     /// of all others it is not known.
     pub(super) async fn refusal(&self, mut claims: Vec<Claim>) -> Option<Box<Denial>> {
@@ -133,7 +151,8 @@ impl Limiter {
     pub(super) fn refused(&self, limits: &[Arc<Limit>], denial: &Denial) {
         let refusing = limits.iter().find(|limit| limit.name == denial.limit && denial.reason.is_full());
         let Some(limit) = refusing.map(Arc::clone) else { return };
-        let mut claim = Claim { limit, holder: Arc::clone(&denial.holder), tokens: 0, cost: 0, unforeseen: false };
+        let mut claim =
+            Claim { limit, holder: Arc::clone(&denial.holder), tokens: 0, cost: 0, unforeseen: false, runs: true };
         let now = self.now();
         self.cells().refused(&mut claim, denial.reason.as_str(), now);
     }
@@ -250,6 +269,7 @@ impl Limiter {
             tokens: 0,
             cost: 0,
             unforeseen: false,
+            runs: true,
         };
         let claims: Vec<Claim> = limits.iter().map(claim).collect();
         store.look(&store.entry(&claims), self.now()).await

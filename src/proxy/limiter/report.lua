@@ -3,7 +3,8 @@
 --
 -- KEYS  owners, reservation, one cell a claim
 -- ARGV  owner, lease in ms, tokens used, cost used, 1 at the end, then for each claim:
---       tokens held, tokens a minute, burst (0 a minute: no token limit), cost held, 1 where it has a budget
+--       tokens held, tokens a minute, burst (0 a minute: no token limit), cost held, 1 where it has a budget, 1 where it
+--       took one of the places at one time
 -- Reply for each claim: 1 where more is taken than its burst
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -26,9 +27,9 @@ local function lower(key, field, amount)
 end
 
 for index = 3, #KEYS do
-  local key, base = KEYS[index], 6 + (index - 3) * 5
+  local key, base = KEYS[index], 6 + (index - 3) * 6
   local held, rate, burst = tonumber(ARGV[base]), tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2])
-  local cost_held, has_budget = tonumber(ARGV[base + 3]), ARGV[base + 4] == '1'
+  local cost_held, has_budget, runs = tonumber(ARGV[base + 3]), ARGV[base + 4] == '1', ARGV[base + 5] == '1'
   local spent = 0
   if rate > 0 then
     local state = redis.call('HMGET', key, 's', 't')
@@ -48,7 +49,7 @@ for index = 3, #KEYS do
   if admitted then
     local kept = (done or not has_budget) and (done and 0 or cost_held) or math.max(0, cost_held - cost)
     lower(key, 'k:' .. owner, (has_budget and math.max(0, cost_held - cost_before) or cost_held) - kept)
-    if done then lower(key, 'n:' .. owner, 1) end
+    if done and runs then lower(key, 'n:' .. owner, 1) end
   end
   local held_now = 0
   if rate > 0 then

@@ -271,7 +271,8 @@ impl SharedStore {
                 .arg(tokens.map_or(0, |tokens| tokens.per_minute))
                 .arg(tokens.map_or(0, |tokens| tokens.burst))
                 .arg(claim.cost)
-                .arg(u8::from(claim.limit.has_budget()));
+                .arg(u8::from(claim.limit.has_budget()))
+                .arg(u8::from(claim.runs));
         }
         call
     }
@@ -362,7 +363,7 @@ fn admit_args(call: &mut ScriptInvocation<'_>, claim: &Claim) {
         .arg(tokens.map_or(0, |tokens| tokens.burst))
         .arg(tokens.map_or(0, |tokens| tokens.debt))
         .arg(limit.requests_per_minute.map_or(0, std::num::NonZeroU32::get))
-        .arg(limit.concurrent.unwrap_or(0))
+        .arg(if claim.runs { i64::from(limit.concurrent.unwrap_or(0)) } else { -1 })
         .arg(claim.cost)
         .arg(limit.cost_per_day.unwrap_or(0))
         .arg(limit.cost_per_month.unwrap_or(0))

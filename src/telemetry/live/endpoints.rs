@@ -40,7 +40,7 @@ impl Endpoints {
                 }
             }
             let Some(slot) = kept.entry(key).or_default().at(now) else { continue };
-            let passed_on = record.llm.as_ref().filter(|_| record.passed_on == Some(number));
+            let passed_on = record.llm.as_ref().filter(|llm| record.passed_on == Some(number) && !llm.is_fetched());
             let output = passed_on.and_then(|llm| llm.reading.usage.output).unwrap_or(0);
             slot.count(attempt.failed(), output);
             if let Some(at) = passed_on.and_then(|llm| llm.reading.first_token) {

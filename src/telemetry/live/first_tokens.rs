@@ -25,6 +25,9 @@ impl FirstTokens {
     /// Books a request that an upstream was asked for.
     pub fn observe(&self, record: &Record) {
         let (Some(route), Some(served_by), Some(llm)) = (&record.route, &record.served_by, &record.llm) else { return };
+        if llm.is_fetched() {
+            return;
+        }
         let now = minute(record.started + record.duration);
         let failed = !matches!(
             record.outcome,

@@ -101,7 +101,7 @@ impl Endpoints {
             let took = attempt.ended.saturating_sub(attempt.started);
             let duration = handles.duration.get_or_init(|| of.endpoint_duration.get(handles.labels()));
             duration.observe(took.as_secs_f64(), exemplar);
-            let llm = record.llm.as_ref().filter(|_| record.passed_on == Some(number));
+            let llm = record.llm.as_ref().filter(|llm| record.passed_on == Some(number) && !llm.is_fetched());
             if let Some(at) = llm.and_then(|llm| llm.reading.first_token) {
                 let first_token = handles.first_token.get_or_init(|| of.endpoint_first_token.get(handles.labels()));
                 first_token.observe(at.saturating_sub(attempt.started).as_secs_f64(), exemplar);

@@ -12,6 +12,7 @@ use super::known::NONE;
 use super::labels::{Attributes, status_label};
 use super::series::Bounds;
 use super::used::{Group, Used, tokens, used};
+use crate::llm::UsageSource;
 use crate::llm::price::Cost;
 use crate::telemetry::attributes::error;
 use crate::telemetry::record::{LlmInfo, Record};
@@ -85,15 +86,10 @@ impl Instruments {
         self.requests.add(1, &attributes);
     }
 
-    /// Counts one GenAI call.
+    /// Counts one GenAI call: how long it took. What it used, [`Instruments::usage`] counts.
     pub(super) fn call(&self, record: &Record, llm: &LlmInfo, of: &Attributes) {
-        let (reading, usage) = (&llm.reading, &llm.reading.usage);
-        let mut attributes = of.genai.clone();
-        if let Some(attempt) = record.last_asked() {
-            attributes.push(KeyValue::new(names::SERVER_ADDRESS, Arc::clone(&attempt.place.address)));
-            let port = attempt.place.port;
-            attributes.extend(port.map(|port| KeyValue::new(names::SERVER_PORT, i64::from(port))));
-        }
+        let reading = &llm.reading;
+        let mut attributes = of_call(record, of);
         if let Some(first) = reading.first_token {
             self.first_token.record(first.as_secs_f64(), &attributes);
             if llm.streams() && Group::of(llm) == Group::Inference {
@@ -103,6 +99,22 @@ impl Instruments {
         if let Some(pace) = llm.time_per_output_token() {
             self.per_token.record(pace.as_secs_f64(), &attributes);
         }
+        error(record.error, &mut attributes);
+        self.server_duration.record(record.duration.as_secs_f64(), &attributes);
+        let asked = record.asked().map_or(record.duration, |(from, to)| to.saturating_sub(from)).as_secs_f64();
+        match Group::of(llm) {
+            Group::Inference => self.inference_duration.record(asked, &attributes),
+            Group::Embeddings => self.embeddings_duration.record(asked, &attributes),
+            Group::Other => self.other_duration.record(asked, &attributes),
+        }
+    }
+
+    /// Counts what one GenAI call used, where that is told with it.
+    pub(super) fn usage(&self, record: &Record, llm: &LlmInfo, of: &Attributes) {
+        if matches!(llm.reading.usage_source, UsageSource::Pending | UsageSource::Delivery) {
+            return;
+        }
+        let (usage, mut attributes) = (&llm.reading.usage, of_call(record, of));
         if Group::of(llm) == Group::Inference {
             for (counter, modality, count) in used(usage) {
                 attributes.push(KeyValue::new(names::GEN_AI_TOKEN_MODALITY, modality.as_str()));
@@ -113,19 +125,13 @@ impl Instruments {
             }
         }
         error(record.error, &mut attributes);
-        self.server_duration.record(record.duration.as_secs_f64(), &attributes);
-        let asked = record.asked().map_or(record.duration, |(from, to)| to.saturating_sub(from)).as_secs_f64();
         match Group::of(llm) {
             Group::Inference => {
-                self.inference_duration.record(asked, &attributes);
                 self.input.record(tokens(usage.input), &attributes);
                 self.output.record(tokens(usage.output), &attributes);
             }
-            Group::Embeddings => {
-                self.embeddings_duration.record(asked, &attributes);
-                self.embeddings_input.record(tokens(usage.input), &attributes);
-            }
-            Group::Other => self.other_duration.record(asked, &attributes),
+            Group::Embeddings => self.embeddings_input.record(tokens(usage.input), &attributes),
+            Group::Other => {}
         }
     }
 
@@ -137,4 +143,15 @@ impl Instruments {
         }
         self.cost.add(cost.dollars(), &attributes);
     }
+}
+
+/// What tells one call's series apart: those of its kind, and whom it asked.
+fn of_call(record: &Record, of: &Attributes) -> Vec<KeyValue> {
+    let mut attributes = of.genai.clone();
+    if let Some(attempt) = record.last_asked() {
+        attributes.push(KeyValue::new(names::SERVER_ADDRESS, Arc::clone(&attempt.place.address)));
+        let port = attempt.place.port;
+        attributes.extend(port.map(|port| KeyValue::new(names::SERVER_PORT, i64::from(port))));
+    }
+    attributes
 }

@@ -338,6 +338,9 @@ impl Metrics {
     }
 
     fn observe_llm(&self, record: &Record, llm: &LlmInfo, known: &Known, bundle: &Bundle) {
+        if llm.is_fetched() {
+            return self.observe_fetched(record, llm, known, bundle);
+        }
         let (of, reading) = (&self.families, &llm.reading);
         let exemplar = record.trace.sampled.then(|| (record.trace.trace_id, record.started + record.duration));
         let time = |histogram: &series::Histogram, time: Option<Duration>| {
@@ -369,19 +372,35 @@ impl Metrics {
         if !reading.slow_gaps.is_empty() {
             bundle.slow_gaps(of).add(reading.slow_gaps.len() as u64);
         }
-        self.observe_usage(record, llm, known, bundle);
         if let Some(instruments) = &self.instruments {
             instruments.call(record, llm, bundle.attributes());
+        }
+        self.observe_bill(record, llm, known, bundle);
+    }
+
+    /// An answer that was made before: how long it took to be handed out says nothing of the model, and what it took counts for
+    /// who asked for it.
+    fn observe_fetched(&self, record: &Record, llm: &LlmInfo, known: &Known, bundle: &Bundle) {
+        let Some(by) = &llm.asked_by else { return self.observe_bill(record, llm, known, bundle) };
+        let asked =
+            Record { route: by.route.clone(), client: by.client.clone(), attempts: Vec::new(), ..record.clone() };
+        self.observe_bill(&asked, llm, known, &self.bundle(&asked, known));
+    }
+
+    fn observe_bill(&self, record: &Record, llm: &LlmInfo, known: &Known, bundle: &Bundle) {
+        self.observe_usage(record, llm, known, bundle);
+        if let Some(instruments) = &self.instruments {
+            instruments.usage(record, llm, bundle.attributes());
         }
         match llm.bill {
             Bill::Priced { cost, .. } => {
                 let team = self.team(record);
-                bundle.cost(of, team).add(cost);
+                bundle.cost(&self.families, team).add(cost);
                 if let Some(instruments) = &self.instruments {
                     instruments.cost(cost, team, bundle.attributes());
                 }
             }
-            Bill::Unpriced => bundle.unpriced(of).add(1),
+            Bill::Unpriced => bundle.unpriced(&self.families).add(1),
             Bill::Unknown => {}
         }
     }

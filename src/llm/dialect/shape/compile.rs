@@ -126,6 +126,7 @@ impl Compiler {
     fn events(&mut self, rules: &ShapeRules, by: &[Spot]) {
         let kinds = [
             ("end", &rules.end, Says::End),
+            ("running", &rules.running, Says::Runs),
             ("start", &rules.start, Says::Start),
             ("noise", &rules.noise, Says::Noise),
             ("work", &rules.work, Says::Work),

@@ -62,6 +62,8 @@ pub(super) enum Says {
     Model(Spot),
     Id(Spot),
     End,
+    /// The answer is made in the background, and has not ended.
+    Runs,
     Work,
     /// Nothing of it was generated.
     Start,
@@ -138,6 +140,11 @@ impl Shape {
     /// Whether a request under `path` speaks it.
     pub fn has_path(&self, path: &str) -> bool {
         self.paths.iter().any(|end| path.ends_with(end.as_str()))
+    }
+
+    /// Whether its answers may be made in the background, and be fetched below the path that asks for them.
+    pub fn keeps_answers(&self) -> bool {
+        !self.written.running.is_empty()
     }
 
     /// Whether where the text stands has to be guessed.

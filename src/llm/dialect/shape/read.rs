@@ -18,7 +18,7 @@ use crate::llm::dialect::reader::Reader;
 use crate::llm::dialect::stream_rules::StreamRules;
 use crate::llm::json::{Fault, Number, Word, read_value};
 use crate::llm::pattern::Varying;
-use crate::llm::reading::{Produced, Reading};
+use crate::llm::reading::{Background, Produced, Reading};
 use crate::llm::sse::Event;
 
 /// Ends a stream where nothing else does.
@@ -68,6 +68,8 @@ struct Told {
     /// It told more than text.
     told_more: bool,
     ended: bool,
+    /// It tells of an answer in the background that has not ended.
+    runs: bool,
     failed: bool,
     /// It opens something: nothing of it was generated.
     opens: bool,
@@ -193,6 +195,9 @@ impl Reader for ShapeReader {
         let mut told = self.rules(seen, reading);
         self.insides(seen, reading, &mut told);
         reading.normal_end |= told.ended;
+        if told.runs {
+            reading.background = Background::Running;
+        }
         if told.failed {
             return Produced::Nothing;
         }
@@ -279,6 +284,7 @@ impl Child {
 fn tell(says: &Says, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told) {
     match says {
         Says::End => told.ended = true,
+        Says::Runs => told.runs = true,
         Says::Start => told.opens = true,
         Says::Work => told.produced = told.produced.max(Produced::Work),
         Says::Usage(spot) => {

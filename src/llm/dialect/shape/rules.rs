@@ -49,6 +49,8 @@ pub struct ShapeRules {
     pub inside: BTreeMap<String, Inside>,
     /// Events that end the stream in order.
     pub end: Vec<String>,
+    /// Answers that are made in the background, and have not ended yet.
+    pub running: Vec<String>,
     /// Events that open something and carry nothing that was generated.
     pub start: Vec<String>,
     /// Events that tell of work between tokens: tools that run, searches, steps of an agent.

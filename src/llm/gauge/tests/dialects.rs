@@ -293,3 +293,35 @@ fn sound_is_told_apart_from_text() {
         assert!(usage.input > usage.input_audio, "sound is a part of all: {usage:?}");
     }
 }
+
+#[test]
+fn responses_in_the_background_are_told() {
+    let response = |status: &str, background: &str| {
+        format!(r#"{{"id":"r","object":"response","status":"{status}"{background},"model":"m","usage":null}}"#)
+    };
+    let flag = r#","background":true"#;
+    for (status, background, expected) in [
+        ("queued", flag, Background::Running),
+        ("queued", "", Background::Running),
+        ("in_progress", "", Background::Running),
+        ("completed", flag, Background::Ended),
+        ("cancelled", flag, Background::Ended),
+        ("completed", r#","background":false"#, Background::No),
+        ("completed", r#","background":"yes""#, Background::No),
+    ] {
+        let reading = read(gauge(Dialect::OpenAiResponses, Framing::Json), &[&*response(status, background)]);
+        assert_eq!((reading.background, reading.normal_end), (expected, true), "{status} {background}");
+    }
+    assert_eq!(sse(Dialect::OpenAiResponses, &RESPONSES).background, Background::No, "it only has not ended yet");
+    assert_eq!(sse(Dialect::OpenAiResponses, &RESPONSES[..4]).background, Background::No);
+    let event = |kind: &str, status| {
+        format!("data: {{\"type\":\"response.{kind}\",\"response\":{}}}\n\n", response(status, flag))
+    };
+    let (created, completed) = (event("created", "queued"), event("completed", "completed"));
+    assert_eq!(sse(Dialect::OpenAiResponses, &[&*created]).background, Background::Running);
+    assert_eq!(sse(Dialect::OpenAiResponses, &[&*created, &*completed]).background, Background::Ended);
+    let interaction = |status: &str| format!(r#"{{"id":"i","object":"interaction","status":"{status}"}}"#);
+    let shape = Dialect::named("gemini-interactions").unwrap();
+    let told = |status| read(gauge(shape, Framing::Json), &[&*interaction(status)]).background;
+    assert_eq!((told("in_progress"), told("completed")), (Background::Running, Background::No));
+}
