@@ -49,6 +49,8 @@ pub struct RequestFacts {
     pub bad_count: bool,
     /// A key that is read here and comes twice, whatever its case: backends differ in which of them they believe.
     pub repeated: Option<&'static str>,
+    /// The model of an LLM's request is named by something that is no text.
+    pub odd_model: bool,
     /// Its path is one under which batches are made.
     pub is_batch: bool,
     /// The call that a JSON-RPC body makes, where it is no LLM's or A2A's.
@@ -70,6 +72,7 @@ impl Default for RequestFacts {
             answers: 1,
             bad_count: false,
             repeated: None,
+            odd_model: false,
             is_batch: false,
             rpc: None,
         }
@@ -96,6 +99,12 @@ impl RequestFacts {
     /// Reads a request with a form. `None`: readers differ in what its fields are called.
     pub fn read_form(path: &str, form: &Form<'_>) -> Option<Self> {
         Body::of_form(form).map(|body| Self::of(path, Some(body)))
+    }
+
+    /// Whether who goes by the label `kind` finds something in a body that is JSON, too: `{"x":"&model=m&y="}` is a form with a model.
+    pub fn hides_in_form(kind: &FormKind, body: &[u8]) -> bool {
+        let names_something = |form: &Form<'_>| Body::of_form(form).is_none_or(|body| !body.names_nothing());
+        kind.read(body).is_some_and(|form| names_something(&form))
     }
 
     fn of(path: &str, body: Option<Body>) -> Self {
@@ -129,6 +138,7 @@ impl RequestFacts {
             answers: choices.max(body.best_of.unwrap_or(1)).saturating_mul(body.prompts.max(1)),
             bad_count: body.max_tokens.is_bad || body.bad_answers && dialect.is_some(),
             repeated: body.repeated,
+            odd_model: body.odd_model && dialect.is_some(),
             is_batch: makes_batches(&path),
             rpc,
         }

@@ -120,6 +120,7 @@ impl Look {
         };
         let read = match &self.labels.form {
             _ if self.labels.odd_charset && self.must_read => None,
+            Some(kind) if begins_as_json && RequestFacts::hides_in_form(kind, &text) => None,
             Some(kind) if !begins_as_json && !self.labels.is_torn => kind.read(&text).and_then(|form| {
                 let tokens = form.files * FILE_TOKENS + form.text_bytes().div_ceil(FIELD_BYTES_PER_TOKEN);
                 let facts = RequestFacts::read_form(path, &form)?;
@@ -180,8 +181,11 @@ fn unreadable() -> Rejection {
     )
 }
 
-/// Refuses a key that comes twice.
+/// Refuses a key that comes twice, and a model that is no text.
 pub(super) fn check_keys(facts: &RequestFacts) -> Result<(), Rejection> {
+    if facts.odd_model {
+        return Err(Rejection::bad_request("`model` must be a text: this route depends on it."));
+    }
     let Some(key) = facts.repeated else { return Ok(()) };
     Err(Rejection::bad_request(format!(
         "The request has `{key}` twice, perhaps in another case: backends differ in which one they believe. Send it once."

@@ -132,6 +132,7 @@ fn keys_and_encodings() -> Vec<Disguise> {
             "another case behind it",
             with("}]}", "}],\"MODEL\":\"big-model\"}").replacen("big-model", "tiny", 1),
         ),
+        json_with("model in a list", with("\"big-model\"", "[\"big-model\"]")),
         json_with("model in another case", with("big-model", "BIG-Model")),
         json_with("key twice", with("{\"model\"", "{\"model\":\"tiny\",\"model\"")),
         json_with("bound twice", with("\"max_tokens\":5000", "\"max_tokens\":5000,\"max_tokens\":1")),
@@ -234,6 +235,11 @@ fn forms() -> Vec<Disguise> {
         ),
         form_with("a boundary in quotes", "multipart/form-data; x=\"; boundary=a\"; boundary=b", parts("name=model")),
         form_with("a field twice", PARTS, [part("name=model", "tiny"), parts("name=model")].concat()),
+        form_with("JSON that is a form", FIELDS, r#"{"x":"&model=big-model&max_tokens=5000&prompt=hi&y="}"#),
+        Disguise {
+            labels: vec![JSON, ("content-type", FIELDS)],
+            ..json_with("JSON and a form", r#"{"x":"&model=big-model&max_tokens=5000&prompt=hi&y="}"#)
+        },
         form_with("a key in brackets", FIELDS, "[model]=big-model&max_tokens=5000&prompt=hi"),
         form_with("a key with brackets", FIELDS, "model[]=big-model&max_tokens=5000&prompt=hi"),
         form_with("brackets encoded", FIELDS, "%5Bmodel%5D=big-model&max_tokens=5000&prompt=hi"),

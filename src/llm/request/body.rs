@@ -18,6 +18,8 @@ const MAX_TOKENS_MAX: f64 = 10_000_000.0;
 #[derive(Debug, Default)]
 pub(super) struct Body {
     pub(super) model: Option<String>,
+    /// The model is named by something that is no text.
+    pub(super) odd_model: bool,
     pub(super) stream: Option<bool>,
     /// The largest of all bounds on an answer's tokens.
     pub(super) max_tokens: Limit,
@@ -165,6 +167,11 @@ impl Body {
         Some(body)
     }
 
+    /// Whether nothing that is read here was named.
+    pub(super) fn names_nothing(&self) -> bool {
+        self.seen == 0
+    }
+
     fn field(&mut self, field: &Field<'_>) {
         let Some(key) = Key::exactly(&field.name) else { return };
         self.note(key);
@@ -256,8 +263,8 @@ impl<'de> Loose<'de> for Body {
             body.note(key);
             match key {
                 Key::Model => {
-                    let model: Word<'_> = fields.next_value()?;
-                    body.model = model.filled().map(|model| cut(model, TEXT_LIMIT).to_owned());
+                    let Model { name, is_odd } = fields.next_value()?;
+                    (body.model, body.odd_model) = (name, body.odd_model | is_odd);
                 }
                 Key::Stream => body.stream = fields.next_value::<Flag>()?.0,
                 Key::StreamOptions => drop(fields.next_value::<IgnoredAny>()?),
@@ -380,6 +387,37 @@ impl<'de> Loose<'de> for Options {
             }
         }
         Ok(options)
+    }
+}
+
+/// The name of a model. A list of one is its item to some programs in JavaScript.
+#[derive(Default)]
+struct Model {
+    name: Option<String>,
+    is_odd: bool,
+}
+
+impl Model {
+    const ODD: Self = Self { name: None, is_odd: true };
+}
+
+impl<'de> Loose<'de> for Model {
+    fn text(text: &str) -> Self {
+        Self { name: (!text.is_empty()).then(|| cut(text, TEXT_LIMIT).to_owned()), is_odd: false }
+    }
+
+    fn number(_: f64) -> Self {
+        Self::ODD
+    }
+
+    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Self::ODD)
+    }
+
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Self::ODD)
     }
 }
 
@@ -533,4 +571,4 @@ impl<'de> Loose<'de> for Item {
 }
 
 loose!(Params<'a>);
-loose!(Body, Options, Limit, Count, Listed, Prompts, Item);
+loose!(Body, Options, Model, Limit, Count, Listed, Prompts, Item);

@@ -23,6 +23,7 @@ fn openai_chat_is_read_whole() {
         choices: 1,
         answers: 1,
         bad_count: false,
+        odd_model: false,
         is_batch: false,
         repeated: None,
     };
@@ -249,6 +250,22 @@ fn a_form_is_a_request() {
     assert!(form(b"colour=black").is_llm(), "the path tells");
     let paint = RequestFacts::read_form("/paint", &FormKind::UrlEncoded.read(b"colour=black").unwrap()).unwrap();
     assert!(!paint.is_llm());
+}
+
+#[test]
+fn a_model_is_named_by_a_text() {
+    let odd = |model: &str| read("/x", &format!(r#"{{"model":{model},"messages":[]}}"#)).odd_model;
+    assert!(odd(r#"["big"]"#) && odd(r#"{"name":"big"}"#) && odd("7"));
+    assert!(!odd(r#""big""#) && !odd("null"));
+    assert!(!read("/x", r#"{"model":{"car":"T"}}"#).odd_model, "no LLM's");
+}
+
+#[test]
+fn what_is_json_may_be_a_form_too() {
+    use super::form::FormKind;
+    let hides = |body: &str| RequestFacts::hides_in_form(&FormKind::UrlEncoded, body.as_bytes());
+    assert!(hides(r#"{"x":"&model=m&y="}"#) && hides(r#"{"x":"&%6dodel=m"}"#) && hides(r#"{"x":";n=2"}"#));
+    assert!(!hides(r#"{"model":"m","messages":[{"content":"a=b&c"}]}"#));
 }
 
 #[test]
