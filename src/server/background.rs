@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::budgets;
-use super::drain::Doors;
+use super::doors::Doors;
 use super::levers;
 use super::reload::Reloader;
 use super::rollouts;

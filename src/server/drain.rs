@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::server::{ListenFds, ShutdownSignal, ShutdownSignalWatch};
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::doors::Doors;
 use super::{levers, upgrade};
 use crate::proxy::Shared;
 
@@ -51,32 +51,6 @@ pub(super) struct SignalWatch {
     pub(super) state_dir: PathBuf,
     /// Carries the end out of pingora's `run`.
     pub(super) exit: Arc<OnceLock<Exit>>,
-}
-
-/// What the listeners are told, apart from pingora's own shutdown.
-pub(super) struct Doors {
-    /// True: the data listeners close.
-    pub(super) data: watch::Sender<bool>,
-    /// True: the admin listener closes. It outlives the data listeners, so that a drain can be watched.
-    pub(super) admin: watch::Sender<bool>,
-    /// Pingora's table of listening sockets, once a service has started.
-    pub(super) sockets: OnceLock<ListenFds>,
-    /// The sockets live on in another process: their files must stay.
-    pub(super) handed_over: OnceLock<()>,
-    /// A listener is gone that should be there.
-    pub(super) failed: Notify,
-}
-
-impl Default for Doors {
-    fn default() -> Self {
-        Self {
-            data: watch::Sender::new(false),
-            admin: watch::Sender::new(false),
-            sockets: OnceLock::new(),
-            handed_over: OnceLock::new(),
-            failed: Notify::new(),
-        }
-    }
 }
 
 #[async_trait]

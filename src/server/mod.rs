@@ -3,6 +3,7 @@
 mod background;
 mod banner;
 mod budgets;
+mod doors;
 mod drain;
 mod levers;
 mod listen;
@@ -39,7 +40,8 @@ use crate::llm::dialect::shape;
 use crate::proxy::{Door, Shared};
 use crate::telemetry::Telemetry;
 use background::Background;
-use drain::{Doors, SignalWatch};
+use doors::Doors;
+use drain::SignalWatch;
 use listen::Bound;
 use reload::Reloader;
 use service::Prebound;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::drain::Doors;
+use super::doors::Doors;
 use super::state_dir;
 use crate::proxy::Shared;
 

@@ -12,7 +12,7 @@ use pingora::services::Service;
 use pingora::services::listening;
 use tokio::time::MissedTickBehavior;
 
-use super::drain::Doors;
+use super::doors::Doors;
 use super::listen::Bound;
 
 /// How often the metronome rings: shorter than the times that requests are given, of which the first is for connecting.

@@ -62,6 +62,10 @@ QUIET_ENVIRONMENT = {
 }
 
 
+# An app may take so long to start: some import for a minute on a busy machine.
+START_S = 300
+
+
 class Program:
     """A process whose output goes to a file; it ends with the block."""
 
@@ -361,7 +365,7 @@ class Setting:
         self.program = Program(shlex.split(command), work / "app.log", cwd=here, env=environment)
         self.recorder = Recorder()
         try:
-            found = self.program.line(app.started, 120)
+            found = self.program.line(app.started, START_S)
             address = urllib.parse.urlsplit(found[1] if found.groups() else f"http://127.0.0.1:{port}")
             self.recorder.target = (address.hostname, address.port)
         except BaseException:

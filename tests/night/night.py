@@ -241,6 +241,10 @@ def questions(reader, urls, began, proxy):
     expect("who floods", answer, FLOODER, "per-user")
     since("who floods", answer, began)
 
+    answer = reader.run("which limit is full since when, and for whom; what of it is spent, what only held")
+    expect("which limit is full", answer.splitlines()[0], FLOODER, "per-user")
+    since("which limit is full", answer.splitlines()[0], began)
+
     answer = reader.run("who was refused, by which limit, how often, since when, from the log")
     expect("who was refused", answer.splitlines()[0], FLOODER, "per-user")
     since("who was refused", answer.splitlines()[0], began)

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::lock;
 use super::minutes::{Minutes, Summary, minute};
 use crate::policy::shadow::{Side, Verdict};
 use crate::telemetry::json::Json;
+use crate::telemetry::lock::lock;
 use crate::telemetry::shadow::ShadowRecord;
 
 /// Routes that are kept. They come from configurations, and go with them.
