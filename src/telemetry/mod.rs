@@ -36,8 +36,9 @@ pub mod sampler;
 #[cfg(test)]
 mod samples;
 pub mod semconv;
-#[cfg(feature = "server")]
 pub mod shadow;
+#[cfg(feature = "server")]
+mod shadow_export;
 #[cfg(feature = "server")]
 mod span_events;
 #[cfg(feature = "server")]
