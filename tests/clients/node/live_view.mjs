@@ -68,7 +68,8 @@ async function byKeyboard({ page }) {
   await page.keyboard.type("user:bob");
   await page.waitForFunction(() => document.querySelectorAll("#streams li").length === 1);
   await page.keyboard.press("Escape");
-  await page.waitForFunction(() => document.querySelectorAll("#streams li").length >= 3);
+  // Both that came just now; what ended before may have left the list on a slow machine.
+  await page.waitForFunction(() => document.querySelectorAll("#streams li").length >= 2);
   await page.keyboard.press("/");
   await page.keyboard.type("outcome:failed");
   await page.getByRole("option", { name: /carol.*truncated/ }).waitFor();
