@@ -188,6 +188,8 @@ def backends():
                  {"{{upstream}} {{endpoint}}": rate("streamgauge_upstream_ejections_total", "upstream, endpoint")}),
             states("Out of service by hand", "Which endpoints a person drained or disabled (streamgauge drain lists who and why). That is no failure.",
                    f"min by (upstream, endpoint) ({of('streamgauge_upstream_in_service')})", "{{upstream}} {{endpoint}}", {0: ("out", "orange"), 1: ("in service", "green")}),
+            line("Levers set", "short", "How many endpoints and targets are drained or disabled, and keys revoked, by hand. Good is none that is forgotten: streamgauge drain lists them.",
+                 {"{{lever}}": f"max by (lever) ({of('streamgauge_levers_set')})"}),
         ),
         row(
             "Do they answer?",
@@ -324,6 +326,14 @@ def limits():
             line("By upstream", "short", "Input and output tokens a second.", {"{{upstream}}": rate(TOKENS, "upstream", 'type=~"input|output"')}, stack="normal"),
             line("Who counted them", "percentunit", "reported: the upstream; counted and estimated: we did; missing: nobody, as of failed requests. Runbook UsageMissing.",
                  {"{{upstream}}: {{source}}": rate("streamgauge_usage_total", "upstream, source")}, stack="percent"),
+            line("Under the conventions' names", "short", "Tokens a second as OpenTelemetry's GenAI conventions count them.",
+                 {kind.replace("_", " "): rate(f"gen_ai_client_inference_usage_{kind}_tokens_total")
+                  for kind in ("input", "output")}),
+            line("Cached and reasoning tokens, by the conventions", "short", "Parts of the input that were read from or written to a cache, and of the output that was reasoning, a second.",
+                 {kind.replace("_", " "): rate(f"gen_ai_client_inference_usage_{kind}_tokens_total")
+                  for kind in ("cache_read_input", "cache_write_input", "reasoning_output")}),
+            line("A call under the conventions' names, p95", "short", "Tokens of one call. Long prompts make first tokens late, long answers make durations grow.",
+                 {kind: quantile(0.95, f"gen_ai_client_inference_operation_{kind}_tokens") for kind in ("input", "output")}),
         ),
     ]
 
