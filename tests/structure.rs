@@ -14,6 +14,10 @@ use imports::Imports;
 /// From the bottom up: a room may import from those before it.
 const ROOMS: [&str; 8] = ["llm", "config", "policy", "telemetry", "proxy", "admin", "server", "cli"];
 
+/// The proxy's own, from the bottom up in the same way. A file that lies in none of them is the ground of all.
+const ROOMS_OF_THE_PROXY: [&str; 8] =
+    ["endpoints", "limits", "process", "request", "client", "upstream", "exchange", "listener"];
+
 /// Rooms that know no other.
 const ALONE: [&str; 1] = ["demo"];
 
@@ -73,6 +77,36 @@ fn rooms_import_one_way() {
         }
     }
     assert!(edges > 50, "the check must see imports; it saw {edges}");
+}
+
+#[test]
+fn rooms_of_the_proxy_import_one_way() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let inside = root.join("proxy");
+    let imports = Imports::of(&root, &sources(&root));
+    let height = |file: &Path| {
+        let room = file.strip_prefix(&inside).ok()?.iter().next()?;
+        ROOMS_OF_THE_PROXY.iter().position(|other| room == *other)
+    };
+    let mut edges = 0;
+    for (from, taken) in &imports.arrows {
+        let is_of_the_proxy = from.starts_with(&inside) && *from != inside.join("mod.rs");
+        for (to, what) in taken.iter().filter(|_| is_of_the_proxy) {
+            edges += 1;
+            let (here, there) = (height(from), height(to));
+            let shown = |path: &Path| path.strip_prefix(&root).unwrap().display().to_string();
+            assert!(there.is_none() || there <= here, "{} takes {what:?} from {}, above it", shown(from), shown(to));
+        }
+    }
+    assert!(edges > 200, "the check must see imports; it saw {edges}");
+    let listed: Vec<String> = fs::read_dir(&inside)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .filter(|name| !ROOMS_OF_THE_PROXY.contains(&name.as_str()))
+        .collect();
+    assert!(listed.is_empty(), "{listed:?} have no place in the order of rooms");
 }
 
 #[test]

@@ -1,104 +1,46 @@
-//! The way of a request, one file a stage:
+//! The way of a request. Rooms import only from those above them in this list:
 //!
 //! ```text
-//! door ─▶ accept ─▶ caller ─▶ admit ─▶ route ─▶ reserve ─▶ open ─▶ relay ─▶ ending ─▶ settle
-//!  │        │         │         │        │        │         │ ▲      │ tap     in order   one outcome,
-//!  caps,    the head, who it    body,    where    limits    │ │      │         or dirty   one record
-//!  h1/h2    hygiene   is, ids   facts    to                 │ hold   upgrade
-//!                                                           ▼ (the client's side while we wait)
-//!                                                        upstream
+//! endpoints   who can be asked, and the connections to them
+//! limits      what requests may take: the limiter, and what a request has reserved of it
+//! process     what outlives a request: configuration in effect, canaries, drain, sums over all requests
+//! request     one request: who sent it, where it goes, what became of it
+//! client      the client's side: its body comes in, and what is written to it
+//! upstream    the upstream's side: attempts, until an answer may be passed on
+//! exchange    the stages in their order, to the end of the answer
+//! listener    connections and heads come in
 //! ```
 //!
-//! Between `caller` and `admit`, `identity` judges credentials. `exchange` walks through the stages; `reject` answers where one
-//! of them says no. `open` makes attempts (`attempt`), over connections that `connect` makes and `kept` keeps; `opened` is what
-//! one of them brings. `commit` sends its head; while `relay` passes it on, `upload` sends what the client's body still lacks.
-//! Beside the way goes `shadow`. What outlives a request is in `state`, `pool`, `drain` and `gate`; what
-//! people take out of service by hand in `levers`, `in_service` (of a route) and `operator` (at their word).
+//! ```text
+//! connection ─▶ request_head ─▶ caller ─▶ identity ─▶ admit ─▶ route ─▶ reserve_tokens
+//!  caps, h1/h2   hygiene         who       credentials  body    where    limits   │
+//!                                                                                 ▼
+//!               accounting ◀─ termination ◀─ relay (tap) ◀─ upstream_response ◀─ failover ─▶ attempt
+//!               one outcome,   in order       or websocket                        again, or two at once
+//!               one record     or dirty
+//! ```
+//!
+//! `stages` walks a request through them; `error_answer` answers where one says no. While an upstream is asked, `client_side`
+//! keeps the client company. Beside the way goes `mirror`.
 
-mod accept;
-mod admit;
-mod asked;
-mod attempt;
-mod background;
-mod body;
-mod body_bytes;
-mod budget;
-mod ca;
-mod caller;
-mod canary;
-mod check_health;
-mod client_body;
 mod clock;
-mod commit;
-mod connect;
-mod context;
-mod cors;
-mod counting;
-mod dial;
-mod door;
-mod drain;
-mod ending;
-mod endpoint_view;
-mod evidence;
+
+mod client;
+mod endpoints;
 mod exchange;
-mod faults;
-mod fetch_keys;
-mod gate;
-mod headers;
-mod hold;
-mod identity;
-mod in_service;
-mod intake;
-mod kept;
-mod levers;
-mod limiter;
-mod linger;
-mod member;
-mod open;
-mod opened;
-mod operator;
-mod outcome;
-mod pace;
-mod peers;
-mod pool;
-mod ratelimit;
-mod reject;
-mod rejection;
-mod relay;
-mod remote_keys;
-mod reservation;
-mod reserve;
-mod rollout;
-mod route;
-mod send;
-mod settle;
-mod shadow;
-mod shadows;
-mod shared_h2;
-mod socket;
-mod state;
-mod tap;
-mod ticket;
-mod tls;
-mod tries;
-mod turns;
-mod unpack;
-mod upgrade;
-mod upload;
-mod usage;
+mod limits;
+mod listener;
+mod process;
+mod request;
+mod upstream;
 
-#[cfg(test)]
-mod panic_switch;
-#[cfg(test)]
-mod panic_tests;
-
-pub use door::Door;
-pub use drain::Drain;
-pub use endpoint_view::{EndpointView, MemberView};
-pub use gate::{AddressGate, AddressPass};
-pub use levers::Levers;
-pub use limiter::{Limiter, Mode};
-pub use operator::{Done, Order};
-pub use pool::Pool;
-pub use rollout::Rollout;
-pub use state::{Generation, Shared};
+pub use endpoints::endpoint_view::{EndpointView, MemberView};
+pub use endpoints::levers::Levers;
+pub use endpoints::upstream::Pool;
+pub use limits::limiter::{Limiter, Mode};
+pub use listener::connection::Door;
+pub use process::concurrency::{AddressGate, AddressPass};
+pub use process::drain::Drain;
+pub use process::operator::{Done, Order};
+pub use process::rollout::Rollout;
+pub use process::state::{Generation, Shared};

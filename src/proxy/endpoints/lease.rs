@@ -1,0 +1,171 @@
+//! Which place of an upstream a request gets, and what the request tells of that place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::Member;
+use super::upstream::Pool;
+use crate::policy::balance;
+use crate::policy::failover;
+use crate::policy::health::{Gate, Sign, UnderWay, Verdict};
+
+impl Pool {
+    /// A place for the next attempt: one that is half open gets this request, else the better of two is taken; where all
+    /// are ejected, one of them all the same. `roll` is uniform over all of `u64`.
+    pub(crate) fn take(self: &Arc<Self>, tried: &[Arc<Member>], streaming: bool, roll: u64) -> Option<Ticket> {
+        let now = self.now();
+        let untried = || self.in_service().filter(|member| !tried.iter().any(|other| other.is(member)));
+        let mut rest = untried();
+        let member = match (rest.next(), rest.next()) {
+            (Some(only), None) => only,
+            _ => better(untried().collect(), streaming, roll, now)?,
+        };
+        Some(Ticket::take(self, &member, now))
+    }
+
+    /// A place for a request of which nothing is learned; the better of two is taken.
+    pub(crate) fn take_aside(self: &Arc<Self>, roll: u64) -> Option<Ticket> {
+        let member = better(self.in_service().collect(), true, roll, self.now())?;
+        Some(Ticket::take_aside(self, &member))
+    }
+}
+
+/// The one to ask out of several.
+fn better(members: Vec<Arc<Member>>, streaming: bool, roll: u64, now: Duration) -> Option<Arc<Member>> {
+    let mut known: Vec<(u8, f64)> = Vec::with_capacity(members.len());
+    for member in &members {
+        let state = member.state();
+        let rank = match state.health.gate(now) {
+            Gate::Probe => 0,
+            Gate::Open if state.health.is_up(now) => 1,
+            Gate::Open => 2,
+            Gate::Shut => 3,
+        };
+        known.push((rank, state.load.cost(streaming, now)));
+    }
+    let best = known.iter().map(|(rank, _)| *rank).min()?;
+    let of_best = known.iter().enumerate().filter(|(_, (rank, _))| *rank == best);
+    let (places, costs): (Vec<usize>, Vec<f64>) = of_best.map(|(at, (_, cost))| (at, *cost)).unzip();
+    members.get(*places.get(balance::choose(&costs, roll)?)?).cloned()
+}
+
+/// A request's place at a member: counts as in flight until it is dropped, and tells once how the member did.
+pub(crate) struct Ticket {
+    pool: Arc<Pool>,
+    pub(crate) member: Arc<Member>,
+    /// When it was taken, by the pool's clock.
+    began: Duration,
+    role: Role,
+    under_way: Option<UnderWay>,
+}
+
+/// What a request's fate tells of the member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// How it goes counts.
+    Judges,
+    /// It finds out whether the member is back.
+    Probes,
+    /// Nothing: it has told already, another goes on in its place, or it was asked aside.
+    Silent,
+}
+
+impl Ticket {
+    /// Takes the place. One that is half open is probed by whoever comes first.
+    pub(crate) fn take(pool: &Arc<Pool>, member: &Arc<Member>, now: Duration) -> Self {
+        let mut state = member.state();
+        let role = if state.health.gate(now) == Gate::Probe { Role::Probes } else { Role::Judges };
+        if role == Role::Probes {
+            state.health.probe(now);
+        }
+        state.load.enter();
+        drop(state);
+        Self { pool: Arc::clone(pool), member: Arc::clone(member), began: now, role, under_way: None }
+    }
+
+    /// Takes a place for a request that counts as in flight, and for nothing else: another model was asked there, or nobody
+    /// waits.
+    pub(crate) fn take_aside(pool: &Arc<Pool>, member: &Arc<Member>) -> Self {
+        member.state().load.enter();
+        let (pool, member) = (Arc::clone(pool), Arc::clone(member));
+        Self { pool, member, began: Duration::ZERO, role: Role::Silent, under_way: None }
+    }
+
+    /// Where a connection for this place may be made: the place itself first.
+    pub(crate) fn addresses(&self) -> Vec<Arc<Member>> {
+        self.pool.addresses(&self.member)
+    }
+
+    /// The connection was made to another address of the same name: the place is there.
+    pub(crate) fn move_to(&mut self, member: &Arc<Member>) {
+        *self = match self.role {
+            Role::Silent => Self::take_aside(&self.pool, member),
+            Role::Judges | Role::Probes => Self::take(&self.pool, member, self.pool.now()),
+        };
+    }
+
+    /// Another address of the same name could not be connected to, or was far behind.
+    pub(crate) fn tell_unreachable(&self, member: &Member) {
+        if self.role != Role::Silent {
+            let verdict = Verdict { sign: Sign::Unreachable, began: self.began, under_way: None };
+            self.pool.note(member, verdict);
+        }
+    }
+
+    /// The place goes on with the answer; what is left of this one tells nothing any more.
+    pub(crate) fn hand_on(&mut self) -> Self {
+        self.member.state().load.enter();
+        Self {
+            pool: Arc::clone(&self.pool),
+            member: Arc::clone(&self.member),
+            began: self.began,
+            role: std::mem::replace(&mut self.role, Role::Silent),
+            under_way: self.under_way.take(),
+        }
+    }
+
+    /// The first token, or the head of an answer in one piece, came `took` after the attempt began. That helps to choose
+    /// among members, and says nothing of how the answer ends.
+    pub(crate) fn answered(&mut self, took: Duration, streaming: bool) {
+        if self.role == Role::Silent || self.under_way.is_some() {
+            return;
+        }
+        let now = self.pool.now();
+        let mut state = self.member.state();
+        state.load.answered(took, streaming, now);
+        self.under_way = Some(state.health.begins());
+    }
+
+    /// A head came that says that the upstream failed, or is overloaded. A 429 is no fault: it costs, and ejects nobody.
+    pub(crate) fn refused(&mut self, status: u16, retry_after: Option<Duration>) {
+        if self.role == Role::Silent || !failover::is_replaceable_status(status) {
+            return;
+        }
+        let now = self.pool.now();
+        self.member.state().load.penalise(retry_after, now);
+        if status != 429 {
+            self.tell(Sign::Faulty);
+        }
+    }
+
+    /// What the attempt showed of the member. The first word counts.
+    pub(crate) fn tell(&mut self, sign: Sign) {
+        let role = std::mem::replace(&mut self.role, Role::Silent);
+        if role != Role::Silent {
+            self.pool.note(&self.member, Verdict { sign, began: self.began, under_way: self.under_way.take() });
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.member.state();
+        state.load.leave();
+        if let Some(under_way) = self.under_way {
+            state.health.ends(under_way);
+        }
+        if self.role == Role::Probes {
+            state.health.probe_over();
+        }
+    }
+}

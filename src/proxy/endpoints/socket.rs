@@ -1,0 +1,78 @@
+//! Three things about a raw socket that pingora does not offer. The only unsafe code of the proxy.
+#![allow(unsafe_code)]
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use pingora::protocols::UniqueIDType;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::set_socket_linger;
+
+/// Whether bytes, an end or an error wait to be read. Never blocks.
+pub(crate) fn has_something_to_read(socket: UniqueIDType) -> bool {
+    // SAFETY: the caller holds the session that owns the socket, so it stays open during this call.
+    let fd = unsafe { BorrowedFd::borrow_raw(socket) };
+    let mut polled = [PollFd::new(&fd, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut polled, Some(&at_once)), Ok(ready) if ready > 0)
+}
+
+/// How many bytes the other end's system has acknowledged so far; `None` where that cannot be told.
+#[cfg(target_os = "linux")]
+pub(crate) fn acknowledged(socket: UniqueIDType) -> Option<u64> {
+    /// Where `tcpi_bytes_acked` stands in `struct tcp_info` (linux/tcp.h; since Linux 4.1).
+    const AT: usize = 120;
+    let mut info = [0_u8; AT + 8];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the buffer is as long as `length` says, and the system writes no more than that.
+    let done = unsafe {
+        libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
+    };
+    let bytes = info.get(AT..).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+    bytes.filter(|_| done == 0 && length as usize == info.len())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn acknowledged(_socket: UniqueIDType) -> Option<u64> {
+    None
+}
+
+/// Makes the next close a reset: where a response has no framing, an orderly close would look like its normal end.
+pub(crate) fn reset_on_close(socket: UniqueIDType) {
+    // SAFETY: as above.
+    let fd = unsafe { BorrowedFd::borrow_raw(socket) };
+    // A socket that is gone already, or a unix one, needs no reset.
+    let _ = set_socket_linger(fd, Some(Duration::ZERO));
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_after_the_close_is_not_acknowledged() {
+        for reads in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut theirs, _) = listener.accept().await.unwrap();
+            let before = acknowledged(ours.as_raw_fd()).unwrap();
+            if reads {
+                ours.write_all(b"request").await.unwrap();
+                theirs.read_exact(&mut [0; 7]).await.unwrap();
+                drop(theirs);
+            } else {
+                drop(theirs);
+                ours.write_all(b"request").await.unwrap();
+            }
+            assert_eq!(ours.read(&mut [0; 8]).await.unwrap(), 0, "an end in order");
+            let taken = acknowledged(ours.as_raw_fd()).unwrap() - before;
+            // The end itself counts for one where it was acknowledged.
+            assert_eq!(taken >= 7, reads, "{taken}");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Copies of requests for a second upstream: its answers are measured, compared with those that the clients got, and
+//! dropped. A copy is sent once the client's own answer has begun, by a task of its own: no client ever waits for it, and
+//! nothing that happens to it is told to anybody but telemetry.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::HeaderName;
+use pingora::http::RequestHeader;
+use tokio::sync::oneshot;
+
+use super::termination;
+use crate::config::limits::Limit;
+use crate::llm::{Reading, RequestFacts, StreamEnd, UsageSource};
+use crate::policy::cors::Decision;
+use crate::policy::deadlines::Late;
+use crate::policy::limits::{Claim, Request};
+use crate::policy::shadow::{self as policy, Side, Took};
+use crate::proxy::client::client_side::Line;
+use crate::proxy::clock::Clock;
+use crate::proxy::process::body::{Admitted, RequestBody};
+use crate::proxy::process::drain::DrainStage;
+use crate::proxy::process::mirror_memory::Shadows;
+use crate::proxy::process::state::{Generation, Shared};
+use crate::proxy::request::accounting::Flight;
+use crate::proxy::request::attempts::Tries;
+use crate::proxy::request::caller::Caller;
+use crate::proxy::request::context::Visit;
+use crate::proxy::request::route::Routed;
+use crate::proxy::upstream::asked::Asked;
+use crate::proxy::upstream::attempt::{self, Step, Trial};
+use crate::proxy::upstream::tap::Read;
+use crate::proxy::upstream::upstream_response::Opened;
+use crate::telemetry::ids;
+use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome};
+use crate::telemetry::shadow::{ShadowRecord, side};
+
+/// Tells an upstream that nobody waits for its answer. From clients it is not believed.
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-streamgauge-shadow");
+
+/// The place of one copy. Given back when it is dropped.
+struct Place {
+    shadows: Arc<Shadows>,
+    shared: Arc<Shared>,
+    claim: Option<Claim>,
+    facts: Arc<RequestFacts>,
+    took: Took,
+}
+
+impl Place {
+    fn take(visit: &Visit<'_>, routed: &Routed, limit: &Arc<Limit>, admitted: &Admitted, body: u64) -> Option<Self> {
+        let shadows = visit.generation.shadows.get(&routed.route.name)?;
+        let facts = &admitted.facts;
+        let request = Request {
+            model: facts.model.as_deref(),
+            holder: "",
+            body_bytes: body,
+            counted: None,
+            max_tokens: facts.max_tokens,
+            answers: facts.answers,
+        };
+        let claim = shadows.caps().take(limit, &request, visit.shared.now())?;
+        Some(Self {
+            shadows: Arc::clone(shadows),
+            shared: Arc::clone(visit.shared),
+            claim: Some(claim),
+            facts: Arc::clone(facts),
+            took: Took { body_bytes: body, ..Took::default() },
+        })
+    }
+
+    fn give_back(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.shadows.caps().give_back(claim, self.facts.model.as_deref(), self.took, self.shared.now());
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// Sends a copy of a request whose answer has begun, where its route has a shadow and chance will have it.
+pub(crate) fn cast(
+    visit: &Visit<'_>,
+    head: &RequestHeader,
+    routed: &Routed,
+    admitted: &Admitted,
+    flight: &mut Flight<'_>,
+) {
+    let Some(shadow) = &routed.route.shadow else { return };
+    // What is not LLM-shaped may act on the world: done twice it would do harm.
+    let RequestBody::Buffered(body) = &admitted.body else { return };
+    if !admitted.facts.is_llm() || !policy::is_drawn(shadow.share, ids::random()) {
+        return;
+    }
+    let limit = policy::caps_of(shadow);
+    let Some(place) = Place::take(visit, routed, &limit, admitted, body.len() as u64) else {
+        return visit.shared.telemetry.shadow_skipped(&routed.route.name);
+    };
+    let (tell, client) = oneshot::channel();
+    flight.shadowed(tell);
+    let sending = Sending {
+        shared: Arc::clone(visit.shared),
+        generation: Arc::clone(visit.generation),
+        head: marked(head),
+        caller: Caller { request_id: format!("{}-shadow", visit.caller.request_id).into(), ..visit.caller.clone() },
+        request_id: Arc::clone(&visit.caller.request_id),
+        routed: Routed {
+            route: Arc::clone(&routed.route),
+            target: shadow.target.clone(),
+            limits: routed.limits,
+            assigned: None,
+            in_service: Arc::clone(&routed.in_service),
+        },
+        admitted: admitted.clone(),
+        place,
+    };
+    drop(tokio::spawn(sending.run(client)));
+}
+
+fn marked(head: &RequestHeader) -> RequestHeader {
+    let mut head = head.clone();
+    // Cannot fail: it is a fixed text.
+    let _ = head.insert_header(HEADER, "true");
+    head
+}
+
+/// A copy with all that it takes to send it: its request may be over before it is.
+struct Sending {
+    shared: Arc<Shared>,
+    generation: Arc<Generation>,
+    head: RequestHeader,
+    caller: Caller,
+    /// Of the client's request.
+    request_id: Arc<str>,
+    routed: Routed,
+    admitted: Admitted,
+    place: Place,
+}
+
+/// What became of a copy.
+struct Heard {
+    started: SystemTime,
+    duration: Duration,
+    attempts: Vec<Attempt>,
+    reading: Option<Reading>,
+    side: Side,
+}
+
+impl Sending {
+    /// Sends the copy and compares its answer with the one of which `client` tells, unless the client or the process goes.
+    async fn run(mut self, client: oneshot::Receiver<Side>) {
+        let shared = Arc::clone(&self.shared);
+        let route = Arc::clone(&self.routed.route.name);
+        let compared = tokio::select! {
+            biased;
+            () = shared.drain.reached(DrainStage::Draining) => None,
+            compared = self.compare(client) => compared,
+        };
+        match compared {
+            Some(record) => shared.telemetry.publish_shadow(record),
+            None => shared.telemetry.shadow_skipped(&route),
+        }
+    }
+
+    /// `None`: the client's answer is none to compare with, and its copy is broken off.
+    async fn compare(&mut self, mut client: oneshot::Receiver<Side>) -> Option<ShadowRecord> {
+        let (heard, early) = {
+            let heard = self.hear();
+            tokio::pin!(heard);
+            tokio::select! {
+                biased;
+                told = &mut client => {
+                    let told = told.ok()?;
+                    (heard.await, Some(told))
+                }
+                heard = &mut heard => (heard, None),
+            }
+        };
+        let cost = heard.reading.as_ref().and_then(|reading| self.settle(reading));
+        // The place is free, whatever the client's answer still takes.
+        let (route, target) = (Arc::clone(&self.routed.route.name), &self.routed.target);
+        let (variant, model) = (Arc::clone(&target.name), target.model.as_deref());
+        let model = model.or(self.admitted.facts.model.as_deref()).map(Box::from);
+        self.place.give_back();
+        let told = match early {
+            Some(told) => told,
+            None => client.await.ok()?,
+        };
+        let (verdict, differences) = policy::compare(&told, &heard.side);
+        Some(ShadowRecord {
+            request_id: Arc::clone(&self.request_id),
+            trace: self.caller.trace,
+            started: heard.started,
+            route,
+            variant,
+            model,
+            attempts: heard.attempts,
+            duration: heard.duration,
+            client: told,
+            copy: heard.side,
+            verdict,
+            differences,
+            cost,
+        })
+    }
+
+    /// Books what the copy took, and what that costs.
+    fn settle(&mut self, reading: &Reading) -> Option<crate::llm::price::Cost> {
+        self.place.took.input = reading.usage.input;
+        self.place.took.output = reading.usage.output;
+        self.place.took.reported = reading.usage_source == UsageSource::Reported;
+        let models = [
+            reading.response_model.as_deref(),
+            self.routed.target.model.as_deref(),
+            self.admitted.facts.model.as_deref(),
+        ];
+        let provider = self.routed.target.upstream.provider.as_deref();
+        self.generation.settings.prices.bill(provider, models, &reading.usage).cost()
+    }
+
+    /// Asks, and hears the answer to its end.
+    async fn hear(&self) -> Heard {
+        let (clock, started) = (Clock::start(), SystemTime::now());
+        let tries = Tries::new(clock, None);
+        let (reading, error, began) = match self.ask(clock, &tries).await {
+            Some(opened) => self.listen(*opened, clock, &tries).await,
+            None => (None, None, Duration::ZERO),
+        };
+        let attempts = tries.take();
+        let last = attempts.last();
+        let whole = error.is_none() && last.is_some_and(|attempt| is_whole(attempt, reading.as_ref()));
+        let side = side(last.and_then(|attempt| attempt.status), whole, reading.as_ref(), began);
+        Heard { started, duration: clock.now(), attempts, reading, side }
+    }
+
+    /// One attempt; a second on a fresh connection where a kept one had been closed.
+    async fn ask(&self, clock: Clock, tries: &Arc<Tries>) -> Option<Box<Opened>> {
+        let visit = Visit {
+            shared: &self.shared,
+            generation: &self.generation,
+            caller: self.caller.clone(),
+            cors: Decision::None,
+        };
+        let (line, _) = Line::new(&self.admitted.body);
+        let asked =
+            Asked { head: &self.head, routed: &self.routed, admitted: &self.admitted, line: &line, clock, tries };
+        let target = &self.routed.target;
+        let pool = self.generation.pools.get(&*target.upstream.name)?;
+        for fresh in [false, true] {
+            let ticket = pool.take_aside(ids::random())?;
+            let step = Step { target, ticket, cause: Cause::First, holds: false, another: false, fresh, load: None };
+            match Trial::new(&visit, &asked, step).run(&mut None).await {
+                Ok(opened) => return Some(opened),
+                Err(failed) if failed.race.happened() && !fresh => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// Hears an answer to its end; what was read of it, what went wrong, and when the attempt began.
+    async fn listen(
+        &self,
+        mut opened: Opened,
+        clock: Clock,
+        tries: &Tries,
+    ) -> (Option<Reading>, Option<ErrorType>, Duration) {
+        let error = listen(&mut opened, clock).await.err();
+        tries.ended(opened.number, error);
+        let Opened { mut session, peer, mut tap, early, started, .. } = opened;
+        let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
+        let reading = match tap.finish(end, clock.now()) {
+            Read::Llm(_, _, reading) => Some(*reading),
+            Read::Stream(_) | Read::Nothing => None,
+        };
+        if error.is_none() && !early {
+            self.shared.connector.release(session, &peer).await;
+        } else {
+            session.shutdown().await;
+        }
+        (reading, error, started)
+    }
+}
+
+/// Reads to the end of an answer, within the times that its route gives.
+async fn listen(opened: &mut Opened, clock: Clock) -> Result<(), ErrorType> {
+    loop {
+        let (by, late) = opened.deadlines.next().unwrap_or((Duration::MAX, Late::Total));
+        match tokio::time::timeout_at(clock.instant(by), opened.session.read_response_body()).await {
+            Ok(Ok(Some(chunk))) => {
+                let now = clock.now();
+                let progress = opened.tap.feed(&chunk, now);
+                opened.deadlines.came(opened.tap.kind(), attempt::sign(progress), now);
+                if opened.tap.has_ended() {
+                    opened.deadlines.end(now);
+                }
+            }
+            Ok(Ok(None)) => return Ok(()),
+            // What came is the whole answer, and its connection serves nothing more.
+            Ok(Err(_)) | Err(_) if opened.tap.is_whole() => {
+                opened.early = true;
+                return Ok(());
+            }
+            Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
+            Err(_) => return Err(attempt::late_error(late)),
+        }
+    }
+}
+
+/// Whether an answer ended as it should; one that refuses in order did.
+fn is_whole(attempt: &Attempt, reading: Option<&Reading>) -> bool {
+    match (attempt.error, attempt.status) {
+        (Some(ErrorType::UpstreamStatus), _) => true,
+        (None, Some(status)) => termination::judge(status, reading).0 == Outcome::Completed,
+        _ => false,
+    }
+}

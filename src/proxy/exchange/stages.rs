@@ -1,0 +1,296 @@
+//! Walks one request through its stages, and acts on what each decides.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+
+use super::mirror;
+use super::relay;
+use super::reserve_tokens;
+use super::websocket;
+use crate::config::Settings;
+use crate::config::identity::USER_HEADER;
+use crate::config::settings::{RouteKind, Server};
+use crate::llm::RequestFacts;
+use crate::policy::cors::Decision;
+use crate::policy::hygiene;
+use crate::policy::limits::Standing;
+use crate::policy::nominated::nominated;
+use crate::proxy::client::admit;
+use crate::proxy::client::client_side::{ClientSide, Line, Upload};
+use crate::proxy::client::cors;
+use crate::proxy::client::error_answer::{self, ReplyTo};
+use crate::proxy::clock::Clock;
+use crate::proxy::endpoints::retry_budget::RouteLoad;
+use crate::proxy::process::body::Admitted;
+use crate::proxy::process::concurrency::AddressPass;
+use crate::proxy::process::drain::DrainStage;
+use crate::proxy::process::state::{Generation, Shared};
+use crate::proxy::request::accounting::Flight;
+use crate::proxy::request::caller;
+use crate::proxy::request::context::Visit;
+use crate::proxy::request::identity;
+use crate::proxy::request::outcome::{Ending, Stop};
+use crate::proxy::request::rejection::Rejection;
+use crate::proxy::request::route::{self, Routed};
+use crate::proxy::upstream::asked::Asked;
+use crate::proxy::upstream::failover;
+use crate::proxy::upstream::upstream_response::Opened;
+use crate::telemetry::ids;
+use crate::telemetry::record::{ErrorType, Outcome, RequestInfo};
+
+/// Serves one request. Whatever happens on the way, even a panic, it ends in one record.
+pub(crate) async fn serve(shared: &Arc<Shared>, session: &mut ServerSession) -> Ending {
+    let clock = Clock::start();
+    let _in_flight = shared.drain.enter();
+    let generation = shared.generation.load_full();
+    let mut flight = Flight::begin(shared, &generation, clock, describe(session.req_header()));
+    let contained = AssertUnwindSafe(walk(shared, &generation, session, &mut flight)).catch_unwind().await;
+    match contained {
+        Ok(ending) => ending,
+        Err(_) => after_panic(session, &mut flight).await,
+    }
+}
+
+async fn walk(
+    shared: &Arc<Shared>,
+    generation: &Arc<Generation>,
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+) -> Ending {
+    let settings = &generation.settings;
+    session.set_write_timeout(Some(settings.server.write_timeout));
+    // Before anything is read: what passes is what everyone after it sees, the backend included.
+    let looked_over = look_over(session, settings);
+    let mut visit = Visit {
+        shared,
+        generation,
+        caller: caller::identify(session, settings),
+        cors: cors::decide(settings.cors.as_ref(), session.req_header()),
+    };
+    flight.identified(&visit.caller.request_id, visit.caller.trace, visit.caller.client());
+    let staged = match looked_over {
+        Ok(()) => stages(&mut visit, session, flight).await,
+        Err(rejection) => Err(rejection.into()),
+    };
+    let stop = match staged {
+        Ok(ending) => return ending,
+        Err(stop) => stop,
+    };
+    match stop {
+        Stop::Reject(rejection) => {
+            let dialect = RequestFacts::read(session.req_header().uri.path(), None).dialect;
+            let to = ReplyTo { dialect, request_id: &visit.caller.request_id, cors: &visit.cors };
+            error_answer::answer(session, flight, &to, &rejection).await
+        }
+        Stop::ClientGone => {
+            flight.end(Outcome::ClientCancelled, Some(ErrorType::ClientGone));
+            Ending::Dirty
+        }
+        Stop::Cut => {
+            flight.end(Outcome::Stopped, Some(shared.drain.why_cut()));
+            Ending::Dirty
+        }
+    }
+}
+
+async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut Flight<'_>) -> Result<Ending, Stop> {
+    let server = &visit.generation.settings.server;
+    if let Decision::Preflight(headers) = &visit.cors {
+        return Ok(cors::answer_preflight(session, flight, headers, &visit.caller.request_id).await);
+    }
+    let Some(_place) = visit.shared.streams.enter(server.max_streams) else {
+        let message = "Too many requests are in progress. Try again in a second.";
+        return Err(Rejection::overloaded(ErrorType::Overloaded, message).into());
+    };
+    let _share = place_of_address(visit, session, server)?;
+    if !visit.caller.trusted {
+        session.req_header_mut().remove_header(&mirror::HEADER);
+    }
+    identity::establish(visit.shared, visit.generation, session.req_header_mut(), &mut visit.caller)?;
+    flight.known(visit.caller.client());
+    let visit = &*visit;
+    let has_body = !session.is_body_done();
+    let must_read =
+        (has_body || session.is_upgrade_req()) && route::depends_on_body(visit.generation, session.req_header());
+    let mut admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), must_read).await?;
+    if session.is_upgrade_req() {
+        // What is asked for on a WebSocket is told by its messages.
+        admitted.facts = Arc::new(RequestFacts::of_websocket(session.req_header().uri.query().unwrap_or_default()));
+    }
+    if must_read {
+        admit::check_keys(&admitted.facts)?;
+    }
+    let routed = route::route(visit.generation, session.req_header(), &admitted, &visit.caller, ids::random());
+    let kind = routed.as_ref().map_or(RouteKind::Auto, |routed| routed.route.kind);
+    admitted.facts = known_better(admitted.facts, session.req_header(), kind);
+    flight.asks(&admitted.facts);
+    if visit.settings().telemetry.capture_content {
+        flight.prompt(&admitted);
+    }
+    #[cfg(test)]
+    super::panic_switch::panic_if_asked(session, "before the head");
+    let routed = routed?;
+    flight.routed(&routed.route.name);
+    flight.served_by(&routed.target.upstream.name, &routed.target.name);
+    flight.assigned(routed.assigned.clone(), &admitted.facts);
+    let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
+    let standing = reserve_tokens::reserve(visit, flight, &admitted, &routed, session.req_header()).await?;
+    if session.is_upgrade_req() {
+        return Box::pin(websocket::run(visit, session, flight, &admitted.facts, &routed)).await;
+    }
+    forward(visit, session, flight, admitted, &routed, standing).await
+}
+
+/// Where one connection carries many requests, an address is bound by what it asks, too.
+fn place_of_address(
+    visit: &Visit<'_>,
+    session: &ServerSession,
+    server: &Server,
+) -> Result<Option<AddressPass>, Rejection> {
+    let Some(peer) = visit.caller.peer.filter(|_| session.is_http2() && !visit.caller.trusted) else { return Ok(None) };
+    let cap = server.share_of_address(server.max_streams);
+    visit.shared.streams_by_address.enter(peer.ip(), cap).map(Some).ok_or_else(|| {
+        let message = "Too many requests from this address are in progress. Try again in a second; a proxy before many \
+                       clients belongs into `server.trusted_proxies`, or have `server.address_share` raised.";
+        Rejection::overloaded(ErrorType::Overloaded, message)
+    })
+}
+
+/// What the route says of whose the answers are goes before what the request shows. Headers show a session of MCP.
+fn known_better(mut facts: Arc<RequestFacts>, head: &RequestHeader, kind: RouteKind) -> Arc<RequestFacts> {
+    if facts.retrieves() {
+        Arc::make_mut(&mut facts).note_method(head.method.is_safe());
+    }
+    if head.headers.contains_key("mcp-session-id") || head.headers.contains_key("mcp-protocol-version") {
+        Arc::make_mut(&mut facts).note_mcp();
+    }
+    let said = match kind {
+        RouteKind::Auto => None,
+        RouteKind::Llm => facts.by_route(true),
+        RouteKind::Stream => facts.by_route(false),
+    };
+    said.map_or(facts, Arc::new)
+}
+
+/// Asks an upstream while the client's side is held, and passes its answer on.
+async fn forward(
+    visit: &Visit<'_>,
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    admitted: Admitted,
+    routed: &Routed,
+    standing: Standing,
+) -> Result<Ending, Stop> {
+    let Some(load) = visit.generation.loads.get(&routed.route.name) else {
+        // Built from the same settings: it cannot be missing.
+        return Err(Rejection::internal().into());
+    };
+    let _active = load.enter();
+    let (line, upload) = Line::new(&admitted.body);
+    let side = ClientSide { visit, routed, facts: &admitted.facts, line: &line, standing };
+    // A stream lives for minutes, opening it for seconds: what only the opening needs is boxed, and freed with it.
+    match Box::pin(ask(session, flight, &admitted, &side, load, upload)).await? {
+        Ok(opened) => Ok(relay::pass(session, flight, opened, &side).await),
+        Err(rejection) if line.is_committed() => Ok(relay::fail(session, flight, &rejection, &side).await),
+        Err(rejection) => Err(rejection.into()),
+    }
+}
+
+/// Asks until an answer may be passed on or there is none, and holds the client's side meanwhile.
+async fn ask(
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    admitted: &Admitted,
+    side: &ClientSide<'_>,
+    load: &Arc<RouteLoad>,
+    upload: Upload,
+) -> Result<Result<Box<Opened>, Rejection>, Stop> {
+    let &ClientSide { visit, routed, line, .. } = side;
+    let head = session.req_header().clone();
+    let (clock, tries) = (flight.clock, flight.tries());
+    let asked = Asked { head: &head, routed, admitted, line, clock, tries };
+    let opened = tokio::select! {
+        biased;
+        opened = failover::open(visit, &asked, load, upload) => opened,
+        stop = side.wait(session) => return Err(stop),
+        () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
+    };
+    // Those that came right before the final head.
+    side.pass_interim(session).await?;
+    if opened.is_ok() {
+        mirror::cast(visit, &head, routed, admitted, flight);
+    }
+    Ok(opened)
+}
+
+/// The rules that every head must keep before anything believes it; names that backends could misread go.
+fn look_over(session: &mut ServerSession, settings: &Settings) -> Result<(), Rejection> {
+    // pingora drops a Content-Length beside a Transfer-Encoding before anybody sees it.
+    let chunked = session.req_header().headers.contains_key("transfer-encoding");
+    let came = session.as_http1().filter(|_| chunked).map(|session| session.get_headers_raw_bytes());
+    let dropped = came.as_deref().map(hygiene::lengths).into_iter().flatten();
+    let head = session.req_header_mut();
+    let looked_at = hygiene::Head {
+        method: head.method.as_str(),
+        target: head.raw_path(),
+        version: match head.version {
+            http::Version::HTTP_2 => hygiene::Version::Http2,
+            http::Version::HTTP_11 => hygiene::Version::Http11,
+            _ => hygiene::Version::Http10,
+        },
+    };
+    let fields = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let passed = hygiene::check(&looked_at, fields.chain(dropped)).map_err(|refusal| refused(&refusal))?;
+    let user_header = settings.identity.as_ref().map_or(USER_HEADER, |rules| &rules.user_header);
+    let connection = head.headers.get_all(http::header::CONNECTION).iter().map(http::HeaderValue::as_bytes);
+    let nominated = nominated(connection, user_header).map_err(|refusal| refused(&refusal))?;
+    let header = |name: &str| head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
+    let ignores_upgrade =
+        head.headers.contains_key(http::header::UPGRADE) && !hygiene::asks_for_websocket(&looked_at, header);
+    for name in passed.dropped.iter().chain(&nominated) {
+        head.remove_header(name.as_str());
+    }
+    if ignores_upgrade {
+        head.remove_header(&http::header::UPGRADE);
+    }
+    Ok(())
+}
+
+fn refused(refusal: &hygiene::Refusal) -> Rejection {
+    Rejection::refused(refusal.status, ErrorType::BadRequest, refusal.message)
+}
+
+fn describe(head: &RequestHeader) -> RequestInfo {
+    /// Longest method and path kept, in bytes.
+    const METHOD_MAX: usize = 32;
+    const PATH_MAX: usize = 1024;
+    RequestInfo {
+        method: Arc::from(clip(head.method.as_str(), METHOD_MAX)),
+        path: Arc::from(clip(head.uri.path(), PATH_MAX)),
+        http_version: match head.version {
+            http::Version::HTTP_2 => "2",
+            http::Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        },
+    }
+}
+
+fn clip(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or("")
+}
+
+async fn after_panic(session: &mut ServerSession, flight: &mut Flight<'_>) -> Ending {
+    let rejection = Rejection { error: ErrorType::Panic, ..Rejection::internal() };
+    if session.response_written().is_some_and(|head| !head.status.is_informational()) {
+        flight.end(rejection.outcome, Some(rejection.error));
+        return Ending::Dirty;
+    }
+    session.set_keepalive(None);
+    error_answer::answer_unparsed(session, flight, &rejection).await;
+    Ending::Dirty
+}

@@ -1,0 +1,216 @@
+//! The responses of one WebSocket: each takes of the limits, and is told, as a request of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reserve_tokens::{self, Refused};
+use crate::config::limits::Limit;
+use crate::config::settings::Target;
+use crate::llm::websocket::{Asked, Ended, Happened, Turns, is_ambiguous};
+use crate::llm::{Claim, Dialect, RequestFacts};
+use crate::proxy::limits::background::Booking;
+use crate::proxy::limits::reservation::Reservation;
+use crate::proxy::request::accounting::Flight;
+use crate::proxy::request::context::Visit;
+use crate::proxy::request::route::Routed;
+use crate::telemetry::ids;
+use crate::telemetry::record::{AskedBy, ErrorType, LimitInfo, LlmInfo, Outcome, WebSocketInfo};
+
+/// What is said on one connection.
+pub(crate) struct Talk<'a> {
+    visit: &'a Visit<'a>,
+    routed: &'a Routed,
+    target: &'a Target,
+    turns: Turns,
+    /// Those of the route that count what a response takes: how many requests run at a time, the connection is one of.
+    limits: Vec<Arc<Limit>>,
+    /// By the number of the response. Never more than [`Turns`] has at a time.
+    held: BTreeMap<u64, Held>,
+    /// The response that a limit refused, and how that is called.
+    refused: Option<(u64, ErrorType)>,
+    /// The client sent what a backend may take for something else than is read here.
+    is_ambiguous: bool,
+    /// How the connection ended, and with it the responses that still ran.
+    lost: (Outcome, Option<ErrorType>),
+}
+
+/// What a limit has against a response, in words for the client.
+pub(crate) struct Objection {
+    pub(crate) message: String,
+    pub(crate) error: ErrorType,
+}
+
+impl Objection {
+    /// One that waiting mends, or another message.
+    pub(crate) fn limited(message: impl Into<String>) -> Self {
+        Self { message: message.into(), error: ErrorType::RateLimited }
+    }
+}
+
+/// What a response holds, or why it holds nothing.
+struct Held {
+    reservation: Option<Reservation>,
+    info: LimitInfo,
+}
+
+impl<'a> Talk<'a> {
+    pub(crate) fn new(visit: &'a Visit<'a>, routed: &'a Routed, target: &'a Target, model: Option<&str>) -> Self {
+        let counts = |limit: &&Arc<Limit>| limit.counts_tokens() || limit.requests_per_minute.is_some();
+        let turns = Turns::new(model, visit.settings().telemetry.slow_gap);
+        let limits = routed.route.limits.iter().filter(counts).cloned().collect();
+        Self {
+            visit,
+            routed,
+            target,
+            turns,
+            limits,
+            held: BTreeMap::new(),
+            refused: None,
+            is_ambiguous: false,
+            lost: (Outcome::ClientCancelled, None),
+        }
+    }
+
+    /// Whether nothing is said that anybody here understands, nor has to: what a limit depends on is looked for to the end.
+    pub(crate) fn is_strange(&self) -> bool {
+        !self.is_limited() && self.turns.is_strange()
+    }
+
+    /// Whether a limit depends on what is said.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.limits.is_empty()
+    }
+
+    pub(crate) fn client(&mut self, text: &[u8], now: Duration) {
+        self.is_ambiguous |= self.is_limited() && is_ambiguous(text);
+        self.turns.client(text, now);
+    }
+
+    pub(crate) fn server(&mut self, text: &[u8], now: Duration) {
+        self.turns.server(text, now);
+    }
+
+    /// Follows what was said since the last call. Returns what the client is to be told where a limit refuses a response, or
+    /// wants one cut.
+    pub(crate) async fn follow(&mut self, flight: &Flight<'_>, told: &mut WebSocketInfo) -> Option<Objection> {
+        let mut refusal = self.is_ambiguous.then(|| {
+            Objection::limited(
+                "A limit depends on what is said here, and backends may differ in what they take this message for. Send JSON in UTF-8 with \
+                 one `type`.",
+            )
+        });
+        for happened in self.turns.happened() {
+            match happened {
+                Happened::Asked(asked) if self.limits.is_empty() => drop(asked),
+                Happened::Asked(asked) => refusal = self.reserve(&asked, flight).await.or(refusal),
+                Happened::Generated { turn, tokens } => refusal = self.generated(turn, tokens).or(refusal),
+                Happened::Ended(ended) => self.ended(*ended, flight, told),
+            }
+        }
+        refusal
+    }
+
+    /// The connection is over, so are the responses that still run.
+    pub(crate) async fn close(
+        &mut self,
+        flight: &Flight<'_>,
+        told: &mut WebSocketInfo,
+        (outcome, error): (Outcome, Option<ErrorType>),
+    ) {
+        if outcome != Outcome::Completed {
+            self.lost = (outcome, error);
+        }
+        self.turns.close(flight.now());
+        self.follow(flight, told).await;
+    }
+
+    async fn reserve(&mut self, asked: &Asked, flight: &Flight<'_>) -> Option<Objection> {
+        match reserve_tokens::reserve_response(self.visit, self.routed, &self.limits, asked, flight.now()).await {
+            Ok((mut reservation, info)) => {
+                reservation.asked();
+                self.held.insert(asked.turn, Held { reservation: Some(reservation), info });
+                None
+            }
+            Err(Refused { info, message, error }) => {
+                self.refused = Some((asked.turn, error));
+                self.held.insert(asked.turn, Held { reservation: None, info });
+                Some(Objection { message, error })
+            }
+        }
+    }
+
+    fn generated(&mut self, turn: u64, tokens: u64) -> Option<Objection> {
+        let held = self.held.get_mut(&turn)?;
+        let cuts = held.reservation.as_mut()?.generated(tokens);
+        held.info.cut |= cuts;
+        let message = "A limit on tokens is used up, and this response has outrun what it held.";
+        cuts.then(|| Objection::limited(message))
+    }
+
+    /// Settles a response, and tells of it.
+    fn ended(&mut self, ended: Ended, flight: &Flight<'_>, told: &mut WebSocketInfo) {
+        let Ended { turn, facts, mut reading, asked_at, ended_at, cancelled, unannounced } = ended;
+        let (provider, upstream) = (self.target.upstream.provider.clone(), &self.target.upstream.name);
+        let background = &self.visit.shared.usage.background;
+        let runs_on = matches!(background.booking(upstream, &facts, &mut reading), Booking::Pending);
+        let models = [reading.response_model.as_deref(), self.target.model.as_deref(), facts.model.as_deref()];
+        let bill = self.visit.settings().prices.bill(provider.as_deref(), models, &reading.usage);
+        let refused = self.refused.filter(|(refused, _)| *refused == turn);
+        let (outcome, error) = match () {
+            () if refused.is_some() => (Outcome::Rejected, refused.map(|(_, error)| error)),
+            () if reading.error.is_some() => (Outcome::ErrorInStream, Some(ErrorType::ErrorEvent)),
+            () if cancelled || !reading.normal_end => self.lost,
+            () => (Outcome::Completed, None),
+        };
+        let (hold, info) = self.held.remove(&turn).map(|held| (held.reservation, held.info)).unzip();
+        let hold = hold.flatten();
+        let used = if runs_on {
+            background.runs(upstream, reading.response_id.as_deref(), self.asked_by(&facts), hold);
+            0
+        } else {
+            hold.map_or(0, |mut hold| {
+                hold.read(&reading, bill.cost());
+                hold.ended(outcome);
+                hold.settle()
+            })
+        };
+        if unannounced {
+            reserve_tokens::charge_response(
+                self.visit,
+                self.routed,
+                &self.limits,
+                &facts,
+                (&reading.usage, bill.cost()),
+            );
+        }
+        let limit = info.map(|info| LimitInfo { used, ..info });
+        told.responses += 1;
+        told.input_tokens = told.input_tokens.saturating_add(reading.usage.input.unwrap_or(0));
+        told.output_tokens = told.output_tokens.saturating_add(reading.usage.output.unwrap_or(0));
+        told.cost = told.cost + bill.cost().unwrap_or_default();
+        let dialect = Dialect::OpenAiResponses;
+        let llm = LlmInfo {
+            dialect,
+            claim: Claim::Request,
+            request: facts,
+            reading,
+            bill,
+            provider,
+            span_id: ids::new_span_id(),
+            asked_by: None,
+        };
+        flight.tell_response(asked_at, ended_at, (outcome, error), llm, limit);
+    }
+
+    /// Who asks for a response that is made in the background.
+    fn asked_by(&self, facts: &Arc<RequestFacts>) -> AskedBy {
+        let caller = &self.visit.caller;
+        AskedBy {
+            request_id: Arc::clone(&caller.request_id),
+            route: Some(Arc::clone(&self.routed.route.name)),
+            client: caller.client(),
+            request: Arc::clone(facts),
+        }
+    }
+}

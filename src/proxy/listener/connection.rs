@@ -1,0 +1,196 @@
+//! The door: how many may come in, and which HTTP they speak.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::server::ShutdownWatch;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use super::request_head::{self, FIRST_HEAD_DUE};
+use crate::policy::trust;
+use crate::proxy::process::concurrency::{AddressPass, Pass};
+use crate::proxy::process::state::Shared;
+use crate::telemetry::metrics::Full;
+
+/// How an HTTP/2 connection with prior knowledge begins (RFC 9113, section 3.4).
+const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The preface's first bytes. No HTTP/1 request is shorter or begins like it, so that these can be waited for.
+const PREFACE_START: usize = 4;
+
+/// Streams that one HTTP/2 connection may have open at once: a frontend server shares one connection among many users.
+const H2_CLIENT_STREAMS_MAX: u32 = 1_000;
+
+/// Flow-control window of one request body.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+
+/// Flow-control window of all request bodies of a connection.
+const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// An HTTP/2 connection without a stream is closed after this long.
+const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n\
+    content-length: 51\r\nconnection: close\r\n\r\n{\"detail\":\"too many connections, try again later\"}\n";
+
+const ADDRESS_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n\
+    content-length: 160\r\nconnection: close\r\n\r\n{\"detail\":\"too many connections from this address. Close some; \
+    a proxy before many clients belongs into server.trusted_proxies, or raise server.address_share\"}\n";
+
+/// The entrance for connections of one listener.
+pub struct Door {
+    shared: Arc<Shared>,
+    http1_or_alpn: Arc<Hall>,
+    h2_prior_knowledge: Arc<Hall>,
+}
+
+impl Door {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            http1_or_alpn: Arc::new(Hall::new(&shared, false)),
+            h2_prior_knowledge: Arc::new(Hall::new(&shared, true)),
+            shared,
+        }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Door {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let door = Arc::clone(self);
+        let shutdown = shutdown.clone();
+        // pingora's task keeps the room of a TLS handshake, 8 KiB, for as long as it runs: a task of our own does not.
+        tokio::spawn(async move { door.serve(stream, &shutdown).await });
+        None
+    }
+}
+
+impl Door {
+    async fn serve(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
+        let patience = self.shared.generation.load().settings.server.header_timeout;
+        let peer = stream.get_socket_digest().and_then(|digest| Some(digest.peer_addr()?.as_inet()?.ip()));
+        let _places = match self.enter(peer) {
+            Ok(places) => places,
+            Err(full) => {
+                self.shared.telemetry.metrics().connection_refused(full);
+                let answer = if full == Full::All { OVERLOADED } else { ADDRESS_FULL };
+                // Best effort: the client may be gone already.
+                let _ = tokio::time::timeout(patience, stream.write_all(answer)).await;
+                let _ = stream.flush().await;
+                return;
+            }
+        };
+        if stream.get_ssl_digest().is_some() {
+            self.http1_or_alpn.process_new(stream, shutdown).await;
+            return;
+        }
+        let due = Instant::now() + patience;
+        match tokio::time::timeout_at(due, speaks_h2(&mut stream)).await {
+            Ok(Some(true)) => {
+                drop(FIRST_HEAD_DUE.scope(due, self.h2_prior_knowledge.process_new(stream, shutdown)).await)
+            }
+            Ok(Some(false)) => FIRST_HEAD_DUE.scope(due, self.serve_http1(stream, shutdown)).await,
+            // Gone, or silent for too long.
+            Ok(None) | Err(_) => {}
+        }
+    }
+
+    /// A place among all connections, and one among those of the client's address.
+    fn enter(&self, peer: Option<IpAddr>) -> Result<(Pass, Option<AddressPass>), Full> {
+        let generation = self.shared.generation.load();
+        let server = &generation.settings.server;
+        let place = self.shared.connections.enter(server.max_connections).ok_or(Full::All)?;
+        let own = match peer.filter(|peer| !trust::is_trusted(&server.trusted_proxies, Some(*peer))) {
+            None => None,
+            Some(peer) => {
+                let cap = server.share_of_address(server.max_connections);
+                Some(self.shared.connections_by_address.enter(peer, cap).ok_or(Full::Address)?)
+            }
+        };
+        Ok((place, own))
+    }
+
+    /// Serves the requests of a connection one after the other. As pingora does it, less the box of 9 KiB for each.
+    async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        let mut session = Box::new(ServerSession::new_http1(stream));
+        session.set_keepalive((!*shutdown.borrow()).then_some(request_head::KEEPALIVE_S));
+        while let Some(reused) = request_head::serve(&self.shared, session).await {
+            let (stream, settings) = reused.consume();
+            session = Box::new(ServerSession::new_http1(stream));
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+        }
+    }
+}
+
+/// Whether the connection begins with the HTTP/2 preface; `None` when it ended before that could be told.
+async fn speaks_h2(stream: &mut Stream) -> Option<bool> {
+    let mut start = [0; PREFACE_START];
+    stream.try_peek(&mut start).await.ok()?;
+    if !H2_PREFACE.starts_with(&start) {
+        return Some(false);
+    }
+    let mut preface = [0; H2_PREFACE.len()];
+    stream.try_peek(&mut preface).await.ok()?;
+    Some(&preface == H2_PREFACE)
+}
+
+/// Serves the requests of connections whose protocol is known.
+struct Hall {
+    shared: Arc<Shared>,
+    options: HttpServerOptions,
+}
+
+impl Hall {
+    fn new(shared: &Arc<Shared>, h2c: bool) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = h2c;
+        options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
+        Self { shared: Arc::clone(shared), options }
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Hall {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        _shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        request_head::serve(&self.shared, Box::new(session)).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let mut options = default_h2_options();
+        options.max_concurrent_streams(H2_CLIENT_STREAMS_MAX);
+        options.initial_window_size(H2_STREAM_WINDOW);
+        options.initial_connection_window_size(H2_CONNECTION_WINDOW);
+        Some(options)
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_without_a_session_is_as_long_as_it_says() {
+        for answer in [OVERLOADED, ADDRESS_FULL] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}: {text}", body.len());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Caps on how many of something there may be at once, and how many of them one address may have.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::policy::trust;
+
+/// Counts what is inside. The cap is given at each entry, since a reload may change it.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Gate {
+    inside: Arc<AtomicUsize>,
+}
+
+/// One place inside a [`Gate`]; dropping it frees the place.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    inside: Arc<AtomicUsize>,
+}
+
+impl Gate {
+    /// A place, or `None` when `cap` places are taken.
+    pub(crate) fn enter(&self, cap: usize) -> Option<Pass> {
+        let pass = Pass { inside: Arc::clone(&self.inside) };
+        let before = self.inside.fetch_add(1, Ordering::AcqRel);
+        // Dropping the pass takes the count back.
+        (before < cap).then_some(pass)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.inside.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Counts what each address has inside; of IPv6 by /64. It knows no more addresses than there are passes.
+#[derive(Debug, Clone)]
+pub struct AddressGate {
+    shards: Arc<[Shard; SHARDS]>,
+    hasher: RandomState,
+}
+
+/// So that threads seldom wait for each other.
+const SHARDS: usize = 16;
+
+type Shard = Mutex<HashMap<IpAddr, NonZeroUsize>>;
+
+/// One place of an address; dropping it frees the place.
+#[derive(Debug)]
+pub struct AddressPass {
+    gate: AddressGate,
+    network: IpAddr,
+}
+
+impl Default for AddressGate {
+    fn default() -> Self {
+        Self { shards: Arc::new(std::array::from_fn(|_| Mutex::default())), hasher: RandomState::new() }
+    }
+}
+
+impl AddressGate {
+    /// A place, or `None` when `address` has `cap` places already.
+    pub fn enter(&self, address: IpAddr, cap: usize) -> Option<AddressPass> {
+        let network = trust::network(address);
+        self.with(network, |shard| match shard.entry(network) {
+            Entry::Vacant(place) if cap > 0 => {
+                place.insert(NonZeroUsize::MIN);
+                true
+            }
+            Entry::Occupied(mut count) if count.get().get() < cap => {
+                *count.get_mut() = count.get().saturating_add(1);
+                true
+            }
+            _ => false,
+        })
+        .then(|| AddressPass { gate: self.clone(), network })
+    }
+
+    fn with<T>(&self, network: IpAddr, act: impl FnOnce(&mut HashMap<IpAddr, NonZeroUsize>) -> T) -> T
+    where
+        T: Default,
+    {
+        let at = self.hasher.hash_one(network) as usize % SHARDS;
+        // There is one for each remainder.
+        let Some(shard) = self.shards.get(at) else { return T::default() };
+        act(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for AddressPass {
+    fn drop(&mut self) {
+        self.gate.with(self.network, |shard| {
+            let Entry::Occupied(mut count) = shard.entry(self.network) else { return };
+            match NonZeroUsize::new(count.get().get() - 1) {
+                Some(left) => *count.get_mut() = left,
+                None => drop(count.remove()),
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_share_and_no_more() {
+        let gate = AddressGate::default();
+        let [one, same, other]: [IpAddr; 3] =
+            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
+        let passes: Vec<_> = [one, same].map(|address| gate.enter(address, 2).unwrap()).into();
+        assert!(gate.enter(same, 2).is_none(), "a subscriber has a whole /64");
+        let _other = gate.enter(other, 2).unwrap();
+        assert!(gate.enter(one, 0).is_none());
+        drop(passes);
+        let again = gate.enter(one, 1).unwrap();
+        drop(again);
+        let left: usize = gate.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
+        assert_eq!(left, 1, "who has left is forgotten");
+    }
+
+    #[test]
+    fn a_full_gate_refuses_until_someone_leaves() {
+        let gate = Gate::default();
+        let first = gate.enter(1).unwrap();
+        assert!(gate.enter(1).is_none());
+        assert!(gate.enter(2).is_some(), "a refused entry must not keep a place");
+        drop(first);
+        assert!(gate.enter(1).is_some());
+    }
+}

@@ -1,0 +1,27 @@
+//! What the copies of a route's requests may take together.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::Settings;
+use crate::policy::shadow::Caps;
+
+/// The copies of one route: what they may take together. Outlives reloads.
+#[derive(Default)]
+pub(crate) struct Shadows(Mutex<Caps>);
+
+impl Shadows {
+    pub(crate) fn caps(&self) -> MutexGuard<'_, Caps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The copies of each route; what they took goes on over a reload.
+pub(crate) fn build(
+    settings: &Settings,
+    previous: Option<&HashMap<Arc<str>, Arc<Shadows>>>,
+) -> HashMap<Arc<str>, Arc<Shadows>> {
+    let with_shadow = settings.routes.iter().filter(|route| route.shadow.is_some());
+    let kept = |name: &Arc<str>| previous.and_then(|old| old.get(name)).cloned().unwrap_or_default();
+    with_shadow.map(|route| (Arc::clone(&route.name), kept(&route.name))).collect()
+}

@@ -1,0 +1,192 @@
+//! The canary of one route: its judge, which outlives reloads, and what requests are assigned by.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+
+use crate::config::Settings;
+use crate::config::canary::Canary as Plan;
+use crate::config::settings::Route;
+use crate::policy::canary::{Arm, Command, Decision, FirstAttempt, Judge, Kind, Refusal, Report, Sample};
+use crate::policy::routing;
+
+/// By route name.
+pub type Rollouts = HashMap<Arc<str>, Arc<Rollout>>;
+
+/// One route's canary, as one configuration has it.
+pub struct Rollout {
+    pub(crate) route: Arc<Route>,
+    pub(crate) plan: Plan,
+    kept: Arc<Kept>,
+}
+
+/// What outlives a reload, for as long as targets and steps stay.
+struct Kept {
+    /// What the rollout is about; see [`subject`].
+    subject: String,
+    judge: Mutex<Judge>,
+    /// What requests are assigned by, as [`Draw::packed`]: read by each, set with each decision.
+    draw: AtomicU64,
+    /// The start was told, or lies before a restart.
+    is_told: AtomicBool,
+}
+
+/// What requests are assigned by at present. Share and epoch are read as one: a request must not be drawn by one epoch's share
+/// and be counted in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Draw {
+    /// The canary's share of requests, in percent.
+    pub(crate) share: u8,
+    pub(crate) epoch: u64,
+}
+
+impl Draw {
+    fn of(judge: &Judge, plan: &Plan) -> Self {
+        Self { share: judge.share(plan), epoch: judge.epoch() }
+    }
+
+    /// As one number: the share in the lowest 8 bits.
+    fn packed(self) -> u64 {
+        self.epoch << 8 | u64::from(self.share)
+    }
+
+    fn unpacked(packed: u64) -> Self {
+        let [share, ..] = packed.to_le_bytes();
+        Self { share, epoch: packed >> 8 }
+    }
+}
+
+impl Kept {
+    fn new(subject: String, judge: Judge, plan: &Plan) -> Self {
+        let draw = AtomicU64::new(Draw::of(&judge, plan).packed());
+        Self { subject, judge: Mutex::new(judge), draw, is_told: AtomicBool::new(false) }
+    }
+
+    /// Requests from here on are assigned as the judge has it.
+    fn assign_by(&self, judge: &Judge, plan: &Plan) {
+        self.draw.store(Draw::of(judge, plan).packed(), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Judge> {
+        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rollout {
+    pub fn route(&self) -> &Arc<str> {
+        &self.route.name
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How it stands.
+    pub fn report(&self) -> Report {
+        self.kept.lock().report(&self.plan, since_1970())
+    }
+
+    /// Each variant's share of requests, from 0 to 1.
+    pub fn shares(&self) -> impl Iterator<Item = (&str, f64)> {
+        routing::shares(&self.route, Some(self.draw().share)).map(|(target, share)| (&*target.name, share))
+    }
+
+    /// What a request is assigned by.
+    pub(crate) fn draw(&self) -> Draw {
+        Draw::unpacked(self.kept.draw.load(Ordering::Relaxed))
+    }
+
+    /// The side on which a target stands.
+    pub(crate) fn arm(&self, target: &str) -> Arm {
+        if target == &*self.plan.target { Arm::Canary } else { Arm::Baseline }
+    }
+
+    pub(crate) fn observe(&self, sample: Sample, attempt: &FirstAttempt) -> Option<Decision> {
+        let mut judge = self.kept.lock();
+        let decision = judge.observe(&self.plan, sample, attempt, since_1970());
+        self.kept.assign_by(&judge, &self.plan);
+        decision
+    }
+
+    /// Its start, if nobody was told of it yet. From now on it counts as told.
+    pub(crate) fn take_untold_start(&self) -> Option<Decision> {
+        if self.kept.is_told.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        self.report().decisions.into_iter().find(|decision| decision.kind == Kind::Start)
+    }
+
+    /// What it is about, and how its judge stands, as they are kept over a restart.
+    ///
+    /// # Errors
+    /// The judge holds a number that JSON does not know.
+    pub(crate) fn save(&self) -> Result<(String, serde_json::Value), serde_json::Error> {
+        Ok((self.kept.subject.clone(), serde_json::to_value(&*self.kept.lock())?))
+    }
+
+    /// Goes on where `judge` stood before a restart, if it was about the same `subject`.
+    pub(crate) fn restore(&self, subject: &str, judge: Judge) {
+        if self.kept.subject == subject {
+            let mut current = self.kept.lock();
+            *current = judge.restored(&self.plan);
+            self.kept.assign_by(&current, &self.plan);
+            self.kept.is_told.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn command(&self, command: Command) -> Result<Decision, Refusal> {
+        let mut judge = self.kept.lock();
+        let decision = judge.command(&self.plan, command, since_1970());
+        self.kept.assign_by(&judge, &self.plan);
+        decision
+    }
+}
+
+/// The rollouts of a configuration by route; those whose targets and steps stay go on where they stood.
+pub(crate) fn build(settings: &Settings, previous: Option<&Rollouts>) -> Rollouts {
+    let rollouts = settings.routes.iter().filter_map(|route| {
+        let plan = route.canary.clone()?;
+        let subject = subject(route, &plan);
+        let old = previous.and_then(|old| old.get(&route.name)).map(|old| &old.kept);
+        let kept = match old.filter(|old| old.subject == subject) {
+            Some(old) => Arc::clone(old),
+            None => {
+                let judge = Judge::start(&plan, since_1970());
+                Arc::new(Kept::new(subject, judge, &plan))
+            }
+        };
+        Some((Arc::clone(&route.name), Arc::new(Rollout { route: Arc::clone(route), plan, kept })))
+    });
+    rollouts.collect()
+}
+
+/// What a rollout is about: targets and steps. When one of them changes, it starts anew. The same in every process.
+fn subject(route: &Route, plan: &Plan) -> String {
+    let mut hasher = Sha256::new();
+    let mut add = |part: &str| {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    };
+    add(&plan.target);
+    add(&format!("{:?}", plan.steps));
+    for target in &route.targets {
+        let is_canary = target.name == plan.target;
+        // The canary's own weight means nothing.
+        let weight = if is_canary { 0 } else { target.weight };
+        add(&target.name);
+        add(&format!("{weight} {:?}", target.path));
+        add(&target.upstream.name);
+        for endpoint in &target.upstream.endpoints {
+            add(&format!("{} {:?} {} {}", endpoint.tls, endpoint.address, endpoint.base_path, endpoint.authority));
+        }
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Steps are timed over restarts, so by the wall clock.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

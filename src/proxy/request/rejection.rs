@@ -1,0 +1,75 @@
+//! A request that is answered by us, and with what.
+
+use std::borrow::Cow;
+
+use crate::policy::limits::Standing;
+use crate::telemetry::record::{ErrorType, Outcome};
+
+/// A request that is answered by us.
+#[derive(Debug)]
+pub(crate) struct Rejection {
+    pub(crate) status: u16,
+    pub(crate) outcome: Outcome,
+    pub(crate) error: ErrorType,
+    /// For the client: what happened, and what to do.
+    pub(crate) message: Cow<'static, str>,
+    /// Seconds.
+    pub(crate) retry_after: Option<u32>,
+    /// Where the caller stands under its limits.
+    pub(crate) standing: Box<Standing>,
+}
+
+impl Rejection {
+    pub(crate) fn refused(status: u16, error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            outcome: Outcome::Rejected,
+            error,
+            message: message.into(),
+            retry_after: None,
+            standing: Box::default(),
+        }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::refused(400, ErrorType::BadRequest, message)
+    }
+
+    /// Every attempt failed.
+    pub(crate) fn upstream(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status: 502,
+            outcome: Outcome::UpstreamError,
+            error,
+            message: message.into(),
+            retry_after: None,
+            standing: Box::default(),
+        }
+    }
+
+    pub(crate) fn timeout(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status: 504,
+            outcome: Outcome::Timeout,
+            error,
+            message: message.into(),
+            retry_after: None,
+            standing: Box::default(),
+        }
+    }
+
+    pub(crate) fn overloaded(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { retry_after: Some(1), ..Self::refused(503, error, message) }
+    }
+
+    pub(crate) fn internal() -> Self {
+        Self {
+            status: 500,
+            outcome: Outcome::InternalError,
+            error: ErrorType::Internal,
+            message: "Streamgauge failed to handle this request. Please report it with the request id.".into(),
+            retry_after: None,
+            standing: Box::default(),
+        }
+    }
+}

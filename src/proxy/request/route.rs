@@ -1,0 +1,120 @@
+//! Where a request goes: route, target, endpoints, and the times it is given.
+
+use std::sync::Arc;
+
+use pingora::http::RequestHeader;
+
+use super::attempts::PassedOver;
+use super::caller::Caller;
+use super::rejection::Rejection;
+use crate::config::settings::{Route, Target, Timeouts};
+use crate::policy::canary::Sample;
+use crate::policy::cohort;
+use crate::policy::routing::{self, RequestHead};
+use crate::proxy::process::body::Admitted;
+use crate::proxy::process::canary_sample::Assigned;
+use crate::proxy::process::in_service::InService;
+use crate::proxy::process::state::Generation;
+use crate::telemetry::record::ErrorType;
+
+/// A request that has a place to go.
+pub(crate) struct Routed {
+    pub(crate) route: Arc<Route>,
+    pub(crate) target: Target,
+    pub(crate) limits: Timeouts,
+    /// Its side of the comparison, where the route has a canary.
+    pub(crate) assigned: Option<Assigned>,
+    /// Which of the route's places may be asked.
+    pub(crate) in_service: Arc<InService>,
+}
+
+impl Routed {
+    /// The share of the route's canary, in percent.
+    pub(crate) fn canary_share(&self) -> Option<u8> {
+        self.assigned.as_ref().map(|assigned| assigned.rollout.draw().share)
+    }
+}
+
+impl Routed {
+    /// Why another was asked than the target that the request was assigned to.
+    pub(crate) fn why_passed_over(&self) -> PassedOver {
+        let at = self.route.targets.iter().position(|target| target.name == self.target.name);
+        let takes = at.is_none_or(|at| self.in_service.target(at));
+        if takes { PassedOver::Down } else { PassedOver::TakenOut }
+    }
+}
+
+/// Whether anything depends on what the body of a request with this head asks for.
+pub(crate) fn depends_on_body(generation: &Generation, head: &RequestHeader) -> bool {
+    with_head(head, None, |head| routing::depends_on_body(&generation.settings.routes, head))
+}
+
+fn with_head<T>(head: &RequestHeader, model: Option<&str>, ask: impl FnOnce(&RequestHead<'_>) -> T) -> T {
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    ask(&RequestHead { method: head.method.as_str(), path: head.uri.path(), header: &header, model })
+}
+
+/// Finds the route and the target of a request. `roll` is a random number, for callers whom nothing keeps together.
+pub(crate) fn route(
+    generation: &Generation,
+    head: &RequestHeader,
+    admitted: &Admitted,
+    caller: &Caller,
+    roll: u64,
+) -> Result<Routed, Rejection> {
+    let routes = &generation.settings.routes;
+    let Some(route) = with_head(head, admitted.facts.model.as_deref(), |head| routing::pick(routes, head)) else {
+        return Err(no_route(generation, head));
+    };
+    let Some(in_service) = generation.in_service.get(&route.name).cloned() else {
+        // Every route has its entry.
+        return Err(Rejection::internal());
+    };
+    // A draw hashes twice and more: only where there is something to draw.
+    let (target, assigned) = match routing::only_target(route) {
+        Some(only) => (only, None),
+        None => draw(generation, route, &in_service, caller, roll)?,
+    };
+    Ok(Routed { route: Arc::clone(route), target: target.clone(), limits: route.timeouts, assigned, in_service })
+}
+
+/// Shares out the requests of a route that has several targets.
+fn draw<'a>(
+    generation: &Generation,
+    route: &'a Route,
+    in_service: &InService,
+    caller: &Caller,
+    roll: u64,
+) -> Result<(&'a Target, Option<Assigned>), Rejection> {
+    let unit = cohort::unit(route.sticky, &caller.identity, caller.address.map(|address| address.ip()), roll);
+    let rollout = generation.rollouts.get(&route.name);
+    // Once: a decision may come at any moment, and the epoch must be that of the share.
+    let draw = rollout.map(|rollout| rollout.draw());
+    let share = draw.map(|draw| draw.share);
+    let target = routing::target(route, share, unit, |at| in_service.target(at))
+        // All are out of service: a fallback may answer, or nobody.
+        .or_else(|| routing::target(route, share, unit, |_| true));
+    let Some(target) = target else {
+        // Only where all weights are zero, which no checked route has.
+        return Err(Rejection::internal());
+    };
+    let assigned = rollout.zip(draw).map(|(rollout, draw)| Assigned {
+        rollout: Arc::clone(rollout),
+        sample: Sample { arm: rollout.arm(&target.name), unit: unit.0, epoch: draw.epoch },
+        counts: in_service.holds_canary(route).is_none(),
+    });
+    Ok((target, assigned))
+}
+
+fn no_route(generation: &Generation, head: &RequestHeader) -> Rejection {
+    /// Patterns named in the message.
+    const SHOWN: usize = 5;
+    let patterns: Vec<&str> =
+        generation.settings.routes.iter().take(SHOWN).map(|route| route.path.0.source.as_str()).collect();
+    let path: String = head.uri.path().chars().take(200).collect();
+    Rejection::refused(
+        404,
+        ErrorType::NoRoute,
+        format!("No route for {} {path}. Configured paths: {}.", head.method, patterns.join(", ")),
+    )
+}

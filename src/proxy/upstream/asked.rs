@@ -1,0 +1,81 @@
+//! What is asked of the upstreams for one request.
+
+use std::sync::Arc;
+
+use memchr::memmem;
+use pingora::http::RequestHeader;
+
+use crate::config::settings::{RouteKind, Target};
+use crate::llm::splice;
+use crate::policy::deadlines::Kind;
+use crate::policy::failover::Nature;
+use crate::proxy::client::client_side::Line;
+use crate::proxy::clock::Clock;
+use crate::proxy::process::body::{Admitted, Content, RequestBody};
+use crate::proxy::request::attempts::Tries;
+use crate::proxy::request::route::Routed;
+
+/// What is asked of the upstreams.
+pub(crate) struct Asked<'a> {
+    pub(crate) head: &'a RequestHeader,
+    pub(crate) routed: &'a Routed,
+    pub(crate) admitted: &'a Admitted,
+    pub(crate) line: &'a Line,
+    pub(crate) clock: Clock,
+    pub(crate) tries: &'a Arc<Tries>,
+}
+
+impl Asked<'_> {
+    pub(crate) fn is_llm(&self) -> bool {
+        self.admitted.facts.is_llm()
+    }
+
+    /// The body as this target gets it: with its model's name, where it has one.
+    pub(crate) fn body_for(&self, target: &Target) -> RequestBody {
+        let edited = target.model.as_deref().and_then(|model| match &self.admitted.content {
+            content @ Content::Json { text, .. } => {
+                splice::with_model(text, model).map(|edited| content.with_text(edited))
+            }
+            Content::Form { kind, text, .. } => kind.with_model(text, model),
+            Content::Unknown => None,
+        });
+        edited.map_or_else(|| self.admitted.body.clone(), RequestBody::Edited)
+    }
+
+    /// Asked twice is as asked once, by the method's meaning (RFC 9110, section 9.2.2).
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.head.method.is_idempotent()
+    }
+
+    /// Whether the answer is likely to stream: averages of the two kinds are kept apart.
+    pub(crate) fn expects_stream(&self) -> bool {
+        let facts = &self.admitted.facts;
+        facts.is_llm() && !facts.answers_whole() || self.accepts_events()
+    }
+
+    /// What the answer will be, as far as the request tells.
+    pub(crate) fn expects(&self) -> Kind {
+        let facts = &self.admitted.facts;
+        if self.routed.route.kind == RouteKind::Stream {
+            Kind::Other { bound: true }
+        } else if facts.is_llm() {
+            // Pictures and transcripts may be streamed too, but have no first token that could be late.
+            let whole = facts.answers_whole() || !facts.writes();
+            if whole { Kind::Whole { llm: true } } else { Kind::Tokens }
+        } else if facts.rpc.is_some() || self.accepts_events() {
+            Kind::Other { bound: false }
+        } else {
+            Kind::Whole { llm: false }
+        }
+    }
+
+    fn accepts_events(&self) -> bool {
+        let mut values = self.head.headers.get_all("accept").iter();
+        values.any(|value| memmem::find(value.as_bytes(), b"text/event-stream").is_some())
+    }
+
+    pub(crate) fn nature(&self) -> Nature {
+        let replayable = !matches!(self.admitted.body, RequestBody::Streamed { .. });
+        Nature { llm: self.is_llm(), replayable }
+    }
+}

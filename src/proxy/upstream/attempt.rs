@@ -1,0 +1,534 @@
+//! One attempt at one endpoint: up to the head of its answer, and on to its first token where another could still answer
+//! in its place. Never touches the client's side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::client::HttpSession;
+
+use super::asked::Asked;
+use super::send::{self, Sent};
+use super::tap::{Setting, Tap};
+use super::upstream_error::{Fault, Race, Went, fault, retry_after};
+use super::upstream_response::{Held, Opened};
+use crate::config::address::Endpoint;
+use crate::config::settings::{RouteKind, Target};
+use crate::llm::{Progress, ask};
+use crate::policy::deadlines::{Deadlines, Kind, Late, Sign as Lives};
+use crate::policy::failover::{self, Stage};
+use crate::policy::habits;
+use crate::policy::health::Sign;
+use crate::proxy::client::client_side::Upload;
+use crate::proxy::client::headers::{self, Outgoing};
+use crate::proxy::endpoints::connector::First;
+use crate::proxy::endpoints::dial::Unconnected;
+use crate::proxy::endpoints::lease::Ticket;
+use crate::proxy::endpoints::retry_budget::{Again, RouteLoad};
+use crate::proxy::endpoints::shared_h2;
+use crate::proxy::endpoints::socket;
+use crate::proxy::process::body::RequestBody;
+use crate::proxy::process::usage::{Doubt, Metering};
+use crate::proxy::request::attempts::TryLog;
+use crate::proxy::request::context::Visit;
+use crate::telemetry::ids;
+use crate::telemetry::record::{Attempt, Cause, ErrorType};
+
+/// Most bytes, and most events, of an answer that are held back for its first token. What sends more before it is of a kind
+/// that we do not know, and passes.
+const HELD_BYTES_MAX: usize = 64 * 1024;
+const HELD_FRAMES_MAX: u64 = 64;
+
+/// A failed attempt.
+pub(crate) struct Failed {
+    pub(crate) stage: Stage,
+    pub(crate) race: Race,
+    pub(crate) error: ErrorType,
+    /// Why it failed, in words, where more is known than the error's kind.
+    pub(crate) cause: Option<String>,
+    /// What the upstream said, where it said anything: it is passed on when nobody else can answer.
+    pub(crate) answer: Option<Box<Opened>>,
+    pub(crate) upstream: Arc<str>,
+    pub(crate) endpoint: Arc<Endpoint>,
+}
+
+/// An attempt that is about to be made.
+pub(crate) struct Step<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) ticket: Ticket,
+    pub(crate) cause: Cause,
+    /// Hold the answer back until its first token, since another could still take its place.
+    pub(crate) holds: bool,
+    /// Another place can be asked if this one brings nothing.
+    pub(crate) another: bool,
+    /// Use no kept connection.
+    pub(crate) fresh: bool,
+    /// Where leave is given to ask once more without the wish for usage; `None`: for a copy, nowhere.
+    pub(crate) load: Option<&'a Arc<RouteLoad>>,
+}
+
+/// One attempt under way.
+pub(crate) struct Trial<'a> {
+    visit: &'a Visit<'a>,
+    asked: &'a Asked<'a>,
+    step: Step<'a>,
+    log: TryLog,
+    span_id: u64,
+    started: Duration,
+}
+
+/// The head of an answer, and how it was come by.
+struct Answer {
+    session: HttpSession,
+    head: ResponseHeader,
+    early: bool,
+    deadlines: Deadlines,
+}
+
+/// What came of asking.
+enum Came {
+    /// And what is wrong with it, as far as it was read.
+    Answer(Box<Opened>, Option<ErrorType>),
+    Nothing(Fault),
+}
+
+impl Came {
+    fn status(&self) -> Option<u16> {
+        match self {
+            Self::Answer(opened, _) => Some(opened.head.status.as_u16()),
+            Self::Nothing(_) => None,
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        matches!(self, Self::Answer(opened, None) if opened.head.status.is_success())
+    }
+
+    /// Whether another place could be asked in its stead.
+    fn is_replaceable(&self) -> bool {
+        !matches!(self, Self::Answer(_, None))
+    }
+
+    /// Whether all that is wrong may be that usage was asked for.
+    fn may_be_the_wishs(&self) -> bool {
+        match self {
+            Self::Answer(opened, error) if opened.head.status.is_success() => {
+                matches!(error, Some(ErrorType::ErrorEvent | ErrorType::MissingEnd | ErrorType::UpstreamBodyReset))
+            }
+            Self::Answer(opened, _) => {
+                habits::may_refuse_the_wish(opened.head.status.as_u16(), retry_after(&opened.head).is_some())
+            }
+            Self::Nothing(fault) => {
+                let late = matches!(fault.error, ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout);
+                fault.stage == Stage::Sent && !fault.race.happened() && !late
+            }
+        }
+    }
+
+    /// Frees the upstream.
+    async fn break_off(self) {
+        if let Self::Answer(mut opened, _) = self {
+            opened.session.shutdown().await;
+        }
+    }
+}
+
+impl<'a> Trial<'a> {
+    pub(crate) fn new(visit: &'a Visit<'a>, asked: &'a Asked<'a>, step: Step<'a>) -> Self {
+        let span_id = ids::new_span_id();
+        let started = asked.clock.now();
+        let log = asked.tries.begin(Attempt {
+            upstream: Arc::clone(&step.target.upstream.name),
+            place: step.ticket.member.place.clone(),
+            span_id,
+            started,
+            ended: started,
+            reused_connection: false,
+            status: None,
+            error: None,
+            cause: step.cause,
+        });
+        Self { visit, asked, step, log, span_id, started }
+    }
+
+    /// Which attempt this is.
+    pub(crate) fn number(&self) -> usize {
+        self.log.number
+    }
+
+    /// Asks. Dropping the future before its end breaks the attempt off, and frees the upstream.
+    ///
+    /// Where usage is asked for on the client's behalf for the first time, and that may be what goes wrong, the request goes
+    /// out once more as it came.
+    pub(crate) async fn run(mut self, upload: &mut Upload) -> Result<Box<Opened>, Box<Failed>> {
+        let (mut came, doubt) = self.come(upload, true).await;
+        if let Some(doubt) = doubt {
+            if came.is_well() {
+                doubt.was_wrong();
+            } else if let Some(_leave) = self.leave(&came) {
+                came.break_off().await;
+                (came, _) = self.come(upload, false).await;
+                if came.is_well() {
+                    doubt.was_right();
+                } else {
+                    doubt.was_idle(came.status());
+                }
+            }
+        }
+        self.conclude(came)
+    }
+
+    /// Asks, with the wish for usage where it `asks` and that is to be made, and reads on as far as that is needed.
+    async fn come(&mut self, upload: &mut Upload, asks: bool) -> (Came, Option<Doubt>) {
+        let (upstream, admitted) = (&self.step.target.upstream, self.asked.admitted);
+        let own = self.asked.body_for(self.step.target);
+        let (metering, body) = Metering::begin(&self.visit.shared.usage, upstream, admitted, own, asks);
+        let doubt = metering.doubt();
+        let mut answer = match self.exchange(upload, &body).await {
+            Ok(answer) => answer,
+            Err(fault) => return (Came::Nothing(fault), doubt),
+        };
+        metering.answered(&mut answer.head);
+        self.log.answered(answer.head.status.as_u16());
+        let mut opened = self.opened(answer, metering);
+        let doubts = doubt.is_some() || !asks;
+        let error = self.look(&mut opened, doubts).await.err();
+        (Came::Answer(opened, error), doubt)
+    }
+
+    /// Whether the answer is one to pass on, as far as can be told; reads on to its first token where that is asked for.
+    async fn look(&self, opened: &mut Opened, doubts: bool) -> Result<(), ErrorType> {
+        if failover::is_replaceable_status(opened.head.status.as_u16()) {
+            Err(ErrorType::UpstreamStatus)
+        } else if !opened.head.status.is_success() {
+            Ok(())
+        } else {
+            match opened.tap.kind() {
+                Kind::Tokens if self.step.holds || doubts && opened.tap.is_sse() => self.hold(opened).await,
+                Kind::Whole { .. } if doubts => self.hold_document(opened).await,
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// Leave to ask once more without the wish for usage; `None`: the wish is not what went wrong, or too much is sent again.
+    fn leave(&self, came: &Came) -> Option<Option<Again>> {
+        // What was refused unread cost nothing.
+        if came.status().is_some_and(|status| matches!(status, 400 | 422)) {
+            return Some(None);
+        }
+        // Another place may do better with the request as it is: where there is none, this one may without the wish.
+        if !came.may_be_the_wishs() || came.is_replaceable() && self.step.holds {
+            return None;
+        }
+        let retries = &self.asked.routed.route.retries;
+        if self.log.number + 1 >= retries.attempts as usize {
+            return None;
+        }
+        self.step.load.and_then(|load| load.again(retries.budget)).map(Some)
+    }
+
+    /// What the attempt has come to.
+    fn conclude(mut self, came: Came) -> Result<Box<Opened>, Box<Failed>> {
+        let (mut opened, error) = match came {
+            Came::Answer(opened, error) => (opened, error),
+            Came::Nothing(fault) => {
+                let sign = if fault.stage == Stage::Unsent { Sign::Unreachable } else { Sign::Faulty };
+                // A kept connection that was closed, or the whole request's time being over, says nothing of the endpoint.
+                if !fault.race.happened() && fault.error != ErrorType::TotalTimeout {
+                    self.step.ticket.tell(sign);
+                }
+                return Err(self.failed(fault, None));
+            }
+        };
+        let retry_after = retry_after(&opened.head);
+        opened.ticket.refused(opened.head.status.as_u16(), retry_after);
+        // Held only to see whether the wish was taken: what came passes as it would have.
+        let passes = !self.step.holds && opened.head.status.is_success();
+        let Some(error) = error.filter(|error| !passes || *error == ErrorType::UpstreamBodyReset) else {
+            opened.held.whole |= error == Some(ErrorType::MissingEnd);
+            self.log.opened();
+            self.settle(&mut opened);
+            return Ok(opened);
+        };
+        if matches!(error, ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout) {
+            shared_h2::retire(&opened.session);
+        }
+        if !matches!(error, ErrorType::UpstreamStatus | ErrorType::TotalTimeout) {
+            opened.ticket.tell(Sign::Faulty);
+        }
+        // What broke off cannot be passed on as an answer.
+        let speaks = matches!(error, ErrorType::UpstreamStatus | ErrorType::ErrorEvent);
+        Err(self.failed(Fault::sent(error, Race::None), speaks.then_some(opened)))
+    }
+
+    /// Tells the endpoint how fast it was, where that is known by now; how it did is told when its answer has ended.
+    fn settle(&self, opened: &mut Opened) {
+        if !opened.head.status.is_success() {
+            return;
+        }
+        match (opened.tap.kind(), opened.tap.first_token()) {
+            // How long it takes to begin is the app's own affair, and no measure for other answers; and its end, which would tell
+            // how the endpoint did, may be hours away.
+            (Kind::Other { .. }, _) => opened.ticket.tell(Sign::Well),
+            (Kind::Whole { .. }, _) => {
+                opened.ticket.answered(self.asked.clock.now().saturating_sub(self.started), false)
+            }
+            (Kind::Tokens, Some(at)) => opened.ticket.answered(at.saturating_sub(self.started), true),
+            (Kind::Tokens, None) => {}
+        }
+    }
+
+    /// Reads until the first token, or until it is clear that none will come.
+    async fn hold(&self, opened: &mut Opened) -> Result<(), ErrorType> {
+        let clock = self.asked.clock;
+        let mut bytes = 0;
+        while opened.tap.kind() == Kind::Tokens && bytes <= HELD_BYTES_MAX && opened.tap.frames() <= HELD_FRAMES_MAX {
+            let (by, late) = opened.deadlines.next().unwrap_or((Duration::MAX, Late::Total));
+            let read = tokio::time::timeout_at(clock.instant(by), opened.session.read_response_body()).await;
+            let chunk = match read {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) if opened.tap.may_be_whole() => {
+                    opened.held.whole = true;
+                    return Ok(());
+                }
+                Ok(Ok(None)) => return Err(ErrorType::MissingEnd),
+                Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
+                Err(_) => return Err(late_error(late)),
+            };
+            bytes += chunk.len();
+            let now = clock.now();
+            let progress = opened.tap.feed(&chunk, now);
+            opened.deadlines.came(opened.tap.kind(), sign(progress), now);
+            opened.tap.let_through(chunk, &mut opened.held.chunks);
+            // What we do not know a user may be looking at already, were it passed on.
+            if progress.token || progress.unknown || opened.tap.has_ended() {
+                return Ok(());
+            }
+            if opened.tap.told_error() {
+                return Err(ErrorType::ErrorEvent);
+            }
+            // With nobody else to ask nothing is held back that shows that the request was taken.
+            if !self.step.holds && opened.tap.at_boundary() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an answer in one piece to a request for a stream, as far as it could be the words of an error under a good status.
+    async fn hold_document(&self, opened: &mut Opened) -> Result<(), ErrorType> {
+        let clock = self.asked.clock;
+        let by = opened.deadlines.next().map_or(Duration::MAX, |(by, _)| by);
+        let mut bytes = 0;
+        while bytes <= HELD_BYTES_MAX {
+            let read = opened.session.read_response_body();
+            let chunk = match tokio::time::timeout_at(clock.instant(by), read).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => {
+                    opened.held.whole = true;
+                    let is_error = ask::is_error(&opened.held.chunks.concat());
+                    return if is_error { Err(ErrorType::ErrorEvent) } else { Ok(()) };
+                }
+                Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
+                // Whoever passes it on sees to its time.
+                Err(_) => return Ok(()),
+            };
+            bytes += chunk.len();
+            opened.tap.feed(&chunk, clock.now());
+            opened.tap.let_through(chunk, &mut opened.held.chunks);
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, answer: Answer, metering: Metering) -> Box<Opened> {
+        let upstream = &self.step.target.upstream;
+        let setting = Setting {
+            facts: &self.asked.admitted.facts,
+            kind: self.asked.routed.route.kind,
+            posted: self.asked.head.method == http::Method::POST,
+            rules: &upstream.stream,
+            slow_gap: self.visit.settings().telemetry.slow_gap,
+        };
+        let mut tap = Tap::new(&setting, &answer.head).metered(metering);
+        if !self.asked.routed.route.limits.is_empty() && setting.kind != RouteKind::Stream {
+            tap = tap.billed(&answer.head, &upstream.stream);
+        }
+        if self.visit.settings().telemetry.capture_content {
+            tap.capture();
+        }
+        tap.asked(self.started);
+        let mut deadlines = answer.deadlines;
+        deadlines.head_came(tap.kind(), self.asked.clock.now());
+        Box::new(Opened {
+            session: answer.session,
+            peer: Arc::clone(&self.step.ticket.member.peer),
+            head: answer.head,
+            tap,
+            held: Held::default(),
+            upload: None,
+            early: answer.early,
+            ticket: self.step.ticket.hand_on(),
+            upstream: Arc::clone(&upstream.name),
+            variant: Arc::clone(&self.step.target.name),
+            number: self.log.number,
+            started: self.started,
+            deadlines,
+        })
+    }
+
+    fn failed(self, fault: Fault, answer: Option<Box<Opened>>) -> Box<Failed> {
+        self.log.failed(fault.error);
+        Box::new(Failed {
+            stage: fault.stage,
+            race: fault.race,
+            cause: fault.cause,
+            error: fault.error,
+            answer,
+            upstream: Arc::clone(&self.step.target.upstream.name),
+            endpoint: Arc::clone(&self.step.ticket.member.endpoint),
+        })
+    }
+
+    async fn exchange(&mut self, upload: &mut Upload, body: &RequestBody) -> Result<Answer, Fault> {
+        let (mut session, reused) = self.connect().await?;
+        self.log.connected(reused);
+        let socket = session.as_http1().and_then(|_| session.stream()).map(|stream| stream.id());
+        let taken = || socket.filter(|_| reused).and_then(socket::acknowledged);
+        let clock = self.asked.clock;
+        let (before, sent_at) = (taken(), clock.now());
+        let fail = |error: &pingora::Error| {
+            let untaken = before.is_some() && before == taken();
+            fault(error, Went { reused, untaken, since: clock.now().saturating_sub(sent_at) })
+        };
+        let head =
+            headers::request(&self.outgoing(session.as_http2().is_some(), body)).map_err(|error| fail(&error))?;
+        session.write_request_header(head).await.map_err(|error| fail(&error))?;
+        let sent = self.send_body(&mut session, body, upload).await;
+        // A failed write may have an answer behind it: only when there is none, the write's error counts.
+        let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
+        let (asked, times) = (self.asked.clock.now(), self.asked.routed.limits);
+        let deadlines = Deadlines::new(times, self.asked.expects(), self.step.another, asked);
+        let (by, late) = deadlines.next().unwrap_or((Duration::MAX, Late::Total));
+        let read = tokio::time::timeout_at(self.asked.clock.instant(by), self.read_head(&mut session)).await;
+        match (read, sent) {
+            (Ok(Ok(mut head)), _) => {
+                headers::map_locations(&mut head, &self.outgoing(false, body));
+                Ok(Answer { session, head, early, deadlines })
+            }
+            (Ok(Err(error)), _) => Err(fail(&error)),
+            (Err(_), _) => {
+                shared_h2::retire(&session);
+                session.shutdown().await;
+                Err(Fault::sent(late_error(late), Race::None))
+            }
+        }
+    }
+
+    /// A session, and whether its connection served another request before.
+    async fn connect(&mut self) -> Result<(HttpSession, bool), Fault> {
+        match tokio::time::timeout(self.asked.routed.limits.connect, self.connect_somewhere()).await {
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(Unconnected { error, cause })) => Err(Fault::unsent(error, Some(cause))),
+            Err(_) => Err(Fault::unsent(ErrorType::ConnectTimeout, None)),
+        }
+    }
+
+    /// Where there is no connection yet, one is made to whichever address of the endpoint answers first.
+    async fn connect_somewhere(&mut self) -> Result<(HttpSession, bool), Unconnected> {
+        let connector = &self.visit.shared.connector;
+        if !self.step.fresh
+            && let Some(session) = connector.reused(&self.step.ticket.member.peer).await
+        {
+            return Ok((session, true));
+        }
+        let places = self.step.ticket.addresses();
+        let peers: Vec<_> = places.iter().map(|place| Arc::clone(&place.peer)).collect();
+        let First { session, at, behind } = connector.first(&peers).await?;
+        let ticket = &mut self.step.ticket;
+        if let Some(place) = places.get(at).filter(|_| at > 0) {
+            ticket.move_to(place);
+            self.log.moved(&place.place);
+        }
+        for place in behind.iter().filter_map(|behind| places.get(*behind)) {
+            ticket.tell_unreachable(place);
+        }
+        Ok((session, false))
+    }
+
+    /// What the request's head is built from, and its answer's read by.
+    fn outgoing<'b>(&'b self, h2: bool, body: &'b RequestBody) -> Outgoing<'b> {
+        Outgoing {
+            head: self.asked.head,
+            caller: &self.visit.caller,
+            route: &self.asked.routed.route,
+            target: self.step.target,
+            endpoint: &self.step.ticket.member.endpoint,
+            body,
+            llm: self.asked.admitted.facts.dialect,
+            attempt_span: self.span_id,
+            h2,
+            upgrade: false,
+        }
+    }
+
+    async fn send_body(
+        &self,
+        session: &mut HttpSession,
+        body: &RequestBody,
+        upload: &mut Upload,
+    ) -> pingora::Result<Sent> {
+        let patience = self.visit.settings().server.body_timeout;
+        match (body, upload) {
+            (RequestBody::Buffered(body) | RequestBody::Edited(body), _) => {
+                send::buffered(session, body, patience).await
+            }
+            (RequestBody::Streamed { .. }, Some(chunks)) => send::streamed(session, chunks, patience).await,
+            (RequestBody::None | RequestBody::Streamed { .. }, _) => {
+                session.finish_request_body().await?;
+                Ok(Sent::Whole)
+            }
+        }
+    }
+
+    /// Reads up to the final head; interim ones go to the client's side.
+    async fn read_head(&self, session: &mut HttpSession) -> pingora::Result<ResponseHeader> {
+        loop {
+            session.read_response_header().await?;
+            let Some(head) = session.response_header() else {
+                return Err(pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "no response header"));
+            };
+            match head.status.as_u16() {
+                // We answered `Expect` ourselves.
+                100 => {}
+                101 => {
+                    return Err(pingora::Error::explain(
+                        pingora::ErrorType::InvalidHTTPHeader,
+                        "101 without an upgrade",
+                    ));
+                }
+                102..=199 => self.asked.line.interim.put(head.clone()),
+                _ => return Ok(head.clone()),
+            }
+        }
+    }
+}
+
+/// What a chunk shows of its answer's life.
+pub(crate) fn sign(progress: Progress) -> Lives {
+    match progress {
+        Progress { token: true, .. } => Lives::Token,
+        progress if progress.tells_of_work() => Lives::Work,
+        _ => Lives::Bytes,
+    }
+}
+
+/// What it is called that this clock is over. The end of an answer that is whole is none of it.
+pub(crate) fn late_error(late: Late) -> ErrorType {
+    match late {
+        Late::FirstToken => ErrorType::FirstTokenTimeout,
+        Late::Attempt => ErrorType::AttemptTimeout,
+        Late::Stall => ErrorType::Stall,
+        Late::Total | Late::AfterEnd => ErrorType::TotalTimeout,
+    }
+}

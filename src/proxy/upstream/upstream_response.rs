@@ -1,0 +1,65 @@
+//! An answer that an attempt has brought.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::tap::Tap;
+use crate::policy::deadlines::Deadlines;
+use crate::proxy::client::client_side::Upload;
+use crate::proxy::endpoints::lease::Ticket;
+
+/// An upstream's answer that may be passed on: its head, and what was held back.
+pub(crate) struct Opened {
+    pub(crate) session: HttpSession,
+    pub(crate) peer: Arc<HttpPeer>,
+    pub(crate) head: ResponseHeader,
+    /// Has seen what was held back.
+    pub(crate) tap: Tap,
+    pub(crate) held: Held,
+    /// The rest of a streamed body that the upstream has not got yet.
+    pub(crate) upload: Upload,
+    /// The upstream answered before it had read the whole request: the connection serves nothing more.
+    pub(crate) early: bool,
+    pub(crate) ticket: Ticket,
+    pub(crate) upstream: Arc<str>,
+    pub(crate) variant: Arc<str>,
+    /// Of the attempt.
+    pub(crate) number: usize,
+    pub(crate) started: Duration,
+    /// The clocks that run on it.
+    pub(crate) deadlines: Deadlines,
+}
+
+/// What of an opened answer is needed until its end.
+pub(crate) struct Source {
+    pub(crate) session: HttpSession,
+    pub(crate) peer: Arc<HttpPeer>,
+    pub(crate) status: StatusCode,
+    pub(crate) tap: Tap,
+    pub(crate) upload: Upload,
+    /// See [`Opened::early`].
+    pub(crate) early: bool,
+    pub(crate) ticket: Ticket,
+}
+
+impl Opened {
+    /// Not in the relay itself, which would keep the room of all the rest for the minutes of a stream.
+    pub(crate) fn take_apart(self: Box<Self>) -> (Source, ResponseHeader, Held) {
+        let Self { session, peer, head, tap, held, upload, early, ticket, .. } = *self;
+        (Source { session, peer, status: head.status, tap, upload, early, ticket }, head, held)
+    }
+}
+
+/// The beginning of a body, read while it was open whether it would be passed on.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) chunks: Vec<Bytes>,
+    /// This was all of it.
+    pub(crate) whole: bool,
+}
