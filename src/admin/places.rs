@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::proxy::{AddressGate, AddressPass};
+use crate::proxy::{AddressConcurrency, AddressPermit};
 
 /// Connections at once. A scraper, a few people and their browsers need a handful.
 const PLACES: usize = 256;
@@ -27,7 +27,7 @@ const HEAD_TIMEOUT_CROWDED: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Places {
     taken: AtomicUsize,
-    by_address: AddressGate,
+    by_address: AddressConcurrency,
 }
 
 /// One connection's place; dropping it frees it.
@@ -35,7 +35,7 @@ pub(super) struct Place<'a> {
     all: &'a Places,
     /// It is one of those kept for monitoring.
     pub(super) kept: bool,
-    _own: Option<AddressPass>,
+    _own: Option<AddressPermit>,
 }
 
 impl Places {

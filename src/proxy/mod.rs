@@ -36,10 +36,10 @@ mod upstream;
 
 pub use endpoints::endpoint_view::{EndpointView, MemberView};
 pub use endpoints::levers::Levers;
-pub use endpoints::upstream::Pool;
+pub use endpoints::pool::Pool;
 pub use limits::limiter::{Limiter, Mode};
 pub use listener::connection::Door;
-pub use process::concurrency::{AddressGate, AddressPass};
+pub use process::concurrency::{AddressConcurrency, AddressPermit};
 pub use process::drain::Drain;
 pub use process::operator::{Done, Order};
 pub use process::rollout::Rollout;

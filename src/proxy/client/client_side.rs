@@ -17,7 +17,7 @@ use super::pace::BodyPace;
 use crate::llm::{Dialect, RequestFacts};
 use crate::policy::limits::Standing;
 use crate::proxy::process::body::RequestBody;
-use crate::proxy::request::context::Visit;
+use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::outcome::Stop;
 use crate::proxy::request::route::Routed;
 
@@ -115,7 +115,7 @@ impl Line {
 
 /// The client's side of a request that has a place to go.
 pub(crate) struct ClientSide<'a> {
-    pub(crate) visit: &'a Visit<'a>,
+    pub(crate) visit: &'a RequestContext<'a>,
     pub(crate) routed: &'a Routed,
     pub(crate) facts: &'a Arc<RequestFacts>,
     pub(crate) line: &'a Line,

@@ -20,7 +20,7 @@ use crate::policy::{routing, trust};
 use crate::proxy::limits::ratelimit_headers;
 use crate::proxy::process::body::RequestBody;
 use crate::proxy::request::caller::Caller;
-use crate::proxy::request::context::Visit;
+use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::identity;
 use crate::telemetry::record::{Phase, Phases};
 use crate::telemetry::trace_context;
@@ -290,7 +290,7 @@ pub(crate) enum AnswerFraming {
 
 /// Everything the head of an answer is built from.
 pub(crate) struct Incoming<'a> {
-    pub(crate) visit: &'a Visit<'a>,
+    pub(crate) visit: &'a RequestContext<'a>,
     pub(crate) client_version: Version,
     /// The answer streams events.
     pub(crate) events: bool,
@@ -329,7 +329,10 @@ fn server_timing(phases: &Phases) -> String {
 }
 
 /// The head that is sent before the upstream's own, when the client's patience must be kept.
-pub(crate) fn early_event_stream(request: &RequestHeader, visit: &Visit<'_>) -> pingora::Result<ResponseHeader> {
+pub(crate) fn early_event_stream(
+    request: &RequestHeader,
+    visit: &RequestContext<'_>,
+) -> pingora::Result<ResponseHeader> {
     let mut head = ResponseHeader::build(200, Some(8))?;
     head.insert_header(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")?;
     common(&mut head, visit)?;
@@ -338,7 +341,7 @@ pub(crate) fn early_event_stream(request: &RequestHeader, visit: &Visit<'_>) -> 
     Ok(head)
 }
 
-fn common(head: &mut ResponseHeader, visit: &Visit<'_>) -> pingora::Result<()> {
+fn common(head: &mut ResponseHeader, visit: &RequestContext<'_>) -> pingora::Result<()> {
     cors::apply(&visit.cors, head)?;
     head.insert_header("x-request-id", &*visit.caller.request_id)
 }

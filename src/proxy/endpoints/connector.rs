@@ -10,7 +10,7 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::{HttpPeer, Peer};
 
 use super::dial::{Dialled, Unconnected, dial};
-use super::idle_pool::Kept;
+use super::idle_pool::IdlePool;
 use super::shared_h2::SharedConnections;
 use super::tls::Handshakes;
 use crate::telemetry::record::ErrorType;
@@ -35,7 +35,7 @@ const SAID_MAX: usize = 1024;
 /// Connects to upstreams and keeps their connections.
 pub(crate) struct Connectors {
     /// HTTP/1 connections that wait for their next request.
-    kept: Kept,
+    kept: IdlePool,
     shared: SharedConnections,
     handshakes: Handshakes,
     /// When the log last heard of an address, by its hash.
@@ -54,7 +54,7 @@ pub(crate) struct First {
 impl Connectors {
     pub(crate) fn new() -> Self {
         Self {
-            kept: Kept::new(IDLE_CONNECTIONS_MAX, IDLE_CONNECTION_TIMEOUT),
+            kept: IdlePool::new(IDLE_CONNECTIONS_MAX, IDLE_CONNECTION_TIMEOUT),
             shared: SharedConnections::new(IDLE_CONNECTION_TIMEOUT),
             handshakes: Handshakes::new(),
             said: Mutex::default(),

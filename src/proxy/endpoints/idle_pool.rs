@@ -15,7 +15,7 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use tokio::io::AsyncReadExt;
 
 /// Waiting connections, bounded.
-pub(crate) struct Kept {
+pub(crate) struct IdlePool {
     idle: Mutex<Idle>,
     max: usize,
     /// How long one waits at most.
@@ -34,7 +34,7 @@ struct Waiting {
     since: Instant,
 }
 
-impl Kept {
+impl IdlePool {
     /// Keeps at most `max` connections, none longer than `patience`.
     pub(crate) fn new(max: usize, patience: Duration) -> Self {
         Self { idle: Mutex::default(), max, patience }
@@ -153,17 +153,17 @@ mod tests {
             (Waiting { stream, since: Instant::now() }, self.listener.accept().await.unwrap().0)
         }
 
-        fn put(&self, kept: &Kept, waiting: Waiting) {
+        fn put(&self, kept: &IdlePool, waiting: Waiting) {
             drop(kept.idle().push(self.peer.reuse_hash(), waiting, kept.max));
         }
     }
 
-    fn kept(max: usize) -> Kept {
-        Kept::new(max, Duration::from_secs(60))
+    fn kept(max: usize) -> IdlePool {
+        IdlePool::new(max, Duration::from_secs(60))
     }
 
     /// Waits until `socket`'s close has arrived at the other end.
-    async fn closed(kept: &Kept, socket: Socket, left: usize) {
+    async fn closed(kept: &IdlePool, socket: Socket, left: usize) {
         drop(socket);
         while kept.idle().count > left {
             kept.sweep();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::Member;
-use super::upstream::Pool;
+use super::pool::Pool;
 use crate::policy::balance;
 use crate::policy::failover;
 use crate::policy::health::{Gate, Sign, UnderWay, Verdict};
@@ -12,7 +12,7 @@ use crate::policy::health::{Gate, Sign, UnderWay, Verdict};
 impl Pool {
     /// A place for the next attempt: one that is half open gets this request, else the better of two is taken; where all
     /// are ejected, one of them all the same. `roll` is uniform over all of `u64`.
-    pub(crate) fn take(self: &Arc<Self>, tried: &[Arc<Member>], streaming: bool, roll: u64) -> Option<Ticket> {
+    pub(crate) fn take(self: &Arc<Self>, tried: &[Arc<Member>], streaming: bool, roll: u64) -> Option<Lease> {
         let now = self.now();
         let untried = || self.in_service().filter(|member| !tried.iter().any(|other| other.is(member)));
         let mut rest = untried();
@@ -20,13 +20,13 @@ impl Pool {
             (Some(only), None) => only,
             _ => better(untried().collect(), streaming, roll, now)?,
         };
-        Some(Ticket::take(self, &member, now))
+        Some(Lease::take(self, &member, now))
     }
 
     /// A place for a request of which nothing is learned; the better of two is taken.
-    pub(crate) fn take_aside(self: &Arc<Self>, roll: u64) -> Option<Ticket> {
+    pub(crate) fn take_aside(self: &Arc<Self>, roll: u64) -> Option<Lease> {
         let member = better(self.in_service().collect(), true, roll, self.now())?;
-        Some(Ticket::take_aside(self, &member))
+        Some(Lease::take_aside(self, &member))
     }
 }
 
@@ -50,7 +50,7 @@ fn better(members: Vec<Arc<Member>>, streaming: bool, roll: u64, now: Duration) 
 }
 
 /// A request's place at a member: counts as in flight until it is dropped, and tells once how the member did.
-pub(crate) struct Ticket {
+pub(crate) struct Lease {
     pool: Arc<Pool>,
     pub(crate) member: Arc<Member>,
     /// When it was taken, by the pool's clock.
@@ -70,7 +70,7 @@ enum Role {
     Silent,
 }
 
-impl Ticket {
+impl Lease {
     /// Takes the place. One that is half open is probed by whoever comes first.
     pub(crate) fn take(pool: &Arc<Pool>, member: &Arc<Member>, now: Duration) -> Self {
         let mut state = member.state();
@@ -157,7 +157,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Lease {
     fn drop(&mut self) {
         let mut state = self.member.state();
         state.load.leave();

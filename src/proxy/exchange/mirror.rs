@@ -20,17 +20,17 @@ use crate::proxy::client::client_side::Line;
 use crate::proxy::clock::Clock;
 use crate::proxy::process::body::{Admitted, RequestBody};
 use crate::proxy::process::drain::DrainStage;
-use crate::proxy::process::mirror_memory::Shadows;
+use crate::proxy::process::mirror_memory::MirrorMemory;
 use crate::proxy::process::state::{Generation, Shared};
 use crate::proxy::request::accounting::Flight;
-use crate::proxy::request::attempts::Tries;
+use crate::proxy::request::attempts::Attempts;
 use crate::proxy::request::caller::Caller;
-use crate::proxy::request::context::Visit;
+use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::route::Routed;
-use crate::proxy::upstream::asked::Asked;
 use crate::proxy::upstream::attempt::{self, Step, Trial};
 use crate::proxy::upstream::tap::Read;
-use crate::proxy::upstream::upstream_response::Opened;
+use crate::proxy::upstream::upstream_request::UpstreamRequest;
+use crate::proxy::upstream::upstream_response::UpstreamResponse;
 use crate::telemetry::ids;
 use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome};
 use crate::telemetry::shadow::{ShadowRecord, side};
@@ -40,7 +40,7 @@ pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-streamgauge-sha
 
 /// The place of one copy. Given back when it is dropped.
 struct Place {
-    shadows: Arc<Shadows>,
+    shadows: Arc<MirrorMemory>,
     shared: Arc<Shared>,
     claim: Option<Claim>,
     facts: Arc<RequestFacts>,
@@ -48,7 +48,13 @@ struct Place {
 }
 
 impl Place {
-    fn take(visit: &Visit<'_>, routed: &Routed, limit: &Arc<Limit>, admitted: &Admitted, body: u64) -> Option<Self> {
+    fn take(
+        visit: &RequestContext<'_>,
+        routed: &Routed,
+        limit: &Arc<Limit>,
+        admitted: &Admitted,
+        body: u64,
+    ) -> Option<Self> {
         let shadows = visit.generation.shadows.get(&routed.route.name)?;
         let facts = &admitted.facts;
         let request = Request {
@@ -84,7 +90,7 @@ impl Drop for Place {
 
 /// Sends a copy of a request whose answer has begun, where its route has a shadow and chance will have it.
 pub(crate) fn cast(
-    visit: &Visit<'_>,
+    visit: &RequestContext<'_>,
     head: &RequestHeader,
     routed: &Routed,
     admitted: &Admitted,
@@ -225,7 +231,7 @@ impl Sending {
     /// Asks, and hears the answer to its end.
     async fn hear(&self) -> Heard {
         let (clock, started) = (Clock::start(), SystemTime::now());
-        let tries = Tries::new(clock, None);
+        let tries = Attempts::new(clock, None);
         let (reading, error, began) = match self.ask(clock, &tries).await {
             Some(opened) => self.listen(*opened, clock, &tries).await,
             None => (None, None, Duration::ZERO),
@@ -238,16 +244,22 @@ impl Sending {
     }
 
     /// One attempt; a second on a fresh connection where a kept one had been closed.
-    async fn ask(&self, clock: Clock, tries: &Arc<Tries>) -> Option<Box<Opened>> {
-        let visit = Visit {
+    async fn ask(&self, clock: Clock, tries: &Arc<Attempts>) -> Option<Box<UpstreamResponse>> {
+        let visit = RequestContext {
             shared: &self.shared,
             generation: &self.generation,
             caller: self.caller.clone(),
             cors: Decision::None,
         };
         let (line, _) = Line::new(&self.admitted.body);
-        let asked =
-            Asked { head: &self.head, routed: &self.routed, admitted: &self.admitted, line: &line, clock, tries };
+        let asked = UpstreamRequest {
+            head: &self.head,
+            routed: &self.routed,
+            admitted: &self.admitted,
+            line: &line,
+            clock,
+            tries,
+        };
         let target = &self.routed.target;
         let pool = self.generation.pools.get(&*target.upstream.name)?;
         for fresh in [false, true] {
@@ -265,13 +277,13 @@ impl Sending {
     /// Hears an answer to its end; what was read of it, what went wrong, and when the attempt began.
     async fn listen(
         &self,
-        mut opened: Opened,
+        mut opened: UpstreamResponse,
         clock: Clock,
-        tries: &Tries,
+        tries: &Attempts,
     ) -> (Option<Reading>, Option<ErrorType>, Duration) {
         let error = listen(&mut opened, clock).await.err();
         tries.ended(opened.number, error);
-        let Opened { mut session, peer, mut tap, early, started, .. } = opened;
+        let UpstreamResponse { mut session, peer, mut tap, early, started, .. } = opened;
         let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
         let reading = match tap.finish(end, clock.now()) {
             Read::Llm(_, _, reading) => Some(*reading),
@@ -287,7 +299,7 @@ impl Sending {
 }
 
 /// Reads to the end of an answer, within the times that its route gives.
-async fn listen(opened: &mut Opened, clock: Clock) -> Result<(), ErrorType> {
+async fn listen(opened: &mut UpstreamResponse, clock: Clock) -> Result<(), ErrorType> {
     loop {
         let (by, late) = opened.deadlines.next().unwrap_or((Duration::MAX, Late::Total));
         match tokio::time::timeout_at(clock.instant(by), opened.session.read_response_body()).await {

@@ -21,7 +21,7 @@ use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
 use crate::proxy::upstream::attempt;
 use crate::proxy::upstream::tap::Tap;
-use crate::proxy::upstream::upstream_response::{Held, Opened, Source};
+use crate::proxy::upstream::upstream_response::{Held, Source, UpstreamResponse};
 use crate::telemetry::record::Phase;
 
 /// What came at once goes at once, up to so many bytes: a write costs more than to copy them.
@@ -33,7 +33,7 @@ const CHUNKS_MAX: usize = 64;
 pub(crate) async fn pass(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
-    opened: Box<Opened>,
+    opened: Box<UpstreamResponse>,
     side: &ClientSide<'_>,
 ) -> Ending {
     flight.bytes(side.line.received(), 0);

@@ -18,7 +18,7 @@ use crate::proxy::limits::reservation::{Expected, Reservation};
 use crate::proxy::process::body::{Admitted, Content, RequestBody};
 use crate::proxy::process::usage::vocabulary_of;
 use crate::proxy::request::accounting::Flight;
-use crate::proxy::request::context::Visit;
+use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::route::Routed;
 use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict};
@@ -33,7 +33,7 @@ const RETRY_AFTER_MAX_S: u64 = 24 * 3600;
 /// # Errors
 /// The refusal, in the words of the limit.
 pub(crate) async fn reserve(
-    visit: &Visit<'_>,
+    visit: &RequestContext<'_>,
     flight: &mut Flight<'_>,
     admitted: &Admitted,
     routed: &Routed,
@@ -116,7 +116,7 @@ pub(crate) struct Refused {
 /// # Errors
 /// The refusal, in the words of the limit.
 pub(crate) async fn reserve_response(
-    visit: &Visit<'_>,
+    visit: &RequestContext<'_>,
     routed: &Routed,
     limits: &[Arc<Limit>],
     asked: &Asked,
@@ -161,7 +161,7 @@ pub(crate) async fn reserve_response(
 
 /// Charges what one response on a WebSocket took that nobody was asked about before.
 pub(crate) fn charge_response(
-    visit: &Visit<'_>,
+    visit: &RequestContext<'_>,
     routed: &Routed,
     limits: &[Arc<Limit>],
     facts: &Arc<RequestFacts>,
@@ -187,7 +187,7 @@ pub(crate) fn charge_response(
 
 /// What is known of a request when it is reserved for.
 struct Ask<'a> {
-    visit: &'a Visit<'a>,
+    visit: &'a RequestContext<'a>,
     route: &'a str,
     facts: &'a Arc<RequestFacts>,
     body_bytes: u64,
@@ -202,7 +202,7 @@ struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    fn of(visit: &'a Visit<'a>, admitted: &'a Admitted, routed: &'a Routed, head: &RequestHeader) -> Self {
+    fn of(visit: &'a RequestContext<'a>, admitted: &'a Admitted, routed: &'a Routed, head: &RequestHeader) -> Self {
         let body_bytes = match (&admitted.content, &admitted.body) {
             (Content::Json { text, .. }, _) => text.len() as u64,
             (_, RequestBody::Streamed { length, .. }) => length.unwrap_or(0),
@@ -250,7 +250,7 @@ impl<'a> Ask<'a> {
         Some(told.unwrap_or(least))
     }
 
-    fn price(visit: &Visit<'_>, routed: &Routed, facts: &RequestFacts) -> Option<Price> {
+    fn price(visit: &RequestContext<'_>, routed: &Routed, facts: &RequestFacts) -> Option<Price> {
         let target = &routed.target;
         let models = [target.model.as_deref(), facts.model.as_deref()];
         visit.settings().prices.find(target.upstream.provider.as_deref(), models).map(|(price, _)| price)

@@ -26,19 +26,19 @@ use crate::proxy::client::error_answer::{self, ReplyTo};
 use crate::proxy::clock::Clock;
 use crate::proxy::endpoints::retry_budget::RouteLoad;
 use crate::proxy::process::body::Admitted;
-use crate::proxy::process::concurrency::AddressPass;
+use crate::proxy::process::concurrency::AddressPermit;
 use crate::proxy::process::drain::DrainStage;
 use crate::proxy::process::state::{Generation, Shared};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::caller;
-use crate::proxy::request::context::Visit;
+use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::identity;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::route::{self, Routed};
-use crate::proxy::upstream::asked::Asked;
 use crate::proxy::upstream::failover;
-use crate::proxy::upstream::upstream_response::Opened;
+use crate::proxy::upstream::upstream_request::UpstreamRequest;
+use crate::proxy::upstream::upstream_response::UpstreamResponse;
 use crate::telemetry::ids;
 use crate::telemetry::record::{ErrorType, Outcome, RequestInfo};
 
@@ -65,7 +65,7 @@ async fn walk(
     session.set_write_timeout(Some(settings.server.write_timeout));
     // Before anything is read: what passes is what everyone after it sees, the backend included.
     let looked_over = look_over(session, settings);
-    let mut visit = Visit {
+    let mut visit = RequestContext {
         shared,
         generation,
         caller: caller::identify(session, settings),
@@ -97,7 +97,11 @@ async fn walk(
     }
 }
 
-async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut Flight<'_>) -> Result<Ending, Stop> {
+async fn stages(
+    visit: &mut RequestContext<'_>,
+    session: &mut ServerSession,
+    flight: &mut Flight<'_>,
+) -> Result<Ending, Stop> {
     let server = &visit.generation.settings.server;
     if let Decision::Preflight(headers) = &visit.cors {
         return Ok(cors::answer_preflight(session, flight, headers, &visit.caller.request_id).await);
@@ -147,10 +151,10 @@ async fn stages(visit: &mut Visit<'_>, session: &mut ServerSession, flight: &mut
 
 /// Where one connection carries many requests, an address is bound by what it asks, too.
 fn place_of_address(
-    visit: &Visit<'_>,
+    visit: &RequestContext<'_>,
     session: &ServerSession,
     server: &Server,
-) -> Result<Option<AddressPass>, Rejection> {
+) -> Result<Option<AddressPermit>, Rejection> {
     let Some(peer) = visit.caller.peer.filter(|_| session.is_http2() && !visit.caller.trusted) else { return Ok(None) };
     let cap = server.share_of_address(server.max_streams);
     visit.shared.streams_by_address.enter(peer.ip(), cap).map(Some).ok_or_else(|| {
@@ -178,7 +182,7 @@ fn known_better(mut facts: Arc<RequestFacts>, head: &RequestHeader, kind: RouteK
 
 /// Asks an upstream while the client's side is held, and passes its answer on.
 async fn forward(
-    visit: &Visit<'_>,
+    visit: &RequestContext<'_>,
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     admitted: Admitted,
@@ -208,11 +212,11 @@ async fn ask(
     side: &ClientSide<'_>,
     load: &Arc<RouteLoad>,
     upload: Upload,
-) -> Result<Result<Box<Opened>, Rejection>, Stop> {
+) -> Result<Result<Box<UpstreamResponse>, Rejection>, Stop> {
     let &ClientSide { visit, routed, line, .. } = side;
     let head = session.req_header().clone();
     let (clock, tries) = (flight.clock, flight.tries());
-    let asked = Asked { head: &head, routed, admitted, line, clock, tries };
+    let asked = UpstreamRequest { head: &head, routed, admitted, line, clock, tries };
     let opened = tokio::select! {
         biased;
         opened = failover::open(visit, &asked, load, upload) => opened,

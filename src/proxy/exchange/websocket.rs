@@ -22,11 +22,11 @@ use crate::policy::health::Sign;
 use crate::policy::limits::Standing;
 use crate::proxy::client::headers::{self, Incoming, Outgoing};
 use crate::proxy::endpoints::endpoint::Member;
-use crate::proxy::endpoints::lease::Ticket;
+use crate::proxy::endpoints::lease::Lease;
 use crate::proxy::process::body::RequestBody;
 use crate::proxy::process::drain::DrainStage;
 use crate::proxy::request::accounting::Flight;
-use crate::proxy::request::context::Visit;
+use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::route::Routed;
@@ -49,7 +49,7 @@ const MASK: [u8; 4] = [0x5a, 0xc3, 0x1e, 0x87];
 
 /// Serves one upgrade request.
 pub(crate) async fn run(
-    visit: &Visit<'_>,
+    visit: &RequestContext<'_>,
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
     facts: &RequestFacts,
@@ -102,12 +102,12 @@ struct Shaken<'r> {
     head: ResponseHeader,
     target: &'r Target,
     /// Counts the connection at its endpoint for as long as it lasts.
-    ticket: Ticket,
+    ticket: Lease,
 }
 
 /// Connects, and sends the handshake on. Where no connection can be made, the next endpoint or target is tried.
 async fn handshake<'r>(
-    visit: &Visit<'_>,
+    visit: &RequestContext<'_>,
     client: &RequestHeader,
     flight: &mut Flight<'_>,
     routed: &'r Routed,
@@ -161,7 +161,7 @@ async fn handshake<'r>(
 
 /// One attempt at a handshake.
 struct Shake<'a> {
-    visit: &'a Visit<'a>,
+    visit: &'a RequestContext<'a>,
     client: &'a RequestHeader,
     routed: &'a Routed,
     target: &'a Target,
@@ -244,7 +244,7 @@ fn http1_only(peer: &HttpPeer) -> HttpPeer {
 
 /// An upgrade goes on as it came; what declines it is an answer as any other.
 fn answer_head(
-    visit: &Visit<'_>,
+    visit: &RequestContext<'_>,
     upstream: &ResponseHeader,
     status: u16,
     phases: Phases,
@@ -335,7 +335,7 @@ impl<'a> Pipe<'a> {
 
     async fn run(
         &mut self,
-        visit: &Visit<'_>,
+        visit: &RequestContext<'_>,
         client: &mut ServerSession,
         upstream: &mut HttpSession,
         flight: &mut Flight<'_>,

@@ -12,14 +12,14 @@ use crate::llm::{Claim, Dialect, RequestFacts};
 use crate::proxy::limits::background::Booking;
 use crate::proxy::limits::reservation::Reservation;
 use crate::proxy::request::accounting::Flight;
-use crate::proxy::request::context::Visit;
+use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::route::Routed;
 use crate::telemetry::ids;
 use crate::telemetry::record::{AskedBy, ErrorType, LimitInfo, LlmInfo, Outcome, WebSocketInfo};
 
 /// What is said on one connection.
 pub(crate) struct Talk<'a> {
-    visit: &'a Visit<'a>,
+    visit: &'a RequestContext<'a>,
     routed: &'a Routed,
     target: &'a Target,
     turns: Turns,
@@ -55,7 +55,12 @@ struct Held {
 }
 
 impl<'a> Talk<'a> {
-    pub(crate) fn new(visit: &'a Visit<'a>, routed: &'a Routed, target: &'a Target, model: Option<&str>) -> Self {
+    pub(crate) fn new(
+        visit: &'a RequestContext<'a>,
+        routed: &'a Routed,
+        target: &'a Target,
+        model: Option<&str>,
+    ) -> Self {
         let counts = |limit: &&Arc<Limit>| limit.counts_tokens() || limit.requests_per_minute.is_some();
         let turns = Turns::new(model, visit.settings().telemetry.slow_gap);
         let limits = routed.route.limits.iter().filter(counts).cloned().collect();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::request_head::{self, FIRST_HEAD_DUE};
 use crate::policy::trust;
-use crate::proxy::process::concurrency::{AddressPass, Pass};
+use crate::proxy::process::concurrency::{AddressPermit, Permit};
 use crate::proxy::process::state::Shared;
 use crate::telemetry::metrics::Full;
 
@@ -103,7 +103,7 @@ impl Door {
     }
 
     /// A place among all connections, and one among those of the client's address.
-    fn enter(&self, peer: Option<IpAddr>) -> Result<(Pass, Option<AddressPass>), Full> {
+    fn enter(&self, peer: Option<IpAddr>) -> Result<(Permit, Option<AddressPermit>), Full> {
         let generation = self.shared.generation.load();
         let server = &generation.settings.server;
         let place = self.shared.connections.enter(server.max_connections).ok_or(Full::All)?;

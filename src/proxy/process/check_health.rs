@@ -12,7 +12,7 @@ use super::state::Shared;
 use crate::config::settings::{HealthCheck, HostPolicy, Upstream};
 use crate::policy::levers::Setting;
 use crate::proxy::endpoints::endpoint::Member;
-use crate::proxy::endpoints::upstream::Pool;
+use crate::proxy::endpoints::pool::Pool;
 
 /// A check that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(5);

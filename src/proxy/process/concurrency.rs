@@ -12,27 +12,27 @@ use crate::policy::trust;
 
 /// Counts what is inside. The cap is given at each entry, since a reload may change it.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Gate {
+pub(crate) struct Concurrency {
     inside: Arc<AtomicUsize>,
 }
 
-/// One place inside a [`Gate`]; dropping it frees the place.
+/// One place inside a [`Concurrency`]; dropping it frees the place.
 #[derive(Debug)]
-pub(crate) struct Pass {
+pub(crate) struct Permit {
     inside: Arc<AtomicUsize>,
 }
 
-impl Gate {
+impl Concurrency {
     /// A place, or `None` when `cap` places are taken.
-    pub(crate) fn enter(&self, cap: usize) -> Option<Pass> {
-        let pass = Pass { inside: Arc::clone(&self.inside) };
+    pub(crate) fn enter(&self, cap: usize) -> Option<Permit> {
+        let pass = Permit { inside: Arc::clone(&self.inside) };
         let before = self.inside.fetch_add(1, Ordering::AcqRel);
         // Dropping the pass takes the count back.
         (before < cap).then_some(pass)
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.inside.fetch_sub(1, Ordering::AcqRel);
     }
@@ -40,7 +40,7 @@ impl Drop for Pass {
 
 /// Counts what each address has inside; of IPv6 by /64. It knows no more addresses than there are passes.
 #[derive(Debug, Clone)]
-pub struct AddressGate {
+pub struct AddressConcurrency {
     shards: Arc<[Shard; SHARDS]>,
     hasher: RandomState,
 }
@@ -52,20 +52,20 @@ type Shard = Mutex<HashMap<IpAddr, NonZeroUsize>>;
 
 /// One place of an address; dropping it frees the place.
 #[derive(Debug)]
-pub struct AddressPass {
-    gate: AddressGate,
+pub struct AddressPermit {
+    gate: AddressConcurrency,
     network: IpAddr,
 }
 
-impl Default for AddressGate {
+impl Default for AddressConcurrency {
     fn default() -> Self {
         Self { shards: Arc::new(std::array::from_fn(|_| Mutex::default())), hasher: RandomState::new() }
     }
 }
 
-impl AddressGate {
+impl AddressConcurrency {
     /// A place, or `None` when `address` has `cap` places already.
-    pub fn enter(&self, address: IpAddr, cap: usize) -> Option<AddressPass> {
+    pub fn enter(&self, address: IpAddr, cap: usize) -> Option<AddressPermit> {
         let network = trust::network(address);
         self.with(network, |shard| match shard.entry(network) {
             Entry::Vacant(place) if cap > 0 => {
@@ -78,7 +78,7 @@ impl AddressGate {
             }
             _ => false,
         })
-        .then(|| AddressPass { gate: self.clone(), network })
+        .then(|| AddressPermit { gate: self.clone(), network })
     }
 
     fn with<T>(&self, network: IpAddr, act: impl FnOnce(&mut HashMap<IpAddr, NonZeroUsize>) -> T) -> T
@@ -92,7 +92,7 @@ impl AddressGate {
     }
 }
 
-impl Drop for AddressPass {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         self.gate.with(self.network, |shard| {
             let Entry::Occupied(mut count) = shard.entry(self.network) else { return };
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_no_more() {
-        let gate = AddressGate::default();
+        let gate = AddressConcurrency::default();
         let [one, same, other]: [IpAddr; 3] =
             ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
         let passes: Vec<_> = [one, same].map(|address| gate.enter(address, 2).unwrap()).into();
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_full_gate_refuses_until_someone_leaves() {
-        let gate = Gate::default();
+        let gate = Concurrency::default();
         let first = gate.enter(1).unwrap();
         assert!(gate.enter(1).is_none());
         assert!(gate.enter(2).is_some(), "a refused entry must not keep a place");

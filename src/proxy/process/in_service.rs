@@ -7,7 +7,7 @@ use crate::config::settings::{Route, Target};
 use crate::policy::failover::{self, Choice};
 use crate::policy::levers::{Lever, Setting};
 use crate::proxy::endpoints::levers::{Flag, Levers};
-use crate::proxy::endpoints::upstream::Pool;
+use crate::proxy::endpoints::pool::Pool;
 
 /// The targets and fallbacks of one route, each with what may take it out of service.
 pub(crate) struct InService {

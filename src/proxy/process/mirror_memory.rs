@@ -8,9 +8,9 @@ use crate::policy::shadow::Caps;
 
 /// The copies of one route: what they may take together. Outlives reloads.
 #[derive(Default)]
-pub(crate) struct Shadows(Mutex<Caps>);
+pub(crate) struct MirrorMemory(Mutex<Caps>);
 
-impl Shadows {
+impl MirrorMemory {
     pub(crate) fn caps(&self) -> MutexGuard<'_, Caps> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -19,8 +19,8 @@ impl Shadows {
 /// The copies of each route; what they took goes on over a reload.
 pub(crate) fn build(
     settings: &Settings,
-    previous: Option<&HashMap<Arc<str>, Arc<Shadows>>>,
-) -> HashMap<Arc<str>, Arc<Shadows>> {
+    previous: Option<&HashMap<Arc<str>, Arc<MirrorMemory>>>,
+) -> HashMap<Arc<str>, Arc<MirrorMemory>> {
     let with_shadow = settings.routes.iter().filter(|route| route.shadow.is_some());
     let kept = |name: &Arc<str>| previous.and_then(|old| old.get(name)).cloned().unwrap_or_default();
     with_shadow.map(|route| (Arc::clone(&route.name), kept(&route.name))).collect()

@@ -20,11 +20,11 @@ pub type Rollouts = HashMap<Arc<str>, Arc<Rollout>>;
 pub struct Rollout {
     pub(crate) route: Arc<Route>,
     pub(crate) plan: Plan,
-    kept: Arc<Kept>,
+    kept: Arc<IdlePool>,
 }
 
 /// What outlives a reload, for as long as targets and steps stay.
-struct Kept {
+struct IdlePool {
     /// What the rollout is about; see [`subject`].
     subject: String,
     judge: Mutex<Judge>,
@@ -59,7 +59,7 @@ impl Draw {
     }
 }
 
-impl Kept {
+impl IdlePool {
     fn new(subject: String, judge: Judge, plan: &Plan) -> Self {
         let draw = AtomicU64::new(Draw::of(&judge, plan).packed());
         Self { subject, judge: Mutex::new(judge), draw, is_told: AtomicBool::new(false) }
@@ -155,7 +155,7 @@ pub(crate) fn build(settings: &Settings, previous: Option<&Rollouts>) -> Rollout
             Some(old) => Arc::clone(old),
             None => {
                 let judge = Judge::start(&plan, since_1970());
-                Arc::new(Kept::new(subject, judge, &plan))
+                Arc::new(IdlePool::new(subject, judge, &plan))
             }
         };
         Some((Arc::clone(&route.name), Arc::new(Rollout { route: Arc::clone(route), plan, kept })))

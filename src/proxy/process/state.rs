@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::drain::Drain;
 use super::in_service::InService;
-use super::mirror_memory::{self, Shadows};
+use super::mirror_memory::{self, MirrorMemory};
 use super::remote_keys::RemoteKeys;
 use super::rollout::{self, Rollouts};
 use super::usage::UsageBook;
@@ -19,8 +19,8 @@ use crate::config::settings::{Route, Target};
 use crate::proxy::clock::Clock;
 use crate::proxy::endpoints::connector::Connectors;
 use crate::proxy::endpoints::levers::Levers;
+use crate::proxy::endpoints::pool::{Around, Pool};
 use crate::proxy::endpoints::retry_budget::RouteLoad;
-use crate::proxy::endpoints::upstream::{Around, Pool};
 use crate::proxy::limits::limiter::Limiter;
 use crate::telemetry::Telemetry;
 
@@ -39,11 +39,11 @@ pub struct Shared {
     pub canary_decided: Notify,
     pub(crate) usage: Arc<UsageBook>,
     pub(crate) connector: Connectors,
-    pub(crate) connections: super::concurrency::Gate,
-    pub(crate) streams: super::concurrency::Gate,
+    pub(crate) connections: super::concurrency::Concurrency,
+    pub(crate) streams: super::concurrency::Concurrency,
     /// What each client address has of both; trusted proxies are not counted.
-    pub(crate) connections_by_address: super::concurrency::AddressGate,
-    pub(crate) streams_by_address: super::concurrency::AddressGate,
+    pub(crate) connections_by_address: super::concurrency::AddressConcurrency,
+    pub(crate) streams_by_address: super::concurrency::AddressConcurrency,
     /// Places of connections that are read on after their answers' ends.
     pub(crate) lingering: Arc<Semaphore>,
     /// What request bodies take.
@@ -70,7 +70,7 @@ pub struct Generation {
     /// The keys of tokens, where they are at a URL.
     pub(crate) remote_keys: Option<Arc<RemoteKeys>>,
     /// By the names of the routes that have one.
-    pub(crate) shadows: HashMap<Arc<str>, Arc<Shadows>>,
+    pub(crate) shadows: HashMap<Arc<str>, Arc<MirrorMemory>>,
     /// By route name.
     pub(crate) loads: HashMap<Arc<str>, Arc<RouteLoad>>,
 }
@@ -90,10 +90,10 @@ impl Shared {
             canary_decided: Notify::new(),
             usage: Arc::default(),
             connector: Connectors::new(),
-            connections: super::concurrency::Gate::default(),
-            streams: super::concurrency::Gate::default(),
-            connections_by_address: super::concurrency::AddressGate::default(),
-            streams_by_address: super::concurrency::AddressGate::default(),
+            connections: super::concurrency::Concurrency::default(),
+            streams: super::concurrency::Concurrency::default(),
+            connections_by_address: super::concurrency::AddressConcurrency::default(),
+            streams_by_address: super::concurrency::AddressConcurrency::default(),
             lingering: Arc::new(Semaphore::new(LINGERING_MAX)),
             bodies: super::body_memory::AllBodies::default(),
             keys_wanted: Notify::new(),

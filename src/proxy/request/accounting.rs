@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::attempts::{PassedOver, Tries};
+use super::attempts::{Attempts, PassedOver};
 use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::rpc::RpcProtocol;
@@ -41,7 +41,7 @@ pub(crate) struct Flight<'a> {
     witness: Option<Witness>,
     /// Who waits to compare the answer with a copy's.
     shadow: Option<oneshot::Sender<Side>>,
-    tries: Arc<Tries>,
+    tries: Arc<Attempts>,
     /// The attempt whose answer is passed on.
     passed_on: Option<usize>,
 }
@@ -78,7 +78,7 @@ impl<'a> Flight<'a> {
             canary: None,
             of_websocket: false,
         };
-        let (tries, stopwatch) = (Tries::new(clock, Some(live.follower())), Stopwatch::start(Phase::Admit));
+        let (tries, stopwatch) = (Attempts::new(clock, Some(live.follower())), Stopwatch::start(Phase::Admit));
         Self {
             shared,
             generation,
@@ -122,7 +122,7 @@ impl<'a> Flight<'a> {
     }
 
     /// Where attempts write what they do.
-    pub(crate) fn tries(&self) -> &Arc<Tries> {
+    pub(crate) fn tries(&self) -> &Arc<Attempts> {
         &self.tries
     }
 

@@ -9,7 +9,7 @@ use crate::telemetry::live::Follower;
 use crate::telemetry::record::{Attempt, ErrorType, Phase, Place, Stopwatch};
 
 /// The attempts of one request, in the order of their beginning.
-pub(crate) struct Tries {
+pub(crate) struct Attempts {
     clock: Clock,
     log: Mutex<Vec<Try>>,
     /// Another target was asked in place of the one that the request was assigned to.
@@ -35,23 +35,23 @@ pub(crate) enum PassedOver {
 }
 
 /// Writes one attempt's part. Dropped without a word, the attempt broke off.
-pub(crate) struct TryLog {
-    tries: Arc<Tries>,
+pub(crate) struct AttemptLog {
+    tries: Arc<Attempts>,
     pub(crate) number: usize,
 }
 
-impl Tries {
+impl Attempts {
     pub(crate) fn new(clock: Clock, live: Option<Follower>) -> Arc<Self> {
         Arc::new(Self { clock, log: Mutex::default(), passed_over: OnceLock::new(), live })
     }
 
-    pub(crate) fn begin(self: &Arc<Self>, attempt: Attempt) -> TryLog {
+    pub(crate) fn begin(self: &Arc<Self>, attempt: Attempt) -> AttemptLog {
         let mut log = self.log();
         if let Some(live) = &self.live {
             live.attempt(&attempt.place, attempt.started);
         }
         log.push(Try { attempt, waiting: None, preamble: None, over: false });
-        TryLog { tries: Arc::clone(self), number: log.len() - 1 }
+        AttemptLog { tries: Arc::clone(self), number: log.len() - 1 }
     }
 
     /// The attempt that broke off lost against another.
@@ -116,7 +116,7 @@ impl Tries {
     }
 }
 
-impl TryLog {
+impl AttemptLog {
     /// The connection stands.
     pub(crate) fn connected(&self, reused: bool) {
         let now = self.tries.clock.now();
@@ -155,7 +155,7 @@ impl TryLog {
         });
     }
 
-    /// The attempt's answer may be passed on: its end is told by [`Tries::ended`].
+    /// The attempt's answer may be passed on: its end is told by [`Attempts::ended`].
     pub(crate) fn opened(&self) {
         let now = self.tries.clock.now();
         self.note(|entry| {
@@ -179,7 +179,7 @@ impl TryLog {
     }
 }
 
-impl Drop for TryLog {
+impl Drop for AttemptLog {
     fn drop(&mut self) {
         let now = self.tries.clock.now();
         self.note(|entry| {

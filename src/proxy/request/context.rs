@@ -8,14 +8,14 @@ use crate::policy::cors::Decision;
 use crate::proxy::process::state::{Generation, Shared};
 
 /// What all stages of one request look at.
-pub(crate) struct Visit<'a> {
+pub(crate) struct RequestContext<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) generation: &'a Arc<Generation>,
     pub(crate) caller: Caller,
     pub(crate) cors: Decision,
 }
 
-impl Visit<'_> {
+impl RequestContext<'_> {
     pub(crate) fn settings(&self) -> &Settings {
         &self.generation.settings
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession;
 
-use super::asked::Asked;
 use super::send::{self, Sent};
 use super::tap::{Setting, Tap};
-use super::upstream_error::{Fault, Race, Went, fault, retry_after};
-use super::upstream_response::{Held, Opened};
+use super::upstream_error::{Race, UpstreamError, Went, fault, retry_after};
+use super::upstream_request::UpstreamRequest;
+use super::upstream_response::{Held, UpstreamResponse};
 use crate::config::address::Endpoint;
 use crate::config::settings::{RouteKind, Target};
 use crate::llm::{Progress, ask};
@@ -23,14 +23,14 @@ use crate::proxy::client::client_side::Upload;
 use crate::proxy::client::headers::{self, Outgoing};
 use crate::proxy::endpoints::connector::First;
 use crate::proxy::endpoints::dial::Unconnected;
-use crate::proxy::endpoints::lease::Ticket;
+use crate::proxy::endpoints::lease::Lease;
 use crate::proxy::endpoints::retry_budget::{Again, RouteLoad};
 use crate::proxy::endpoints::shared_h2;
 use crate::proxy::endpoints::socket;
 use crate::proxy::process::body::RequestBody;
 use crate::proxy::process::usage::{Doubt, Metering};
-use crate::proxy::request::attempts::TryLog;
-use crate::proxy::request::context::Visit;
+use crate::proxy::request::attempts::AttemptLog;
+use crate::proxy::request::context::RequestContext;
 use crate::telemetry::ids;
 use crate::telemetry::record::{Attempt, Cause, ErrorType};
 
@@ -47,7 +47,7 @@ pub(crate) struct Failed {
     /// Why it failed, in words, where more is known than the error's kind.
     pub(crate) cause: Option<String>,
     /// What the upstream said, where it said anything: it is passed on when nobody else can answer.
-    pub(crate) answer: Option<Box<Opened>>,
+    pub(crate) answer: Option<Box<UpstreamResponse>>,
     pub(crate) upstream: Arc<str>,
     pub(crate) endpoint: Arc<Endpoint>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Failed {
 /// An attempt that is about to be made.
 pub(crate) struct Step<'a> {
     pub(crate) target: &'a Target,
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: Lease,
     pub(crate) cause: Cause,
     /// Hold the answer back until its first token, since another could still take its place.
     pub(crate) holds: bool,
@@ -69,10 +69,10 @@ pub(crate) struct Step<'a> {
 
 /// One attempt under way.
 pub(crate) struct Trial<'a> {
-    visit: &'a Visit<'a>,
-    asked: &'a Asked<'a>,
+    visit: &'a RequestContext<'a>,
+    asked: &'a UpstreamRequest<'a>,
     step: Step<'a>,
-    log: TryLog,
+    log: AttemptLog,
     span_id: u64,
     started: Duration,
 }
@@ -88,8 +88,8 @@ struct Answer {
 /// What came of asking.
 enum Came {
     /// And what is wrong with it, as far as it was read.
-    Answer(Box<Opened>, Option<ErrorType>),
-    Nothing(Fault),
+    Answer(Box<UpstreamResponse>, Option<ErrorType>),
+    Nothing(UpstreamError),
 }
 
 impl Came {
@@ -134,7 +134,7 @@ impl Came {
 }
 
 impl<'a> Trial<'a> {
-    pub(crate) fn new(visit: &'a Visit<'a>, asked: &'a Asked<'a>, step: Step<'a>) -> Self {
+    pub(crate) fn new(visit: &'a RequestContext<'a>, asked: &'a UpstreamRequest<'a>, step: Step<'a>) -> Self {
         let span_id = ids::new_span_id();
         let started = asked.clock.now();
         let log = asked.tries.begin(Attempt {
@@ -160,7 +160,7 @@ impl<'a> Trial<'a> {
     ///
     /// Where usage is asked for on the client's behalf for the first time, and that may be what goes wrong, the request goes
     /// out once more as it came.
-    pub(crate) async fn run(mut self, upload: &mut Upload) -> Result<Box<Opened>, Box<Failed>> {
+    pub(crate) async fn run(mut self, upload: &mut Upload) -> Result<Box<UpstreamResponse>, Box<Failed>> {
         let (mut came, doubt) = self.come(upload, true).await;
         if let Some(doubt) = doubt {
             if came.is_well() {
@@ -197,7 +197,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Whether the answer is one to pass on, as far as can be told; reads on to its first token where that is asked for.
-    async fn look(&self, opened: &mut Opened, doubts: bool) -> Result<(), ErrorType> {
+    async fn look(&self, opened: &mut UpstreamResponse, doubts: bool) -> Result<(), ErrorType> {
         if failover::is_replaceable_status(opened.head.status.as_u16()) {
             Err(ErrorType::UpstreamStatus)
         } else if !opened.head.status.is_success() {
@@ -229,7 +229,7 @@ impl<'a> Trial<'a> {
     }
 
     /// What the attempt has come to.
-    fn conclude(mut self, came: Came) -> Result<Box<Opened>, Box<Failed>> {
+    fn conclude(mut self, came: Came) -> Result<Box<UpstreamResponse>, Box<Failed>> {
         let (mut opened, error) = match came {
             Came::Answer(opened, error) => (opened, error),
             Came::Nothing(fault) => {
@@ -259,11 +259,11 @@ impl<'a> Trial<'a> {
         }
         // What broke off cannot be passed on as an answer.
         let speaks = matches!(error, ErrorType::UpstreamStatus | ErrorType::ErrorEvent);
-        Err(self.failed(Fault::sent(error, Race::None), speaks.then_some(opened)))
+        Err(self.failed(UpstreamError::sent(error, Race::None), speaks.then_some(opened)))
     }
 
     /// Tells the endpoint how fast it was, where that is known by now; how it did is told when its answer has ended.
-    fn settle(&self, opened: &mut Opened) {
+    fn settle(&self, opened: &mut UpstreamResponse) {
         if !opened.head.status.is_success() {
             return;
         }
@@ -280,7 +280,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Reads until the first token, or until it is clear that none will come.
-    async fn hold(&self, opened: &mut Opened) -> Result<(), ErrorType> {
+    async fn hold(&self, opened: &mut UpstreamResponse) -> Result<(), ErrorType> {
         let clock = self.asked.clock;
         let mut bytes = 0;
         while opened.tap.kind() == Kind::Tokens && bytes <= HELD_BYTES_MAX && opened.tap.frames() <= HELD_FRAMES_MAX {
@@ -317,7 +317,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Reads an answer in one piece to a request for a stream, as far as it could be the words of an error under a good status.
-    async fn hold_document(&self, opened: &mut Opened) -> Result<(), ErrorType> {
+    async fn hold_document(&self, opened: &mut UpstreamResponse) -> Result<(), ErrorType> {
         let clock = self.asked.clock;
         let by = opened.deadlines.next().map_or(Duration::MAX, |(by, _)| by);
         let mut bytes = 0;
@@ -341,7 +341,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    fn opened(&mut self, answer: Answer, metering: Metering) -> Box<Opened> {
+    fn opened(&mut self, answer: Answer, metering: Metering) -> Box<UpstreamResponse> {
         let upstream = &self.step.target.upstream;
         let setting = Setting {
             facts: &self.asked.admitted.facts,
@@ -360,7 +360,7 @@ impl<'a> Trial<'a> {
         tap.asked(self.started);
         let mut deadlines = answer.deadlines;
         deadlines.head_came(tap.kind(), self.asked.clock.now());
-        Box::new(Opened {
+        Box::new(UpstreamResponse {
             session: answer.session,
             peer: Arc::clone(&self.step.ticket.member.peer),
             head: answer.head,
@@ -377,7 +377,7 @@ impl<'a> Trial<'a> {
         })
     }
 
-    fn failed(self, fault: Fault, answer: Option<Box<Opened>>) -> Box<Failed> {
+    fn failed(self, fault: UpstreamError, answer: Option<Box<UpstreamResponse>>) -> Box<Failed> {
         self.log.failed(fault.error);
         Box::new(Failed {
             stage: fault.stage,
@@ -390,7 +390,7 @@ impl<'a> Trial<'a> {
         })
     }
 
-    async fn exchange(&mut self, upload: &mut Upload, body: &RequestBody) -> Result<Answer, Fault> {
+    async fn exchange(&mut self, upload: &mut Upload, body: &RequestBody) -> Result<Answer, UpstreamError> {
         let (mut session, reused) = self.connect().await?;
         self.log.connected(reused);
         let socket = session.as_http1().and_then(|_| session.stream()).map(|stream| stream.id());
@@ -420,17 +420,17 @@ impl<'a> Trial<'a> {
             (Err(_), _) => {
                 shared_h2::retire(&session);
                 session.shutdown().await;
-                Err(Fault::sent(late_error(late), Race::None))
+                Err(UpstreamError::sent(late_error(late), Race::None))
             }
         }
     }
 
     /// A session, and whether its connection served another request before.
-    async fn connect(&mut self) -> Result<(HttpSession, bool), Fault> {
+    async fn connect(&mut self) -> Result<(HttpSession, bool), UpstreamError> {
         match tokio::time::timeout(self.asked.routed.limits.connect, self.connect_somewhere()).await {
             Ok(Ok(connected)) => Ok(connected),
-            Ok(Err(Unconnected { error, cause })) => Err(Fault::unsent(error, Some(cause))),
-            Err(_) => Err(Fault::unsent(ErrorType::ConnectTimeout, None)),
+            Ok(Err(Unconnected { error, cause })) => Err(UpstreamError::unsent(error, Some(cause))),
+            Err(_) => Err(UpstreamError::unsent(ErrorType::ConnectTimeout, None)),
         }
     }
 

@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
-use super::asked::Asked;
 use super::attempt::{Failed, Step, Trial};
 use super::upstream_error::{self, Race, rejection, retry_after};
-use super::upstream_response::Opened;
+use super::upstream_request::UpstreamRequest;
+use super::upstream_response::UpstreamResponse;
 use crate::config::address::Endpoint;
 use crate::config::settings::{Failover, Target};
 use crate::policy::failover::{self, Choice, Plan, Room, Stage};
 use crate::proxy::client::client_side::Upload;
 use crate::proxy::endpoints::endpoint::Member;
-use crate::proxy::endpoints::lease::Ticket;
+use crate::proxy::endpoints::lease::Lease;
+use crate::proxy::endpoints::pool::Pool;
 use crate::proxy::endpoints::retry_budget::{Again, RouteLoad};
-use crate::proxy::endpoints::upstream::Pool;
-use crate::proxy::request::context::Visit;
+use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::rejection::Rejection;
 use crate::telemetry::ids;
 use crate::telemetry::metrics::HedgeResult;
@@ -26,11 +26,11 @@ use crate::telemetry::record::{Cause, ErrorType};
 /// # Errors
 /// The rejection says which upstream failed last, and how.
 pub(crate) async fn open(
-    visit: &Visit<'_>,
-    asked: &Asked<'_>,
+    visit: &RequestContext<'_>,
+    asked: &UpstreamRequest<'_>,
     load: &Arc<RouteLoad>,
     mut upload: Upload,
-) -> Result<Box<Opened>, Rejection> {
+) -> Result<Box<UpstreamResponse>, Rejection> {
     let plan = Plan::new(&asked.routed.route, &asked.routed.target, asked.routed.canary_share());
     let mut opening =
         Opening { visit, asked, load, plan, tried: Vec::new(), again: None, raced: false, told: None, last: None };
@@ -49,8 +49,8 @@ struct Last {
 
 /// The way to an answer.
 struct Opening<'a> {
-    visit: &'a Visit<'a>,
-    asked: &'a Asked<'a>,
+    visit: &'a RequestContext<'a>,
+    asked: &'a UpstreamRequest<'a>,
     load: &'a Arc<RouteLoad>,
     plan: Plan,
     /// The places asked so far: none is asked twice.
@@ -60,13 +60,13 @@ struct Opening<'a> {
     /// A kept connection was closed under this request once.
     raced: bool,
     /// The failed answer that tells most, and how much.
-    told: Option<(u8, Box<Opened>)>,
+    told: Option<(u8, Box<UpstreamResponse>)>,
     /// The last failure, for our own words where no upstream had any.
     last: Option<Last>,
 }
 
 impl<'a> Opening<'a> {
-    async fn run(&mut self, upload: &mut Upload) -> Result<Box<Opened>, Rejection> {
+    async fn run(&mut self, upload: &mut Upload) -> Result<Box<UpstreamResponse>, Rejection> {
         let mut step = self.next(Cause::First);
         while let Some(next) = step {
             match self.attempt(next, upload).await {
@@ -78,7 +78,7 @@ impl<'a> Opening<'a> {
     }
 
     /// One attempt, or two where the first stays silent for too long and the route hedges.
-    async fn attempt(&mut self, step: Step<'a>, upload: &mut Upload) -> Result<Box<Opened>, Box<Failed>> {
+    async fn attempt(&mut self, step: Step<'a>, upload: &mut Upload) -> Result<Box<UpstreamResponse>, Box<Failed>> {
         // An answer in one piece has no first token that could be late.
         let hedges = self.may_send_again() && !self.asked.admitted.facts.answers_whole();
         let Some(patience) = self.asked.routed.route.hedge_after.filter(|_| hedges) else {
@@ -105,9 +105,14 @@ impl<'a> Opening<'a> {
 
     /// Two attempts at once: the first that may be passed on wins, and the other is broken off. One that fails leaves it to
     /// the other.
-    async fn race<F>(&mut self, mut first: F, number: usize, step: Step<'a>) -> Result<Box<Opened>, Box<Failed>>
+    async fn race<F>(
+        &mut self,
+        mut first: F,
+        number: usize,
+        step: Step<'a>,
+    ) -> Result<Box<UpstreamResponse>, Box<Failed>>
     where
-        F: Future<Output = Result<Box<Opened>, Box<Failed>>> + Unpin,
+        F: Future<Output = Result<Box<UpstreamResponse>, Box<Failed>>> + Unpin,
     {
         let second = Trial::new(self.visit, self.asked, step);
         let hedge = second.number();
@@ -188,7 +193,7 @@ impl<'a> Opening<'a> {
     fn on_a_fresh_connection(&mut self) -> Option<Step<'a>> {
         let (target, member) = (self.current()?, self.tried.last()?);
         let pool = self.pool(target)?;
-        let ticket = Ticket::take(pool, member, pool.now());
+        let ticket = Lease::take(pool, member, pool.now());
         let (holds, another) = (self.holds(), self.another());
         Some(Step { target, ticket, cause: Cause::Failover, holds, another, fresh: true, load: Some(self.load) })
     }
@@ -221,7 +226,7 @@ impl<'a> Opening<'a> {
         Some(Step { target, ticket, cause, holds, another, fresh: false, load: Some(self.load) })
     }
 
-    fn place(&mut self, target: &Target) -> Option<Ticket> {
+    fn place(&mut self, target: &Target) -> Option<Lease> {
         let ticket = self.pool(target)?.take(&self.tried, self.asked.expects_stream(), ids::random())?;
         self.tried.push(Arc::clone(&ticket.member));
         Some(ticket)
@@ -286,7 +291,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Nobody is left to ask.
-    fn give_up(&mut self) -> Result<Box<Opened>, Rejection> {
+    fn give_up(&mut self) -> Result<Box<UpstreamResponse>, Rejection> {
         if let Some((_, answer)) = self.told.take() {
             return Ok(answer);
         }

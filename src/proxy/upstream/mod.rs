@@ -1,10 +1,10 @@
 //! The upstream's side: attempts, one after the other or two at once, until an answer may be passed on.
 
-pub(super) mod asked;
 pub(super) mod attempt;
 pub(super) mod failover;
 pub(super) mod send;
 pub(super) mod tap;
 pub(super) mod unpack;
 pub(super) mod upstream_error;
+pub(super) mod upstream_request;
 pub(super) mod upstream_response;

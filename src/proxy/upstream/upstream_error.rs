@@ -12,7 +12,7 @@ use crate::proxy::request::route::Routed;
 use crate::telemetry::record::ErrorType;
 
 /// What went wrong before there was an answer.
-pub(crate) struct Fault {
+pub(crate) struct UpstreamError {
     pub(crate) stage: Stage,
     pub(crate) race: Race,
     pub(crate) error: ErrorType,
@@ -20,7 +20,7 @@ pub(crate) struct Fault {
     pub(crate) cause: Option<String>,
 }
 
-impl Fault {
+impl UpstreamError {
     /// There was no connection.
     pub(crate) fn unsent(error: ErrorType, cause: Option<String>) -> Self {
         Self { stage: Stage::Unsent, race: Race::None, error, cause }
@@ -65,10 +65,10 @@ pub(crate) struct Went {
 const MOMENT: Duration = Duration::from_millis(500);
 
 /// What a failure after the connection stood means.
-pub(crate) fn fault(error: &pingora::Error, went: Went) -> Fault {
+pub(crate) fn fault(error: &pingora::Error, went: Went) -> UpstreamError {
     let protocol = [Kind::InvalidHTTPHeader, Kind::HTTPStatus(0), Kind::H2Error, Kind::InvalidH2];
     if protocol.contains(error.etype()) && !error.retry() {
-        return Fault::sent(ErrorType::UpstreamProtocol, Race::None);
+        return UpstreamError::sent(ErrorType::UpstreamProtocol, Race::None);
     }
     let race = match error.retry {
         // HTTP/2 says so itself: GOAWAY before the stream, REFUSED_STREAM.
@@ -80,7 +80,7 @@ pub(crate) fn fault(error: &pingora::Error, went: Went) -> Fault {
         pingora::RetryType::ReusedOnly if went.reused && went.since <= MOMENT => Race::Perhaps,
         _ => Race::None,
     };
-    Fault::sent(ErrorType::UpstreamReset, race)
+    UpstreamError::sent(ErrorType::UpstreamReset, race)
 }
 
 /// `Retry-After` (RFC 9110, section 10.2.3), in seconds or as a date. A date is compared with the answer's own, so that a

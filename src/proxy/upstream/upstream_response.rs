@@ -12,10 +12,10 @@ use pingora::upstreams::peer::HttpPeer;
 use super::tap::Tap;
 use crate::policy::deadlines::Deadlines;
 use crate::proxy::client::client_side::Upload;
-use crate::proxy::endpoints::lease::Ticket;
+use crate::proxy::endpoints::lease::Lease;
 
 /// An upstream's answer that may be passed on: its head, and what was held back.
-pub(crate) struct Opened {
+pub(crate) struct UpstreamResponse {
     pub(crate) session: HttpSession,
     pub(crate) peer: Arc<HttpPeer>,
     pub(crate) head: ResponseHeader,
@@ -26,7 +26,7 @@ pub(crate) struct Opened {
     pub(crate) upload: Upload,
     /// The upstream answered before it had read the whole request: the connection serves nothing more.
     pub(crate) early: bool,
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: Lease,
     pub(crate) upstream: Arc<str>,
     pub(crate) variant: Arc<str>,
     /// Of the attempt.
@@ -43,12 +43,12 @@ pub(crate) struct Source {
     pub(crate) status: StatusCode,
     pub(crate) tap: Tap,
     pub(crate) upload: Upload,
-    /// See [`Opened::early`].
+    /// See [`UpstreamResponse::early`].
     pub(crate) early: bool,
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: Lease,
 }
 
-impl Opened {
+impl UpstreamResponse {
     /// Not in the relay itself, which would keep the room of all the rest for the minutes of a stream.
     pub(crate) fn take_apart(self: Box<Self>) -> (Source, ResponseHeader, Held) {
         let Self { session, peer, head, tap, held, upload, early, ticket, .. } = *self;

@@ -12,20 +12,20 @@ use crate::policy::failover::Nature;
 use crate::proxy::client::client_side::Line;
 use crate::proxy::clock::Clock;
 use crate::proxy::process::body::{Admitted, Content, RequestBody};
-use crate::proxy::request::attempts::Tries;
+use crate::proxy::request::attempts::Attempts;
 use crate::proxy::request::route::Routed;
 
 /// What is asked of the upstreams.
-pub(crate) struct Asked<'a> {
+pub(crate) struct UpstreamRequest<'a> {
     pub(crate) head: &'a RequestHeader,
     pub(crate) routed: &'a Routed,
     pub(crate) admitted: &'a Admitted,
     pub(crate) line: &'a Line,
     pub(crate) clock: Clock,
-    pub(crate) tries: &'a Arc<Tries>,
+    pub(crate) tries: &'a Arc<Attempts>,
 }
 
-impl Asked<'_> {
+impl UpstreamRequest<'_> {
     pub(crate) fn is_llm(&self) -> bool {
         self.admitted.facts.is_llm()
     }
@@ -42,7 +42,7 @@ impl Asked<'_> {
         edited.map_or_else(|| self.admitted.body.clone(), RequestBody::Edited)
     }
 
-    /// Asked twice is as asked once, by the method's meaning (RFC 9110, section 9.2.2).
+    /// UpstreamRequest twice is as asked once, by the method's meaning (RFC 9110, section 9.2.2).
     pub(crate) fn is_idempotent(&self) -> bool {
         self.head.method.is_idempotent()
     }
