@@ -138,9 +138,9 @@ impl Deadlines {
         self.waits && self.kind == Kind::Tokens
     }
 
-    /// What decides which clock runs. Where it changes, a timer that was set by it has to be set anew.
-    pub fn state(&self) -> (Kind, bool, bool) {
-        (self.kind, self.waits, self.ended)
+    /// What the answer is, as far as it was told.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The clock that is over first, and when; `None`: nothing ends the answer.

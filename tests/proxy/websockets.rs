@@ -177,3 +177,43 @@ async fn a_handshake_goes_to_where_a_connection_can_be_made() {
         .await;
     assert_eq!(answer.status, 502);
 }
+
+#[tokio::test]
+async fn a_handshake_that_fails_is_an_attempt_as_any_other() {
+    let broken = Upstream::fixed("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nfull").await;
+    let table =
+        |name: &str, at: std::net::SocketAddr| format!("[[upstream]]\nname = \"{name}\"\nurl = \"http://{at}\"\n");
+    let route = "[[route]]\nupstream = \"full\"\nfallback = [{ upstream = \"well\" }]\nfailover = \"always\"\n";
+    let text = format!("{}{}{route}", table("full", broken.address), table("well", echo().await));
+    let proxy = Proxy::start(&text).await;
+    let mut socket = connect(&proxy, "ws").await;
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(soon("the echo", socket.next()).await.unwrap().unwrap(), Message::text("hello"));
+    drop(socket);
+    let record = proxy.record("ws").await;
+    assert_eq!((&record["upstream"], &record["attempts"][0]["status"]), (&"well".into(), &503.into()), "{record}");
+
+    // By default a request that has side effects for all we know is asked once: who declined is heard.
+    let proxy = Proxy::start(&text.replace("failover = \"always\"\n", "")).await;
+    let mut client = proxy.client().await;
+    client.send(HANDSHAKE).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (503, "full"));
+    assert_eq!(proxy.record("ws").await["outcome"], "upstream_error");
+}
+
+#[tokio::test]
+async fn a_declined_handshake_whose_answer_never_ends_is_ended_by_the_routes_times() {
+    let upstream = Upstream::start(|mut conn| async move {
+        conn.head().await.unwrap();
+        conn.write("HTTP/1.1 403 Forbidden\r\ncontent-length: 100\r\n\r\nno").await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let route = format!("{ROUTE}timeouts = {{ stall = \"200ms\" }}\n");
+    let proxy = Proxy::start(&config(upstream.address, &route)).await;
+    let mut client = proxy.client().await;
+    client.send(HANDSHAKE).await;
+    client.head().await;
+    assert_eq!(proxy.record("ws").await["outcome"], "stalled");
+}

@@ -72,14 +72,6 @@ impl Connectors {
         self.shared.take(peer).await.map(HttpSession::H2)
     }
 
-    /// A session with `peer`, and whether its connection served another before.
-    pub(crate) async fn session(&self, peer: &HttpPeer) -> Result<(HttpSession, bool), Unconnected> {
-        match self.reused(peer).await {
-            Some(session) => Ok((session, true)),
-            None => Ok((self.fresh(peer).await?, false)),
-        }
-    }
-
     /// A session over a new connection.
     pub(crate) async fn fresh(&self, peer: &HttpPeer) -> Result<HttpSession, Unconnected> {
         // Some KiB, most of it for a TLS handshake: few requests need it.

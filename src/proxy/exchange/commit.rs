@@ -18,11 +18,11 @@ pub(crate) async fn commit(
     source: &Source,
     side: &ClientSide<'_>,
 ) -> Result<AnswerFraming, End> {
-    let events = source.tap.is_sse();
+    let events = source.reader.tap.is_sse();
     if side.line.is_committed() {
         // The early head promised an event stream.
         flight.status_sent(200);
-        let fits = events && !source.tap.is_packed() && head.status.is_success();
+        let fits = events && !source.reader.tap.is_packed() && head.status.is_success();
         return if fits { Ok(early_framing(session)) } else { Err(End::Unfit) };
     }
     flight.enter(Phase::Proxy);

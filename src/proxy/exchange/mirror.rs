@@ -13,7 +13,6 @@ use super::termination;
 use crate::config::limits::Limit;
 use crate::llm::{Reading, RequestFacts, StreamEnd, UsageSource};
 use crate::policy::cors::Decision;
-use crate::policy::deadlines::Late;
 use crate::policy::limits::{Claim, Request};
 use crate::policy::shadow::{self as policy, Side, Took};
 use crate::proxy::client::client_side::Line;
@@ -27,8 +26,10 @@ use crate::proxy::request::attempts::Attempts;
 use crate::proxy::request::caller::Caller;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::route::Routed;
-use crate::proxy::upstream::attempt::{self, Step, Trial};
+use crate::proxy::upstream::attempt::{Step, Trial};
+use crate::proxy::upstream::response_reader::{Next, ResponseReader};
 use crate::proxy::upstream::tap::Read;
+use crate::proxy::upstream::upstream_error::late_error;
 use crate::proxy::upstream::upstream_request::UpstreamRequest;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
 use crate::telemetry::ids;
@@ -259,6 +260,7 @@ impl Sending {
             line: &line,
             clock,
             tries,
+            upgrades: false,
         };
         let target = &self.routed.target;
         let pool = self.generation.pools.get(&*target.upstream.name)?;
@@ -283,7 +285,7 @@ impl Sending {
     ) -> (Option<Reading>, Option<ErrorType>, Duration) {
         let error = listen(&mut opened, clock).await.err();
         tries.ended(opened.number, error);
-        let UpstreamResponse { mut session, peer, mut tap, early, started, .. } = opened;
+        let UpstreamResponse { reader: ResponseReader { mut session, mut tap, .. }, peer, early, started, .. } = opened;
         let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
         let reading = match tap.finish(end, clock.now()) {
             Read::Llm(_, _, reading) => Some(*reading),
@@ -300,25 +302,25 @@ impl Sending {
 
 /// Reads to the end of an answer, within the times that its route gives.
 async fn listen(opened: &mut UpstreamResponse, clock: Clock) -> Result<(), ErrorType> {
+    let reader = &mut opened.reader;
     loop {
-        let (by, late) = opened.deadlines.next().unwrap_or((Duration::MAX, Late::Total));
-        match tokio::time::timeout_at(clock.instant(by), opened.session.read_response_body()).await {
-            Ok(Ok(Some(chunk))) => {
+        match reader.next(None).await {
+            Next::Chunk(chunk) => {
                 let now = clock.now();
-                let progress = opened.tap.feed(&chunk, now);
-                opened.deadlines.came(opened.tap.kind(), attempt::sign(progress), now);
-                if opened.tap.has_ended() {
-                    opened.deadlines.end(now);
+                reader.look_at(&chunk, now);
+                if reader.tap.has_ended() {
+                    reader.deadlines.end(now);
                 }
             }
-            Ok(Ok(None)) => return Ok(()),
+            Next::End => return Ok(()),
+            Next::Idle => {}
             // What came is the whole answer, and its connection serves nothing more.
-            Ok(Err(_)) | Err(_) if opened.tap.is_whole() => {
+            Next::Died | Next::Late(_) if reader.tap.is_whole() => {
                 opened.early = true;
                 return Ok(());
             }
-            Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
-            Err(_) => return Err(attempt::late_error(late)),
+            Next::Died => return Err(ErrorType::UpstreamBodyReset),
+            Next::Late(late) => return Err(late_error(late)),
         }
     }
 }

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use pingora::protocols::http::ServerSession;
-use tokio::time::Instant;
 
 use super::commit::commit;
 use super::termination::{self, After, End};
 use super::upload::Rest;
 use crate::llm::{Dialect, Framing, Progress};
-use crate::policy::deadlines::{Deadlines, Kind, Late};
+use crate::policy::deadlines::{Kind, Late};
 use crate::proxy::client::client_side::{ClientSide, KEEP_ALIVE};
 use crate::proxy::client::headers::AnswerFraming;
 use crate::proxy::client::pace::BodyPace;
@@ -19,8 +17,9 @@ use crate::proxy::process::drain::DrainStage;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
-use crate::proxy::upstream::attempt;
+use crate::proxy::upstream::response_reader::{Next, ResponseReader, sign};
 use crate::proxy::upstream::tap::Tap;
+use crate::proxy::upstream::upstream_error::late_error;
 use crate::proxy::upstream::upstream_response::{Held, Source, UpstreamResponse};
 use crate::telemetry::record::Phase;
 
@@ -40,13 +39,13 @@ pub(crate) async fn pass(
     flight.passes_on(opened.number);
     flight.served_by(&opened.upstream, &opened.variant);
     let came = flight.now();
-    let times = Times { started: opened.started, deadlines: opened.deadlines };
+    let started = opened.started;
     let (mut source, head, held) = opened.take_apart();
     let committed = commit(session, flight, head, &source, side).await;
-    source.tap.wrote(came, flight.now());
+    source.reader.tap.wrote(came, flight.now());
     let (framing, end) = match committed {
         Ok(framing) => {
-            let mut relay = Relay::new(flight, &mut source, times, side);
+            let mut relay = Relay::new(flight, &mut source, started, side);
             (framing, relay.run(session, &mut source, flight, held).await)
         }
         Err(end) => (AnswerFraming::Delimited, end),
@@ -65,12 +64,6 @@ pub(crate) async fn fail(
     termination::fail_early(session, flight, rejection, side).await
 }
 
-/// Times of the attempt whose answer is passed on, on the request's clock.
-struct Times {
-    started: Duration,
-    deadlines: Deadlines,
-}
-
 /// The state of the loop.
 struct Relay<'a> {
     side: &'a ClientSide<'a>,
@@ -78,7 +71,6 @@ struct Relay<'a> {
     pace: BodyPace,
     /// Zero: no comments.
     keepalive: Duration,
-    deadlines: Deadlines,
     last_write: Duration,
     /// When the attempt began.
     started: Duration,
@@ -88,23 +80,20 @@ struct Relay<'a> {
     exhausted: bool,
     /// What the client gets of the chunks at hand; empty between two writes.
     pieces: Vec<Bytes>,
-    /// The end of the answer, or what broke it, where that came with its last bytes.
-    ahead: Option<pingora::Result<Option<Bytes>>>,
 }
 
 /// What the loop woke up for.
 enum Woke {
-    Read(pingora::Result<Option<Bytes>>),
+    Upstream(Next),
     Client(Result<Option<Bytes>, Stop>),
-    Timer,
     Cut,
 }
 
 impl<'a> Relay<'a> {
-    fn new(flight: &Flight<'_>, source: &mut Source, times: Times, side: &'a ClientSide<'a>) -> Self {
+    fn new(flight: &Flight<'_>, source: &mut Source, started: Duration, side: &'a ClientSide<'a>) -> Self {
         let now = flight.now();
         let upload = Rest::of(source.upload.take(), side.line.is_body_done(), source.early);
-        let tap = &source.tap;
+        let tap = &source.reader.tap;
         if let Some(at) = tap.first_token() {
             flight.first_token(at);
         }
@@ -115,20 +104,18 @@ impl<'a> Relay<'a> {
         if spoken.is_some() {
             flight.speaks(spoken);
         }
-        let mut deadlines = times.deadlines;
-        deadlines.commit();
+        let at_boundary = tap.at_sse_boundary();
+        source.reader.deadlines.commit();
         Self {
             side,
             upload,
             pace: BodyPace::new(&side.visit.settings().server),
-            started: times.started,
-            keepalive: if tap.at_sse_boundary() { side.routed.route.keepalive } else { Duration::ZERO },
-            deadlines,
+            started,
+            keepalive: if at_boundary { side.routed.route.keepalive } else { Duration::ZERO },
             last_write: now,
             spoken,
             exhausted: false,
             pieces: Vec::new(),
-            ahead: None,
         }
     }
 
@@ -139,93 +126,57 @@ impl<'a> Relay<'a> {
         flight: &mut Flight<'_>,
         mut held: Held,
     ) -> End {
-        self.exhausted |= flight.generated(source.tap.tokens());
+        self.exhausted |= flight.generated(source.reader.tap.tokens());
         let came = flight.now();
         if let Err(end) = self.write_held(client, flight, joined(&mut held.chunks)).await {
             return end;
         }
-        source.tap.wrote(came, flight.now());
-        self.note_end(&source.tap);
+        source.reader.tap.wrote(came, flight.now());
+        self.note_end(&mut source.reader);
         if held.whole {
-            return self.write_rest(client, flight, &mut source.tap, End::Complete).await;
+            return self.write_rest(client, flight, &mut source.reader.tap, End::Complete).await;
         }
-        flight.enter(self.waiting());
-        let timer = tokio::time::sleep_until(self.next_timer(flight));
-        tokio::pin!(timer);
+        flight.enter(waiting(&source.reader));
         let cut = self.side.visit.shared.drain.reached(DrainStage::Cut);
         tokio::pin!(cut);
         let patience = self.side.visit.settings().server.body_timeout;
         let has_length = self.side.line.has_length();
-        self.upload.forward_waiting(&mut source.session, patience).await;
+        self.upload.forward_waiting(&mut source.reader.session, patience).await;
         loop {
             // What came is passed on before anything is concluded from the client's going or from the time.
-            let woke = match self.ahead.take() {
-                Some(read) => Woke::Read(read),
-                None => tokio::select! {
-                    biased;
-                    () = &mut cut => Woke::Cut,
-                    read = source.session.read_response_body() => Woke::Read(read),
-                    sent = self.upload.read(client, &mut self.pace, has_length, patience) => Woke::Client(sent),
-                    () = &mut timer => Woke::Timer,
-                },
+            let woke = tokio::select! {
+                biased;
+                () = &mut cut => Woke::Cut,
+                next = source.reader.next(self.next_comment()) => Woke::Upstream(next),
+                sent = self.upload.read(client, &mut self.pace, has_length, patience) => Woke::Client(sent),
             };
-            let before = self.deadlines.state();
             let end = match woke {
-                Woke::Read(Ok(Some(chunk))) => match self.write(client, source, flight, chunk).await {
+                Woke::Upstream(Next::Chunk(chunk)) => match self.write(client, source, flight, chunk).await {
                     Err(end) => Some(end),
-                    // An upstream that always has something must not keep the timers from being looked at; and from the first
-                    // token on another time counts, which may be up before the one that was set.
-                    Ok(())
-                        if self.deadlines.state() != before
-                            || flight.clock.instant(self.last_write) >= timer.deadline() =>
-                    {
-                        let end = self.ring(client, flight, &mut source.tap).await.err();
-                        timer.as_mut().reset(self.next_timer(flight));
-                        end
-                    }
-                    Ok(()) => None,
+                    // An upstream that always has something must not keep its deadlines from being looked at.
+                    Ok(()) => source.reader.overdue(self.last_write).map(|late| late_end(late, &source.reader)),
                 },
-                Woke::Read(Ok(None)) => Some(End::Complete),
-                Woke::Read(Err(_)) => Some(self.over_or(End::UpstreamDied, &source.tap)),
+                Woke::Upstream(Next::End) => Some(End::Complete),
+                Woke::Upstream(Next::Died) => Some(over_or(End::UpstreamDied, &source.reader)),
+                Woke::Upstream(Next::Late(late)) => Some(late_end(late, &source.reader)),
+                Woke::Upstream(Next::Idle) => self.comment(client, flight, &mut source.reader.tap).await.err(),
                 Woke::Client(Ok(chunk)) => {
-                    self.upload.forward(&mut source.session, chunk, patience).await;
+                    self.upload.forward(&mut source.reader.session, chunk, patience).await;
                     None
                 }
-                Woke::Client(Err(_)) => Some(self.over_or(End::ClientGone, &source.tap)),
-                Woke::Timer => {
-                    let end = self.ring(client, flight, &mut source.tap).await.err();
-                    timer.as_mut().reset(self.next_timer(flight));
-                    end
-                }
-                Woke::Cut => Some(self.over_or(End::Cut, &source.tap)),
+                Woke::Client(Err(_)) => Some(over_or(End::ClientGone, &source.reader)),
+                Woke::Cut => Some(over_or(End::Cut, &source.reader)),
             };
             if let Some(end) = end {
-                return self.write_rest(client, flight, &mut source.tap, end).await;
+                return self.write_rest(client, flight, &mut source.reader.tap, end).await;
             }
         }
     }
 
-    /// What the time is spent on while nothing comes.
-    fn waiting(&self) -> Phase {
-        if self.deadlines.waits_for_token() { Phase::Preamble } else { Phase::Generation }
-    }
-
-    /// What an end is once the answer is whole: no fault of anybody's.
-    fn over_or(&self, end: End, tap: &Tap) -> End {
-        if !self.deadlines.has_ended() && !tap.is_whole() {
-            return end;
-        }
-        match end {
-            End::ClientGone | End::ClientStuck => End::Over(After::ClientGone),
-            End::Cut => End::Over(After::Cut),
-            _ => End::Over(After::Died),
-        }
-    }
-
     /// The dialect's own end has gone to the client.
-    fn note_end(&mut self, tap: &Tap) {
-        if !self.deadlines.has_ended() && tap.has_ended() {
-            self.deadlines.end(self.last_write);
+    fn note_end(&mut self, reader: &mut ResponseReader) {
+        if !reader.deadlines.has_ended() && reader.tap.has_ended() {
+            reader.deadlines.end(self.last_write);
         }
     }
 
@@ -262,16 +213,9 @@ impl<'a> Relay<'a> {
             if bytes >= AT_ONCE_MAX || self.exhausted {
                 break;
             }
-            match source.session.read_response_body().now_or_never() {
-                Some(Ok(Some(chunk))) => {
-                    bytes += chunk.len();
-                    progress |= self.look_at(chunk, flight, source, came);
-                }
-                read => {
-                    self.ahead = read;
-                    break;
-                }
-            }
+            let Some(chunk) = source.reader.at_hand() else { break };
+            bytes += chunk.len();
+            progress |= self.look_at(chunk, flight, source, came);
         }
         let ready = flight.now();
         flight.enter_at(Phase::ClientBlocked, ready);
@@ -279,24 +223,25 @@ impl<'a> Relay<'a> {
             client.write_response_body(bytes, false).await.map_err(|error| write_error(&error))?;
         }
         let written = flight.now();
-        source.tap.wrote(came, written);
+        let reader = &mut source.reader;
+        reader.tap.wrote(came, written);
         self.last_write = written;
         // While the client did not take bytes, the upstream was not read: its silence then is not its own.
-        self.deadlines.pause(written - came);
-        let (kind, before) = (source.tap.kind(), self.deadlines.state().0);
-        self.deadlines.came(kind, attempt::sign(progress), written);
+        reader.deadlines.pause(written - came);
+        let (kind, before) = (reader.tap.kind(), reader.deadlines.kind());
+        reader.deadlines.came(kind, sign(progress), written);
         // Only now is known whether a token is waited for still.
-        flight.enter_at(self.waiting(), written);
+        flight.enter_at(waiting(reader), written);
         if kind != before {
             flight.is_other_stream(matches!(kind, Kind::Other { .. }));
         }
-        self.note_end(&source.tap);
-        if self.exhausted { self.close(client, flight, &mut source.tap).await } else { Ok(()) }
+        self.note_end(reader);
+        if self.exhausted { self.close(client, flight, &mut source.reader.tap).await } else { Ok(()) }
     }
 
     /// Reads a chunk that came at `came`, and takes what the client gets of it. Tells what it brought.
     fn look_at(&mut self, chunk: Bytes, flight: &mut Flight<'_>, source: &mut Source, came: Duration) -> Progress {
-        let tap = &mut source.tap;
+        let tap = &mut source.reader.tap;
         let progress = tap.feed(&chunk, came);
         if tap.speaks() != self.spoken {
             self.spoken = tap.speaks();
@@ -338,31 +283,45 @@ impl<'a> Relay<'a> {
         end
     }
 
-    /// The earliest timer that may have to act.
-    fn next_timer(&self, flight: &Flight<'_>) -> Instant {
-        let idle = Duration::from_secs(3600);
-        let comment = if self.keepalive.is_zero() { None } else { Some(self.last_write + self.keepalive) };
-        let first = [self.deadlines.next().map(|(at, _)| at), comment].into_iter().flatten().min();
-        flight.clock.instant(first.unwrap_or(flight.now() + idle))
+    /// When the client has waited long enough for a comment; `None`: it gets none.
+    fn next_comment(&self) -> Option<Duration> {
+        (!self.keepalive.is_zero()).then(|| self.last_write + self.keepalive)
     }
 
-    /// A timer rang: ends what is over its time, or sends a comment.
-    async fn ring(&mut self, client: &mut ServerSession, flight: &mut Flight<'_>, tap: &mut Tap) -> Result<(), End> {
+    /// Keeps the client's patience, where nothing is under way that a comment would break.
+    async fn comment(&mut self, client: &mut ServerSession, flight: &Flight<'_>, tap: &mut Tap) -> Result<(), End> {
         let now = flight.now();
-        if let Some((_, late)) = self.deadlines.next().filter(|(at, _)| now >= *at) {
-            return Err(match late {
-                Late::AfterEnd => End::Over(After::Silence),
-                late => self.over_or(End::Late(attempt::late_error(late)), tap),
-            });
+        if tap.at_sse_boundary() {
+            client.write_response_body(KEEP_ALIVE, false).await.map_err(|error| write_error(&error))?;
         }
-        if !self.keepalive.is_zero() && now >= self.last_write + self.keepalive {
-            if tap.at_sse_boundary() {
-                client.write_response_body(KEEP_ALIVE, false).await.map_err(|error| write_error(&error))?;
-            }
-            self.last_write = flight.now();
-            tap.wrote(now, self.last_write);
-        }
+        self.last_write = flight.now();
+        tap.wrote(now, self.last_write);
         Ok(())
+    }
+}
+
+/// What the time is spent on while nothing comes.
+fn waiting(reader: &ResponseReader) -> Phase {
+    if reader.deadlines.waits_for_token() { Phase::Preamble } else { Phase::Generation }
+}
+
+/// What an end is once the answer is whole: no fault of anybody's.
+fn over_or(end: End, reader: &ResponseReader) -> End {
+    if !reader.deadlines.has_ended() && !reader.tap.is_whole() {
+        return end;
+    }
+    match end {
+        End::ClientGone | End::ClientStuck => End::Over(After::ClientGone),
+        End::Cut => End::Over(After::Cut),
+        _ => End::Over(After::Died),
+    }
+}
+
+/// What it ends with that a deadline has passed.
+fn late_end(late: Late, reader: &ResponseReader) -> End {
+    match late {
+        Late::AfterEnd => End::Over(After::Silence),
+        late => over_or(End::Late(late_error(late)), reader),
     }
 }
 

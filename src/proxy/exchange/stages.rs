@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use http::StatusCode;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
@@ -25,7 +26,7 @@ use crate::proxy::client::cors;
 use crate::proxy::client::error_answer::{self, ReplyTo};
 use crate::proxy::clock::Clock;
 use crate::proxy::endpoints::retry_budget::RouteLoad;
-use crate::proxy::process::body::Admitted;
+use crate::proxy::process::body::{Admitted, Content, RequestBody};
 use crate::proxy::process::concurrency::AddressPermit;
 use crate::proxy::process::drain::DrainStage;
 use crate::proxy::process::state::{Generation, Shared};
@@ -124,6 +125,7 @@ async fn stages(
     if session.is_upgrade_req() {
         // What is asked for on a WebSocket is told by its messages.
         admitted.facts = Arc::new(RequestFacts::of_websocket(session.req_header().uri.query().unwrap_or_default()));
+        (admitted.body, admitted.content) = (RequestBody::None, Content::Unknown);
     }
     if must_read {
         admit::check_keys(&admitted.facts)?;
@@ -143,9 +145,6 @@ async fn stages(
     flight.assigned(routed.assigned.clone(), &admitted.facts);
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
     let standing = reserve_tokens::reserve(visit, flight, &admitted, &routed, session.req_header()).await?;
-    if session.is_upgrade_req() {
-        return Box::pin(websocket::run(visit, session, flight, &admitted.facts, &routed)).await;
-    }
     forward(visit, session, flight, admitted, &routed, standing).await
 }
 
@@ -193,11 +192,16 @@ async fn forward(
         // Built from the same settings: it cannot be missing.
         return Err(Rejection::internal().into());
     };
-    let _active = load.enter();
+    let active = load.enter();
     let (line, upload) = Line::new(&admitted.body);
     let side = ClientSide { visit, routed, facts: &admitted.facts, line: &line, standing };
     // A stream lives for minutes, opening it for seconds: what only the opening needs is boxed, and freed with it.
     match Box::pin(ask(session, flight, &admitted, &side, load, upload)).await? {
+        Ok(opened) if opened.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            // A connection that lives for hours is no measure for how many requests may be sent again.
+            drop(active);
+            Box::pin(websocket::serve(session, flight, *opened, &side)).await
+        }
         Ok(opened) => Ok(relay::pass(session, flight, opened, &side).await),
         Err(rejection) if line.is_committed() => Ok(relay::fail(session, flight, &rejection, &side).await),
         Err(rejection) => Err(rejection.into()),
@@ -214,9 +218,16 @@ async fn ask(
     upload: Upload,
 ) -> Result<Result<Box<UpstreamResponse>, Rejection>, Stop> {
     let &ClientSide { visit, routed, line, .. } = side;
-    let head = session.req_header().clone();
+    let mut head = session.req_header().clone();
+    let upgrades = session.is_upgrade_req();
+    if upgrades {
+        session.set_keepalive(None);
+        if !routed.route.limits.is_empty() {
+            websocket::keep_known_extensions(&mut head).map_err(|_| Rejection::internal())?;
+        }
+    }
     let (clock, tries) = (flight.clock, flight.tries());
-    let asked = UpstreamRequest { head: &head, routed, admitted, line, clock, tries };
+    let asked = UpstreamRequest { head: &head, routed, admitted, line, clock, tries, upgrades };
     let opened = tokio::select! {
         biased;
         opened = failover::open(visit, &asked, load, upload) => opened,

@@ -112,17 +112,17 @@ pub(crate) async fn conclude(
     side: &ClientSide<'_>,
 ) -> Ending {
     let now = flight.now();
-    flight.bytes(0, source.tap.bytes);
-    let boundary = source.tap.at_boundary();
+    flight.bytes(0, source.reader.tap.bytes);
+    let boundary = source.reader.tap.at_boundary();
     let status = source.status.as_u16();
     if end == End::Exhausted {
         // What the upstream still sends nobody wants.
         source.early = true;
-        source.session.shutdown().await;
+        source.reader.session.shutdown().await;
         flight.cut();
     }
     if matches!(end, End::Complete | End::Exhausted) {
-        let read = source.tap.finish(StreamEnd::Clean, now);
+        let read = source.reader.tap.finish(StreamEnd::Clean, now);
         // What is fetched may tell that it failed, long ago.
         let told = read.reading().filter(|reading| !(side.facts.retrieves() && reading.error.is_some()));
         let (outcome, error) = judge(status, told);
@@ -137,20 +137,20 @@ pub(crate) async fn conclude(
     }
     let (outcome, error, message) = end.verdict(&side.visit.shared.drain);
     // A stream that is no LLM's ends when one of its sides likes: nobody is to blame.
-    if let Some(sign) = end.sign(outcome).filter(|_| !matches!(source.tap.kind(), Kind::Other { .. })) {
+    if let Some(sign) = end.sign(outcome).filter(|_| !matches!(source.reader.tap.kind(), Kind::Other { .. })) {
         source.ticket.tell(sign);
     }
     let promised = (side.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
     // What follows an early head can only be an event of the stream that it promised.
-    let speaks = if end == End::Unfit { Some(promised) } else { source.tap.speaks() };
+    let speaks = if end == End::Unfit { Some(promised) } else { source.reader.tap.speaks() };
     if matches!(end, End::Late(_)) {
-        shared_h2::retire(&source.session);
+        shared_h2::retire(&source.reader.session);
     }
     // The process may be gone before anything that is waited for.
-    book(flight, source.tap.finish(StreamEnd::Cut, now), outcome, Some(error), side);
+    book(flight, source.reader.tap.finish(StreamEnd::Cut, now), outcome, Some(error), side);
     // First of all: what nobody waits for must not be generated.
-    source.session.shutdown().await;
-    drop(source.session);
+    source.reader.session.shutdown().await;
+    drop(source.reader);
     if let Some((dialect, style)) = speaks.filter(|_| boundary || end == End::Unfit)
         && !message.is_empty()
     {
@@ -168,10 +168,11 @@ async fn over(
     after: After,
     side: &ClientSide<'_>,
 ) -> Ending {
-    let read = source.tap.finish(StreamEnd::Cut, flight.now());
+    let read = source.reader.tap.finish(StreamEnd::Cut, flight.now());
     book(flight, read, Outcome::Completed, None, side);
     source.ticket.tell(Sign::Well);
-    let Source { mut session, peer, early, .. } = source;
+    let Source { reader, peer, early, .. } = source;
+    let mut session = reader.session;
     let ending = if after == After::ClientGone {
         Ending::Dirty
     } else {
@@ -230,7 +231,8 @@ fn book(flight: &mut Flight<'_>, read: Read, outcome: Outcome, error: Option<Err
 
 /// Ends the client's answer in order, trailers included, and gives the upstream's connection back.
 async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, source: Source, side: &ClientSide<'_>) -> Ending {
-    let Source { mut session, peer, early, .. } = source;
+    let Source { reader, peer, early, .. } = source;
+    let mut session = reader.session;
     flight.enter(Phase::ClientBlocked);
     let ended = match trailers(&mut session).await {
         Some(trailers) if client.is_http2() => client.write_response_trailers(trailers).await,

@@ -1,38 +1,26 @@
-//! WebSockets: the handshake, and then bytes both ways, with a tap on each. What a model says there is followed by `turns`.
+//! WebSockets: after the handshake, which is an attempt as any other, bytes go both ways, with a tap on each. What a model says there is followed by `turns`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::ALPN;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
-use pingora::upstreams::peer::{HttpPeer, Peer};
 use serde_json::json;
 
 use super::websocket_turns::{Objection, Talk};
-use crate::config::defaults;
-use crate::config::settings::{Failover, Target};
-use crate::llm::RequestFacts;
 use crate::llm::reply::{BUDGET_SPENT, OPENAI_SPENT};
 use crate::llm::websocket::{Extensions, Messages, Side, close_frame, text_frame};
-use crate::policy::failover::{Choice, Plan, Room, Stage};
 use crate::policy::health::Sign;
-use crate::policy::limits::Standing;
-use crate::proxy::client::headers::{self, Incoming, Outgoing};
-use crate::proxy::endpoints::endpoint::Member;
-use crate::proxy::endpoints::lease::Lease;
-use crate::proxy::process::body::RequestBody;
+use crate::proxy::client::client_side::ClientSide;
 use crate::proxy::process::drain::DrainStage;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
-use crate::proxy::request::route::Routed;
-use crate::proxy::upstream::upstream_error;
-use crate::telemetry::ids;
-use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome, Phase, Phases, WebSocketInfo};
+use crate::proxy::upstream::response_reader::ResponseReader;
+use crate::proxy::upstream::upstream_response::UpstreamResponse;
+use crate::telemetry::record::{ErrorType, Outcome, Phase, WebSocketInfo};
 
 /// "Going away" (RFC 6455, section 7.4.1).
 const GOING_AWAY: u16 = 1001;
@@ -47,38 +35,28 @@ const LAST_CHUNKS: usize = 64;
 /// Any mask will do: it protects from intermediaries that we are not.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x1e, 0x87];
 
-/// Serves one upgrade request.
-pub(crate) async fn run(
-    visit: &RequestContext<'_>,
+/// Serves a connection whose handshake an upstream has taken.
+pub(crate) async fn serve(
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
-    facts: &RequestFacts,
-    routed: &Routed,
+    opened: UpstreamResponse,
+    side: &ClientSide<'_>,
 ) -> Result<Ending, Stop> {
-    client.set_keepalive(None);
-    let mut head = client.req_header().clone();
-    if !routed.route.limits.is_empty() {
-        keep_known_extensions(&mut head).map_err(|_| Rejection::internal())?;
-    }
-    let Shaken { mut upstream, head, target, ticket: _ticket } = tokio::select! {
-        biased;
-        answered = handshake(visit, &head, flight, routed) => answered?,
-        // Nothing may come before the handshake's answer: what does is the client's going.
-        _ = client.read_body_or_idle(true) => return Err(Stop::ClientGone),
-        () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
-    };
-    let status = head.status.as_u16();
+    let UpstreamResponse { reader, head, mut ticket, number, upstream: name, variant, .. } = opened;
+    let ResponseReader { session: mut upstream, .. } = reader;
+    let ClientSide { visit, routed, facts, .. } = side;
+    flight.passes_on(number);
+    flight.served_by(&name, &variant);
+    ticket.tell(Sign::Well);
     flight.enter(Phase::ClientBlocked);
-    let answer = answer_head(visit, &head, status, flight.phases()).map_err(|_| Rejection::internal())?;
+    let answer = answer_head(visit, &head).map_err(|_| Rejection::internal())?;
     client.write_response_header(Box::new(answer)).await.map_err(|_| Stop::ClientGone)?;
-    flight.status_sent(status);
-    if status != 101 {
-        return Ok(refused(client, flight, &mut upstream, status).await);
-    }
+    flight.status_sent(101);
     if let HttpSession::H1(session) = &mut upstream {
         session.maybe_upgrade_body_writer();
     }
     flight.enter(Phase::Generation);
+    let target = routed.target_named(&variant);
     let mut pipe = Pipe::new(&head, Talk::new(visit, routed, target, facts.model.as_deref()));
     let end = pipe.run(visit, client, &mut upstream, flight).await;
     pipe.book(flight, end, visit.shared.drain.why_cut()).await;
@@ -88,7 +66,7 @@ pub(crate) async fn run(
 }
 
 /// Offers no extension that would hide what is said.
-fn keep_known_extensions(head: &mut RequestHeader) -> pingora::Result<()> {
+pub(crate) fn keep_known_extensions(head: &mut RequestHeader) -> pingora::Result<()> {
     const NAME: &str = "sec-websocket-extensions";
     let offered = head.headers.get_all(NAME).iter().filter_map(|value| value.to_str().ok());
     let known = Extensions::understood(offered);
@@ -96,205 +74,12 @@ fn keep_known_extensions(head: &mut RequestHeader) -> pingora::Result<()> {
     known.map_or(Ok(()), |known| head.insert_header(NAME, known))
 }
 
-/// An upstream that answered the handshake.
-struct Shaken<'r> {
-    upstream: HttpSession,
-    head: ResponseHeader,
-    target: &'r Target,
-    /// Counts the connection at its endpoint for as long as it lasts.
-    ticket: Lease,
-}
-
-/// Connects, and sends the handshake on. Where no connection can be made, the next endpoint or target is tried.
-async fn handshake<'r>(
-    visit: &RequestContext<'_>,
-    client: &RequestHeader,
-    flight: &mut Flight<'_>,
-    routed: &'r Routed,
-) -> Result<Shaken<'r>, Rejection> {
-    let route = &routed.route;
-    let mut plan = Plan::new(route, &routed.target, routed.canary_share());
-    let mut tried: Vec<Arc<Member>> = Vec::new();
-    let mut failed = None;
-    loop {
-        let pool = |choice: Choice| visit.generation.pools.get(&*choice.of(route)?.upstream.name);
-        let room = |choice: Choice| match pool(choice) {
-            Some(pool) if routed.in_service.takes(choice) => pool.room(&tried),
-            _ => Room::Exhausted,
-        };
-        let goes_on = |choice: &Choice| {
-            route.failover != Failover::Never || plan.current().is_none_or(|current| current == *choice)
-        };
-        let Some(choice) = plan.next(room).filter(goes_on) else { break };
-        let Some((target, pool)) = choice.of(route).zip(pool(choice)) else { break };
-        let Some(mut ticket) = pool.take(&tried, true, ids::random()) else { break };
-        plan.ask(choice);
-        if plan.passes_over_assigned() {
-            flight.tries().pass_over(routed.why_passed_over());
-        }
-        let cause = if tried.is_empty() { Cause::First } else { Cause::Failover };
-        tried.push(Arc::clone(&ticket.member));
-        flight.served_by(&target.upstream.name, &target.name);
-        let before = flight.phases();
-        match (Shake { visit, client, routed, target, member: &ticket.member, cause }).run(flight).await {
-            Ok((upstream, head)) => {
-                let status = head.status.as_u16();
-                ticket.refused(status, upstream_error::retry_after(&head));
-                if status < 500 && status != 429 {
-                    ticket.tell(Sign::Well);
-                }
-                return Ok(Shaken { upstream, head, target, ticket });
-            }
-            Err((stage, error)) => {
-                failed = Some(upstream_error::rejection(error, None, &target.upstream.name, &ticket.member.endpoint));
-                if stage == Stage::Sent {
-                    ticket.tell(Sign::Faulty);
-                    break;
-                }
-                ticket.tell(Sign::Unreachable);
-                flight.write_off(&before);
-            }
-        }
-    }
-    Err(failed.unwrap_or_else(|| upstream_error::nobody_to_ask(routed)))
-}
-
-/// One attempt at a handshake.
-struct Shake<'a> {
-    visit: &'a RequestContext<'a>,
-    client: &'a RequestHeader,
-    routed: &'a Routed,
-    target: &'a Target,
-    member: &'a Member,
-    cause: Cause,
-}
-
-impl Shake<'_> {
-    async fn run(&self, flight: &mut Flight<'_>) -> Result<(HttpSession, ResponseHeader), (Stage, ErrorType)> {
-        let Self { visit, client, routed, target, member, cause } = *self;
-        let span_id = ids::new_span_id();
-        let started = flight.now();
-        flight.enter(Phase::Connect);
-        let peer = http1_only(&member.peer);
-        let connect = tokio::time::timeout(routed.limits.connect, visit.shared.connector.session(&peer)).await;
-        let connected = match connect {
-            Ok(Ok((session, _))) => Ok(session),
-            Ok(Err(unconnected)) => Err((Stage::Unsent, unconnected.error)),
-            Err(_) => Err((Stage::Unsent, ErrorType::ConnectTimeout)),
-        };
-        flight.enter(Phase::UpstreamWait);
-        let result = match connected {
-            Ok(mut session) => {
-                let outgoing = Outgoing {
-                    head: client,
-                    caller: &visit.caller,
-                    route: &routed.route,
-                    target,
-                    endpoint: &member.endpoint,
-                    body: &RequestBody::None,
-                    llm: None,
-                    attempt_span: span_id,
-                    h2: false,
-                    upgrade: true,
-                };
-                let patience = routed.limits.first_token.unwrap_or(defaults::HANDSHAKE_TIMEOUT);
-                let asked = tokio::time::timeout(patience, ask(&mut session, &outgoing)).await;
-                match asked {
-                    Ok(Ok(head)) => Ok((session, head)),
-                    Ok(Err(_)) => Err((Stage::Sent, ErrorType::UpstreamReset)),
-                    Err(_) => Err((Stage::Sent, ErrorType::FirstTokenTimeout)),
-                }
-            }
-            Err(error) => Err(error),
-        };
-        flight.attempted(Attempt {
-            upstream: Arc::clone(&target.upstream.name),
-            place: member.place.clone(),
-            span_id,
-            started,
-            ended: flight.now(),
-            reused_connection: false,
-            status: result.as_ref().ok().map(|(_, head)| head.status.as_u16()),
-            error: result.as_ref().err().map(|(_, error)| *error),
-            cause,
-        });
-        result
-    }
-}
-
-async fn ask(session: &mut HttpSession, outgoing: &Outgoing<'_>) -> pingora::Result<ResponseHeader> {
-    session.write_request_header(headers::request(outgoing)?).await?;
-    loop {
-        session.read_response_header().await?;
-        match session.response_header() {
-            Some(head) if head.status.as_u16() == 101 || !head.status.is_informational() => return Ok(head.clone()),
-            _ => {}
-        }
-    }
-}
-
-/// A handshake goes over HTTP/1.1, whatever else the upstream speaks.
-fn http1_only(peer: &HttpPeer) -> HttpPeer {
-    let mut peer = peer.clone();
-    if let Some(options) = peer.get_mut_peer_options() {
-        options.alpn = ALPN::H1;
-    }
-    peer
-}
-
-/// An upgrade goes on as it came; what declines it is an answer as any other.
-fn answer_head(
-    visit: &RequestContext<'_>,
-    upstream: &ResponseHeader,
-    status: u16,
-    phases: Phases,
-) -> pingora::Result<ResponseHeader> {
+/// An upgrade goes on as it came.
+fn answer_head(visit: &RequestContext<'_>, upstream: &ResponseHeader) -> pingora::Result<ResponseHeader> {
     let mut head = upstream.clone();
-    if status == 101 {
-        head.insert_header("connection", "Upgrade")?;
-    } else {
-        let incoming = Incoming {
-            visit,
-            client_version: http::Version::HTTP_11,
-            events: false,
-            phases,
-            standing: &Standing::default(),
-        };
-        return headers::answer(upstream.clone(), &incoming).map(|(head, _)| head);
-    }
+    head.insert_header("connection", "Upgrade")?;
     head.insert_header("x-request-id", &*visit.caller.request_id)?;
     Ok(head)
-}
-
-/// The upstream declined: its answer is passed on as any other.
-async fn refused(
-    client: &mut ServerSession,
-    flight: &mut Flight<'_>,
-    upstream: &mut HttpSession,
-    status: u16,
-) -> Ending {
-    loop {
-        match upstream.read_response_body().await {
-            Ok(Some(chunk)) => {
-                flight.bytes(0, chunk.len() as u64);
-                if client.write_response_body(chunk, false).await.is_err() {
-                    flight.end(Outcome::ClientCancelled, Some(ErrorType::ClientGone));
-                    return Ending::Dirty;
-                }
-            }
-            Ok(None) => break,
-            Err(_) => {
-                flight.end(Outcome::Truncated, Some(ErrorType::UpstreamBodyReset));
-                return Ending::Dirty;
-            }
-        }
-    }
-    let outcome = if status >= 500 { Outcome::UpstreamError } else { Outcome::Completed };
-    flight.end(outcome, (status >= 400).then_some(ErrorType::UpstreamStatus));
-    if client.write_response_body(Bytes::new(), true).await.is_err() {
-        return Ending::Dirty;
-    }
-    Ending::Clean
 }
 
 /// How a WebSocket ended.

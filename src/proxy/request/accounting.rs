@@ -116,11 +116,6 @@ impl<'a> Flight<'a> {
         self.stopwatch.read(self.clock.now())
     }
 
-    /// The attempt that began at `mark` is replaced: its time is lost.
-    pub(crate) fn write_off(&mut self, mark: &Phases) {
-        self.stopwatch.write_off(mark, self.clock.now());
-    }
-
     /// Where attempts write what they do.
     pub(crate) fn tries(&self) -> &Arc<Attempts> {
         &self.tries
@@ -166,25 +161,11 @@ impl<'a> Flight<'a> {
         });
     }
 
-    pub(crate) fn attempted(&mut self, attempt: Attempt) {
-        if let Some(witness) = &mut self.witness {
-            witness.attempted(&attempt);
-        }
-        self.note(|record| record.attempts.push(attempt));
-    }
-
     /// The attempt whose answer is passed on ended: books its end and what went wrong, if anything did.
     pub(crate) fn last_attempt_ended(&mut self, error: Option<ErrorType>) {
         if let Some(number) = self.passed_on {
-            return self.tries.ended(number, error);
+            self.tries.ended(number, error);
         }
-        let now = self.now();
-        self.note(|record| {
-            if let Some(attempt) = record.attempts.last_mut() {
-                attempt.ended = now;
-                attempt.error = attempt.error.or(error);
-            }
-        });
     }
 
     pub(crate) fn status_sent(&mut self, status: u16) {

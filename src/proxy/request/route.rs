@@ -36,6 +36,12 @@ impl Routed {
 }
 
 impl Routed {
+    /// The target of the route that has this name; the one that the request was assigned to, if none has.
+    pub(crate) fn target_named(&self, name: &str) -> &Target {
+        let mut all = self.route.targets.iter().chain(&self.route.fallback);
+        all.find(|target| &*target.name == name).unwrap_or(&self.target)
+    }
+
     /// Why another was asked than the target that the request was assigned to.
     pub(crate) fn why_passed_over(&self) -> PassedOver {
         let at = self.route.targets.iter().position(|target| target.name == self.target.name);

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::http::ResponseHeader;
+use pingora::protocols::ALPN;
 use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::{HttpPeer, Peer};
 
+use super::response_reader::{Next, ResponseReader};
 use super::send::{self, Sent};
 use super::tap::{Setting, Tap};
-use super::upstream_error::{Race, UpstreamError, Went, fault, retry_after};
+use super::upstream_error::{Race, UpstreamError, Went, fault, late_error, retry_after};
 use super::upstream_request::UpstreamRequest;
 use super::upstream_response::{Held, UpstreamResponse};
 use crate::config::address::Endpoint;
 use crate::config::settings::{RouteKind, Target};
-use crate::llm::{Progress, ask};
-use crate::policy::deadlines::{Deadlines, Kind, Late, Sign as Lives};
+use crate::llm::ask;
+use crate::policy::deadlines::{Deadlines, Kind, Late};
 use crate::policy::failover::{self, Stage};
 use crate::policy::habits;
 use crate::policy::health::Sign;
@@ -128,7 +131,7 @@ impl Came {
     /// Frees the upstream.
     async fn break_off(self) {
         if let Self::Answer(mut opened, _) = self {
-            opened.session.shutdown().await;
+            opened.reader.session.shutdown().await;
         }
     }
 }
@@ -203,8 +206,8 @@ impl<'a> Trial<'a> {
         } else if !opened.head.status.is_success() {
             Ok(())
         } else {
-            match opened.tap.kind() {
-                Kind::Tokens if self.step.holds || doubts && opened.tap.is_sse() => self.hold(opened).await,
+            match opened.reader.tap.kind() {
+                Kind::Tokens if self.step.holds || doubts && opened.reader.tap.is_sse() => self.hold(opened).await,
                 Kind::Whole { .. } if doubts => self.hold_document(opened).await,
                 _ => Ok(()),
             }
@@ -252,7 +255,7 @@ impl<'a> Trial<'a> {
             return Ok(opened);
         };
         if matches!(error, ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout) {
-            shared_h2::retire(&opened.session);
+            shared_h2::retire(&opened.reader.session);
         }
         if !matches!(error, ErrorType::UpstreamStatus | ErrorType::TotalTimeout) {
             opened.ticket.tell(Sign::Faulty);
@@ -267,7 +270,7 @@ impl<'a> Trial<'a> {
         if !opened.head.status.is_success() {
             return;
         }
-        match (opened.tap.kind(), opened.tap.first_token()) {
+        match (opened.reader.tap.kind(), opened.reader.tap.first_token()) {
             // How long it takes to begin is the app's own affair, and no measure for other answers; and its end, which would tell
             // how the endpoint did, may be hours away.
             (Kind::Other { .. }, _) => opened.ticket.tell(Sign::Well),
@@ -281,35 +284,32 @@ impl<'a> Trial<'a> {
 
     /// Reads until the first token, or until it is clear that none will come.
     async fn hold(&self, opened: &mut UpstreamResponse) -> Result<(), ErrorType> {
-        let clock = self.asked.clock;
+        let UpstreamResponse { reader, held, .. } = opened;
         let mut bytes = 0;
-        while opened.tap.kind() == Kind::Tokens && bytes <= HELD_BYTES_MAX && opened.tap.frames() <= HELD_FRAMES_MAX {
-            let (by, late) = opened.deadlines.next().unwrap_or((Duration::MAX, Late::Total));
-            let read = tokio::time::timeout_at(clock.instant(by), opened.session.read_response_body()).await;
-            let chunk = match read {
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) if opened.tap.may_be_whole() => {
-                    opened.held.whole = true;
+        while reader.tap.kind() == Kind::Tokens && bytes <= HELD_BYTES_MAX && reader.tap.frames() <= HELD_FRAMES_MAX {
+            let chunk = match reader.next(None).await {
+                Next::Chunk(chunk) => chunk,
+                Next::End if reader.tap.may_be_whole() => {
+                    held.whole = true;
                     return Ok(());
                 }
-                Ok(Ok(None)) => return Err(ErrorType::MissingEnd),
-                Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
-                Err(_) => return Err(late_error(late)),
+                Next::End => return Err(ErrorType::MissingEnd),
+                Next::Died => return Err(ErrorType::UpstreamBodyReset),
+                Next::Late(late) => return Err(late_error(late)),
+                Next::Idle => continue,
             };
             bytes += chunk.len();
-            let now = clock.now();
-            let progress = opened.tap.feed(&chunk, now);
-            opened.deadlines.came(opened.tap.kind(), sign(progress), now);
-            opened.tap.let_through(chunk, &mut opened.held.chunks);
+            let progress = reader.look_at(&chunk, self.asked.clock.now());
+            reader.tap.let_through(chunk, &mut held.chunks);
             // What we do not know a user may be looking at already, were it passed on.
-            if progress.token || progress.unknown || opened.tap.has_ended() {
+            if progress.token || progress.unknown || reader.tap.has_ended() {
                 return Ok(());
             }
-            if opened.tap.told_error() {
+            if reader.tap.told_error() {
                 return Err(ErrorType::ErrorEvent);
             }
             // With nobody else to ask nothing is held back that shows that the request was taken.
-            if !self.step.holds && opened.tap.at_boundary() {
+            if !self.step.holds && reader.tap.at_boundary() {
                 return Ok(());
             }
         }
@@ -318,25 +318,24 @@ impl<'a> Trial<'a> {
 
     /// Reads an answer in one piece to a request for a stream, as far as it could be the words of an error under a good status.
     async fn hold_document(&self, opened: &mut UpstreamResponse) -> Result<(), ErrorType> {
-        let clock = self.asked.clock;
-        let by = opened.deadlines.next().map_or(Duration::MAX, |(by, _)| by);
+        let UpstreamResponse { reader, held, .. } = opened;
         let mut bytes = 0;
         while bytes <= HELD_BYTES_MAX {
-            let read = opened.session.read_response_body();
-            let chunk = match tokio::time::timeout_at(clock.instant(by), read).await {
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) => {
-                    opened.held.whole = true;
-                    let is_error = ask::is_error(&opened.held.chunks.concat());
+            let chunk = match reader.next(None).await {
+                Next::Chunk(chunk) => chunk,
+                Next::End => {
+                    held.whole = true;
+                    let is_error = ask::is_error(&held.chunks.concat());
                     return if is_error { Err(ErrorType::ErrorEvent) } else { Ok(()) };
                 }
-                Ok(Err(_)) => return Err(ErrorType::UpstreamBodyReset),
+                Next::Died => return Err(ErrorType::UpstreamBodyReset),
                 // Whoever passes it on sees to its time.
-                Err(_) => return Ok(()),
+                Next::Late(_) => return Ok(()),
+                Next::Idle => continue,
             };
             bytes += chunk.len();
-            opened.tap.feed(&chunk, clock.now());
-            opened.tap.let_through(chunk, &mut opened.held.chunks);
+            reader.look_at(&chunk, self.asked.clock.now());
+            reader.tap.let_through(chunk, &mut held.chunks);
         }
         Ok(())
     }
@@ -361,19 +360,18 @@ impl<'a> Trial<'a> {
         let mut deadlines = answer.deadlines;
         deadlines.head_came(tap.kind(), self.asked.clock.now());
         Box::new(UpstreamResponse {
-            session: answer.session,
+            reader: ResponseReader::new(answer.session, tap, deadlines, self.asked.clock),
             peer: Arc::clone(&self.step.ticket.member.peer),
             head: answer.head,
-            tap,
             held: Held::default(),
             upload: None,
-            early: answer.early,
+            // A connection that was to be another protocol's serves nothing more.
+            early: answer.early || self.asked.upgrades,
             ticket: self.step.ticket.hand_on(),
             upstream: Arc::clone(&upstream.name),
             variant: Arc::clone(&self.step.target.name),
             number: self.log.number,
             started: self.started,
-            deadlines,
         })
     }
 
@@ -407,8 +405,8 @@ impl<'a> Trial<'a> {
         let sent = self.send_body(&mut session, body, upload).await;
         // A failed write may have an answer behind it: only when there is none, the write's error counts.
         let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
-        let (asked, times) = (self.asked.clock.now(), self.asked.routed.limits);
-        let deadlines = Deadlines::new(times, self.asked.expects(), self.step.another, asked);
+        let asked = self.asked.clock.now();
+        let deadlines = Deadlines::new(self.asked.times(), self.asked.expects(), self.step.another, asked);
         let (by, late) = deadlines.next().unwrap_or((Duration::MAX, Late::Total));
         let read = tokio::time::timeout_at(self.asked.clock.instant(by), self.read_head(&mut session)).await;
         match (read, sent) {
@@ -437,13 +435,18 @@ impl<'a> Trial<'a> {
     /// Where there is no connection yet, one is made to whichever address of the endpoint answers first.
     async fn connect_somewhere(&mut self) -> Result<(HttpSession, bool), Unconnected> {
         let connector = &self.visit.shared.connector;
+        let upgrades = self.asked.upgrades;
         if !self.step.fresh
+            && !upgrades
             && let Some(session) = connector.reused(&self.step.ticket.member.peer).await
         {
             return Ok((session, true));
         }
         let places = self.step.ticket.addresses();
-        let peers: Vec<_> = places.iter().map(|place| Arc::clone(&place.peer)).collect();
+        let peers: Vec<_> = places
+            .iter()
+            .map(|place| if upgrades { http1_only(&place.peer) } else { Arc::clone(&place.peer) })
+            .collect();
         let First { session, at, behind } = connector.first(&peers).await?;
         let ticket = &mut self.step.ticket;
         if let Some(place) = places.get(at).filter(|_| at > 0) {
@@ -465,10 +468,10 @@ impl<'a> Trial<'a> {
             target: self.step.target,
             endpoint: &self.step.ticket.member.endpoint,
             body,
-            llm: self.asked.admitted.facts.dialect,
+            llm: self.asked.dialect(),
             attempt_span: self.span_id,
             h2,
-            upgrade: false,
+            upgrade: self.asked.upgrades,
         }
     }
 
@@ -480,6 +483,8 @@ impl<'a> Trial<'a> {
     ) -> pingora::Result<Sent> {
         let patience = self.visit.settings().server.body_timeout;
         match (body, upload) {
+            // What follows a handshake comes after its answer.
+            _ if self.asked.upgrades => Ok(Sent::Whole),
             (RequestBody::Buffered(body) | RequestBody::Edited(body), _) => {
                 send::buffered(session, body, patience).await
             }
@@ -501,6 +506,7 @@ impl<'a> Trial<'a> {
             match head.status.as_u16() {
                 // We answered `Expect` ourselves.
                 100 => {}
+                101 if self.asked.upgrades => return Ok(head.clone()),
                 101 => {
                     return Err(pingora::Error::explain(
                         pingora::ErrorType::InvalidHTTPHeader,
@@ -514,21 +520,11 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// What a chunk shows of its answer's life.
-pub(crate) fn sign(progress: Progress) -> Lives {
-    match progress {
-        Progress { token: true, .. } => Lives::Token,
-        progress if progress.tells_of_work() => Lives::Work,
-        _ => Lives::Bytes,
+/// A handshake goes over HTTP/1.1, whatever else the upstream speaks.
+fn http1_only(peer: &HttpPeer) -> Arc<HttpPeer> {
+    let mut peer = peer.clone();
+    if let Some(options) = peer.get_mut_peer_options() {
+        options.alpn = ALPN::H1;
     }
-}
-
-/// What it is called that this clock is over. The end of an answer that is whole is none of it.
-pub(crate) fn late_error(late: Late) -> ErrorType {
-    match late {
-        Late::FirstToken => ErrorType::FirstTokenTimeout,
-        Late::Attempt => ErrorType::AttemptTimeout,
-        Late::Stall => ErrorType::Stall,
-        Late::Total | Late::AfterEnd => ErrorType::TotalTimeout,
-    }
+    Arc::new(peer)
 }

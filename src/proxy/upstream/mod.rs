@@ -2,6 +2,7 @@
 
 pub(super) mod attempt;
 pub(super) mod failover;
+pub(super) mod response_reader;
 pub(super) mod send;
 pub(super) mod tap;
 pub(super) mod unpack;

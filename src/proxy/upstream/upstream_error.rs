@@ -6,6 +6,7 @@ use pingora::ErrorType as Kind;
 use pingora::http::ResponseHeader;
 
 use crate::config::address::Endpoint;
+use crate::policy::deadlines::Late;
 use crate::policy::failover::Stage;
 use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::route::Routed;
@@ -143,6 +144,16 @@ pub(crate) fn rejection(error: ErrorType, cause: Option<&str>, upstream: &str, e
             Rejection::timeout(error, message)
         }
         _ => Rejection::upstream(error, message),
+    }
+}
+
+/// What it is called that this clock is over. The end of an answer that is whole is none of it.
+pub(crate) fn late_error(late: Late) -> ErrorType {
+    match late {
+        Late::FirstToken => ErrorType::FirstTokenTimeout,
+        Late::Attempt => ErrorType::AttemptTimeout,
+        Late::Stall => ErrorType::Stall,
+        Late::Total | Late::AfterEnd => ErrorType::TotalTimeout,
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use memchr::memmem;
 use pingora::http::RequestHeader;
 
-use crate::config::settings::{RouteKind, Target};
-use crate::llm::splice;
+use crate::config::defaults;
+use crate::config::settings::{RouteKind, Target, Timeouts};
+use crate::llm::{Dialect, splice};
 use crate::policy::deadlines::Kind;
 use crate::policy::failover::Nature;
 use crate::proxy::client::client_side::Line;
@@ -23,6 +24,8 @@ pub(crate) struct UpstreamRequest<'a> {
     pub(crate) line: &'a Line,
     pub(crate) clock: Clock,
     pub(crate) tries: &'a Arc<Attempts>,
+    /// A WebSocket's handshake.
+    pub(crate) upgrades: bool,
 }
 
 impl UpstreamRequest<'_> {
@@ -42,7 +45,7 @@ impl UpstreamRequest<'_> {
         edited.map_or_else(|| self.admitted.body.clone(), RequestBody::Edited)
     }
 
-    /// UpstreamRequest twice is as asked once, by the method's meaning (RFC 9110, section 9.2.2).
+    /// Asked twice is as asked once, by the method's meaning (RFC 9110, section 9.2.2).
     pub(crate) fn is_idempotent(&self) -> bool {
         self.head.method.is_idempotent()
     }
@@ -56,7 +59,7 @@ impl UpstreamRequest<'_> {
     /// What the answer will be, as far as the request tells.
     pub(crate) fn expects(&self) -> Kind {
         let facts = &self.admitted.facts;
-        if self.routed.route.kind == RouteKind::Stream {
+        if self.routed.route.kind == RouteKind::Stream || self.upgrades {
             Kind::Other { bound: true }
         } else if facts.is_llm() {
             // Pictures and transcripts may be streamed too, but have no first token that could be late.
@@ -67,6 +70,20 @@ impl UpstreamRequest<'_> {
         } else {
             Kind::Whole { llm: false }
         }
+    }
+
+    /// The times that bind the answer. A handshake is not waited for without end.
+    pub(crate) fn times(&self) -> Timeouts {
+        let mut times = self.routed.limits;
+        if self.upgrades {
+            times.first_token.get_or_insert(defaults::HANDSHAKE_TIMEOUT);
+        }
+        times
+    }
+
+    /// The dialect in which the answer will be read.
+    pub(crate) fn dialect(&self) -> Option<Dialect> {
+        self.admitted.facts.dialect.filter(|_| !self.upgrades)
     }
 
     fn accepts_events(&self) -> bool {

@@ -6,21 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::tap::Tap;
-use crate::policy::deadlines::Deadlines;
+use super::response_reader::ResponseReader;
 use crate::proxy::client::client_side::Upload;
 use crate::proxy::endpoints::lease::Lease;
 
 /// An upstream's answer that may be passed on: its head, and what was held back.
 pub(crate) struct UpstreamResponse {
-    pub(crate) session: HttpSession,
+    /// Has brought what was held back.
+    pub(crate) reader: ResponseReader,
     pub(crate) peer: Arc<HttpPeer>,
     pub(crate) head: ResponseHeader,
-    /// Has seen what was held back.
-    pub(crate) tap: Tap,
     pub(crate) held: Held,
     /// The rest of a streamed body that the upstream has not got yet.
     pub(crate) upload: Upload,
@@ -32,16 +29,13 @@ pub(crate) struct UpstreamResponse {
     /// Of the attempt.
     pub(crate) number: usize,
     pub(crate) started: Duration,
-    /// The clocks that run on it.
-    pub(crate) deadlines: Deadlines,
 }
 
 /// What of an opened answer is needed until its end.
 pub(crate) struct Source {
-    pub(crate) session: HttpSession,
+    pub(crate) reader: ResponseReader,
     pub(crate) peer: Arc<HttpPeer>,
     pub(crate) status: StatusCode,
-    pub(crate) tap: Tap,
     pub(crate) upload: Upload,
     /// See [`UpstreamResponse::early`].
     pub(crate) early: bool,
@@ -51,8 +45,8 @@ pub(crate) struct Source {
 impl UpstreamResponse {
     /// Not in the relay itself, which would keep the room of all the rest for the minutes of a stream.
     pub(crate) fn take_apart(self: Box<Self>) -> (Source, ResponseHeader, Held) {
-        let Self { session, peer, head, tap, held, upload, early, ticket, .. } = *self;
-        (Source { session, peer, status: head.status, tap, upload, early, ticket }, head, held)
+        let Self { reader, peer, head, held, upload, early, ticket, .. } = *self;
+        (Source { reader, peer, status: head.status, upload, early, ticket }, head, held)
     }
 }
 
