@@ -11,7 +11,7 @@ demo: ## a FastAPI app, Streamgauge in front of it, one streamed answer and its 
 demo-canary: ## a new version takes over from 1 % to 100 % by itself, and a bad one is rolled back
 	@scripts/demo-canary
 
-night: ## three troubles among healthy traffic, and what docs/at-3-am.md finds out about them
+night: ## three troubles among healthy traffic, and what docs/incident-response.md finds out about them
 	@scripts/setup build
 	@cargo build
 	@tests/night/run.sh

@@ -1,5 +1,5 @@
 """A night: healthy traffic, into which three troubles come (a slow replica, one that truncates every answer, a user who floods).
-Then a reader who knows nothing but docs/at-3-am.md runs the commands that stand there, in their order, and has to name each
+Then a reader who knows nothing but docs/incident-response.md runs the commands that stand there, in their order, and has to name each
 culprit, its endpoint, since when, and who.
 
 Usage: night.py BINARY (from the project's root; needs jq, curl and bash)
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-PAGE = pathlib.Path("docs/at-3-am.md")
+PAGE = pathlib.Path("docs/incident-response.md")
 QUIET_S = 5
 NIGHT_S = 25
 USERS = 40

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Three troubles in a night of healthy traffic, and what somebody finds out of them who knows only docs/at-3-am.md.
+# Three troubles in a night of healthy traffic, and what somebody finds out of them who knows only docs/incident-response.md.
 #   tests/night/run.sh [BINARY]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
