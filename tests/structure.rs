@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "structure/glossary.rs"]
+mod glossary;
 #[path = "structure/imports.rs"]
 mod imports;
 
@@ -203,6 +205,45 @@ fn what_docs_name_is_there() {
         }
     }
     assert!(files > 40 && tests > 25, "the check must see what docs name; it saw {files} files and {tests} tests");
+}
+
+/// Links of docs lead to files that are there, and to headings that are in them.
+#[test]
+fn links_of_docs_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut docs = texts(&root.join("docs"));
+    docs.extend(
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(|n| root.join(n)),
+    );
+    let mut links = 0;
+    for doc in docs.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(doc).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').map_or((link, None), |(path, heading)| (path, Some(heading)));
+            let target = if path.is_empty() { doc.clone() } else { doc.parent().unwrap().join(path) };
+            assert!(target.exists(), "{}: {link} leads nowhere", doc.display());
+            if let Some(heading) = heading {
+                let there = anchors(&fs::read_to_string(&target).unwrap());
+                assert!(there.iter().any(|other| other == heading), "{}: no heading for {link}", doc.display());
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 60, "the check must see links; it saw {links}");
+}
+
+/// The anchors that GitHub gives to a document's headings.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |heading: &str| {
+        let lower = heading.to_lowercase();
+        let kept = lower.chars().filter(|c| c.is_alphanumeric() || ['-', '_', ' '].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(kept).collect()
 }
 
 #[test]
