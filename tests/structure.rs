@@ -235,6 +235,27 @@ fn links_of_docs_lead_somewhere() {
     assert!(links > 60, "the check must see links; it saw {links}");
 }
 
+/// What ARCHITECTURE.md names as `room/file`, in its drawings and its text, is a file or a directory of that room.
+#[test]
+fn what_the_architecture_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let above = [root.join("src"), root.join("src/proxy"), root.join("src/policy")];
+    let mut named = 0;
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric() && !['_', '/', '.'].contains(&c)) {
+        let path = word.trim_matches(['/', '.']).trim_end_matches(".rs");
+        let Some((room, _)) = path.split_once('/') else { continue };
+        let rooms: Vec<&PathBuf> = above.iter().filter(|above| above.join(room).is_dir()).collect();
+        if rooms.is_empty() {
+            continue;
+        }
+        let is_there = |above: &&PathBuf| above.join(path).is_dir() || above.join(format!("{path}.rs")).is_file();
+        assert!(rooms.iter().any(is_there), "ARCHITECTURE.md: there is no {path}");
+        named += 1;
+    }
+    assert!(named > 40, "the check must see names of files; it saw {named}");
+}
+
 /// The anchors that GitHub gives to a document's headings.
 fn anchors(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
