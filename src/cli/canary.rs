@@ -16,7 +16,7 @@ pub(super) struct Options {
     /// What to do; without it, list.
     #[arg(value_enum, default_value = "list")]
     action: Action,
-    /// The route whose canary is meant; needed where there are several.
+    /// The route of the canary; required if there are several canaries.
     route: Option<String>,
     /// The proxy's admin address: `http://127.0.0.1:9090`, `127.0.0.1:9090` or `unix:/path`. Off loopback it asks for the
     /// token in STREAMGAUGE_ADMIN_TOKEN.
@@ -26,15 +26,15 @@ pub(super) struct Options {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Action {
-    /// How canaries stand, why, and what happens next.
+    /// List canaries with their state, its reason and the next step.
     List,
     /// Send all requests to the canary, now.
     Promote,
     /// Send none to the canary, now.
     Rollback,
-    /// Take no further step. Harm still rolls back.
+    /// Take no further step. A worse canary is still rolled back.
     Pause,
-    /// Go on; a canary that was rolled back starts anew at its first step.
+    /// Continue; a canary that was rolled back starts anew at its first step.
     Resume,
 }
 

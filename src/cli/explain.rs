@@ -24,7 +24,7 @@ pub(super) struct ExplainOptions {
     /// The path as a client sends it, with its query if it has one.
     #[arg(long, value_name = "PATH")]
     path: String,
-    /// Absent: POST where there is a body, else GET.
+    /// [default: POST with a body, else GET]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
     /// A request header, as `x-tier:gold`; may be given several times.
@@ -33,7 +33,7 @@ pub(super) struct ExplainOptions {
     /// A JSON body.
     #[arg(long, value_name = "JSON")]
     body: Option<String>,
-    /// The proxy's admin address, asked how far the route's canary has come, what is out of service by hand, and what is taken of
+    /// The proxy's admin address, for the state of the route's canary, what is out of service by hand, and the use of
     /// its limits. Off loopback it asks for the token in STREAMGAUGE_ADMIN_TOKEN.
     #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
     admin: String,

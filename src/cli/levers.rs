@@ -16,7 +16,7 @@ pub(super) struct Options {
     /// An upstream, `UPSTREAM/ENDPOINT`, or with --route one of its targets. Without it, list what is out of service by hand.
     #[arg(value_name = "UPSTREAM[/ENDPOINT]")]
     what: Option<String>,
-    /// The route whose target or fallback is meant.
+    /// The route of the target or fallback.
     #[arg(long, value_name = "ROUTE", requires = "what")]
     route: Option<String>,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(super) struct Options {
 
 #[derive(clap::Args)]
 pub(super) struct KeyOptions {
-    /// The key's public id, or its user or team where that has no other. A key itself is known by its hash, and is not sent.
+    /// The key's public id, or a user or team with only this key, or the key itself, of which only the id is sent.
     #[arg(value_name = "KEY")]
     key: String,
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(super) struct KeyOptions {
 
 #[derive(clap::Args)]
 struct To {
-    /// Why, for whoever comes next: it is shown and logged.
+    /// The reason; it is shown and logged.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// The proxy's admin address: `http://127.0.0.1:9090`, `127.0.0.1:9090` or `unix:/path`. Off loopback it asks for the

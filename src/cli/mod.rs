@@ -50,41 +50,41 @@ struct Cli {
 enum Command {
     /// Run the proxy.
     Run(RunOptions),
-    /// Tell every problem of a config file, with file, line and column.
+    /// Check a config file: reports all problems with file, line and column.
     Check(check::Options),
-    /// Tell which route a request would take, why the earlier ones do not match, and where it would go.
+    /// Explain a request: its route, why earlier routes do not match, its targets and limits.
     Explain(explain::ExplainOptions),
-    /// Tell how each event of a recorded stream is read, which is the first token and why, and the rule to write if it is wrong.
+    /// Read a recorded stream: the meaning of each event, the first token and why, and a rule to write if that is wrong.
     Read(read::Options),
     /// Print the JSON Schema of the config file, for editors.
     Schema,
-    /// List what models cost, by the catalogue that is built in.
+    /// List prices of models in the built-in catalogue.
     Prices(prices::Options),
     /// API keys of clients.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Exit with 0 when a running proxy is ready, with 1 when not.
+    /// Exit with 0 if a running proxy is ready, else with 1.
     Healthcheck {
         /// The proxy's admin address: `http://127.0.0.1:9090`, `127.0.0.1:9090` or `unix:/path`.
         #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
         admin: String,
     },
-    /// Watch live streams in the terminal; where the output is none, print one picture.
+    /// Watch live streams in the terminal; if the output is not a terminal, print one snapshot.
     Top(top::Options),
-    /// See how canaries stand, and steer them.
+    /// Show canaries, and promote, roll back, pause or resume them.
     Canary(canary::Options),
-    /// Send an upstream, an endpoint or a target no new requests: running ones go on. Without a name, list what is out of service.
+    /// Send no new requests to an upstream, endpoint or target; running ones continue. Without a name, list what is out of service.
     Drain(levers::Options),
-    /// As drain, and send it no health checks either; what runs goes on.
+    /// As drain, and send no health checks either; running requests continue.
     Disable(levers::Options),
-    /// Put back what was drained or disabled.
+    /// Put back in service what was drained or disabled.
     Enable(levers::Options),
     /// Run a fake LLM backend, to try the proxy with.
     Demo {
-        /// Where it listens.
+        /// The address on which it listens.
         #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
         listen: SocketAddr,
-        /// How it answers where a request says nothing else, as `ttft_ms=300&fail_percent=5`.
+        /// How it answers requests that do not set it themselves, for example `ttft_ms=300&fail_percent=5`.
         #[arg(long, default_value = "", value_name = "KNOBS")]
         knobs: String,
     },
@@ -94,38 +94,38 @@ enum Command {
 enum KeyCommand {
     /// Print a new key, once, and the config file's entry with its hash.
     New {
-        /// Whose key it is.
+        /// The user of the key.
         #[arg(long, value_name = "NAME", required_unless_present = "team")]
         user: Option<String>,
         /// The team that the user belongs to; without a user, the key is the team's.
         #[arg(long, value_name = "NAME")]
         team: Option<String>,
     },
-    /// Let a key in no more, at once, without touching the file.
+    /// Revoke a key at once, without changing the file: its requests get 401.
     Revoke(levers::KeyOptions),
-    /// Undo that.
+    /// Accept a revoked key again.
     Restore(levers::KeyOptions),
 }
 
 #[derive(clap::Args)]
 struct RunOptions {
-    /// The backend; no config file is needed with it.
+    /// The backend's url; then no config file is needed.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     upstream: Option<String>,
-    /// The config file [env: STREAMGAUGE_CONFIG]. It is read again whenever it changes.
+    /// The config file [env: STREAMGAUGE_CONFIG]. It is reloaded when it changes.
     // Not by clap: with `--upstream` given, a variable that happens to be set must not be in the way.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where clients connect: `127.0.0.1:8080`, `[::]:8080` or `unix:/path`; may be given several times.
     #[arg(long, env = "STREAMGAUGE_LISTEN", value_name = "ADDRESS", value_delimiter = ',')]
     listen: Vec<Address>,
-    /// Where the live view, the metrics and the admin API are.
+    /// The address of the live view, the metrics and the admin API.
     #[arg(long, env = "STREAMGAUGE_ADMIN", value_name = "ADDRESS")]
     admin: Option<Address>,
-    /// How to log; human on a terminal, json elsewhere.
+    /// The format of the log [default: human on a terminal, else json].
     #[arg(long, env = "STREAMGAUGE_LOG", value_enum, value_name = "FORMAT")]
     log: Option<Log>,
-    /// Take the listening sockets over from the running proxy: start this one, then send SIGQUIT to that one within 5 s.
+    /// Binary upgrade: take over the listening sockets of the running proxy. Start this process, then send SIGQUIT to that one within 5 s.
     #[arg(long)]
     upgrade: bool,
 }

@@ -9,7 +9,7 @@ pub(super) struct Options {
     /// Only models whose name contains this.
     #[arg(value_name = "MODEL")]
     model: Option<String>,
-    /// Only this provider, by the name that telemetry or the catalogue has for him.
+    /// Only this provider, by its name in telemetry or in the catalogue.
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
 }
