@@ -1,5 +1,5 @@
-//! Asks an OpenAI-shaped stream for its usage where the client did not: splices the wish into the request, and takes the
-//! chunk that comes of it out of the answer. Every other byte stays as it was.
+//! Asks an OpenAI-shaped stream for its usage if the client did not: inserts `stream_options` into the request, and
+//! removes the resulting chunk from the answer. All other bytes are unchanged.
 
 use std::borrow::Cow;
 use std::fmt;

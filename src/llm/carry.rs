@@ -1,4 +1,4 @@
-//! The bytes of a begun event, line or document: kept whole while it is short, and as its skeleton beyond that.
+//! The bytes of an event, line or document that has not ended: all of them while they are few, beyond that shortened.
 
 use super::prune::Pruner;
 use super::sse::{EVENT_LIMIT, clear};

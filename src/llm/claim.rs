@@ -1,5 +1,5 @@
-//! Whose a stream is. Many things are streamed as events: notifications, progress, calls of tools. Such a stream is an
-//! LLM's only where its request says so, or one of its events has the shape of an LLM's.
+//! Whether a stream is an LLM's. Many things are streamed as events: notifications, progress, tool calls. A stream is
+//! an LLM's only if its request says so, or if one of its events has the shape of an LLM's.
 
 use std::time::Duration;
 

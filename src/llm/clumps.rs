@@ -1,10 +1,11 @@
-//! Tells a stream that some hop behind us collected and let go in clumps from one that came as it was made.
+//! Buffering detector: tells a stream that a hop behind us collected and released in bursts from one that came as it
+//! was generated.
 //!
-//! A model makes its tokens one after the other: even the fastest take a few hundred microseconds each. Where many token frames
-//! come at one moment after a long silence, something on the way held them back: a compressing middleware, a buffering
-//! proxy, a server that batches. What looks alike and is not: a fast model (no silence before each clump), an answer of few
-//! frames, a burst at the end of a stream that ran before, and frames that queued while the *client* took no bytes, for
-//! then we did not read. Only waiting for the upstream counts as silence.
+//! A model generates tokens one after the other: even the fastest takes a few hundred microseconds for each. If many
+//! token frames come at one moment after a long silence, a hop buffered them: a compressing middleware, a buffering
+//! proxy, a server that batches. These look alike and are not buffered: a fast model (no silence before each burst), an
+//! answer of few frames, a burst at the end of a steady stream, and frames that queued while the *client* took no
+//! bytes, since we did not read then. Only waiting for the upstream counts as silence.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How answers are written: in which dialect, in which framing, and by what that is known.
+//! The format of an answer: its dialect, its framing, and how they were recognised.
 
 /// What an LLM-shaped exchange speaks. Settled twice: a guess by the request, the truth by the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! The gauge: a pure state machine that reads one answer as it passes and keeps what was seen.
+//! The gauge: a pure state machine that reads one answer as it passes, and measures it.
 
 mod meter;
 mod progress;

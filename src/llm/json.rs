@@ -1,5 +1,5 @@
-//! Forgiving JSON for what backends really send: a field of an unexpected type reads as absent, and never spoils the
-//! rest of its event. Only what is asked for is read; strings are lent where they have no escapes.
+//! Lenient JSON for what backends send: a field of an unexpected type is read as absent, and the rest of its event is
+//! still read. Only requested fields are parsed; strings without escapes are borrowed.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Second reading of JSON that backends get wrong and clients read all the same: a key that comes twice, and half a
-//! surrogate pair, which JavaScript writes where it splits a text between two deltas.
+//! A second, more lenient reading of JSON that backends send and clients accept: a repeated key, and half a surrogate
+//! pair, which JavaScript writes when it splits a text between two deltas.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What is said: messages of typed parts, as the GenAI conventions have them.
+//! Messages of typed parts, as the GenAI conventions define them, for captured prompts and answers.
 
 use serde_json::{Map, Value, json};
 

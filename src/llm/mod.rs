@@ -1,7 +1,7 @@
-//! Bytes in, facts out: what a request asks for and what a stream delivered, in each dialect.
+//! Reads requests and answers of LLMs, in each dialect.
 //!
-//! This room is pure. It takes bytes and the time at which they came, and never a socket, a clock or
-//! randomness; so it is unit-tested, fuzzed and benchmarked without a server.
+//! This room is pure. It takes bytes and the time at which they came, and never a socket, a clock or randomness; so it
+//! is unit-tested, fuzzed and benchmarked without a server.
 
 pub mod ask;
 mod aws;

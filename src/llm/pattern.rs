@@ -1,5 +1,5 @@
-//! Most events of a stream differ from the one before in their text alone. Such an event needs no look at its JSON: what it
-//! says was read before.
+//! Skips parsing: most events of a stream differ from the one before only in their text. The JSON of such an event is
+//! not parsed again.
 
 use memchr::{memchr2, memmem};
 

@@ -1,4 +1,4 @@
-//! What was read of one answer.
+//! The result of reading one answer.
 
 use std::time::Duration;
 

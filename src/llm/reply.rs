@@ -1,4 +1,4 @@
-//! Errors as the client's own dialect says them: whole bodies, and events inside a stream.
+//! Error bodies and error events in the client's dialect.
 
 use bytes::Bytes;
 use serde::Serialize;

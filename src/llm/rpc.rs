@@ -1,4 +1,4 @@
-//! JSON-RPC, and the protocols over it: their calls are named, and none is an LLM's but A2A's messages to an agent.
+//! JSON-RPC and the protocols over it: names their calls. Of these only A2A's messages to an agent are an LLM's.
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! What a backend says of its own time.
+//! A backend's own timings.
 
 use std::time::Duration;
 

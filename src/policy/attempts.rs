@@ -1,4 +1,5 @@
-//! How often somebody may try to log in. Times count from any fixed moment, and never go back.
+//! Throttles logins: after some failures an address must wait, twice as long after each further one. Times count from
+//! any fixed moment and never go back.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

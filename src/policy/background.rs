@@ -1,7 +1,7 @@
-//! Responses that are made in the background: which of them run, for whom, and whose usage was booked already.
+//! Responses in the background: which of them run, for whom, and whose usage was counted already.
 //!
-//! Such a response outlives the request that asked for it, and its end may be seen several times: fetched, polled for, or at
-//! the end of a stream that is resumed. Its usage counts once, for whoever asked for it.
+//! Such a response runs on after the request that asked for it, and its end may be seen several times: fetched, polled
+//! for, or at the end of a resumed stream. Its usage is counted once, for the caller who asked for it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

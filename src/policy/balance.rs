@@ -1,5 +1,5 @@
-//! Which of several equal endpoints is asked: the better of two picked at random, by how long its first token takes
-//! and how many requests it has.
+//! Power of two choices: of two endpoints picked at random the one with the lower cost is asked. The cost is a peak
+//! EWMA of the time to first token × the requests in flight.
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
-//! Who is in which cohort: a draw for each target that depends on nothing but names, so that every process and every
-//! restart draws the same.
+//! Sticky sessions: which target of a route a user gets. The assignment depends only on names, so it is the same in
+//! every process and after every restart.
 //!
 //! Weighted rendezvous hashing: each target draws u in (0, 1) from the user and its own name, scores -ln(u)/weight, and
-//! the lowest score wins. A target is taken with a probability proportional to its weight; when a weight grows, users come
-//! to that target alone and nobody leaves it; when all other weights change by one factor, nobody moves among them.
-//! The hash is SHA-256, of which the first 8 bytes count (big-endian).
+//! the lowest score wins. The probability of a target is proportional to its weight. When one weight grows, users only
+//! move to that target; when all other weights change by one factor, no user moves among them. The hash is SHA-256, of
+//! which the first 8 bytes are used (big-endian).
 
 use std::net::IpAddr;
 

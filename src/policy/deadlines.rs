@@ -1,7 +1,7 @@
-//! Whose clocks run on an answer, and when they are over.
+//! Timeouts of an answer: which of them apply, and when each has passed.
 //!
-//! A stream of tokens is ended for silence, an answer in one piece for its time as a whole. Any other stream belongs to its
-//! two sides: it may be silent for hours, and nothing ends it but what its route says of such streams.
+//! A stream of tokens is ended when it is silent too long, an answer in one piece when it takes too long in total. Any
+//! other stream may be silent for hours: only the timeouts that its route sets for such streams end it.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Who is asked next, and whether a failed attempt may be replaced at all.
+//! The plan of attempts: which target is asked next, whether a failed attempt may be retried, and how many retries the
+//! retry budget allows.
 
 use crate::config::settings::{Failover, Route, Target};
 

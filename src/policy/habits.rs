@@ -1,5 +1,5 @@
-//! What is known of each upstream and model about token usage: whether it reports any, whether it takes being asked, and
-//! how many tokens its bytes and frames are. Learned from its answers, bounded, and forgotten when not asked for.
+//! What was learned of each upstream and model about token usage: whether it reports usage, whether it rejects
+//! `stream_options`, and how many tokens its bytes and frames are. Bounded; entries that are not used are dropped.
 
 use std::sync::Arc;
 use std::time::Duration;

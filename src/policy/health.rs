@@ -1,4 +1,5 @@
-//! Whether an endpoint takes requests. What requests show and what health checks show feed one state.
+//! Outlier detection: whether an endpoint takes requests. Results of attempts and of health checks change one state; an
+//! ejected endpoint comes back through a probe, as a half-open circuit breaker does.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! Where an upstream's `Location` leads to, seen from the client.
+//! Maps an upstream's `Location` to the path under which the client finds it.
 //!
-//! An upstream may know another host and other paths than the client. What points to the upstream itself is mapped to the path
-//! that the client would ask for, without a host: the client resolves it against the URL that it used, whatever stands
-//! before us.
+//! The upstream may see another host and other paths than the client. A location on the upstream itself becomes a path
+//! without a host, which the client resolves against the URL that it used, whatever proxies are before us. Others stay
+//! unchanged.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! The headers that `Connection` names: they are for this connection alone, and go before anything is read. Were they to go
-//! later, a client could choose what the backend does not see of what was judged here.
+//! Hop-by-hop headers: those that `Connection` names. They are removed before anything reads the head. If they were
+//! removed later, a client could hide from the backend a header that was checked here.
 
 use super::hygiene::Refusal;
 use super::identity::CREDENTIAL_HEADERS;

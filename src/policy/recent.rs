@@ -1,5 +1,5 @@
-//! A bounded map that forgets what was not asked for lately: two generations, and when the young one is full the old one
-//! goes.
+//! A bounded map that drops entries which were not used lately: two generations; when the young one is full, the old
+//! one is dropped.
 
 use std::collections::HashMap;
 use std::hash::Hash;

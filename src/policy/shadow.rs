@@ -1,4 +1,4 @@
-//! Copies of requests: how many may be made, and what their answers' differences are.
+//! Traffic mirroring: how many copies of requests may be sent, and how two answers differ.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;

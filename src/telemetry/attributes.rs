@@ -1,4 +1,4 @@
-//! What spans and exported log records tell of a request, under the names of the conventions.
+//! The attributes of spans and exported log records, under the names of the conventions.
 
 use std::sync::Arc;
 

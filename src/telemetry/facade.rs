@@ -1,4 +1,4 @@
-//! All renderings of a record behind one name.
+//! Publishes a record: to metrics, spans, logs and the live view.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which requests are exported though they were not sampled.
+//! Tail sampling: which requests are exported although they were not sampled.
 
 use std::time::Duration;
 

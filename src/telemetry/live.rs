@@ -1,9 +1,9 @@
-//! What is going on: the requests that run, and the last that ended. Bounded, and cheap for those who are watched.
+//! The live view's data: running requests, and the last ones that ended. Bounded, and cheap for the requests.
 //!
-//! `stream` follows one running request; `choice` picks those that are shown when there are too many; `feed` tells one viewer
-//! what is new; `first_tokens` and `endpoints` keep the times to the first token of the last `minutes`, by route and by
-//! endpoint; `recent` keeps the last that ended; `troubles` says since when something fails, and who is refused; `copies` what a
-//! shadow's answers differ in.
+//! `stream` is one running request; `choice` picks those that are shown if there are too many; `feed` sends one viewer
+//! what is new; `first_tokens` and `endpoints` have the times to first token of the last `minutes`, by route and by
+//! endpoint; `recent` has the last requests that ended; `troubles` current failures and refusals; `copies` the
+//! differences of mirrored answers.
 
 mod choice;
 pub mod copies;

@@ -1,4 +1,4 @@
-//! A lock that outlives a panic: what it guards are counts and rows, of which none is left half written.
+//! A lock that ignores poisoning by a panic: it guards counts and rows, which are never left half written.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

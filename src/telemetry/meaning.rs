@@ -1,4 +1,4 @@
-//! What the numbers of a finished request say, in words: where its time went, and whose fault its end was.
+//! Explains the numbers of a finished request in words: where its time went, and which side caused its end.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which endpoint an attempt asked, under the names that logs, spans and the live view share.
+//! The endpoint of an attempt, as logs, spans and the live view name it.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Which share of traces is exported, where the configuration does not say: the standard `OTEL_TRACES_SAMPLER`.
+//! Head sampling by the standard `OTEL_TRACES_SAMPLER`, if the configuration does not set a share.
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,4 @@
-//! What is told of a copy of a request. It is no request of a client: nothing of it is in the request's own numbers.
+//! The record of a mirrored copy. A copy is no client's request: the request's own numbers do not include it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,4 +1,4 @@
-//! A copy of a request in the log and in the trace.
+//! Writes a mirrored copy to the log and the trace.
 
 use std::borrow::Cow;
 use std::sync::Arc;

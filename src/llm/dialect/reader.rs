@@ -1,4 +1,4 @@
-//! What reads the events of one answer.
+//! The reader of one answer's events, in its dialect.
 
 use serde::Deserialize;
 

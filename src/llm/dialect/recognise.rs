@@ -1,4 +1,4 @@
-//! Tells dialect and framing by what an answer says of itself, and by its first bytes: labels are often wrong.
+//! Recognises dialect and framing by an answer's headers and its first bytes, since `Content-Type` is often wrong.
 
 use serde::Deserialize;
 use serde::de::{IgnoredAny, SeqAccess};

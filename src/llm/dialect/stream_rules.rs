@@ -1,4 +1,4 @@
-//! What the configuration says of an upstream's streams.
+//! The configuration's rules for an upstream's streams.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a chunk brought.
+//! What a chunk contained: tokens, other signs of work, the end.
 
 /// What one chunk brought.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! A stream of which nobody has said that it is an LLM's: each event is looked at until one shows it.
+//! A stream that is not yet known to be an LLM's: each event is checked until one shows it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! An answer in one piece, as its label says; until a second line of JSON shows that it is a stream under the wrong label.
+//! An answer that is labelled as one piece; a second line of JSON shows that it is a stream with a wrong label.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What a request's body is: by its labels, and by how it begins, since backends differ in which of the two they believe.
+//! The kind of a request's body: by its headers and by its first bytes, since backends differ in which of the two they
+//! use.
 
 use super::form::FormKind;
 use super::parameters::parameters;

@@ -1,6 +1,6 @@
-//! JSON as the most forgiving backends read it. Python's reader takes UTF-16 and UTF-32, a byte order mark, `NaN` and half
-//! a surrogate pair; Node's and Go's take bytes that are no UTF-8; Go's reads keys without regard to case, and stops after
-//! the first value. What any of them reads must not be hidden from us.
+//! JSON as the most lenient backends read it. Python's reader accepts UTF-16 and UTF-32, a byte order mark, `NaN` and
+//! half a surrogate pair; Node's and Go's accept invalid UTF-8; Go's matches keys in any case, and stops after the
+//! first value. What any of them reads must be seen here too.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What a request's path tells, however it is spelled.
+//! Reads a request's path, in every spelling that a backend accepts.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! What is asked and answered on one WebSocket of OpenAI's Realtime API, or of its Responses API: any number of responses, one
-//! after another or at a time, each with its own usage.
+//! Requests and responses on one WebSocket of OpenAI's Realtime API, or of its Responses API: any number of responses,
+//! one after another or at one time, each with its own usage.
 
 use std::collections::VecDeque;
 use std::mem;

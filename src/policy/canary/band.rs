@@ -1,4 +1,4 @@
-//! What is usual for the baseline: learnt from its first requests, and then frozen for both arms and the whole rollout.
+//! The baseline's percentiles: learnt from its first requests, then fixed for both sides and the whole rollout.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,10 @@
-//! Epochs: times in which the canary's share stands still.
+//! Epochs: times with a constant share of the canary.
 //!
-//! What fails is known at once, what succeeds at its end. So after a step the failures among a canary's many new requests are
-//! known before their successes, while most of what is known of the baseline was assigned long ago: a canary like
-//! its baseline would look worse than it. Only requests that one and the same share has drawn may be compared: each carries
-//! its epoch, and a block is of one epoch. Those of the epoch before fill a block of their own; older ones are dropped.
+//! A failure is known at once, a success only at its end. So after a step the failures among the canary's many new
+//! requests are known before their successes, while most known requests of the baseline were assigned long before: a
+//! canary equal to its baseline would look worse. Therefore only requests that were assigned under one share are
+//! compared: each carries its epoch, and a block has one epoch. Requests of the epoch before fill a block of their own;
+//! older ones are dropped.
 
 use super::block::{Block, Filling};
 

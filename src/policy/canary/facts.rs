@@ -1,4 +1,4 @@
-//! What is asked of every first attempt: five questions, each with yes, no, or nothing known.
+//! The facts of a first attempt that the canary judge compares: five questions, each answered with yes, no or unknown.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Whom the canary harmed: evidence that comes from one or two users may be about the users.
+//! How many users a fact affected: evidence from one or two users may come from the users and not from the canary.
 
 /// Different users from which on it is about the canary.
 const ENOUGH: usize = 3;

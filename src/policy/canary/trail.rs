@@ -1,4 +1,4 @@
-//! Since when a canary does what a fact asks about, how often, and since when that is suspicious: what people look for first.
+//! For each fact of a canary: since when, how often, and since when its evidence is high.
 
 use std::time::Duration;
 

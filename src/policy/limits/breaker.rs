@@ -1,4 +1,5 @@
-//! Stops asking a store that does not answer: for a second after three failures in a row, and after each one more.
+//! The circuit breaker of the shared store: open for a second after three failures in a row, and after each further
+//! failure.
 
 use std::time::Duration;
 

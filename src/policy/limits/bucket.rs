@@ -1,7 +1,7 @@
-//! The token bucket of one holder: what is spent drains with time, what is held does not.
+//! The token bucket of one holder: spent tokens drain with time, reserved tokens do not.
 //!
-//! Two numbers are needed. Were a hold put into the draining number, its refund would give back what had drained in the
-//! meantime a second time.
+//! They are two numbers. If a reservation were added to the draining number, giving it back would return a second time
+//! what had drained meanwhile.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! All that one holder has taken of one limit.
+//! All counts of one holder under one limit: requests, tokens, concurrent requests and spend.
 
 use std::sync::Arc;
 use std::time::Duration;

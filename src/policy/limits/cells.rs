@@ -1,5 +1,5 @@
-//! The cells of all holders, in memory. Bounded: what is empty goes, and when all are in use, new holders share one cell
-//! a limit.
+//! The counts of all holders, in memory. Bounded: empty ones are dropped, and when all are in use, new holders of a
+//! limit share one.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

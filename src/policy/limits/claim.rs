@@ -1,4 +1,4 @@
-//! What a request asks of one limit, and in whose name.
+//! What a request asks of one limit, and for which holder.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a limit answers: how much is left, or why not, and until when.
+//! The decision of a limit: how much remains; or why the request is refused, and for how long.
 
 use std::fmt;
 use std::sync::Arc;

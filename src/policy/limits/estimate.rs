@@ -1,7 +1,7 @@
-//! What a request may take before it is known: its prompt, and an answer as long as it may become.
+//! Estimates the tokens of a request before they are known: of its prompt, and of the longest answer that it allows.
 //!
-//! A fixed guess is wrong at both ends: under a small limit it refuses first requests, under a large one it lets through
-//! what will not fit. So the client's own bound counts, else what this user's answers from this model took before.
+//! A fixed estimate would refuse first requests under a small limit, and admit too many under a large one. So the
+//! client's own bound is used, else the sizes of this user's earlier answers from this model.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Who was refused lately by a store that proxies share: for them a question before anything is counted is worth its time. For
-//! everybody else it would double the round trips.
+//! Holders that the shared store refused lately. For them the store is asked before the prompt is counted, so that a
+//! refusal costs no count. For all others that would double the round trips.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! Token, request, stream and cost limits: hold, then settle.
+//! Rate limits on tokens, requests, concurrent requests and cost, by token reservation.
 //!
-//! A request makes a [`Claim`] on each limit of its route. [`Cells::admit`] takes all of them or none, before an
-//! upstream is asked; [`Cells::report`] tells what was really used, as it flows and once at the end. Charging only
-//! afterwards would let every caller in that comes before the first answer is done.
+//! A request makes a [`Claim`] on each limit of its route. [`Cells::admit`] reserves all of them or none, before an
+//! upstream is called; [`Cells::report`] reconciles them with the actual usage, while the answer flows and once at its
+//! end. Charging only at the end would let concurrent requests overshoot.
 
 mod breaker;
 mod bucket;

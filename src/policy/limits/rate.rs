@@ -1,6 +1,6 @@
-//! Requests a minute, by `governor`'s arithmetic (GCRA): the time at which the next request would be due is all the
-//! state there is. `governor` looks and takes in one step; here a look can be thrown away, so that a request which
-//! another limit refuses takes nothing.
+//! Requests a minute, as in `governor` (GCRA): the only state is the time at which the next request would be due.
+//! `governor` checks and takes in one step; here a check can be discarded, so that a request which another limit
+//! refuses takes nothing.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;

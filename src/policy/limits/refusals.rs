@@ -1,4 +1,4 @@
-//! Since when a limit refuses, and how often: of one holder, or of all of them.
+//! Since when a limit refuses, and how often: for one holder, or for all holders.
 
 use std::time::Duration;
 

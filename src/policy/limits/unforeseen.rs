@@ -1,7 +1,7 @@
-//! What answers took that nobody foresaw: a request shows nothing of an LLM, as an app's own `POST /api/chat {"message": …}`, and its
-//! answer turns out to be one's. The next request of the same caller to the same place holds what such answers took before.
+//! Reservations for requests that do not look like an LLM's, as an app's own `POST /api/chat {"message": …}`, and get
+//! an LLM's answer. The next such request of the same caller reserves what these answers used before.
 //!
-//! Bounded, and forgotten after an hour. Times are of whatever clock, so long as it is always the same.
+//! Bounded; forgotten after an hour. All times must be of one clock.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Which of the running streams are shown when there are more than anybody could read.
+//! Picks the running streams that are shown if there are too many.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

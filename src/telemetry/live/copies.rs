@@ -1,4 +1,4 @@
-//! What the copies of requests for a shadow showed, by route: in what their answers differ, since when and how often.
+//! Results of traffic mirroring by route: how many answers differ, in what, since when and how often.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

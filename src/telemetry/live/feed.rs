@@ -1,5 +1,5 @@
-//! What one viewer is told, a few times a second: what is new since it was told last. Bounded whatever happens; who reads
-//! slowly is told less often, and never what has passed meanwhile.
+//! The feed of one viewer: a few times a second, what is new since the last frame. Bounded; a slow viewer is throttled,
+//! and stale frames are dropped.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

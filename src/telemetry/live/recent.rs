@@ -1,5 +1,5 @@
-//! The last requests that ended: those that failed, those that were refused, and the others, each with a share that no flood
-//! of another takes. Bounded.
+//! The last requests that ended. Failed, refused and other requests have separate shares, so that a flood of one kind
+//! does not push out the others. Bounded.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! One running request: written by its stages, read by those who look.
+//! One running request: its stages write it, viewers read it.
 //!
-//! What a chunk costs: two stores of the phase it is in, and one load that tells whether anybody looks. Only while somebody
-//! does, the sums of the phases and the ticks of the tokens are kept.
+//! A chunk costs two stores of the current phase, and one load that tells whether there is a viewer. The sums of phases
+//! and the times of tokens are recorded only while there is one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};

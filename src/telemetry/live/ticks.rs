@@ -1,4 +1,4 @@
-//! When tokens passed, in a small ring a stream.
+//! The times of tokens, in a small ring buffer for each stream.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};

@@ -1,8 +1,8 @@
-//! Since when, how often, and who: failures by where they happen, refusals by who is refused what. A trouble is over when
-//! it was quiet for some minutes; the next time it begins anew.
+//! Current troubles: failures by where they happen, refusals by who is refused, with since when and how often. A
+//! trouble is over after some quiet minutes; the next time it begins anew.
 //!
-//! Failures and refusals are kept apart, so that no flood of the one hides the other. What is kept is bounded: when there is no
-//! room for a new one, those go that happened least often, so that of ten thousand addresses the one that floods stays.
+//! Failures and refusals have separate rows, so that a flood of one does not hide the other. The rows are bounded: when
+//! they are full, the least frequent are dropped, so that of ten thousand addresses the one that floods stays.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
-//! What is counted and timed by endpoint, in families of its own: an endpoint as one more label of all others would
-//! multiply their series.
+//! Metrics by endpoint, in families of their own: as a label of the other metrics the endpoint would multiply their
+//! series.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};

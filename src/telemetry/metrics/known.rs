@@ -1,4 +1,5 @@
-//! Which routes, upstreams, variants and limits there are: a reload takes some away, and requests that began before it still end.
+//! The names of the current configuration that are label values: routes, upstreams, variants and limits. A reload can
+//! remove some while their requests still run.
 
 use std::collections::HashSet;
 

@@ -1,6 +1,6 @@
-//! Which models are labels. A client can write any text there, so one becomes a label only after an upstream answered to
-//! it, and only so many do. Some backends answer to any name: so no client brings in more than half of them, and one that
-//! was not asked for in an hour makes room for another.
+//! Bounds the cardinality of the model label. A client can send any text as a model, so a model becomes a label value
+//! only after an upstream answered to it, and there are at most so many. Some backends answer to any name: so one
+//! client adds at most half of them, and a model that was not requested for an hour can be replaced.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

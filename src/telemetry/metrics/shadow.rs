@@ -1,4 +1,4 @@
-//! What is counted of copies. Nothing of them is in the series of requests.
+//! Metrics of traffic mirroring. No series of requests includes copies.
 
 use std::time::Duration;
 

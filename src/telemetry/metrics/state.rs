@@ -1,4 +1,4 @@
-//! What is told of the process as it stands, and not of a request.
+//! Gauges and counters of the process, not of a request.
 
 use super::*;
 

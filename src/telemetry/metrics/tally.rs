@@ -1,4 +1,4 @@
-//! A histogram that takes in what others have counted: the token gaps of a whole stream at once.
+//! A histogram that adds a whole stream's token gaps at once, already counted by bucket.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What an answer took, as the usage counters of the GenAI conventions have it.
+//! The usage counters of the GenAI conventions.
 
 use crate::llm::Usage;
 use crate::telemetry::record::LlmInfo;

@@ -1,4 +1,4 @@
-//! How things reach a collector: what drives an exporter's futures, and what is said of exports that fail.
+//! Runs an exporter's futures, and logs exports that fail.
 
 use std::future::Future;
 use std::pin::pin;

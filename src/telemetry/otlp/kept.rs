@@ -1,4 +1,4 @@
-//! Collectors in this process, for tests.
+//! Collectors in memory, for tests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
