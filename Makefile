@@ -46,5 +46,5 @@ fmt: ## format the code
 lint: ## clippy, warnings denied
 	cargo clippy --workspace --all-targets -- -D warnings
 
-deny: ## licences and known vulnerabilities of the dependencies (needs cargo-deny)
-	cargo deny check
+deny: ## licences and known vulnerabilities of the dependencies
+	@scripts/deny

@@ -78,6 +78,14 @@ find_node() {
     return 1
 }
 
+# Sets deny, the machine's cargo-deny or the one that was installed here. Fails if there is none.
+find_deny() {
+    for deny in "$(command -v cargo-deny || true)" "$PWD/$venv/bin/cargo-deny" "$PWD/.cache/deny/bin/cargo-deny"; do
+        [ -x "$deny" ] && return
+    done
+    return 1
+}
+
 # Sets next_app, where the Next.js app of the tests is or will be built: another place whenever one of its files changes.
 find_next() {
     next_app=$PWD/.cache/next-$(find tests/clients/next -name node_modules -prune -o -name .next -prune -o -type f -print0 |
