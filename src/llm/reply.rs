@@ -207,6 +207,8 @@ struct Plain<'a> {
 struct Detail<'a> {
     detail: &'a str,
     code: &'a str,
+    /// Empty where no request was read.
+    #[serde(skip_serializing_if = "str::is_empty")]
     request_id: &'a str,
 }
 

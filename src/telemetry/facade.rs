@@ -1,14 +1,15 @@
 //! Publishes a record: to metrics, spans, logs and the live view.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::access_log::{AccessLog, Style};
 use super::late::Slow;
-use super::live::Live;
+use super::live::{Live, TurnedAway};
 use super::logs::{self, Format, Log, LogError};
-use super::metrics::{InFlight, Metrics};
+use super::metrics::{Full, InFlight, Metrics};
 use super::otlp::metrics::MetricExporter;
 use super::otlp::traces::SpanExporter;
 use super::otlp::{ExportError, Exporters};
@@ -123,6 +124,26 @@ impl Telemetry {
     /// Counts a WebSocket as open until the guard goes.
     pub fn websocket_in_flight(&self) -> InFlight {
         self.metrics.websocket_in_flight()
+    }
+
+    /// Tells of a client connection that was turned away, with its address; `None` on a unix socket. Costs little however many
+    /// there are: the log hears of them once a minute.
+    pub fn connection_refused(&self, full: Full, peer: Option<IpAddr>) {
+        let now = SystemTime::now();
+        self.metrics.connection_refused(full);
+        let (who, hint) = match full {
+            // Whom it meets is chance.
+            Full::All => (TurnedAway::Anybody(peer), "raise `server.max_connections`, or see who holds so many"),
+            Full::Address => (
+                TurnedAway::Address(peer),
+                "one client holds its share of all connections. A proxy that many clients come through belongs into \
+                 `server.trusted_proxies`, or raise `server.address_share`",
+            ),
+        };
+        if let Some(refused) = self.live.turned_away(full.as_str(), who, now) {
+            let peer = peer.map(tracing::field::display);
+            tracing::warn!(event = "connection.refused", reason = full.as_str(), peer, refused, "{hint}");
+        }
     }
 
     /// Takes over what can change while the process runs: what is slow. The collector and the service's name need a

@@ -37,6 +37,7 @@ use recent::{Kind, Recent};
 pub use stream::{Follower, LiveStream};
 use stream::{Running, Stream, Viewers};
 use troubles::Troubles;
+pub use troubles::TurnedAway;
 
 /// Of the last requests that went wrong, and of those that were refused, so many are in an overview.
 const LAST_MAX: usize = 30;
@@ -89,6 +90,12 @@ impl Live {
         // Freed outside: it holds a handful of texts.
         drop(recent);
         drop(oldest);
+    }
+
+    /// A connection was turned away at `now`. Tells how many were for this reason since that was last to be said, if it is to be
+    /// said now.
+    pub fn turned_away(&self, what: &'static str, who: TurnedAway, now: SystemTime) -> Option<u64> {
+        self.troubles.turned_away(what, who, now)
     }
 
     /// What is to be known of upstreams.

@@ -309,10 +309,12 @@ pub enum ErrorType {
     OutOfService,
     /// The money that a limit allows is spent.
     BudgetSpent,
+    /// The request's head was not complete in time.
+    HeadTimeout,
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -346,6 +348,7 @@ impl ErrorType {
         Self::ForcedStop,
         Self::OutOfService,
         Self::BudgetSpent,
+        Self::HeadTimeout,
     ];
 
     /// The word used in labels and logs.
@@ -384,6 +387,7 @@ impl ErrorType {
             Self::ForcedStop => "forced_stop",
             Self::OutOfService => "out_of_service",
             Self::BudgetSpent => BUDGET_SPENT,
+            Self::HeadTimeout => "head_timeout",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::support::{Client, Proxy, Upstream, config, soon};
@@ -93,12 +94,28 @@ async fn heads_that_are_too_large_or_slow_are_ended() {
     large.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-large: {}\r\n\r\n", "x".repeat(40_000))).await;
     assert_eq!(large.answer().await.status, 431);
 
-    // Silent, slow at the first bytes, and slow after some.
-    for start in ["", "G", "GET / HTTP/1.1\r\nhost: a\r\n"] {
+    // Slow at the first bytes, and slow after some.
+    for (number, start) in ["G", "GET / HTTP/1.1\r\nhost: a\r\n"].into_iter().enumerate() {
         let mut slow = proxy.client().await;
         slow.send(start).await;
+        let answer = slow.answer().await;
+        assert_eq!((answer.status, answer.header("connection")), (408, Some("close")), "{start:?}");
         slow.end().await;
+        let id = answer.header("x-request-id").unwrap();
+        assert!(answer.text().contains("server.header_timeout") && answer.text().contains(id), "{}", answer.text());
+        let record = proxy.record(id).await;
+        assert_eq!((&record["outcome"], &record["error_type"]), (&"rejected".into(), &"head_timeout".into()));
+        assert_eq!(record["client.address"], "127.0.0.1", "{record}");
+        let (_, metrics) = proxy.admin_get("/metrics").await;
+        let told = format!("streamgauge_late_heads_total{{received=\"part\"}} {}", number + 1);
+        assert!(metrics.contains(&told), "{told}: {metrics}");
     }
+    // Whoever sends nothing has not begun to ask: nothing is said to it, and nothing of it.
+    let (mut silent, mut heard) = (proxy.client().await, Vec::new());
+    soon("the silent client's end", silent.stream.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"");
+    let (_, metrics) = proxy.admin_get("/metrics").await;
+    assert!(metrics.contains("streamgauge_late_heads_total{received=\"nothing\"} 1"), "{metrics}");
     // Each byte comes in time, the whole does not.
     let mut dribble = proxy.client().await;
     let ended = async {

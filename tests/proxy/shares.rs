@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -46,8 +47,25 @@ async fn one_address_takes_its_share_of_connections_and_no_more() {
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("server.address_share"), "{refused}");
     let mut other = connect_from("127.0.0.2", proxy.listen).await;
     assert!(ask(&mut other).await.starts_with("HTTP/1.1 200"), "others are let in");
+    let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("retry-after: 1") && head.contains(&format!("content-length: {}", body.len())), "{refused}");
+    let told: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(told["code"], "overloaded", "as all answers of the proxy's own");
+    let line = proxy.line("the refusal", |line| line["event"] == "connection.refused").await;
+    assert_eq!((&line["reason"], &line["peer"]), (&"address_share".into(), &"127.0.0.1".into()), "{line}");
     let (_, metrics) = proxy.admin_get("/metrics").await;
-    assert!(metrics.contains("streamgauge_connections_refused_total{reason=\"address_share\"} 1"), "{metrics}");
+    for told in
+        ["connections_refused_total{reason=\"address_share\"} 1", "connections_open 3", "connections_opened_total 3"]
+    {
+        assert!(metrics.contains(&format!("\nstreamgauge_{told}\n")), "{told}: {metrics}");
+    }
+    let (_, streams) = proxy.admin_get("/api/streams").await;
+    let trouble = &serde_json::from_str::<Value>(&streams).unwrap()["troubles"][0];
+    assert_eq!(
+        (&trouble["kind"], &trouble["what"], &trouble["who"], &trouble["count"]),
+        (&"refusal".into(), &"address_share".into(), &"ip:127.0.0.1".into(), &1.into()),
+        "{trouble}"
+    );
     drop(held);
     // Its places are free as soon as the proxy has seen the end of the connections.
     loop {
@@ -59,6 +77,30 @@ async fn one_address_takes_its_share_of_connections_and_no_more() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_is_counted_and_said_once() {
+    let (upstream, _seen) = Upstream::recording(OK).await;
+    let proxy = Proxy::start(&config(upstream.address, &format!("[server]\nmax_connections = 1\n{ROUTE}"))).await;
+    let mut held = connect_from("127.0.0.1", proxy.listen).await;
+    assert!(ask(&mut held).await.starts_with("HTTP/1.1 200"));
+    for number in 0..20 {
+        let mut more = connect_from(&format!("127.0.0.{}", 2 + number % 2), proxy.listen).await;
+        let mut refused = String::new();
+        soon("a refusal", more.read_to_string(&mut refused)).await.unwrap();
+        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("server.max_connections"), "{refused}");
+    }
+    let (_, metrics) = proxy.admin_get("/metrics").await;
+    assert!(metrics.contains("streamgauge_connections_refused_total{reason=\"max_connections\"} 20"), "{metrics}");
+    let (_, streams) = proxy.admin_get("/api/streams").await;
+    let streams: Value = serde_json::from_str(&streams).unwrap();
+    let troubles = streams["troubles"].as_array().unwrap();
+    assert_eq!((troubles.len(), &troubles[0]["count"]), (1, &20.into()), "{streams}");
+    assert_eq!((&troubles[0]["what"], &troubles[0]["who"]), (&"max_connections".into(), &Value::Null), "several");
+    let said = |lines: &[Value]| lines.iter().filter(|line| line["event"] == "connection.refused").count();
+    proxy.line("the refusals", |line| line["event"] == "connection.refused").await;
+    assert_eq!(said(&proxy.lines()), 1);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
@@ -66,22 +67,39 @@ pub(crate) async fn answer(
     Ending::Clean
 }
 
-/// Answers a request that could not even be parsed.
+/// Answers a request that could not even be parsed, or of which no more is known.
 pub(crate) async fn answer_unparsed(session: &mut ServerSession, flight: &mut Flight<'_>, rejection: &Rejection) {
     flight.end(rejection.outcome, Some(rejection.error));
-    let reply = ErrorReply {
-        message: &rejection.message,
-        code: rejection.error.as_str(),
-        status: rejection.status,
-        request_id: "",
-    };
-    let body = error_body(None, &reply);
+    let request_id = flight.request_id();
+    let body = plain(rejection, &request_id);
     session.set_keepalive(None);
-    if let Ok(head) = head_of(rejection, body.len())
+    if let Ok(mut head) = head_of(rejection, body.len())
+        && head.insert_header("x-request-id", &*request_id).is_ok()
         && session.write_error_response(head, body).await.is_ok()
     {
         flight.status_sent(rejection.status);
     }
+}
+
+/// What a connection gets that is closed before anything was read of it, as it goes over the wire.
+pub(crate) fn unasked(rejection: &Rejection) -> Bytes {
+    let body = plain(rejection, "");
+    // Of our own well-formed values: without an answer the connection would be closed in silence.
+    let Ok(head) = head_of(rejection, body.len()) else { return Bytes::new() };
+    let reason = head.status.canonical_reason().unwrap_or_default();
+    let mut wire = format!("HTTP/1.1 {} {reason}\r\nconnection: close\r\n", head.status.as_u16()).into_bytes();
+    for (name, value) in &head.headers {
+        wire.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    wire.extend(b"\r\n");
+    wire.extend(body);
+    wire.into()
+}
+
+/// The body for a client whose dialect is not known.
+fn plain(rejection: &Rejection, request_id: &str) -> Bytes {
+    let (message, code) = (&*rejection.message, rejection.error.as_str());
+    error_body(None, &ErrorReply { message, code, status: rejection.status, request_id })
 }
 
 fn head_of(rejection: &Rejection, length: usize) -> pingora::Result<ResponseHeader> {
@@ -106,4 +124,22 @@ fn head_of(rejection: &Rejection, length: usize) -> pingora::Result<ResponseHead
 /// Reads what the client still sends, for a while: closing at once would reset the connection under our answer.
 async fn linger(session: &mut ServerSession) {
     let _ = tokio::time::timeout(LINGER, async { while let Ok(Some(_)) = session.read_request_body().await {} }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_without_a_session_is_a_whole_answer() {
+        let answer = unasked(&Rejection::overloaded(ErrorType::Overloaded, "Too many. Try again."));
+        let text = std::str::from_utf8(&answer).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
+        for line in ["connection: close", "retry-after: 1", "content-type: application/json"] {
+            assert!(head.split("\r\n").any(|one| one == line), "{line}: {head}");
+        }
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}: {text}", body.len());
+        assert_eq!(body, r#"{"detail":"Too many. Try again.","code":"overloaded"}"#);
+    }
 }

@@ -1,4 +1,4 @@
-//! Three things about a raw socket that pingora does not offer. The only unsafe code of the proxy.
+//! A few things about a raw socket that pingora does not offer. The only unsafe code of the proxy.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -18,22 +18,40 @@ pub(crate) fn has_something_to_read(socket: UniqueIDType) -> bool {
 }
 
 /// How many bytes the other end's system has acknowledged so far; `None` where that cannot be told.
-#[cfg(target_os = "linux")]
 pub(crate) fn acknowledged(socket: UniqueIDType) -> Option<u64> {
-    /// Where `tcpi_bytes_acked` stands in `struct tcp_info` (linux/tcp.h; since Linux 4.1).
-    const AT: usize = 120;
-    let mut info = [0_u8; AT + 8];
+    // `tcpi_bytes_acked`, since Linux 4.1.
+    tcp_info::<120, 8>(socket).map(u64::from_ne_bytes)
+}
+
+/// How many bytes came so far; `None` where that cannot be told.
+pub(crate) fn received(socket: UniqueIDType) -> Option<u64> {
+    // `tcpi_bytes_received`, since Linux 4.1.
+    tcp_info::<128, 8>(socket).map(u64::from_ne_bytes)
+}
+
+/// How long ago the last bytes came; `None` where that cannot be told.
+pub(crate) fn silent_for(socket: UniqueIDType) -> Option<Duration> {
+    // `tcpi_last_data_recv`, in milliseconds.
+    tcp_info::<52, 4>(socket).map(|ms| Duration::from_millis(u32::from_ne_bytes(ms).into()))
+}
+
+/// What stands `AT` so many bytes in `struct tcp_info` (linux/tcp.h).
+#[cfg(target_os = "linux")]
+fn tcp_info<const AT: usize, const LENGTH: usize>(socket: UniqueIDType) -> Option<[u8; LENGTH]> {
+    /// Longer than any that is known: the system writes what it has.
+    const ROOM: usize = 512;
+    let mut info = [0_u8; ROOM];
     let mut length = info.len() as libc::socklen_t;
     // SAFETY: the buffer is as long as `length` says, and the system writes no more than that.
     let done = unsafe {
         libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
     };
-    let bytes = info.get(AT..).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
-    bytes.filter(|_| done == 0 && length as usize == info.len())
+    let field = info.get(AT..AT + LENGTH).and_then(|bytes| bytes.try_into().ok());
+    field.filter(|_| done == 0 && length as usize >= AT + LENGTH)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn acknowledged(_socket: UniqueIDType) -> Option<u64> {
+fn tcp_info<const AT: usize, const LENGTH: usize>(_socket: UniqueIDType) -> Option<[u8; LENGTH]> {
     None
 }
 
@@ -53,6 +71,27 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_came_is_counted_and_how_long_ago() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (ours, _) = listener.accept().await.unwrap();
+        assert_eq!(received(ours.as_raw_fd()), Some(0));
+        theirs.write_all(b"GET /").await.unwrap();
+        ours.readable().await.unwrap();
+        assert_eq!(received(ours.as_raw_fd()), Some(5));
+        let silent = || silent_for(ours.as_raw_fd()).unwrap();
+        assert!(silent() < Duration::from_secs(10));
+        while silent() < Duration::from_millis(20) {
+            tokio::task::yield_now().await;
+        }
+        theirs.write_all(b"x").await.unwrap();
+        while received(ours.as_raw_fd()) != Some(6) {
+            tokio::task::yield_now().await;
+        }
+        assert!(silent() < Duration::from_millis(20), "the last bytes count");
+    }
 
     #[tokio::test]
     async fn what_came_after_the_close_is_not_acknowledged() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
@@ -15,9 +16,12 @@ use tokio::time::Instant;
 
 use super::request_head::{self, FIRST_HEAD_DUE};
 use crate::policy::trust;
+use crate::proxy::client::error_answer;
 use crate::proxy::process::concurrency::{AddressPermit, Permit};
 use crate::proxy::process::state::Shared;
+use crate::proxy::request::rejection::Rejection;
 use crate::telemetry::metrics::Full;
+use crate::telemetry::record::ErrorType;
 
 /// How an HTTP/2 connection with prior knowledge begins (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -37,18 +41,14 @@ const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// An HTTP/2 connection without a stream is closed after this long.
 const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n\
-    content-length: 51\r\nconnection: close\r\n\r\n{\"detail\":\"too many connections, try again later\"}\n";
-
-const ADDRESS_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-type: application/json\r\n\
-    content-length: 160\r\nconnection: close\r\n\r\n{\"detail\":\"too many connections from this address. Close some; \
-    a proxy before many clients belongs into server.trusted_proxies, or raise server.address_share\"}\n";
-
 /// The entrance for connections of one listener.
 pub struct Door {
     shared: Arc<Shared>,
     http1_or_alpn: Arc<Hall>,
     h2_prior_knowledge: Arc<Hall>,
+    /// Built once: a flood of connections must cost little.
+    all_full: Bytes,
+    address_full: Bytes,
 }
 
 impl Door {
@@ -56,9 +56,20 @@ impl Door {
         Self {
             http1_or_alpn: Arc::new(Hall::new(&shared, false)),
             h2_prior_knowledge: Arc::new(Hall::new(&shared, true)),
+            all_full: turned_away(
+                "Too many connections are open. Try again in a second, or have `server.max_connections` raised.",
+            ),
+            address_full: turned_away(
+                "Too many connections from this address are open. Close some; a proxy before many clients belongs into \
+                 `server.trusted_proxies`, or have `server.address_share` raised.",
+            ),
             shared,
         }
     }
+}
+
+fn turned_away(message: &'static str) -> Bytes {
+    error_answer::unasked(&Rejection::overloaded(ErrorType::Overloaded, message))
 }
 
 #[async_trait]
@@ -79,14 +90,18 @@ impl Door {
         let _places = match self.enter(peer) {
             Ok(places) => places,
             Err(full) => {
-                self.shared.telemetry.metrics().connection_refused(full);
-                let answer = if full == Full::All { OVERLOADED } else { ADDRESS_FULL };
+                self.shared.telemetry.connection_refused(full, peer);
+                let answer = if full == Full::All { &self.all_full } else { &self.address_full };
+                let write = async {
+                    stream.write_all(answer).await?;
+                    stream.flush().await
+                };
                 // Best effort: the client may be gone already.
-                let _ = tokio::time::timeout(patience, stream.write_all(answer)).await;
-                let _ = stream.flush().await;
+                let _ = tokio::time::timeout(patience, write).await;
                 return;
             }
         };
+        let _open = self.shared.telemetry.metrics().connection_open();
         if stream.get_ssl_digest().is_some() {
             self.http1_or_alpn.process_new(stream, shutdown).await;
             return;
@@ -97,8 +112,11 @@ impl Door {
                 drop(FIRST_HEAD_DUE.scope(due, self.h2_prior_knowledge.process_new(stream, shutdown)).await)
             }
             Ok(Some(false)) => FIRST_HEAD_DUE.scope(due, self.serve_http1(stream, shutdown)).await,
-            // Gone, or silent for too long.
-            Ok(None) | Err(_) => {}
+            // Gone.
+            Ok(None) => {}
+            Err(_) => {
+                request_head::end_late(&self.shared, Box::new(ServerSession::new_http1(stream)), false, patience).await
+            }
         }
     }
 
@@ -178,19 +196,5 @@ impl HttpServerApp for Hall {
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_written_without_a_session_is_as_long_as_it_says() {
-        for answer in [OVERLOADED, ADDRESS_FULL] {
-            let text = std::str::from_utf8(answer).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}: {text}", body.len());
-        }
     }
 }

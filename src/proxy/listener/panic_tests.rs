@@ -74,6 +74,9 @@ async fn assert_told_once_and_others_unharmed(shared: &Arc<Shared>) {
 async fn before_the_head_it_is_a_500() {
     let (text, shared) = served("before the head").await;
     assert!(text.starts_with("HTTP/1.1 500"), "{text}");
+    let id = shared.telemetry.live().since(0).1[0].request_id.to_string();
+    assert!(text.contains(&format!("x-request-id: {id}\r\n")), "the id to report it with: {text}");
+    assert!(text.ends_with(&format!("\"request_id\":\"{id}\"}}")), "{text}");
     assert_told_once_and_others_unharmed(&shared).await;
 }
 

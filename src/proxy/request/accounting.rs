@@ -140,6 +140,11 @@ impl<'a> Flight<'a> {
         });
     }
 
+    /// The id by which its client can name it.
+    pub(crate) fn request_id(&self) -> Arc<str> {
+        self.record.as_ref().map_or_else(|| Arc::from(""), |record| Arc::clone(&record.request_id))
+    }
+
     /// Who calls is known better now.
     pub(crate) fn known(&mut self, client: ClientInfo) {
         self.live.known(client.user.as_ref());

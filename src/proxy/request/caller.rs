@@ -68,6 +68,14 @@ pub(crate) fn identify(session: &ServerSession, settings: &Settings) -> Caller {
     }
 }
 
+/// What is known of a request whose head could not be read: a new id, a trace of its own, and the connection's other end.
+pub(crate) fn identify_unread(session: &ServerSession, settings: &Settings) -> (Arc<str>, TraceIds, ClientInfo) {
+    let address = session.client_addr().and_then(|address| address.as_inet().copied());
+    let ratio = sampler::ratio(settings.telemetry.sample_ratio);
+    let trace = trace_context::decide(None, false, settings.server.continue_traces, ratio);
+    (ids::new_request_id(), trace, ClientInfo { address, ..ClientInfo::default() })
+}
+
 fn trace_ids(head: &RequestHeader, trusted: bool, settings: &Settings) -> TraceIds {
     let policy: ContinueTraces = settings.server.continue_traces;
     let parent = head.headers.get("traceparent").map(|value| value.as_bytes());

@@ -5,6 +5,7 @@
 //! they are full, the least frequent are dropped, so that of ten thousand addresses the one that floods stays.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +26,9 @@ const KEPT_MAX: usize = 512;
 /// Failures that are told, and refusals: those that happened most often.
 const SHOWN_MAX: usize = 50;
 
+/// The log hears of connections that are turned away no more often than this, for each reason.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Longest name of a caller, in bytes.
 const WHO_MAX: usize = 200;
 
@@ -33,6 +37,23 @@ const WHO_MAX: usize = 200;
 pub struct Troubles {
     failures: Mutex<Folded<Failing>>,
     refusals: Mutex<Folded<Refused>>,
+    said: Mutex<BTreeMap<&'static str, Said>>,
+}
+
+/// Who is turned away before a request was read.
+#[derive(Debug, Clone, Copy)]
+pub enum TurnedAway {
+    /// For what this address has taken; `None` on a unix socket.
+    Address(Option<IpAddr>),
+    /// Whoever came, and this one by chance.
+    Anybody(Option<IpAddr>),
+}
+
+/// What the log has heard of one reason to turn connections away.
+#[derive(Debug, Default)]
+struct Said {
+    at: Option<SystemTime>,
+    since: u64,
 }
 
 /// Requests fail.
@@ -47,7 +68,8 @@ struct Failing {
 /// Somebody is refused something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Refused {
-    who: Arc<str>,
+    /// `None`: whoever it is, it is the same.
+    who: Option<Arc<str>>,
     what: &'static str,
     limit: Option<Arc<str>>,
     route: Option<Arc<str>>,
@@ -63,8 +85,8 @@ struct Times {
     count: u64,
     /// Whom it met: one caller, as long as it is the same.
     who: Option<Arc<str>>,
-    /// Of the last one.
-    trace_id: u128,
+    /// Of the last one, where there was a request.
+    trace_id: Option<u128>,
 }
 
 impl Troubles {
@@ -102,7 +124,7 @@ impl Troubles {
         for (refused, times) in &refusals {
             let mut row = array.element();
             row.text("kind", "refusal");
-            row.text("who", &refused.who);
+            row.text_if("who", refused.who.as_deref().or(times.who.as_deref()));
             row.text("what", refused.what);
             row.text_if("limit", refused.limit.as_deref());
             row.text_if("route", refused.route.as_deref());
@@ -121,13 +143,42 @@ impl Troubles {
             upstream: asked.map(|attempt| Arc::clone(&attempt.upstream)),
             endpoint: asked.map(|attempt| Arc::clone(&attempt.place.endpoint)),
         };
-        lock(&self.failures).count(failing, record, &who(&record.client));
+        lock(&self.failures).count(failing, Once::of(record, &who(&record.client)));
+    }
+
+    /// See [`Live::turned_away`](super::Live::turned_away).
+    pub(super) fn turned_away(&self, what: &'static str, from: TurnedAway, now: SystemTime) -> Option<u64> {
+        let (address, is_one) = match from {
+            TurnedAway::Address(address) => (address, true),
+            TurnedAway::Anybody(address) => (address, false),
+        };
+        let who = limits::holder(LimitKey::Ip, &Identity::default(), address, "");
+        let refused = Refused { who: is_one.then(|| Arc::clone(&who)), what, limit: None, route: None };
+        lock(&self.refusals).count(refused, Once { now, who: &who, trace_id: None });
+        let mut said = lock(&self.said);
+        let said = said.entry(what).or_default();
+        said.since += 1;
+        let quiet = said.at.is_none_or(|at| now.duration_since(at).is_ok_and(|ago| ago >= PATIENCE));
+        quiet.then(|| std::mem::replace(said, Said { at: Some(now), since: 0 }).since)
     }
 
     fn refused(&self, record: &Record, limit: Option<&Arc<str>>, what: &'static str) {
         let who = who(&record.client);
-        let refused = Refused { who: Arc::clone(&who), what, limit: limit.cloned(), route: record.route.clone() };
-        lock(&self.refusals).count(refused, record, &who);
+        let refused = Refused { who: Some(Arc::clone(&who)), what, limit: limit.cloned(), route: record.route.clone() };
+        lock(&self.refusals).count(refused, Once::of(record, &who));
+    }
+}
+
+/// One time that it happened.
+struct Once<'a> {
+    now: SystemTime,
+    who: &'a Arc<str>,
+    trace_id: Option<u128>,
+}
+
+impl<'a> Once<'a> {
+    fn of(record: &Record, who: &'a Arc<str>) -> Self {
+        Self { now: record.started + record.duration, who, trace_id: Some(record.trace.trace_id) }
     }
 }
 
@@ -138,12 +189,10 @@ impl<K> Default for Folded<K> {
 }
 
 impl<K: Ord + Clone> Folded<K> {
-    fn count(&mut self, key: K, record: &Record, who: &Arc<str>) {
-        let now = record.started + record.duration;
+    fn count(&mut self, key: K, Once { now, who, trace_id }: Once<'_>) {
         if self.0.len() >= KEPT_MAX && !self.0.contains_key(&key) {
             self.make_room(now);
         }
-        let trace_id = record.trace.trace_id;
         let new = || Times { first: now, last: now, count: 0, who: Some(Arc::clone(who)), trace_id };
         let times = self.0.entry(key).or_insert_with(new);
         if !times.goes_on(now) {
@@ -191,7 +240,9 @@ impl Times {
         row.time("first", self.first);
         row.time("last", self.last);
         row.number("count", self.count);
-        row.text("trace_id", ids::hex(self.trace_id, &mut [0; 32]));
+        if let Some(trace_id) = self.trace_id {
+            row.text("trace_id", ids::hex(trace_id, &mut [0; 32]));
+        }
         row.end();
     }
 }
@@ -303,6 +354,27 @@ mod tests {
         );
         assert_eq!((&told[1]["who"], &told[1]["what"]), (&"ip:192.0.2.7".into(), &"no_route".into()));
         assert_eq!(told[2]["who"], "user:alice");
+    }
+
+    #[test]
+    fn connections_that_are_turned_away_are_told_and_said_now_and_then() {
+        let troubles = Troubles::default();
+        let from = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
+        let at = |after: u64| failed(after).started;
+        let said: Vec<_> = (0..130)
+            .filter_map(|after| troubles.turned_away("address_share", TurnedAway::Address(from(7)), at(after)))
+            .collect();
+        assert_eq!(said, [1, 60, 60], "at once, and then once a minute");
+        assert_eq!(troubles.turned_away("max_connections", TurnedAway::Anybody(from(8)), at(130)), Some(1));
+        let told = rows(&troubles, at(130));
+        assert_eq!(
+            (&told[0]["kind"], &told[0]["who"], &told[0]["what"], &told[0]["count"]),
+            (&"refusal".into(), &"ip:192.0.2.7".into(), &"address_share".into(), &130.into())
+        );
+        assert_eq!((&told[1]["who"], &told[1]["trace_id"]), (&"ip:192.0.2.8".into(), &Value::Null), "no request");
+        troubles.turned_away("max_connections", TurnedAway::Anybody(from(9)), at(131));
+        let told = rows(&troubles, at(131));
+        assert_eq!((told.len(), &told[1]["who"], &told[1]["count"]), (2, &Value::Null, &2.into()), "several, one row");
     }
 
     #[test]

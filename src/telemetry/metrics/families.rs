@@ -199,6 +199,12 @@ families! {
     key_fetches: Counter = "streamgauge_identity_key_fetches_total" ["result"];
     /// Tries to log in at the admin address with a wrong token.
     admin_login_failures: Counter = "streamgauge_admin_login_failures_total" [];
+    /// Client connections that are open; those that were turned away are not among them.
+    connections_open: Gauge = "streamgauge_connections_open" [];
+    /// Client connections that were let in.
+    connections_opened: Counter = "streamgauge_connections_opened_total" [];
+    /// Request heads that were not complete within `server.header_timeout`, by what had been received: `part` of the head, or `nothing` on a new connection.
+    late_heads: Counter = "streamgauge_late_heads_total" ["received"];
     /// Client connections that were turned away at once: `max_connections`, or the share of one address, `address_share`.
     connections_refused: Counter = "streamgauge_connections_refused_total" ["reason"];
     /// Number of the configuration that is served; the first is 1.

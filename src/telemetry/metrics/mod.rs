@@ -69,6 +69,25 @@ impl Full {
     }
 }
 
+/// What had come of a request's head when its time was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    Part,
+    /// A new connection on which nothing was sent: a browser's in advance, or one that looks whether the port is open.
+    Nothing,
+}
+
+impl Received {
+    /// As the metric calls it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Part => "part",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     families: Families,
@@ -114,6 +133,11 @@ impl Metrics {
         }
         families.websockets_in_flight.get([]);
         families.admin_login_failures.get([]);
+        families.connections_open.get([]);
+        families.connections_opened.get([]);
+        for received in [Received::Part, Received::Nothing] {
+            families.late_heads.get([received.as_str()]);
+        }
         for full in [Full::All, Full::Address] {
             families.connections_refused.get([full.as_str()]);
         }
@@ -193,6 +217,12 @@ impl Metrics {
     /// Counts a WebSocket as open until the guard goes.
     pub fn websocket_in_flight(&self) -> InFlight {
         InFlight::enter(self.families.websockets_in_flight.get([]))
+    }
+
+    /// Counts a client connection as let in, and as open until the guard goes.
+    pub fn connection_open(&self) -> InFlight {
+        self.families.connections_opened.get([]).add(1);
+        InFlight::enter(self.families.connections_open.get([]))
     }
 
     /// Removes the series of all other routes, upstreams and variants: a reload took them away. A request that still runs

@@ -34,6 +34,11 @@ impl Metrics {
         self.families.connections_refused.get([full.as_str()]).add(1);
     }
 
+    /// A request's head was not complete in time.
+    pub fn late_head(&self, received: Received) {
+        self.families.late_heads.get([received.as_str()]).add(1);
+    }
+
     /// The number of the configuration that is served now.
     pub fn generation(&self, number: u64) {
         self.families.config_generation.get([]).set(i64::try_from(number).unwrap_or(i64::MAX));
