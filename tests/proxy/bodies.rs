@@ -205,6 +205,27 @@ async fn continue_is_said_when_expected() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_answered_before_it_is_whole_leaves_its_connection_to_nobody() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client.send("POST /x HTTP/1.1\r\nhost: a\r\ncontent-type: audio/wav\r\ncontent-length: 1000\r\n\r\nhalf").await;
+    let mut conn = soon("the upload", conns.recv()).await.unwrap();
+    conn.head().await.unwrap();
+    assert_eq!(conn.bytes(4).await, b"half");
+    conn.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    assert_eq!(client.answer().await.status, 200);
+    // There it would be read as the rest of that body.
+    let mut next = proxy.client().await;
+    next.send("GET /next HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut own = soon("a connection of its own", conns.recv()).await.unwrap();
+    assert!(own.head().await.unwrap().starts_with("GET /next "));
+    soon("the first connection's end", conn.closed()).await;
+    // The client has some time for the rest of its body, and no more.
+    client.end().await;
+}
+
+#[tokio::test]
 async fn an_early_refusal_is_heard_while_uploading() {
     for json in [false, true] {
         let upstream = Upstream::start(|mut conn| async move {

@@ -1,6 +1,7 @@
 //! A dirty end never looks like a clean one, and every time limit ends what it is about.
 
-use crate::support::{Proxy, Upstream, config};
+use crate::support::backend::{refusing, table};
+use crate::support::{Proxy, Upstream, config, soon};
 
 fn route(more: &str) -> String {
     format!("[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{{ upstream = \"fake\" }}]\n{more}\n")
@@ -277,6 +278,27 @@ async fn comments_keep_a_silent_stream_alive_between_events_only() {
     client.post("/v1/chat/completions", CHAT, "").await;
     let answer = client.answer().await;
     assert_eq!(answer.text(), "data: half an ev");
+}
+
+#[tokio::test]
+async fn comments_come_too_where_the_bytes_that_were_held_ended_inside_an_event() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    // The answer is held, since another could take its place.
+    let spare = table("spare", refusing().await, "");
+    let more = route("keepalive = \"100ms\"\nfallback = [{ upstream = \"spare\" }]");
+    let proxy = Proxy::start(&config(upstream.address, &format!("{spare}{more}"))).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", CHAT, "").await;
+    let mut conn = soon("the request", conns.recv()).await.unwrap();
+    conn.request().await.unwrap();
+    conn.event_stream().await;
+    // The first token lets the client have it all, and the second has only begun.
+    let (begun, rest) = TOKEN.split_at(TOKEN.len() / 2);
+    conn.chunk(format!("{TOKEN}{begun}")).await;
+    client.until("\"x\"").await;
+    conn.chunk(rest).await;
+    let text = client.until(": keep-alive\n\n\r\n").await;
+    assert!(text.find(": keep-alive") > text.rfind("data: "), "between two events: {text}");
 }
 
 #[tokio::test]

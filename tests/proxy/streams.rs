@@ -14,6 +14,9 @@ const DONE: &str = "data: [DONE]\n\n";
 
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
+/// A comment of the proxy's own, as a chunk.
+const COMMENT: &str = "e\r\n: keep-alive";
+
 /// Longer than the short times below.
 const LONG: Duration = Duration::from_millis(700);
 
@@ -158,7 +161,8 @@ async fn whose_a_stream_is_its_request_its_events_or_its_route_tell() {
 #[tokio::test]
 async fn work_resets_the_clocks_of_an_llms_stream() {
     let body = r#"{"model":"m","stream":true,"input":"x"}"#;
-    let more = "timeouts = { first_token = \"500ms\", stall = \"500ms\" }";
+    // The proxy's own comments tell that the time has passed.
+    let more = "timeouts = { first_token = \"500ms\", stall = \"500ms\" }\nkeepalive = \"150ms\"";
     let (proxy, mut client, mut conn, _upstream) = asked(more, "POST /v1/responses", body).await;
     conn.event_stream().await;
     for number in 0..8 {
@@ -166,7 +170,7 @@ async fn work_resets_the_clocks_of_an_llms_stream() {
             "data: {{\"type\":\"response.web_search_call.searching\",\"sequence_number\":{number}}}\n\n"
         ))
         .await;
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        client.until(&format!("{number}}}\n\n\r\n{COMMENT}")).await;
     }
     conn.chunk("data: {\"type\":\"response.output_text.delta\",\"delta\":\"x\"}\n\n").await;
     conn.chunk("data: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"status\":\"completed\"}}\n\n")
@@ -180,12 +184,18 @@ async fn work_resets_the_clocks_of_an_llms_stream() {
 
 #[tokio::test]
 async fn pings_alone_are_silence_on_an_llms_stream() {
-    let more = "timeouts = { first_token = \"400ms\" }";
+    let more = "timeouts = { first_token = \"400ms\" }\nkeepalive = \"50ms\"";
     let (proxy, mut client, mut conn, _upstream) = asked(more, "POST /v1/messages", CHAT).await;
     conn.event_stream().await;
-    while !conn.is_gone() {
-        conn.chunk("event: ping\ndata: {\"type\": \"ping\"}\n\n: ping\n\n").await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    for number in 0.. {
+        conn.chunk(format!("event: ping\ndata: {{\"type\": \"ping\"}}\n\n: ping {number}\n\n")).await;
+        // The proxy's comment after it tells that the time between two pings has passed.
+        let passed = format!(": ping {number}\n\n\r\n{COMMENT}");
+        tokio::select! {
+            biased;
+            () = conn.closed() => break,
+            _ = client.until(&passed) => {}
+        }
     }
     assert!(!client.answer().await.whole);
     assert_eq!(proxy.record("it").await["error_type"], "first_token_timeout");
@@ -263,6 +273,35 @@ async fn a_client_that_leaves_after_the_end_has_a_whole_answer() {
     assert_eq!(proxy.record("it").await["outcome"], "completed");
     conn.chunk(": the app still works\n\n").await;
     assert!(!conn.is_gone(), "its backend is read on");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_after_the_end_has_a_whole_answer() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let bounds = format!("[server]\nwrite_timeout = \"300ms\"\n{}", config(upstream.address, &route("")));
+    let proxy = Proxy::start(&bounds).await;
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", CHAT, "x-request-id: it\r\n").await;
+    let mut conn = soon("the request", conns.recv()).await.unwrap();
+    conn.request().await.unwrap();
+    conn.event_stream().await;
+    for event in [TOKEN, STOP, DONE] {
+        conn.chunk(event).await;
+    }
+    client.until("[DONE]").await;
+    // More than all buffers between take.
+    let comment = format!(": {}\n\n", "x".repeat(1 << 20));
+    let flood = async {
+        while !conn.is_gone() {
+            conn.chunk(&comment).await;
+        }
+    };
+    let record = tokio::select! {
+        record = proxy.record("it") => record,
+        () = flood => proxy.record("it").await,
+    };
+    assert_eq!((&record["outcome"], &record["error_type"]), (&"completed".into(), &Value::Null), "{record}");
+    drop(client);
 }
 
 #[tokio::test]

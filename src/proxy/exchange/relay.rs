@@ -46,7 +46,10 @@ pub(crate) async fn pass(
     let (framing, end) = match committed {
         Ok(framing) => {
             let mut relay = Relay::new(flight, &mut source, started, side);
-            (framing, relay.run(session, &mut source, flight, held).await)
+            let end = relay.run(session, &mut source, flight, held).await;
+            // On a connection whose request is not whole, the next one would be read as the rest of its body.
+            source.early |= !relay.upload.is_done();
+            (framing, end)
         }
         Err(end) => (AnswerFraming::Delimited, end),
     };
@@ -104,14 +107,13 @@ impl<'a> Relay<'a> {
         if spoken.is_some() {
             flight.speaks(spoken);
         }
-        let at_boundary = tap.at_sse_boundary();
         source.reader.deadlines.commit();
         Self {
             side,
             upload,
             pace: BodyPace::new(&side.visit.settings().server),
             started,
-            keepalive: if at_boundary { side.routed.route.keepalive } else { Duration::ZERO },
+            keepalive: side.routed.route.keepalive,
             last_write: now,
             spoken,
             exhausted: false,
@@ -144,10 +146,12 @@ impl<'a> Relay<'a> {
         self.upload.forward_waiting(&mut source.reader.session, patience).await;
         loop {
             // What came is passed on before anything is concluded from the client's going or from the time.
+            let comment_due = self.next_comment(&source.reader.tap);
+            let had_ended = source.reader.deadlines.has_ended();
             let woke = tokio::select! {
                 biased;
                 () = &mut cut => Woke::Cut,
-                next = source.reader.next(self.next_comment()) => Woke::Upstream(next),
+                next = source.reader.next(comment_due) => Woke::Upstream(next),
                 sent = self.upload.read(client, &mut self.pace, has_length, patience) => Woke::Client(sent),
             };
             let end = match woke {
@@ -168,6 +172,8 @@ impl<'a> Relay<'a> {
                 Woke::Cut => Some(over_or(End::Cut, &source.reader)),
             };
             if let Some(end) = end {
+                // What a client does not take after the end, it does not miss.
+                let end = if had_ended { over_or(end, &source.reader) } else { end };
                 return self.write_rest(client, flight, &mut source.reader.tap, end).await;
             }
         }
@@ -283,9 +289,10 @@ impl<'a> Relay<'a> {
         end
     }
 
-    /// When the client has waited long enough for a comment; `None`: it gets none.
-    fn next_comment(&self) -> Option<Duration> {
-        (!self.keepalive.is_zero()).then(|| self.last_write + self.keepalive)
+    /// When the client has waited long enough for a comment; `None`: it gets none. Where the bytes so far end does not matter: that
+    /// is for the moment of each.
+    fn next_comment(&self, tap: &Tap) -> Option<Duration> {
+        (!self.keepalive.is_zero() && tap.takes_comments()).then(|| self.last_write + self.keepalive)
     }
 
     /// Keeps the client's patience, where nothing is under way that a comment would break.
@@ -313,6 +320,7 @@ fn over_or(end: End, reader: &ResponseReader) -> End {
     match end {
         End::ClientGone | End::ClientStuck => End::Over(After::ClientGone),
         End::Cut => End::Over(After::Cut),
+        End::Complete | End::Exhausted | End::Over(_) => end,
         _ => End::Over(After::Died),
     }
 }

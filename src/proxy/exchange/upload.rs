@@ -40,6 +40,11 @@ impl Rest {
         }
     }
 
+    /// Whether the upstream has all of the body.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
     /// Reads the client's side: more of its body, or the sign that it went. A body of a length that was told keeps its pace to the
     /// end, as does one that nobody takes any more. One without a length may be half of a conversation, in which the client has
     /// nothing to say for a while: `patience` alone binds it.

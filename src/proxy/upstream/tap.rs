@@ -259,10 +259,14 @@ impl Tap {
         }
     }
 
+    /// Whether something may be put between its events, wherever the bytes so far end.
+    pub(crate) fn takes_comments(&self) -> bool {
+        self.is_sse() && !self.is_packed()
+    }
+
     /// Whether something may be put between the events here.
     pub(crate) fn at_sse_boundary(&self) -> bool {
-        self.packed.is_none()
-            && self.gauge.as_ref().is_some_and(|gauge| gauge.framing() == Framing::Sse && gauge.at_boundary())
+        self.takes_comments() && self.at_boundary()
     }
 
     /// Whether the bytes so far end between two events or lines.
