@@ -1,7 +1,10 @@
 //! WebSockets pass both ways and are measured.
 
-use crate::support::{Proxy, Upstream, config, soon};
+use std::time::Duration;
+
+use crate::support::{Client, Conn, Proxy, Upstream, config, soon};
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
 
@@ -106,11 +109,167 @@ async fn going_down_closes_websockets_with_1001() {
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nx-request-id: ws\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// A close frame with 1001, of a server.
+const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+
+/// A client's close frame with 1001, masked with zeros.
+const GONE_AWAY: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
+
+/// A WebSocket on raw bytes over a proxy of its own: both ends of it.
+async fn raw(more: &str) -> (Proxy, Client, Conn, Upstream) {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let proxy = Proxy::start(&format!("[server]\n{more}\n{}", config(upstream.address, ROUTE))).await;
+    let mut client = proxy.client().await;
+    client.send(HANDSHAKE).await;
+    let mut conn = soon("the handshake", conns.recv()).await.unwrap();
+    conn.head().await.unwrap();
+    conn.write(SWITCHED).await;
+    client.head().await;
+    (proxy, client, conn, upstream)
+}
+
+/// The close code of a client's frame, whatever its mask.
+fn masked_code(frame: &[u8]) -> u16 {
+    assert_eq!(&frame[..2], [0x88, 0x82], "a close frame with a code: {frame:x?}");
+    u16::from_be_bytes([frame[6] ^ frame[2], frame[7] ^ frame[3]])
+}
+
+#[tokio::test]
+async fn going_down_waits_for_an_upstreams_frame_and_closes_after_it() {
+    let (mut proxy, mut client, mut conn, _upstream) = raw("drain_websockets = \"200ms\"").await;
+    // Half of the first fragment of a message.
+    conn.write([0x01, 4, b'f', b'r']).await;
+    assert_eq!(client.exactly(4).await, [0x01, 4, b'f', b'r']);
+    proxy.signal("TERM");
+    assert_eq!(masked_code(&conn.bytes(8).await), 1001, "nothing is under way to the upstream");
+    // The fragment ends, and the next one begins at once: the close frame stands between the two.
+    conn.write([b'a', b'g', 0x80, 4, b'm']).await;
+    assert_eq!(client.exactly(6).await, [&b"ag"[..], &GOING_AWAY].concat());
+    // Both have closed: nobody has to wait for the other.
+    client.send(GONE_AWAY).await;
+    conn.write([&b"ent"[..], &GOING_AWAY].concat()).await;
+    client.end().await;
+    soon("the upstream's end", conn.closed()).await;
+    let record = proxy.record("ws").await;
+    assert_eq!((&record["outcome"], &record["websocket"]["close_code"]), (&"completed".into(), &1001.into()));
+    assert_eq!(proxy.exited().await, Some(0));
+}
+
+#[tokio::test]
+async fn going_down_waits_for_a_clients_frame_and_closes_after_it() {
+    let (mut proxy, mut client, mut conn, _upstream) = raw("drain_websockets = \"200ms\"").await;
+    client.send([0x81, 0x84, 0, 0, 0, 0, b'w', b'h']).await;
+    assert_eq!(conn.bytes(8).await, [0x81, 0x84, 0, 0, 0, 0, b'w', b'h']);
+    proxy.signal("TERM");
+    assert_eq!(client.exactly(4).await, GOING_AWAY);
+    client.send(b"at").await;
+    assert_eq!(conn.bytes(2).await, b"at");
+    assert_eq!(masked_code(&conn.bytes(8).await), 1001);
+    // Goes without a close frame of its own.
+    drop(client);
+    soon("the upstream's end", conn.closed()).await;
+    let record = proxy.record("ws").await;
+    assert_eq!((&record["outcome"], &record["websocket"]["close_code"]), (&"completed".into(), &1001.into()));
+    assert_eq!(record["websocket"]["messages_in"], 1);
+    assert_eq!(proxy.exited().await, Some(0));
+}
+
+#[tokio::test]
+async fn one_side_inside_a_frame_does_not_keep_the_other_from_its_close() {
+    let (mut proxy, mut client, mut conn, _upstream) = raw("drain_websockets = \"0s\"\ndrain_timeout = \"1s\"").await;
+    // A message that never ends: what came of it must not be taken for whole.
+    conn.write([0x81, 9, b'h']).await;
+    assert_eq!(client.exactly(3).await, [0x81, 9, b'h']);
+    proxy.signal("TERM");
+    assert_eq!(masked_code(&conn.bytes(8).await), 1001);
+    let mut rest = Vec::new();
+    let _ = soon("the cut", client.stream.read_to_end(&mut rest)).await;
+    assert_eq!(rest, b"", "no end that looks like one");
+    assert_eq!(proxy.record("ws").await["outcome"], "stopped");
+    proxy.exited().await;
+}
+
+#[tokio::test]
+async fn a_fragment_that_never_ends_is_ended_before_the_cut_and_its_message_is_not() {
+    let (mut proxy, mut client, mut conn, _upstream) = raw("drain_websockets = \"0s\"\ndrain_timeout = \"1s\"").await;
+    conn.write([0x01, 4, b'h']).await;
+    assert_eq!(client.exactly(3).await, [0x01, 4, b'h']);
+    client.send([0x01, 0x83, 1, 2, 3, 4, b'w' ^ 1]).await;
+    conn.bytes(7).await;
+    proxy.signal("TERM");
+    assert_eq!(client.exactly(7).await, [&b"   "[..], &GOING_AWAY].concat());
+    assert_eq!(conn.bytes(2).await, [b' ' ^ 2, b' ' ^ 3]);
+    assert_eq!(masked_code(&conn.bytes(8).await), 1001);
+    assert_eq!(proxy.record("ws").await["outcome"], "stopped", "nobody has closed");
+    proxy.exited().await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_does_not_hold_the_end_of_the_process() {
+    let (mut proxy, client, mut conn, _upstream) = raw("drain_websockets = \"0s\"\ndrain_timeout = \"1s\"").await;
+    let frame = [&[0x82, 126, 0xff, 0xff][..], &[0; 0xffff]].concat();
+    // Until all buffers between are full.
+    while tokio::time::timeout(Duration::from_millis(300), conn.write(&frame)).await.is_ok() {}
+    proxy.signal("TERM");
+    let record = proxy.record("ws").await;
+    assert_eq!((&record["outcome"], &record["error_type"]), (&"stopped".into(), &"draining".into()));
+    assert!(record["websocket"]["messages_out"].as_u64().unwrap() > 0, "what was measured is told: {record}");
+    proxy.exited().await;
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_response_that_runs_when_the_process_goes_is_stopped() {
+    let (mut proxy, mut client, mut conn, _upstream) = raw("drain_websockets = \"0s\"").await;
+    let ask = br#"{"type":"response.create"}"#;
+    client.send([&[0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0][..], ask].concat()).await;
+    conn.bytes(6 + ask.len()).await;
+    proxy.signal("TERM");
+    assert_eq!(client.exactly(4).await, GOING_AWAY);
+    assert_eq!(masked_code(&conn.bytes(8).await), 1001);
+    client.send(GONE_AWAY).await;
+    conn.write(GOING_AWAY).await;
+    let response = proxy.line("the response", |line| line["event"] == "llm.response").await;
+    assert_eq!((&response["outcome"], &response["error_type"]), (&"stopped".into(), &"draining".into()));
+    assert_eq!(proxy.record("ws").await["outcome"], "completed");
+    proxy.exited().await;
+}
+
+#[tokio::test]
+async fn a_close_without_a_code_is_an_orderly_one() {
+    let proxy = Proxy::start(&config(echo().await, ROUTE)).await;
+    let mut socket = connect(&proxy, "bare").await;
+    // As a browser's `close()`.
+    socket.close(None).await.unwrap();
+    while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    let record = proxy.record("bare").await;
+    assert_eq!((&record["outcome"], &record["error_type"]), (&"completed".into(), &serde_json::Value::Null));
+    assert!(record["attempts"][0]["error_type"].is_null(), "nobody is blamed: {record}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_refusal_that_never_ends_frees_the_upstream() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let mut client = proxy.client().await;
+    client.send(HANDSHAKE).await;
+    let mut conn = soon("the handshake", conns.recv()).await.unwrap();
+    conn.head().await.unwrap();
+    conn.write("HTTP/1.1 403 Forbidden\r\ncontent-length: 4\r\n\r\nno").await;
+    client.until("\r\n\r\nno").await;
+    drop(client);
+    soon("the upstream's end", conn.closed()).await;
+    assert_eq!(proxy.record("ws").await["outcome"], "client_cancelled");
+}
+
 #[tokio::test]
 async fn an_upstream_that_reads_nothing_is_given_up() {
     let upstream = Upstream::start(|mut conn| async move {
         conn.head().await.unwrap();
-        conn.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n").await;
+        conn.write(SWITCHED).await;
         // Held open, and never read from.
         std::future::pending::<()>().await;
     })

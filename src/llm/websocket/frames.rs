@@ -14,13 +14,19 @@ const CONTROL: u8 = 0x08;
 const CLOSE: u8 = 0x08;
 /// The longest header: two bytes, eight of length, four of mask.
 const HEADER_MAX: usize = 14;
+/// What a frame is ended with, so that texts stay texts: a space.
+const FILL: u8 = b' ';
+/// A frame that lacks more is not ended.
+const FILLER_MAX: usize = 64 << 10;
 
 /// Counts the messages of one direction and remembers the close code. Feed it every byte after the 101.
 ///
 /// It keeps a frame's header and two bytes, and passes payloads over without looking at them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct FrameReader {
     messages: u64,
+    /// A message has begun, and its last frame has not ended.
+    in_message: bool,
     close_code: Option<u16>,
     closed: bool,
     header: [u8; HEADER_MAX],
@@ -45,24 +51,78 @@ impl FrameReader {
     pub(super) fn feed_into(&mut self, chunk: &[u8], sink: &mut impl Payloads) -> u64 {
         let before = self.messages;
         let mut rest = chunk;
-        while let Some((first, tail)) = rest.split_first() {
-            if self.in_payload {
-                rest = self.pass_payload(rest, sink);
-                continue;
-            }
-            if let Some(slot) = self.header.get_mut(self.header_len) {
-                *slot = *first;
-            }
-            self.header_len += 1;
-            rest = tail;
-            self.end_header(sink);
+        while !rest.is_empty() {
+            rest = self.step(rest, sink);
         }
         self.messages - before
     }
 
-    /// Whether the bytes so far end between two frames: only there may a frame be put in.
+    /// Whether the bytes so far end between two frames: only there may a frame be put in, and inside a message only a control frame.
     pub fn at_boundary(&self) -> bool {
         self.header_len == 0
+    }
+
+    /// Whether the bytes so far end between two messages.
+    pub fn between_messages(&self) -> bool {
+        self.at_boundary() && !self.in_message
+    }
+
+    /// How many bytes of what comes next belong to the frame at hand: 0 between two frames; `None` where it goes on after `next`.
+    pub fn end_of_frame(&self, next: &[u8]) -> Option<usize> {
+        self.end_of(next, Self::at_boundary)
+    }
+
+    /// As [`FrameReader::end_of_frame`], of the message at hand.
+    pub fn end_of_message(&self, next: &[u8]) -> Option<usize> {
+        self.end_of(next, Self::between_messages)
+    }
+
+    /// Bytes that end the frame at hand and no message with it, so that a close frame can follow; `masked`: its sender is a client.
+    /// `None` where there are none: the frame is the last of its message, which would be taken for whole, or a close frame, or too
+    /// much of it is missing.
+    pub fn filler(&self, masked: bool) -> Option<Bytes> {
+        if self.at_boundary() || self.opcode() == CLOSE || !self.is_control() && self.is_last() {
+            return None;
+        }
+        let (mut ahead, mut filler) = (self.clone(), Vec::new());
+        while !ahead.at_boundary() {
+            if filler.len() >= FILLER_MAX {
+                return None;
+            }
+            let byte = match ahead.header_len {
+                _ if ahead.in_payload => ahead.frame().masked(FILL),
+                1 if masked => MASKED,
+                _ => 0,
+            };
+            filler.push(byte);
+            ahead.feed(&[byte]);
+        }
+        Some(filler.into())
+    }
+
+    fn end_of(&self, next: &[u8], there: impl Fn(&Self) -> bool) -> Option<usize> {
+        let (mut ahead, mut rest) = (self.clone(), next);
+        while !there(&ahead) {
+            if rest.is_empty() {
+                return None;
+            }
+            rest = ahead.step(rest, &mut ());
+        }
+        Some(next.len() - rest.len())
+    }
+
+    /// Takes the next byte of a header, or what `bytes` have of a payload; what is left of them.
+    fn step<'c>(&mut self, bytes: &'c [u8], sink: &mut impl Payloads) -> &'c [u8] {
+        if self.in_payload {
+            return self.pass_payload(bytes, sink);
+        }
+        let Some((first, rest)) = bytes.split_first() else { return bytes };
+        if let Some(slot) = self.header.get_mut(self.header_len) {
+            *slot = *first;
+        }
+        self.header_len += 1;
+        self.end_header(sink);
+        rest
     }
 
     pub fn messages(&self) -> u64 {
@@ -127,12 +187,11 @@ impl FrameReader {
 
     fn end_frame(&mut self, sink: &mut impl Payloads) {
         sink.end(&self.frame());
-        let is_last = self.header[0] & FIN != 0;
-        let opcode = self.opcode();
-        if opcode & CONTROL == 0 && is_last {
-            self.messages += 1;
+        if !self.is_control() {
+            self.in_message = !self.is_last();
+            self.messages += u64::from(self.is_last());
         }
-        if opcode == CLOSE && !mem::replace(&mut self.closed, true) && self.seen >= 2 {
+        if self.opcode() == CLOSE && !mem::replace(&mut self.closed, true) && self.seen >= 2 {
             self.close_code = Some(u16::from_be_bytes(self.code));
         }
         self.header_len = 0;
@@ -153,12 +212,20 @@ impl FrameReader {
         self.header[0] & 0x0f
     }
 
+    fn is_control(&self) -> bool {
+        self.opcode() & CONTROL != 0
+    }
+
+    fn is_last(&self) -> bool {
+        self.header[0] & FIN != 0
+    }
+
     fn frame(&self) -> Frame {
         let at = 2 + self.length_bytes();
         let mask = self.header.get(at..at + 4).and_then(|mask| mask.try_into().ok());
         Frame {
             opcode: self.opcode(),
-            is_last: self.header[0] & FIN != 0,
+            is_last: self.is_last(),
             deflated: self.header[0] & DEFLATED != 0,
             mask: mask.filter(|_| self.header[1] & MASKED != 0),
             offset: self.seen,
@@ -204,6 +271,13 @@ impl Frame {
         let turned = usize::try_from(self.offset % 4).unwrap_or(0);
         let endless = mask.iter().cycle().skip(turned);
         bytes.iter_mut().zip(endless).for_each(|(byte, mask)| *byte ^= mask);
+    }
+
+    /// The next byte of its payload, with the mask on.
+    fn masked(&self, byte: u8) -> u8 {
+        let mut byte = [byte];
+        self.unmask(&mut byte);
+        byte[0]
     }
 }
 
@@ -345,10 +419,62 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_end_of_a_frame_and_of_a_message_are_found_ahead() {
+        let (first, last) = (frame(false, 1, None, b"Hel"), frame(true, 0, None, b"lo"));
+        let ping = frame(true, 9, None, b"");
+        let bytes = [&first[..], &ping, &last, b"\x81"].concat();
+        let mut reader = FrameReader::default();
+        assert_eq!((reader.end_of_frame(&bytes), reader.end_of_message(&bytes)), (Some(0), Some(0)));
+        reader.feed(&bytes[..1]);
+        let message = first.len() + ping.len() + last.len();
+        assert_eq!(reader.end_of_frame(&bytes[1..]), Some(first.len() - 1));
+        assert_eq!(reader.end_of_message(&bytes[1..]), Some(message - 1));
+        assert_eq!((reader.end_of_frame(&bytes[1..3]), reader.end_of_message(&bytes[1..9])), (None, None));
+        reader.feed(&bytes[1..first.len()]);
+        assert!(reader.at_boundary() && !reader.between_messages());
+        assert_eq!(reader.end_of_frame(&bytes[first.len()..]), Some(0));
+        reader.feed(&bytes[first.len()..message]);
+        assert!(reader.between_messages());
+    }
+
+    #[test]
+    fn a_frame_that_ends_no_message_can_be_ended_by_others() {
+        for mask in [None, Some(MASK)] {
+            for (whole, opcode) in [(frame(false, 1, mask, &[b'x'; 300]), 1), (frame(true, 9, mask, b"ping"), 9)] {
+                for cut in 1..whole.len() {
+                    let mut reader = FrameReader::default();
+                    reader.feed(&whole[..cut]);
+                    let filler = reader.filler(mask.is_some()).unwrap();
+                    reader.feed(&filler);
+                    assert!(reader.at_boundary() && reader.messages() == 0, "{opcode} {mask:?} {cut}");
+                    reader.feed(&close_frame(1001, mask));
+                    assert_eq!(reader.close_code(), Some(1001), "{opcode} {mask:?} {cut}");
+                }
+                let payload = FrameReader::default().filler(mask.is_some());
+                assert_eq!(payload, None, "between two frames");
+            }
+            let long = frame(false, 2, mask, &vec![0; FILLER_MAX + 100]);
+            for none in
+                [&frame(true, 1, mask, b"Hello")[..], &frame(true, 0, mask, b"lo"), &close_frame(1000, mask), &long]
+            {
+                let mut reader = FrameReader::default();
+                reader.feed(&none[..none.len().min(15) - 1]);
+                assert_eq!(reader.filler(mask.is_some()), None, "{:x?}", &none[..2]);
+            }
+        }
+        let mut reader = FrameReader::default();
+        reader.feed(&frame(false, 1, Some(MASK), b"Hello")[..8]);
+        assert_eq!(&reader.filler(true).unwrap()[..], [b' ' ^ MASK[2], b' ' ^ MASK[3], b' ' ^ MASK[0]], "spaces");
+    }
+
     proptest! {
         #[test]
         fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
-            FrameReader::default().feed(&bytes);
+            let mut reader = FrameReader::default();
+            reader.feed(&bytes);
+            let _ = (reader.filler(true), reader.filler(false));
+            prop_assert!(reader.end_of_frame(&bytes).is_none_or(|end| end <= bytes.len()));
         }
     }
 }

@@ -41,7 +41,7 @@ impl Rest {
     }
 
     /// Whether the upstream has all of the body.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
 

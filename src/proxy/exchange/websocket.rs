@@ -1,4 +1,5 @@
-//! WebSockets: after the handshake, which is an attempt as any other, bytes go both ways, with a tap on each. What a model says there is followed by `turns`.
+//! WebSockets: after the handshake, which is an attempt as any other, bytes go both ways, with a tap on each, and to an end
+//! that each side can read. What a model says there is followed by `websocket_turns`.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::llm::reply::{BUDGET_SPENT, OPENAI_SPENT};
 use crate::llm::websocket::{Extensions, Messages, Side, close_frame, text_frame};
 use crate::policy::health::Sign;
 use crate::proxy::client::client_side::ClientSide;
-use crate::proxy::process::drain::DrainStage;
+use crate::proxy::process::drain::{Drain, DrainStage};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::outcome::{Ending, Stop};
@@ -28,9 +29,11 @@ const GOING_AWAY: u16 = 1001;
 /// "Policy violation": a limit is used up.
 const POLICY_VIOLATION: u16 = 1008;
 
-/// So many chunks of an answer are passed on at most, in search of a place between two frames, before a refused connection is
-/// closed without a word.
-const LAST_CHUNKS: usize = 64;
+/// So long a message that is under way may take before a refused connection is closed without a word.
+const REFUSAL: Duration = Duration::from_secs(5);
+
+/// So long the last close frames may take: less than what a process that cuts off leaves to all.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Any mask will do: it protects from intermediaries that we are not.
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x1e, 0x87];
@@ -57,9 +60,10 @@ pub(crate) async fn serve(
     }
     flight.enter(Phase::Generation);
     let target = routed.target_named(&variant);
-    let mut pipe = Pipe::new(&head, Talk::new(visit, routed, target, facts.model.as_deref()));
-    let end = pipe.run(visit, client, &mut upstream, flight).await;
-    pipe.book(flight, end, visit.shared.drain.why_cut()).await;
+    let _open = visit.shared.telemetry.websocket_in_flight();
+    let mut pipe = Pipe::new(visit, &head, Talk::new(visit, routed, target, facts.model.as_deref()));
+    let end = pipe.run(client, &mut upstream, flight).await;
+    pipe.book(flight, end).await;
     upstream.shutdown().await;
     client.shutdown().await;
     Ok(Ending::Dirty)
@@ -82,101 +86,204 @@ fn answer_head(visit: &RequestContext<'_>, upstream: &ResponseHeader) -> pingora
     Ok(head)
 }
 
+/// Writes to the client, unless what is left is cut off meanwhile.
+async fn write_client(client: &mut ServerSession, drain: &Drain, bytes: Bytes) -> Result<(), End> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    tokio::select! {
+        biased;
+        written = client.write_response_body(bytes, false) => written.map_err(|_| End::Client),
+        () = drain.reached(DrainStage::Cut) => Err(End::Cut),
+    }
+}
+
+/// As [`write_client`]. One task serves both ways: an upstream that reads nothing must not hold it for ever.
+async fn write_upstream(
+    upstream: &mut HttpSession,
+    drain: &Drain,
+    patience: Duration,
+    bytes: Bytes,
+) -> Result<(), End> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    tokio::select! {
+        biased;
+        written = tokio::time::timeout(patience, upstream.write_request_body(bytes, false)) => match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Upstream),
+        },
+        () = drain.reached(DrainStage::Cut) => Err(End::Cut),
+    }
+}
+
+/// `first`, and `second` after it.
+fn with(first: Bytes, second: Bytes) -> Bytes {
+    match (first.is_empty(), second.is_empty()) {
+        (_, true) => first,
+        (true, false) => second,
+        (false, false) => [first, second].concat().into(),
+    }
+}
+
 /// How a WebSocket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Client,
     Upstream,
+    /// Both sides were told that the process goes down, and have closed.
     GoingDown,
     Cut,
     /// A limit refused a response, or had one cut: how that is called.
     Refused(ErrorType),
 }
 
+/// What passes in one direction.
+#[derive(Default)]
+struct Way {
+    messages: Messages,
+    /// Passed on.
+    bytes: u64,
+    farewell: Farewell,
+}
+
+/// Whether the receiver of a direction was told that the process goes down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Farewell {
+    #[default]
+    NotYet,
+    /// As soon as the frame at hand has ended.
+    Due,
+    /// It has a close frame: no frame may follow.
+    Said,
+}
+
+impl Way {
+    /// How much of `chunk`, which comes next, the receiver gets.
+    fn passes(&self, chunk: &Bytes) -> usize {
+        match self.farewell {
+            Farewell::NotYet => chunk.len(),
+            Farewell::Due => self.messages.frames().end_of_frame(chunk).unwrap_or(chunk.len()),
+            Farewell::Said => 0,
+        }
+    }
+
+    /// The close frame that is due, where one can be put in now; none where the sender has closed itself. `mask`: see [`close_frame`].
+    fn farewell(&mut self, mask: Option<[u8; 4]>) -> Bytes {
+        if self.farewell != Farewell::Due || !self.messages.frames().at_boundary() {
+            return Bytes::new();
+        }
+        self.farewell = Farewell::Said;
+        if self.messages.frames().closed() { Bytes::new() } else { close_frame(GOING_AWAY, mask) }
+    }
+
+    /// What ends the frame at hand, if that is possible, and the close frame.
+    fn last_words(&mut self, mask: Option<[u8; 4]>) -> Bytes {
+        let filler = self.messages.frames().filler(mask.is_some()).unwrap_or_default();
+        self.messages.feed(&filler, &mut |_| {});
+        with(filler, self.farewell(mask))
+    }
+}
+
 /// Both directions, and what was seen of them.
 struct Pipe<'a> {
-    from_client: Messages,
-    from_upstream: Messages,
+    to_upstream: Way,
+    to_client: Way,
     /// Until it is clear that nobody talks with a model here.
     talk: Option<Talk<'a>>,
     info: WebSocketInfo,
     /// When the client's first message had come.
     asked_at: Option<Duration>,
-    bytes_in: u64,
-    bytes_out: u64,
+    /// The longest that a side may take nothing.
+    patience: Duration,
+    drain: &'a Drain,
 }
 
 impl<'a> Pipe<'a> {
     /// A connection that `head` agreed to.
-    fn new(head: &ResponseHeader, talk: Talk<'a>) -> Self {
+    fn new(visit: &'a RequestContext<'_>, head: &ResponseHeader, talk: Talk<'a>) -> Self {
         let named = head.headers.get_all("sec-websocket-extensions");
         let agreed = Extensions::read(named.iter().filter_map(|value| value.to_str().ok()));
-        let (mut from_client, mut from_upstream) = (Messages::default(), Messages::default());
-        from_client.read(Side::Client, agreed);
-        from_upstream.read(Side::Server, agreed);
-        let info = WebSocketInfo::default();
-        Self { from_client, from_upstream, talk: Some(talk), info, asked_at: None, bytes_in: 0, bytes_out: 0 }
+        let (mut to_upstream, mut to_client) = (Way::default(), Way::default());
+        to_upstream.messages.read(Side::Client, agreed);
+        to_client.messages.read(Side::Server, agreed);
+        Self {
+            to_upstream,
+            to_client,
+            talk: Some(talk),
+            info: WebSocketInfo::default(),
+            asked_at: None,
+            patience: visit.settings().server.write_timeout,
+            drain: &visit.shared.drain,
+        }
     }
 
-    async fn run(
-        &mut self,
-        visit: &RequestContext<'_>,
-        client: &mut ServerSession,
-        upstream: &mut HttpSession,
-        flight: &mut Flight<'_>,
-    ) -> End {
-        let drain = &visit.shared.drain;
-        let _open = visit.shared.telemetry.websocket_in_flight();
-        let patience = visit.settings().server.write_timeout;
-        let mut asked_to_close = false;
+    async fn run(&mut self, client: &mut ServerSession, upstream: &mut HttpSession, flight: &mut Flight<'_>) -> End {
         loop {
             // In no order, so that neither side can keep the other, or the end of the process, from being looked at.
-            tokio::select! {
+            let passed = tokio::select! {
                 read = upstream.read_response_body() => {
                     let Ok(Some(chunk)) = read else { return End::Upstream };
-                    self.note_answer(&chunk, flight);
-                    if client.write_response_body(chunk, false).await.is_err() {
-                        return End::Client;
-                    }
-                    if let Some(refusal) = self.follow(flight).await {
-                        return self.refuse(&refusal, patience, client, upstream).await;
-                    }
+                    let passed = self.answered(chunk, flight);
+                    write_client(client, self.drain, passed).await
                 }
                 read = client.read_request_body() => {
                     let Ok(Some(chunk)) = read else { return End::Client };
-                    self.note_question(&chunk, flight);
+                    let passed = self.asked(chunk, flight);
+                    // What is refused never reaches the upstream.
                     if let Some(refusal) = self.follow(flight).await {
-                        return self.refuse(&refusal, patience, client, upstream).await;
+                        return self.refuse(&refusal, client, upstream).await;
                     }
-                    // One task serves both ways: an upstream that reads nothing must not hold it for ever.
-                    let written = tokio::select! {
-                        written = tokio::time::timeout(patience, upstream.write_request_body(chunk, false)) => written,
-                        () = drain.reached(DrainStage::Cut) => return End::Cut,
-                    };
-                    if !matches!(written, Ok(Ok(()))) {
-                        return End::Upstream;
-                    }
+                    write_upstream(upstream, self.drain, self.patience, passed).await
                 }
-                () = drain.reached(DrainStage::ClosingWebSockets), if !asked_to_close => {
-                    asked_to_close = true;
-                    if !self.say_goodbye(client, upstream).await {
-                        return End::GoingDown;
-                    }
+                () = self.drain.reached(DrainStage::ClosingWebSockets), if self.to_client.farewell == Farewell::NotYet => {
+                    (self.to_client.farewell, self.to_upstream.farewell) = (Farewell::Due, Farewell::Due);
+                    self.say_goodbye(client, upstream).await
                 }
-                () = drain.reached(DrainStage::Cut) => return End::Cut,
+                () = self.drain.reached(DrainStage::Cut) => {
+                    self.say_last_words(client, upstream).await;
+                    return End::Cut;
+                }
+            };
+            if let Err(end) = passed {
+                return end;
+            }
+            if let Some(refusal) = self.follow(flight).await {
+                return self.refuse(&refusal, client, upstream).await;
+            }
+            if self.is_over() {
+                return End::GoingDown;
             }
         }
     }
 
+    /// Whether both sides were told that the process goes down, and have closed.
+    fn is_over(&self) -> bool {
+        [&self.to_client, &self.to_upstream]
+            .iter()
+            .all(|way| way.farewell == Farewell::Said && way.messages.frames().closed())
+    }
+
+    /// Reads a chunk of the upstream; what the client gets for it.
+    fn answered(&mut self, mut chunk: Bytes, flight: &Flight<'_>) -> Bytes {
+        let passed = chunk.split_to(self.to_client.passes(&chunk));
+        self.to_client.bytes += passed.len() as u64;
+        self.note_answer(&passed, flight);
+        let farewell = self.to_client.farewell(None);
+        // What nobody gets is told and paid all the same.
+        self.note_answer(&chunk, flight);
+        with(passed, farewell)
+    }
+
     fn note_answer(&mut self, chunk: &Bytes, flight: &Flight<'_>) {
-        self.bytes_out += chunk.len() as u64;
-        let Self { from_upstream, talk, .. } = self;
+        let Self { to_client, talk, .. } = self;
         let messages = match talk {
             Some(talk) => {
                 let now = flight.now();
-                from_upstream.feed(chunk, &mut |text| talk.server(text, now))
+                to_client.messages.feed(chunk, &mut |text| talk.server(text, now))
             }
-            None => from_upstream.feed(chunk, &mut |_| {}),
+            None => to_client.messages.feed(chunk, &mut |_| {}),
         };
         if messages > 0
             && self.info.first_message.is_none()
@@ -186,15 +293,25 @@ impl<'a> Pipe<'a> {
         }
     }
 
+    /// Reads a chunk of the client; what the upstream gets for it.
+    fn asked(&mut self, mut chunk: Bytes, flight: &Flight<'_>) -> Bytes {
+        let passed = chunk.split_to(self.to_upstream.passes(&chunk));
+        self.to_upstream.bytes += passed.len() as u64;
+        self.note_question(&passed, flight);
+        let farewell = self.to_upstream.farewell(Some(MASK));
+        // What the upstream does not get is no question.
+        self.to_upstream.messages.feed(&chunk, &mut |_| {});
+        with(passed, farewell)
+    }
+
     fn note_question(&mut self, chunk: &Bytes, flight: &Flight<'_>) {
-        self.bytes_in += chunk.len() as u64;
-        let Self { from_client, talk, .. } = self;
+        let Self { to_upstream, talk, .. } = self;
         let messages = match talk {
             Some(talk) => {
                 let now = flight.now();
-                from_client.feed(chunk, &mut |text| talk.client(text, now))
+                to_upstream.messages.feed(chunk, &mut |text| talk.client(text, now))
             }
-            None => from_client.feed(chunk, &mut |_| {}),
+            None => to_upstream.messages.feed(chunk, &mut |_| {}),
         };
         if messages > 0 && self.asked_at.is_none() {
             self.asked_at = Some(flight.now());
@@ -205,7 +322,7 @@ impl<'a> Pipe<'a> {
     async fn follow(&mut self, flight: &Flight<'_>) -> Option<Objection> {
         let talk = self.talk.as_mut()?;
         if talk.is_limited()
-            && let Some(why) = self.from_client.hidden()
+            && let Some(why) = self.to_upstream.messages.hidden()
         {
             let why = why.words();
             let message = format!("A limit depends on what is said here, and a message cannot be read: {why}.");
@@ -213,63 +330,93 @@ impl<'a> Pipe<'a> {
         }
         if talk.is_strange() {
             self.talk = None;
-            self.from_client.only_count();
-            self.from_upstream.only_count();
+            self.to_upstream.messages.only_count();
+            self.to_client.messages.only_count();
             return None;
         }
         talk.follow(flight, &mut self.info).await
     }
 
-    /// Tells the client what a limit has against its last wish, and closes. What is refused never reaches the upstream.
-    async fn refuse(
-        &mut self,
-        refusal: &Objection,
-        patience: Duration,
-        client: &mut ServerSession,
-        upstream: &mut HttpSession,
-    ) -> End {
-        for _ in 0..LAST_CHUNKS {
-            if self.from_upstream.frames().at_boundary() {
-                let (kind, code) = match refusal.error {
-                    ErrorType::BudgetSpent => (OPENAI_SPENT, BUDGET_SPENT),
-                    _ => ("tokens", "rate_limit_exceeded"),
-                };
-                let error = json!({ "type": "error", "error": {
-                    "type": kind, "code": code, "message": &refusal.message, "param": null,
-                }});
-                let frames = [text_frame(&error.to_string()), Some(close_frame(POLICY_VIOLATION, None))];
-                for frame in frames.into_iter().flatten() {
-                    if client.write_response_body(frame, false).await.is_err() {
-                        break;
-                    }
-                }
-                break;
-            }
-            let Ok(Ok(Some(chunk))) = tokio::time::timeout(patience, upstream.read_response_body()).await else {
-                break;
-            };
-            self.bytes_out += chunk.len() as u64;
-            self.from_upstream.feed(&chunk, &mut |_| {});
-            if client.write_response_body(chunk, false).await.is_err() {
-                break;
-            }
+    /// Tells the client what a limit has against its last wish, and closes.
+    async fn refuse(&mut self, refusal: &Objection, client: &mut ServerSession, upstream: &mut HttpSession) -> End {
+        tokio::select! {
+            biased;
+            () = self.drain.reached(DrainStage::Cut) => {}
+            () = tokio::time::sleep(REFUSAL) => {}
+            // Whoever has gone hears nothing.
+            _ = self.say_why(refusal, client, upstream) => {}
         }
         End::Refused(refusal.error)
     }
 
-    /// Close frames both ways, where one can be put in; whether both sides were told.
-    async fn say_goodbye(&mut self, client: &mut ServerSession, upstream: &mut HttpSession) -> bool {
-        let fits = self.from_client.frames().at_boundary() && self.from_upstream.frames().at_boundary();
-        fits && client.write_response_body(close_frame(GOING_AWAY, None), false).await.is_ok()
-            && upstream.write_request_body(close_frame(GOING_AWAY, Some(MASK)), false).await.is_ok()
+    /// Passes on what is under way, and puts the reason and a close frame where they can stand.
+    async fn say_why(
+        &mut self,
+        refusal: &Objection,
+        client: &mut ServerSession,
+        upstream: &mut HttpSession,
+    ) -> Result<(), End> {
+        if self.to_client.farewell == Farewell::Said {
+            return Ok(());
+        }
+        while !self.to_client.messages.frames().between_messages() {
+            let Ok(Some(mut chunk)) = upstream.read_response_body().await else { return Err(End::Upstream) };
+            let begun = chunk.split_to(self.to_client.messages.frames().end_of_message(&chunk).unwrap_or(chunk.len()));
+            self.to_client.bytes += begun.len() as u64;
+            self.to_client.messages.feed(&begun, &mut |_| {});
+            write_client(client, self.drain, begun).await?;
+        }
+        if self.to_client.messages.frames().closed() {
+            return Ok(());
+        }
+        let (kind, code) = match refusal.error {
+            ErrorType::BudgetSpent => (OPENAI_SPENT, BUDGET_SPENT),
+            _ => ("tokens", "rate_limit_exceeded"),
+        };
+        let error = json!({ "type": "error", "error": {
+            "type": kind, "code": code, "message": &refusal.message, "param": null,
+        }});
+        let why = text_frame(&error.to_string()).unwrap_or_default();
+        write_client(client, self.drain, with(why, close_frame(POLICY_VIOLATION, None))).await
     }
 
-    async fn book(mut self, flight: &mut Flight<'_>, end: End, why_cut: ErrorType) {
-        let (client, upstream) = (self.from_client.frames(), self.from_upstream.frames());
+    /// Close frames to those sides to which nothing is under way; the others get theirs after the frame at hand.
+    async fn say_goodbye(&mut self, client: &mut ServerSession, upstream: &mut HttpSession) -> Result<(), End> {
+        let (to_client, to_upstream) = (self.to_client.farewell(None), self.to_upstream.farewell(Some(MASK)));
+        write_client(client, self.drain, to_client).await?;
+        write_upstream(upstream, self.drain, self.patience, to_upstream).await
+    }
+
+    /// There is no more time: ends the frames that can be ended, with close frames after them.
+    async fn say_last_words(&mut self, client: &mut ServerSession, upstream: &mut HttpSession) {
+        for way in [&mut self.to_client, &mut self.to_upstream] {
+            if way.farewell == Farewell::NotYet {
+                way.farewell = Farewell::Due;
+            }
+        }
+        let (to_client, to_upstream) = (self.to_client.last_words(None), self.to_upstream.last_words(Some(MASK)));
+        let both = async {
+            // Who takes nothing, or has gone, is cut off without a word.
+            let _ = tokio::join!(
+                client.write_response_body(to_client, false),
+                upstream.write_request_body(to_upstream, false)
+            );
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, both).await;
+    }
+
+    async fn book(mut self, flight: &mut Flight<'_>, end: End) {
+        let why_cut = self.drain.why_cut();
+        let (client, upstream) = (self.to_upstream.messages.frames(), self.to_client.messages.frames());
         self.info.messages_in = client.messages();
         self.info.messages_out = upstream.messages();
-        self.info.close_code = upstream.close_code().or(client.close_code());
-        let normal = matches!(self.info.close_code, Some(1000 | 1001));
+        let said = self.to_client.farewell == Farewell::Said && self.to_upstream.farewell == Farewell::Said;
+        // Whoever was told of our going and went has closed in order, with a close frame of its own or without.
+        let ours = Some(GOING_AWAY).filter(|_| said && end != End::Cut);
+        self.info.close_code = upstream.close_code().or(client.close_code()).or(ours);
+        // A close frame need not have a code: that of a browser's `close()` has none.
+        let bare = (upstream.closed() || client.closed()) && self.info.close_code.is_none();
+        let normal = bare || matches!(self.info.close_code, Some(1000 | 1001));
         let (outcome, error) = match end {
             End::Refused(error) => (Outcome::Truncated, Some(error)),
             _ if normal => (Outcome::Completed, None),
@@ -278,9 +425,11 @@ impl<'a> Pipe<'a> {
             End::Upstream => (Outcome::Truncated, Some(ErrorType::UpstreamBodyReset)),
         };
         if let Some(talk) = &mut self.talk {
-            talk.close(flight, &mut self.info, (outcome, error)).await;
+            // What still ran was broken off by our going, however well the connection was closed.
+            let lost = if said { (Outcome::Stopped, Some(why_cut)) } else { (outcome, error) };
+            talk.close(flight, &mut self.info, lost).await;
         }
-        flight.bytes(self.bytes_in, self.bytes_out);
+        flight.bytes(self.to_upstream.bytes, self.to_client.bytes);
         flight.websocket(self.info);
         flight.last_attempt_ended(error.filter(|_| end == End::Upstream));
         flight.end(outcome, error);
