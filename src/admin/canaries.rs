@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::limits::decoded;
-use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Filling, Tally};
+use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Filling, Pair, Tally};
 use crate::proxy::{Generation, Rollout, Shared};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::timestamp;
@@ -87,6 +87,8 @@ fn view(generation: &Generation, rollout: &Rollout) -> Value {
         "steps": plan.steps,
         "step_requests": report.step_requests,
         "min_requests": plan.min_requests,
+        "step_baseline_requests": report.step_baseline_requests,
+        "min_baseline_requests": report.baseline_requests_min,
         "step_s": report.step_age.as_secs_f64(),
         "step_time_s": plan.step_time.as_secs_f64(),
         "alpha": plan.alpha,
@@ -109,6 +111,7 @@ fn block_view(filling: Filling) -> Value {
 
 fn fact_view(report: &FactReport) -> Value {
     let finding = &report.finding;
+    let step: Pair = report.step.requests;
     let tally = |tally: Tally| json!({ "yes": tally.yes, "of": tally.of });
     let bounds = match report.bounds {
         _ if !matches!(finding.fact, Fact::Late | Fact::OddLength) => Value::Null,
@@ -122,6 +125,11 @@ fn fact_view(report: &FactReport) -> Value {
         "needed": finding.needed,
         "canary": tally(finding.requests.canary),
         "baseline": tally(finding.requests.baseline),
+        "step": {
+            "canary": tally(step.canary),
+            "baseline": tally(step.baseline),
+            "chance": report.step.chance,
+        },
         "bounds": bounds,
         "seen": report.seen.map(|seen| json!({ "first": at(seen.first), "last": at(seen.last), "count": seen.count })),
         "worse_since": report.worse_since.map(at),
@@ -139,7 +147,7 @@ fn decision_view(decision: &Decision) -> Value {
         "by": decision.by.as_str(),
         "from_percent": decision.from,
         "to_percent": decision.to,
-        "fact": decision.finding().map(|finding| finding.fact.as_str()),
+        "fact": decision.fact().map(Fact::as_str),
         "words": decision.to_string(),
     })
 }

@@ -66,6 +66,9 @@ struct View {
     steps: Vec<u8>,
     step_requests: u64,
     min_requests: u64,
+    /// `None` from an older proxy.
+    step_baseline_requests: Option<u64>,
+    min_baseline_requests: Option<u64>,
     step_s: f64,
     step_time_s: f64,
     /// `None` where nothing is compared.
@@ -87,10 +90,19 @@ struct FactView {
     needed: f64,
     canary: Tally,
     baseline: Tally,
+    /// `None` from an older proxy.
+    step: Option<StepView>,
     /// The canary's requests of which it was true.
     seen: Option<Seen>,
     /// Since when it takes no further step for it.
     worse_since: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct StepView {
+    canary: Tally,
+    baseline: Tally,
+    chance: f64,
 }
 
 #[derive(Deserialize)]
@@ -166,6 +178,21 @@ impl FactView {
     }
 }
 
+impl StepView {
+    /// What is put to the test before a step.
+    fn words(&self, fact: &str) -> String {
+        let Self { canary, baseline, chance } = self;
+        format!(
+            "{}: in this step {} of {}, of the baseline's {} of {} (by chance {chance:.3})",
+            fact.replace('_', " "),
+            canary.yes,
+            canary.of,
+            baseline.yes,
+            baseline.of
+        )
+    }
+}
+
 /// Date and time of a timestamp, without fractions.
 fn clock(timestamp: &str) -> String {
     timestamp.get(..19).unwrap_or(timestamp).replace('T', " ")
@@ -182,8 +209,10 @@ impl View {
         };
         line(format!("steps     {} %", steps.join(" → ")));
         if ["running", "paused", "watching"].contains(&self.state.as_str()) {
+            let baseline = self.step_baseline_requests.zip(self.min_baseline_requests);
+            let baseline = baseline.map_or_else(String::new, |(had, min)| format!(" {had} of {min} of the baseline,"));
             line(format!(
-                "this step {} of {} canary requests, {} of {}",
+                "this step {} of {} canary requests,{baseline} {} of {}",
                 self.step_requests,
                 self.min_requests,
                 time(self.step_s),
@@ -201,6 +230,9 @@ impl View {
         for fact in &self.facts {
             if let Some(seen) = &fact.seen {
                 line(fact.since(seen));
+            }
+            if let Some(step) = fact.step.as_ref().filter(|step| step.canary.yes > 0) {
+                line(step.words(&fact.fact));
             }
         }
         if let Some(block) = &self.block {
@@ -236,25 +268,27 @@ mod tests {
     #[test]
     fn a_canary_is_told_in_words() {
         let body = r#"{"route":"chat","canary":"next","state":"running","percent":5,"next":"25 % in 9 s.","steps":[1,5,25],
-            "step_requests":7,"min_requests":20,"step_s":61.2,"step_time_s":600.0,"block":{"words":"Not counted yet: 9 requests."},
+            "step_requests":7,"min_requests":20,"step_baseline_requests":31,"min_baseline_requests":20,"step_s":61.2,"step_time_s":600.0,"block":{"words":"Not counted yet: 9 requests."},
             "facts":[{"fact":"odd_length","evidence":0.5,"needed":526.3,"canary":{"yes":0,"of":7},"baseline":{"yes":2,"of":120},
+            "step":{"canary":{"yes":3,"of":7},"baseline":{"yes":0,"of":31},"chance":0.0041},
             "seen":{"first":"2026-11-27T03:10:00.120Z","last":"2026-11-27T03:14:09.000Z","count":12},"worse_since":"2026-11-27T03:12:44.000Z"}],
             "decisions":[{"at_unix_s":0,"by":"judge","words":"raised from 1 % to 5 %: 20 of its requests showed no harm"}]}"#;
         let words = read::<View>(body).unwrap().words();
         let lines: Vec<&str> = words.lines().collect();
         assert_eq!(
-            lines[..8],
+            lines[..9],
             [
                 "chat: canary `next` at 5 %, running",
                 "  steps     1 → [5] → 25 %",
-                "  this step 7 of 20 canary requests, 61 s of 10 min",
+                "  this step 7 of 20 canary requests, 31 of 20 of the baseline, 61 s of 10 min",
                 "  next      25 % in 9 s.",
                 "             canary          baseline        evidence of harm (rolls back at 526)",
                 "  odd length 0 of 7          2 of 120        0.50",
                 "  odd length: worse since 2026-11-27 03:12:44, 12 times from 2026-11-27 03:10:00 to 2026-11-27 03:14:09",
+                "  odd length: in this step 3 of 7, of the baseline's 0 of 31 (by chance 0.004)",
                 "  Not counted yet: 9 requests.",
             ]
         );
-        assert!(lines[8].ends_with("ago, by the judge: raised from 1 % to 5 %: 20 of its requests showed no harm"));
+        assert!(lines[9].ends_with("ago, by the judge: raised from 1 % to 5 %: 20 of its requests showed no harm"));
     }
 }

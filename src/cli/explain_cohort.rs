@@ -68,7 +68,8 @@ pub(super) fn tell<'h>(
         let steps: Vec<String> = canary.steps.iter().map(u8::to_string).collect();
         let _ = writeln!(
             out,
-            "  canary    \"{}\" gets {} % step by step, and not its weight: each for at least {} and {} requests; {}",
+            "  canary    \"{}\" gets {} % step by step, and not its weight: each for at least {} and {} requests, and held \
+             while these look worse than the others'; {}",
             canary.target,
             steps.join(", "),
             time(canary.step_time),
@@ -140,7 +141,8 @@ mod tests {
         assert_eq!(
             told(canary, Some("alice")),
             "  cohort    a user (else an address) stays with its target\n  canary    \"b\" gets 1, 50, 100 % step by step, \
-             and not its weight: each for at least 600s and 200 requests; no proxy with this canary answered at --admin, so the \
+             and not its weight: each for at least 600s and 200 requests, and held while these look worse than the \
+             others'; no proxy with this canary answered at --admin, so the \
              shares above are those of its first step; `streamgauge canary` tells where it stands\n            user \"alice\" is on it from 100 % on, and before that with \"a\"\n"
         );
         let on_half = (0..100).filter(|at| {

@@ -320,7 +320,7 @@ fn a_canary_s_decision_is_an_event_and_always_exported() {
         by: By::Judge,
         from: 1,
         to: 5,
-        reason: Reason::Clean { requests: 200 },
+        reason: Reason::Clean { requests: 200, nearest: None },
     });
     assert_eq!(Late::reason(&record, SLOW), Some(Late::CanaryDecision));
     let spans = tree(&record);

@@ -152,6 +152,20 @@ fn a_canary_like_the_baseline_is_hardly_ever_rolled_back() {
         back.len(),
         plan.alpha
     );
+    let mut holds_s: Vec<u64> = ended.iter().flat_map(|ended| &ended.holds_s).map(|held_s| *held_s as u64).collect();
+    holds_s.sort_unstable();
+    let held = ended.iter().filter(|ended| !ended.holds_s.is_empty()).count();
+    let at = |percent: usize| holds_s.get(holds_s.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0);
+    println!(
+        "{held} of {runs} were held before a step, {} times in all, for {} s (median); 9 of 10 holds were over after {} s, 99 of 100 \
+         after {} s",
+        holds_s.len(),
+        at(50),
+        at(90),
+        at(99)
+    );
+    // Of three steps, each with five facts at a level of 2 %, which facts that are rare stay well below.
+    assert!(held as u64 <= no_surprise(runs, 0.3), "{held} of {runs} were held");
     assert!(back.len() as u64 <= no_surprise(runs, plan.alpha), "{} of {runs} were rolled back", back.len());
     assert!(runs < 5_000 || bound <= plan.alpha, "{bound}");
     assert!(through as u64 * 100 >= runs * 95, "only {through} of {runs} came through");

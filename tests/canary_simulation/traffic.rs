@@ -79,6 +79,8 @@ pub struct Ended {
     pub canary_requests: u64,
     /// Seconds since then.
     pub after_s: f64,
+    /// How long each hold lasted, in seconds; the last one may have lasted on.
+    pub holds_s: Vec<f64>,
 }
 
 /// An answer under way.
@@ -180,6 +182,7 @@ impl Rollout<'_> {
         let mut judge = Judge::start(self.plan, Duration::ZERO);
         let mut under_way = BinaryHeap::new();
         let (mut arrives_s, mut last_step_s, mut canary_requests) = (0.0, None, 0);
+        let (mut holds_s, mut held_since_s) = (Vec::new(), None);
         loop {
             let turned_s = self.turns.map_or(0.0, |(at, _)| at);
             let is_arrival = under_way.peek().is_none_or(|first: &UnderWay| arrives_s <= first.ends_s);
@@ -188,7 +191,9 @@ impl Rollout<'_> {
                 let end_s = last_step_s.map_or(LONGEST_S, |since: f64| since + self.watched_s);
                 if now_s > end_s {
                     let after_s = now_s - turned_s;
-                    return Ended { decision: None, is_through: last_step_s.is_some(), canary_requests, after_s };
+                    holds_s.extend(held_since_s.map(|since: f64| now_s - since));
+                    let is_through = last_step_s.is_some();
+                    return Ended { decision: None, is_through, canary_requests, after_s, holds_s };
                 }
                 let (load, stress) = self.traffic.weather.at(now_s);
                 arrives_s += random.gap(self.traffic.rate * load);
@@ -208,10 +213,15 @@ impl Rollout<'_> {
             } else if let Some(UnderWay { ends_s, sample, attempt }) = under_way.pop() {
                 let now = Duration::from_secs_f64(ends_s);
                 let decision = judge.observe(self.plan, sample, &attempt, now);
+                match decision.map(|decision| decision.kind) {
+                    Some(Kind::Hold) => held_since_s = Some(ends_s),
+                    Some(Kind::Step | Kind::Promote) => holds_s.extend(held_since_s.take().map(|since| ends_s - since)),
+                    _ => {}
+                }
                 if let Some(decision) = decision.filter(|decision| decision.kind == Kind::RollBack) {
                     let is_through = last_step_s.is_some();
                     let after_s = ends_s - turned_s;
-                    return Ended { decision: Some(decision), is_through, canary_requests, after_s };
+                    return Ended { decision: Some(decision), is_through, canary_requests, after_s, holds_s };
                 }
                 let last = self.plan.steps.last().copied().unwrap();
                 if last_step_s.is_none() && judge.share(self.plan) == last {

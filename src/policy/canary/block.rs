@@ -86,9 +86,9 @@ impl Block {
         }
     }
 
-    /// Counts the answers of one request, those that its user has not given yet. The tallies of the whole block, if that
-    /// was what it lacked; it is empty again then.
-    pub(super) fn note(&mut self, arm: Arm, unit: u64, answers: &PerFact<Option<bool>>) -> Option<PerFact<Pair>> {
+    /// Counts the answers of one request, those that its user has not given yet: they are left in `answers`. The tallies of the
+    /// whole block, if that was what it lacked; it is empty again then.
+    pub(super) fn note(&mut self, arm: Arm, unit: u64, answers: &mut PerFact<Option<bool>>) -> Option<PerFact<Pair>> {
         self.requests += 1;
         let side = match arm {
             Arm::Baseline => &mut self.baseline,
@@ -97,13 +97,11 @@ impl Block {
         let given = side.entry(unit).or_default();
         for fact in Fact::ALL {
             let bit = 1_u8 << fact as u8;
-            let Some(yes) = answers.get(fact).filter(|_| *given & bit == 0) else { continue };
+            let answer = answers.get_mut(fact);
+            *answer = answer.filter(|_| *given & bit == 0);
+            let Some(yes) = *answer else { continue };
             *given |= bit;
-            let pair = self.tallies.get_mut(fact);
-            match arm {
-                Arm::Baseline => pair.baseline.count(yes),
-                Arm::Canary => pair.canary.count(yes),
-            }
+            self.tallies.get_mut(fact).count(arm, yes);
         }
         let is_whole = self.units() >= self.size.units || self.requests >= self.size.requests;
         is_whole.then(|| self.take())
@@ -146,15 +144,16 @@ mod tests {
     fn one_user_counts_once_a_block_and_fact() {
         let mut block = Block::new(50);
         for _ in 0..10 {
-            assert_eq!(block.note(Arm::Canary, 7, &failed(true)), None);
+            assert_eq!(block.note(Arm::Canary, 7, &mut failed(true)), None);
         }
-        let late = PerFact { late: Some(false), ..failed(true) };
-        assert_eq!(block.note(Arm::Canary, 7, &late), None);
+        let mut late = PerFact { late: Some(false), ..failed(true) };
+        assert_eq!(block.note(Arm::Canary, 7, &mut late), None);
+        assert_eq!(late, PerFact { late: Some(false), ..PerFact::default() }, "what counted");
         for unit in 0..6 {
-            assert_eq!(block.note(Arm::Baseline, unit, &failed(false)), None);
+            assert_eq!(block.note(Arm::Baseline, unit, &mut failed(false)), None);
         }
         assert_eq!(block.filling(), Filling { users: 7, users_needed: 8, requests: 17, requests_needed: 64 });
-        let tallies = block.note(Arm::Canary, 8, &failed(false)).unwrap();
+        let tallies = block.note(Arm::Canary, 8, &mut failed(false)).unwrap();
         assert_eq!(tallies.failed.canary, Tally { yes: 1, of: 2 });
         assert_eq!(tallies.failed.baseline, Tally { yes: 0, of: 6 });
         assert_eq!(tallies.late.canary, Tally { yes: 0, of: 1 });
@@ -165,9 +164,9 @@ mod tests {
     fn few_users_fill_a_block_by_many_requests() {
         let mut block = Block::new(50);
         for _ in 1..2 * REQUESTS {
-            assert_eq!(block.note(Arm::Canary, 1, &failed(true)), None);
+            assert_eq!(block.note(Arm::Canary, 1, &mut failed(true)), None);
         }
-        assert_eq!(block.note(Arm::Baseline, 2, &failed(false)).unwrap().failed.canary, Tally { yes: 1, of: 1 });
+        assert_eq!(block.note(Arm::Baseline, 2, &mut failed(false)).unwrap().failed.canary, Tally { yes: 1, of: 1 });
     }
 
     #[test]
@@ -179,7 +178,7 @@ mod tests {
     #[test]
     fn a_crowd_is_bounded() {
         let mut block = Block::new(1);
-        let whole = (0..10_000).filter(|unit| block.note(Arm::Baseline, *unit, &failed(false)).is_some());
+        let whole = (0..10_000).filter(|unit| block.note(Arm::Baseline, *unit, &mut failed(false)).is_some());
         assert_eq!(whole.count(), 25);
         assert!(block.baseline.capacity() < 1_000);
     }

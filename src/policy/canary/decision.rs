@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::doubt::Comparison;
 use super::evidence::Pair;
 use super::facts::Fact;
 use super::streak::Broken;
@@ -81,12 +82,17 @@ pub struct Finding {
 pub enum Reason {
     /// The configuration has a new canary.
     New,
-    /// So many canary requests of the step showed no harm.
+    /// So many canary requests of the step, and no fact against it.
     Clean {
         requests: u64,
+        /// What came nearest to harm; `None`: no request showed any, or an older version stored it.
+        #[serde(default)]
+        nearest: Option<Comparison>,
     },
     /// Too little to roll back, too much to go on.
     Suspicion(Finding),
+    /// The step's plain counts: too much to go on.
+    Doubt(Comparison),
     Harm(Finding),
     Broken(Broken),
     /// A person asked for it.
@@ -110,10 +116,19 @@ pub struct Decision {
 
 impl Decision {
     /// The fact that it rests on, where it rests on one.
+    pub fn fact(&self) -> Option<Fact> {
+        match &self.reason {
+            Reason::Suspicion(finding) | Reason::Harm(finding) => Some(finding.fact),
+            Reason::Doubt(comparison) => Some(comparison.fact),
+            Reason::New | Reason::Clean { .. } | Reason::Broken(_) | Reason::Asked => None,
+        }
+    }
+
+    /// The evidence that it rests on, where it rests on some.
     pub fn finding(&self) -> Option<&Finding> {
         match &self.reason {
             Reason::Suspicion(finding) | Reason::Harm(finding) => Some(finding),
-            Reason::New | Reason::Clean { .. } | Reason::Broken(_) | Reason::Asked => None,
+            Reason::New | Reason::Clean { .. } | Reason::Doubt(_) | Reason::Broken(_) | Reason::Asked => None,
         }
     }
 }
@@ -138,7 +153,11 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::New => f.write_str("the configuration has a new canary, or another target or step"),
-            Self::Clean { requests } => write!(f, "{requests} of its requests showed no harm"),
+            Self::Clean { requests, nearest: None } => write!(f, "{requests} of its requests showed no harm"),
+            Self::Clean { requests, nearest: Some(nearest) } => {
+                write!(f, "{requests} of its requests showed no more harm than chance or one user explains: {nearest}")
+            }
+            Self::Doubt(comparison) => write!(f, "{comparison}"),
             Self::Suspicion(finding) => write!(f, "it may do harm: {finding}"),
             Self::Harm(finding) => write!(f, "it does harm: {finding}"),
             Self::Broken(broken) => write!(
@@ -247,5 +266,19 @@ mod tests {
         );
         let json = serde_json::to_string(&decision).unwrap();
         assert_eq!(serde_json::from_str::<Decision>(&json).unwrap(), decision);
+    }
+
+    #[test]
+    fn no_harm_is_said_only_where_none_was_seen() {
+        let raised = |nearest| Reason::Clean { requests: 20, nearest };
+        assert_eq!(raised(None).to_string(), "20 of its requests showed no harm");
+        let requests = Pair { baseline: Tally { yes: 0, of: 21 }, canary: Tally { yes: 1, of: 20 } };
+        let some = raised(Some(Comparison::new(Fact::Failed, requests, 1)));
+        assert_eq!(
+            some.to_string(),
+            "20 of its requests showed no more harm than chance or one user explains: 1 of 20 failed, of the baseline's 0 of 21"
+        );
+        let stored: Reason = serde_json::from_str(r#"{"clean":{"requests":20}}"#).unwrap();
+        assert_eq!(stored, raised(None), "of an older version");
     }
 }

@@ -51,8 +51,8 @@ mod tests {
     fn two_epochs_are_heard_and_not_mixed() {
         let mut blocks = Blocks::default();
         blocks.begin(5);
-        let answers = PerFact { failed: Some(false), ..PerFact::default() };
-        assert_eq!(blocks.of(0).unwrap().note(Arm::Baseline, 1, &answers), None);
+        let mut answers = PerFact { failed: Some(false), ..PerFact::default() };
+        assert_eq!(blocks.of(0).unwrap().note(Arm::Baseline, 1, &mut answers), None);
         blocks.begin(25);
         let filling = |blocks: &mut Blocks, age| blocks.of(age).map(|block| block.filling());
         assert_eq!(filling(&mut blocks, 1).map(|it| (it.users, it.users_needed)), Some((1, 80)), "it goes on");

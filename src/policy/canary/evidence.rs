@@ -23,6 +23,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::facts::Arm;
+
 /// Odds of "yes" in the canary, relative to the baseline's, that are bet on.
 const ODDS_RATIOS: [f64; 4] = [2.0, 4.0, 10.0, 50.0];
 
@@ -38,7 +40,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(super) fn count(&mut self, yes: bool) {
+    fn count(&mut self, yes: bool) {
         self.yes += u64::from(yes);
         self.of += 1;
     }
@@ -48,7 +50,7 @@ impl Tally {
         self.of = self.of.saturating_add(other.of);
     }
 
-    pub(super) fn is_sound(self) -> bool {
+    fn is_sound(self) -> bool {
         self.yes <= self.of
     }
 }
@@ -59,6 +61,19 @@ impl Tally {
 pub struct Pair {
     pub baseline: Tally,
     pub canary: Tally,
+}
+
+impl Pair {
+    pub(super) fn count(&mut self, arm: Arm, yes: bool) {
+        match arm {
+            Arm::Baseline => self.baseline.count(yes),
+            Arm::Canary => self.canary.count(yes),
+        }
+    }
+
+    pub(super) fn is_sound(self) -> bool {
+        self.baseline.is_sound() && self.canary.is_sound()
+    }
 }
 
 /// The test of one fact over a whole rollout.
@@ -104,7 +119,7 @@ impl Test {
     /// Whether a test read back is one that could have been written.
     pub(super) fn is_sound(&self) -> bool {
         let wealth = self.wealth.iter().all(|wealth| (0.0..=WEALTH_MAX).contains(wealth));
-        wealth && self.total.baseline.is_sound() && self.total.canary.is_sound()
+        wealth && self.total.is_sound()
     }
 }
 

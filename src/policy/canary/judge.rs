@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::band::{Band, Usual};
 use super::decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
+use super::doubt::Comparison;
 use super::epoch::Blocks;
 use super::evidence::{Pair, Test};
 use super::facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
@@ -41,7 +42,7 @@ pub(super) enum Stage {
 
 /// The judge of one rollout. Its size is bounded, however long it judges. What it says depends on nothing but what it was
 /// given, so it can be stored and read back at any time, see [`Judge::restored`]; only the blocks being filled, the row of
-/// failures, and whom the canary harmed, are lost then.
+/// failures, and the names of whom the canary harmed, are lost then.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
@@ -56,6 +57,12 @@ pub struct Judge {
     pub(super) since: Duration,
     /// Canary requests that were assigned in this step, and whose end is known.
     pub(super) step_requests: u64,
+    /// The baseline's; 0 in what an older version stored.
+    #[serde(default)]
+    pub(super) step_baseline_requests: u64,
+    /// What requests that were assigned in this step answered, a user once a block; nothing in what an older version stored.
+    #[serde(default)]
+    step_counts: PerFact<Pair>,
     pub(super) tests: PerFact<Test>,
     /// Nothing in what an older version stored.
     #[serde(default)]
@@ -65,10 +72,10 @@ pub struct Judge {
     streak: Streak,
     /// The last ones, oldest first.
     pub(super) decisions: VecDeque<Decision>,
+    #[serde(default = "unknown_harm")]
+    harmed: PerFact<Harmed>,
     #[serde(skip)]
     pub(super) blocks: Blocks,
-    #[serde(skip)]
-    harmed: PerFact<Harmed>,
 }
 
 impl Judge {
@@ -82,14 +89,16 @@ impl Judge {
             epoch: 0,
             since: now,
             step_requests: 0,
+            step_baseline_requests: 0,
+            step_counts: PerFact::default(),
             tests: PerFact::default(),
             trails: PerFact::default(),
             first_token: Band::default(),
             length: Band::default(),
             streak: Streak::default(),
             decisions: VecDeque::new(),
-            blocks: Blocks::default(),
             harmed: PerFact::default(),
+            blocks: Blocks::default(),
         };
         judge.enter(plan, Stage::Running { step: 0 }, now);
         let to = judge.share(plan);
@@ -117,6 +126,10 @@ impl Judge {
     /// A judge that was read back goes on: with an epoch of its own, since nothing more is heard of what was assigned before.
     #[must_use]
     pub fn restored(mut self, plan: &Canary) -> Self {
+        if self.step_counts == PerFact::default() {
+            // Of a step whose answers are not known it is not known either that it did no harm.
+            self.step_requests = 0;
+        }
         self.begin_epoch(plan);
         self
     }
@@ -178,7 +191,7 @@ impl Judge {
     /// Whether a judge read back is one that could have been written.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        Fact::ALL.iter().all(|fact| self.tests.get(*fact).is_sound())
+        Fact::ALL.iter().all(|fact| self.tests.get(*fact).is_sound() && self.step_counts.get(*fact).is_sound())
             && self.first_token.is_sound()
             && self.length.is_sound()
             && self.decisions.len() <= HISTORY
@@ -192,21 +205,35 @@ impl Judge {
         let answers = attempt.answers(self.objective(plan), &self.length);
         let block = self.blocks.of(age)?;
         let teaches = arm == Arm::Baseline && block.is_new(unit);
-        let full = block.note(arm, unit, &answers);
+        let mut counted = answers;
+        let full = block.note(arm, unit, &mut counted);
         if teaches {
             self.learn(attempt);
         }
         if age == 0 {
-            self.step_requests += u64::from(arm == Arm::Canary);
+            self.note_step(arm, &counted);
             if let Some(failed) = attempt.failed {
                 self.streak.note(arm, unit, failed);
             }
         }
         for fact in Fact::ALL.into_iter().filter(|fact| arm == Arm::Canary && *answers.get(*fact) == Some(true)) {
-            self.harmed.get_mut(fact).note(unit);
+            self.harmed.get_mut(fact).note(unit, age == 0 && *counted.get(fact) == Some(true));
             self.trails.get_mut(fact).note(now);
         }
         full
+    }
+
+    /// One more request of this step, and of its answers those that count.
+    fn note_step(&mut self, arm: Arm, counted: &PerFact<Option<bool>>) {
+        match arm {
+            Arm::Canary => self.step_requests += 1,
+            Arm::Baseline => self.step_baseline_requests += 1,
+        }
+        for fact in Fact::ALL {
+            if let Some(yes) = *counted.get(fact) {
+                self.step_counts.get_mut(fact).count(arm, yes);
+            }
+        }
     }
 
     /// What is usual is learnt from the baseline, once a user and block.
@@ -232,10 +259,10 @@ impl Judge {
             return Some((Kind::RollBack, Stage::RolledBack, Reason::Harm(harm)));
         }
         let next = plan.steps.get(step + 1).filter(|_| self.is_due(plan, now))?;
-        if let Some(worst) = self.worst(plan, |_| true).filter(|worst| worst.evidence >= SUSPICION) {
-            return (!self.held).then_some((Kind::Hold, self.stage, Reason::Suspicion(worst)));
+        if let Some(reason) = self.objection(plan) {
+            return (!self.held).then_some((Kind::Hold, self.stage, reason));
         }
-        let reason = Reason::Clean { requests: self.step_requests };
+        let reason = Reason::Clean { requests: self.step_requests, nearest: self.nearest_to_harm() };
         if *next >= 100 {
             return Some((Kind::Promote, Stage::Promoted, reason));
         }
@@ -243,7 +270,42 @@ impl Judge {
     }
 
     fn is_due(&self, plan: &Canary, now: Duration) -> bool {
-        !self.paused && self.step_requests >= plan.min_requests && now.saturating_sub(self.since) >= plan.step_time
+        !self.paused
+            && self.step_requests >= plan.min_requests
+            && self.step_baseline_requests >= self.baseline_requests_min(plan)
+            && now.saturating_sub(self.since) >= plan.step_time
+    }
+
+    /// How many of the baseline's requests a step needs, so that there is something to compare with: as many as of the
+    /// canary's, or what falls to a baseline that gets less than the canary.
+    pub(super) fn baseline_requests_min(&self, plan: &Canary) -> u64 {
+        let share = u64::from(self.share(plan)).max(1);
+        let others = 100_u64.saturating_sub(share).min(share);
+        plan.min_requests.saturating_mul(others).div_ceil(share).min(plan.min_requests)
+    }
+
+    /// Why no step is taken, so far as it is for harm. Evidence that is about one user alone is no reason.
+    pub(super) fn objection(&self, plan: &Canary) -> Option<Reason> {
+        let suspicion = self.worst(plan, |fact| self.harmed.get(fact).are_more_than_one());
+        if let Some(worst) = suspicion.filter(|worst| worst.evidence >= SUSPICION) {
+            return Some(Reason::Suspicion(worst));
+        }
+        self.nearest_to_harm().filter(Comparison::holds).map(Reason::Doubt)
+    }
+
+    /// Of the facts that were true of a request in this step, the one that chance explains least.
+    fn nearest_to_harm(&self) -> Option<Comparison> {
+        let is_seen = |fact: &Fact| {
+            let later = self.trails.get(*fact).seen.is_some_and(|seen| seen.last > self.since);
+            later || self.step_counts.get(*fact).canary.yes > 0
+        };
+        let comparisons = Fact::ALL.into_iter().filter(is_seen).map(|fact| self.comparison(fact));
+        comparisons.min_by(|a, b| a.chance.total_cmp(&b.chance))
+    }
+
+    /// This step's counts of a fact, side by side.
+    pub(super) fn comparison(&self, fact: Fact) -> Comparison {
+        Comparison::new(fact, *self.step_counts.get(fact), self.harmed.get(fact).most())
     }
 
     /// Of the facts that `counts`, the one with the most evidence of harm.
@@ -276,7 +338,10 @@ impl Judge {
         // At a share of 100 there is nothing left to compare with.
         let is_whole = matches!(stage, Stage::Running { step } if plan.share(step) >= 100);
         self.stage = if is_whole { Stage::Promoted } else { stage };
-        (self.since, self.step_requests, self.held) = (now, 0, false);
+        (self.since, self.held) = (now, false);
+        (self.step_requests, self.step_baseline_requests) = (0, 0);
+        self.step_counts = PerFact::default();
+        Fact::ALL.into_iter().for_each(|fact| self.harmed.get_mut(fact).begin_step());
         self.begin_epoch(plan);
     }
 
@@ -299,6 +364,11 @@ impl Judge {
 /// reaches any of them with a probability below alpha.
 pub(super) fn needed(alpha: f64) -> f64 {
     Fact::ALL.len() as f64 / (alpha * (1.0 - FAST_SHARE))
+}
+
+fn unknown_harm() -> PerFact<Harmed> {
+    let unknown = Harmed::unknown;
+    PerFact { failed: unknown(), stalled: unknown(), truncated: unknown(), late: unknown(), odd_length: unknown() }
 }
 
 fn micros(time: Duration) -> u64 {

@@ -179,6 +179,104 @@ fn two_bad_users_are_not_a_crowd() {
     assert_eq!(third.map(|decision| decision.kind), Some(Kind::RollBack));
 }
 
+/// The failures of a burst are known before its successes, and fill blocks of their own, which tell nothing. So there is no
+/// evidence to speak of, and a canary that fails most of its requests must not be raised for that.
+#[test]
+fn weak_evidence_is_not_enough_for_a_step() {
+    let mut rollout = Rollout::start(&[50, 100]);
+    rollout.plan.min_requests = 19;
+    rollout.now += Duration::from_secs(60);
+    (0..12).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &FirstAttempt::FAILED), None));
+    assert_eq!(rollout.see(Arm::Canary, &OK), None);
+    (0..37).for_each(|_| assert_eq!(rollout.see(Arm::Baseline, &OK), None));
+    let decisions: Vec<Decision> = (0..6).filter_map(|_| rollout.see(Arm::Canary, &OK)).collect();
+    assert_eq!(kinds(&decisions), [(Kind::Hold, 50)]);
+    assert_eq!(decisions[0].to_string(), "held at 50 %: 12 of 19 failed, of the baseline's 0 of 37");
+    assert_eq!(decisions[0].fact(), Some(Fact::Failed));
+    let failed = rollout.report().facts[0];
+    assert!(failed.finding.evidence < SUSPICION, "{failed:?}");
+    assert!(failed.step.chance < 1e-4, "{failed:?}");
+    let next = rollout.report().next;
+    assert_eq!(
+        next,
+        "It stays at 50 % for as long as that is hardly chance: 12 of 19 failed, of the baseline's 0 of 37."
+    );
+    assert_eq!(rollout.pass(1, &OK, &OK), [], "told once");
+    let back = rollout.pass(60, &FirstAttempt::FAILED, &OK);
+    assert_eq!(kinds(&back), [(Kind::RollBack, 0)]);
+}
+
+#[test]
+fn a_step_needs_something_to_compare_with() {
+    let mut rollout = Rollout::start(&[50, 100]);
+    rollout.plan.min_requests = 14;
+    rollout.now += Duration::from_secs(60);
+    (0..8).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &FirstAttempt::FAILED), None));
+    (0..6).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &OK), None));
+    assert_eq!(rollout.report().next, "100 % after 14 more baseline requests, if they show no harm.");
+    (0..10).for_each(|_| assert_eq!(rollout.see(Arm::Baseline, &OK), None));
+    assert!(rollout.report().next.ends_with("chance: 8 of 14 failed, of the baseline's 0 of 10."));
+    let decisions: Vec<Decision> = (0..4).filter_map(|_| rollout.see(Arm::Baseline, &OK)).collect();
+    assert_eq!(kinds(&decisions), [(Kind::Hold, 50)]);
+    assert_eq!(decisions[0].to_string(), "held at 50 %: 8 of 14 failed, of the baseline's 0 of 14");
+    // A baseline that gets less than the canary needs no more than what falls to it.
+    let min = |share| Rollout::start(&[share, 100]).report().baseline_requests_min;
+    assert_eq!([1, 50, 80, 99].map(min), [20, 20, 5, 1]);
+}
+
+#[test]
+fn a_hold_for_plain_counts_passes_with_more_of_them() {
+    let mut rollout = Rollout::start(&[50, 100]);
+    let none = rollout.pass(50, &OK, &OK);
+    assert_eq!(none, []);
+    (0..7).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &FirstAttempt::FAILED), None));
+    assert_eq!(kinds(&rollout.pass(10, &OK, &OK)), [(Kind::Hold, 50)]);
+    // What was rare until now turns out to happen to both.
+    let decisions: Vec<Decision> = (0..4).filter_map(|_| rollout.see(Arm::Baseline, &FirstAttempt::FAILED)).collect();
+    assert_eq!(kinds(&decisions), [(Kind::Promote, 100)]);
+    assert_eq!(
+        decisions[0].to_string(),
+        "promoted from 50 % to 100 %: 67 of its requests showed no more harm than chance or one user explains: 7 of 67 failed, \
+         of the baseline's 1 of 61"
+    );
+}
+
+#[test]
+fn one_bad_user_holds_nobody() {
+    let mut rollout = Rollout::start(&[25, 100]);
+    let mut decisions = Vec::new();
+    for _ in 0..60 {
+        decisions.extend(rollout.pass(1, &OK, &OK));
+        decisions.extend(rollout.see_of(Arm::Canary, u64::MAX, &FirstAttempt::FAILED));
+    }
+    assert_eq!(kinds(&decisions), [(Kind::Promote, 100)]);
+    let words = decisions[0].to_string();
+    assert!(words.contains(" of them one user's, of the baseline's 0 of "), "{words}");
+}
+
+#[test]
+fn a_steps_counts_outlast_storage() {
+    let mut rollout = Rollout::start(&[50, 100]);
+    let none = rollout.pass(30, &OK, &OK);
+    assert_eq!(none, []);
+    (0..9).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &FirstAttempt::FAILED), None));
+    let stored = serde_json::to_value(&rollout.judge).unwrap();
+    let before = rollout.report();
+    rollout.judge = serde_json::from_value::<Judge>(stored.clone()).unwrap().restored(&rollout.plan);
+    assert_eq!(rollout.report().facts[0].step, before.facts[0].step);
+    assert_eq!(rollout.report().step_baseline_requests, 30);
+    assert_eq!(kinds(&rollout.pass(31, &OK, &OK)), [(Kind::Hold, 50)]);
+    // An older version kept no counts of the step: it begins to count anew.
+    let mut old = stored;
+    for key in ["step_baseline_requests", "step_counts", "harmed"] {
+        old.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    rollout.judge = serde_json::from_value::<Judge>(old).unwrap().restored(&rollout.plan);
+    assert!(rollout.judge.is_sound());
+    assert_eq!(rollout.report().step_requests, 0);
+    assert_eq!(kinds(&rollout.pass(20, &OK, &OK)), [(Kind::Promote, 100)]);
+}
+
 #[test]
 fn suspicion_holds_and_passes() {
     let mut rollout = Rollout::start(&[50, 100]);

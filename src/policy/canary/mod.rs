@@ -3,16 +3,18 @@
 //!
 //! ```text
 //! first attempt ─▶ facts ─▶ block ─▶ evidence ─▶ judge ─▶ decision: next step, hold, roll back
-//!                 (band)      └────▶ streak ──────┘
+//!                 (band)      ├────▶ streak ──────┤
+//!                             └────▶ doubt ───────┘
 //! ```
 //!
 //! `facts` are five yes/no questions; `band` knows what is usual for the baseline; `block` gathers short stretches of
-//! traffic, of one `epoch` each; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `harmed`
-//! tells a canary's fault from a user's; `trail` tells since when; `judge` decides.
+//! traffic, of one `epoch` each; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `doubt` is
+//! what plain counts say against a next step; `harmed` tells a canary's fault from a user's; `trail` tells since when; `judge` decides.
 
 mod band;
 mod block;
 mod decision;
+mod doubt;
 mod epoch;
 mod evidence;
 mod facts;
@@ -24,6 +26,7 @@ mod trail;
 
 pub use block::Filling;
 pub use decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
+pub use doubt::Comparison;
 pub use evidence::{Pair, Tally};
 pub use facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
 pub use judge::Judge;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::block::Filling;
-use super::decision::{Decision, Finding};
+use super::decision::{Decision, Finding, Reason};
+use super::doubt::Comparison;
 use super::facts::Fact;
 use super::judge::{Judge, Stage};
-use super::trail::{SUSPICION, Seen, Trail};
+use super::trail::{Seen, Trail};
 use crate::config::canary::Canary;
 
 /// Where a rollout stands.
@@ -37,6 +38,8 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FactReport {
     pub finding: Finding,
+    /// This step's counts.
+    pub step: Comparison,
     /// The objective of `late`, the band of `odd_length`; `None` while it is being learnt, and for the others.
     pub bounds: Option<Bounds>,
     /// The canary's requests of which it was true, those of the open block too.
@@ -66,6 +69,9 @@ pub struct Report {
     pub next_share: Option<u8>,
     /// Canary requests of this step so far.
     pub step_requests: u64,
+    /// The baseline's, and how many of them the step needs.
+    pub step_baseline_requests: u64,
+    pub baseline_requests_min: u64,
     /// How long this step has lasted.
     pub step_age: Duration,
     /// Requests that are known and not in the numbers of `facts` yet; `None` where nothing is compared.
@@ -99,19 +105,22 @@ impl Judge {
             share: self.share(plan),
             next_share,
             step_requests: self.step_requests,
+            step_baseline_requests: self.step_baseline_requests,
+            baseline_requests_min: self.baseline_requests_min(plan),
             step_age,
             filling: matches!(self.stage, Stage::Running { .. }).then(|| self.blocks.filling()),
             facts,
             decisions: self.decisions.iter().copied().collect(),
             next: String::new(),
         };
-        report.next = report.next_words(plan);
+        report.next = report.next_words(plan, self.objection(plan));
         report
     }
 
     fn fact_report(&self, plan: &Canary, fact: Fact) -> FactReport {
         let Trail { seen, worse_since } = *self.trails.get(fact);
-        FactReport { finding: self.finding(plan, fact), bounds: self.bounds(plan, fact), seen, worse_since }
+        let (finding, step) = (self.finding(plan, fact), self.comparison(fact));
+        FactReport { finding, step, bounds: self.bounds(plan, fact), seen, worse_since }
     }
 
     fn bounds(&self, plan: &Canary, fact: Fact) -> Option<Bounds> {
@@ -124,7 +133,8 @@ impl Judge {
 }
 
 impl Report {
-    fn next_words(&self, plan: &Canary) -> String {
+    /// `objection`: why no step is taken now, so far as it is for harm.
+    fn next_words(&self, plan: &Canary, objection: Option<Reason>) -> String {
         let share = self.share;
         match (self.state, self.next_share) {
             (State::Promoted, _) => {
@@ -139,22 +149,35 @@ impl Report {
             (State::Watching, _) | (State::Running, None) => {
                 format!("It stays at {share} %, its last step; harm rolls it back.")
             }
-            (State::Running, Some(next)) => self.until_next(plan, next),
+            (State::Running, Some(next)) => self.until_next(plan, next, objection),
         }
     }
 
-    fn until_next(&self, plan: &Canary, next: u8) -> String {
-        let worst = self.facts.iter().map(|fact| fact.finding).max_by(|a, b| a.evidence.total_cmp(&b.evidence));
-        if let Some(worst) = worst.filter(|finding| finding.evidence >= SUSPICION) {
-            return format!("It stays at {} % for as long as there is suspicion: {worst}.", self.share);
+    fn until_next(&self, plan: &Canary, next: u8, objection: Option<Reason>) -> String {
+        let share = self.share;
+        match objection {
+            Some(Reason::Doubt(comparison)) => {
+                return format!("It stays at {share} % for as long as that is hardly chance: {comparison}.");
+            }
+            Some(Reason::Suspicion(worst)) => {
+                return format!("It stays at {share} % for as long as there is suspicion: {worst}.");
+            }
+            _ => {}
         }
-        let requests = plan.min_requests.saturating_sub(self.step_requests);
+        let canary = plan.min_requests.saturating_sub(self.step_requests);
+        let baseline = self.baseline_requests_min.saturating_sub(self.step_baseline_requests);
         let time = plan.step_time.saturating_sub(self.step_age);
+        let requests = match (canary, baseline) {
+            (0, 0) => None,
+            (_, 0) => Some(format!("{canary} more canary requests")),
+            (0, _) => Some(format!("{baseline} more baseline requests")),
+            (_, _) => Some(format!("{canary} more canary and {baseline} more baseline requests")),
+        };
         let waits_for = match (requests, time.is_zero()) {
-            (0, true) => "with the next request".to_owned(),
-            (0, false) => format!("in {}", seconds(time)),
-            (_, true) => format!("after {requests} more canary requests"),
-            (_, false) => format!("after {requests} more canary requests, and not before {} from now", seconds(time)),
+            (None, true) => "with the next request".to_owned(),
+            (None, false) => format!("in {}", seconds(time)),
+            (Some(requests), true) => format!("after {requests}"),
+            (Some(requests), false) => format!("after {requests}, and not before {} from now", seconds(time)),
         };
         format!("{next} % {waits_for}, if they show no harm.")
     }

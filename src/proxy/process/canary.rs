@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::canary_sample::Assigned;
 use super::rollout::Rollout;
 use super::state::Shared;
-use crate::policy::canary::{Command, Decision, FirstAttempt, Judge, Kind, Refusal};
+use crate::policy::canary::{Command, Decision, Fact, FirstAttempt, Judge, Kind, Refusal};
 
 /// The form of [`Saved`]: another is not read.
 const VERSION: u32 = 1;
@@ -48,7 +48,7 @@ impl Shared {
         self.telemetry.metrics().canary_decision(route, decision.kind.as_str());
         let finding = decision.finding();
         let (kind, by, from, to) = (decision.kind.as_str(), decision.by.as_str(), decision.from, decision.to);
-        let fact = finding.map(|finding| finding.fact.as_str());
+        let fact = decision.fact().map(Fact::as_str);
         let evidence = finding.map(|finding| finding.evidence);
         let needed = finding.map(|finding| finding.needed);
         let message = format!("canary `{variant}` of route `{route}` {decision}");
