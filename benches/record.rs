@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use streamgauge::config::otlp::{OtlpProtocol, Signal};
 use streamgauge::config::settings::Telemetry as Settings;
+use streamgauge::config::telemetry::{OtlpProtocol, Signal};
 use streamgauge::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
 use streamgauge::telemetry::access_log::{AccessLog, Style, render};
 use streamgauge::telemetry::otlp::Exporters;

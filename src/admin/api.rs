@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 
 use super::answer::{Answer, JSON};
 use super::canaries;
-use super::config_view;
 use super::control::{Control, Reload, ReloadRequest};
 use super::levers;
 use super::limits;
@@ -20,9 +19,11 @@ use super::pages::{self, File};
 use super::prices;
 use super::sessions::Sessions;
 use super::upstreams;
+use crate::config::Settings;
 use crate::policy::canary::Command;
 use crate::policy::levers::Command as LeverCommand;
 use crate::proxy::Shared;
+use crate::telemetry::sampler;
 
 /// How long `POST /api/reload` waits for a reload before it answers 503.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -205,7 +206,7 @@ impl Api {
                 "last_error": if status.last_error.is_empty() { Value::Null } else { json!(status.last_error.join("\n")) },
                 "needs_restart": status.needs_restart,
                 "identity_keys_age_s": generation.keys_age().map(|age| age.as_secs()),
-                "settings": config_view::settings(&generation.settings),
+                "settings": in_effect(&generation.settings),
             }),
         )
     }
@@ -222,6 +223,16 @@ impl Api {
             Ok(Err(_)) | Err(_) => Answer::error(503, "the reload did not end in time; /api/config tells how it ended"),
         }
     }
+}
+
+/// By the names and the words of the file, secrets masked.
+fn in_effect(settings: &Settings) -> Value {
+    let mut shown = serde_json::to_value(settings).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+    // Where the file says nothing, the environment may.
+    if let Some(ratio) = shown.pointer_mut("/telemetry/sample_ratio") {
+        *ratio = json!(sampler::ratio(settings.telemetry.sample_ratio));
+    }
+    shown
 }
 
 fn reload_answer(reload: &Reload) -> Answer {

@@ -7,7 +7,6 @@ mod answer;
 mod api;
 mod app;
 mod canaries;
-mod config_view;
 pub mod control;
 mod events;
 mod gate;

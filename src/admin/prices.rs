@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::config_view;
 use crate::llm::price::catalogue;
 use crate::proxy::Shared;
 
@@ -13,7 +12,7 @@ pub(super) fn view(shared: &Shared) -> Value {
         json!({ "route": route, "upstream": upstream, "model": model, "requests": requests })
     });
     json!({
-        "own": generation.settings.prices.0.iter().map(config_view::price).collect::<Vec<_>>(),
+        "own": generation.settings.prices,
         "catalogue": {
             "source": catalogue.source,
             "date": catalogue.day,

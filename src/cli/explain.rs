@@ -155,7 +155,7 @@ fn describe<'h>(
     let _ = writeln!(
         out,
         "  failover  {}, at most {} attempts, budget {:.0} % of active requests",
-        route.failover.as_str(),
+        route.failover,
         retries.attempts,
         retries.budget * 100.0
     );
@@ -183,7 +183,7 @@ fn describe<'h>(
         time(times.total.unwrap_or(defaults::TOTAL_TIMEOUT))
     );
     if route.kind != RouteKind::Auto {
-        let _ = writeln!(out, "  kind      {}", route.kind.as_str());
+        let _ = writeln!(out, "  kind      {}", route.kind);
     }
     if !route.keepalive.is_zero() {
         let before = if route.keepalive_before_headers { ", also before the upstream answered" } else { "" };

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::view::serialize_as_displayed;
+
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -50,6 +52,26 @@ pub enum EndpointAddress {
     },
     Unix(PathBuf),
 }
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            EndpointAddress::Unix(path) => write!(f, "unix:{}{}", path.display(), self.base_path),
+            EndpointAddress::Tcp { .. } => {
+                let scheme = if self.tls { "https" } else { "http" };
+                write!(f, "{scheme}://{}{}", self.authority, self.base_path)
+            }
+        }
+    }
+}
+
+serialize_as_displayed!(Listen, Network, Endpoint);
 
 impl FromStr for Listen {
     /// The words that say how to write it.

@@ -1,11 +1,14 @@
 //! Matching of `*` patterns, in linear time.
 
+use serde::Serialize;
+
 /// A path pattern: literal text in which `*` stands for any run of characters, `/` included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PathPattern(pub Glob);
 
 /// Literal text in which `*` stands for any run of characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Glob {
     pub source: String,
 }

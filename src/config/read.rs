@@ -3,22 +3,18 @@
 
 use std::ops::Range;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::file::File;
 use super::problems::{Gathered, hint, nearest};
 
-/// What could be read.
+/// What was written and could not be read.
 #[derive(Default)]
-pub(super) struct Readable {
-    pub(super) file: File,
-    lost: Vec<Lost>,
-}
+pub(super) struct Lost(Vec<LostEntry>);
 
 /// What was cut out.
-struct Lost {
+struct LostEntry {
     /// Where its table's header starts; [`ROOT`] for the file itself.
     table: usize,
     /// The key that was meant; `None` where that is not known.
@@ -30,12 +26,7 @@ struct Lost {
 /// Stands for the file itself where the starts of tables are listed.
 const ROOT: usize = usize::MAX;
 
-impl Readable {
-    /// A file that did not come from a text.
-    pub(super) fn whole(file: File) -> Self {
-        Self { file, lost: Vec::new() }
-    }
-
+impl Lost {
     /// Whether a key of the table with this header was written and refused: that it is missing is not worth a second
     /// problem.
     pub(super) fn is_lost(&self, table: &Range<usize>, key: &str) -> bool {
@@ -62,26 +53,32 @@ impl Readable {
 
     /// The texts that were refused in the table with this header; `None` where one of `keys` was no text.
     pub(super) fn lost_texts(&self, table: &Range<usize>, keys: &[&str]) -> Option<Vec<&str>> {
-        let is_of_keys = |lost: &&Lost| lost.key.as_deref().is_some_and(|key| keys.contains(&key));
+        let is_of_keys = |lost: &&LostEntry| lost.key.as_deref().is_some_and(|key| keys.contains(&key));
         if self.lost_of(table).filter(is_of_keys).any(|lost| lost.text.is_none()) {
             return None;
         }
         Some(self.lost_of(table).filter_map(|lost| lost.text.as_deref()).collect())
     }
 
-    fn lost_of(&self, table: &Range<usize>) -> impl Iterator<Item = &Lost> {
+    fn lost_of(&self, table: &Range<usize>) -> impl Iterator<Item = &LostEntry> {
         let start = table.start;
-        self.lost.iter().filter(move |lost| lost.table == start)
+        self.0.iter().filter(move |lost| lost.table == start)
     }
 
     /// Whether a table of this name, at the top level of the file, was written and refused.
     pub(super) fn is_table_lost(&self, name: &str) -> bool {
-        self.lost.iter().any(|lost| lost.table == ROOT && lost.key.as_deref() == Some(name))
+        self.0.iter().any(|lost| lost.table == ROOT && lost.key.as_deref() == Some(name))
     }
 }
 
-/// Reads what can be read; `None` where the text is no TOML at all. Problems go to `problems`.
-pub(super) fn read(text: &str, problems: &mut Gathered) -> Option<Readable> {
+/// Reads what can be read; `None` where the text is no TOML at all. Problems go to `problems`. `one` and `several` are the
+/// names of the tables of which there may be one, and several.
+pub(super) fn read<T: DeserializeOwned>(
+    text: &str,
+    one: &[&str],
+    several: &[&str],
+    problems: &mut Gathered,
+) -> Option<(T, Lost)> {
     if text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty() {
         problems.push(
             0,
@@ -96,15 +93,12 @@ pub(super) fn read(text: &str, problems: &mut Gathered) -> Option<Readable> {
     }
     let root_span = document.span();
     let mut root = document.into_inner();
-    let mut readable = Readable::default();
-    mend_brackets(&mut root, &mut readable.lost, problems);
+    let mut lost = Vec::new();
+    mend_brackets(&mut root, one, several, &mut lost, problems);
     while !problems.is_full() {
         let document = Spanned::new(root_span.clone(), root.clone());
-        match File::deserialize(toml::de::Deserializer::from(document)) {
-            Ok(file) => {
-                readable.file = file;
-                return Some(readable);
-            }
+        match T::deserialize(toml::de::Deserializer::from(document)) {
+            Ok(file) => return Some((file, Lost(lost))),
             Err(error) => {
                 let span = error.span().unwrap_or_default();
                 let Some(cut) = cut(&mut root, &span, ROOT) else {
@@ -113,7 +107,7 @@ pub(super) fn read(text: &str, problems: &mut Gathered) -> Option<Readable> {
                 };
                 let (message, meant) = describe(&cut, error.message());
                 problems.push(span.start, message);
-                readable.lost.push(Lost { table: cut.table, key: meant, text: cut.text });
+                lost.push(LostEntry { table: cut.table, key: meant, text: cut.text });
             }
         }
     }
@@ -145,15 +139,21 @@ fn syntax_problems(text: &str, errors: &[toml::de::Error], problems: &mut Gather
 
 /// The most usual slip: `[upstream]` for `[[upstream]]`, and the other way round. What is meant is clear, and is read on,
 /// unless it stands several times.
-fn mend_brackets(root: &mut DeTable<'_>, lost: &mut Vec<Lost>, problems: &mut Gathered) {
+fn mend_brackets(
+    root: &mut DeTable<'_>,
+    one: &[&str],
+    several: &[&str],
+    lost: &mut Vec<LostEntry>,
+    problems: &mut Gathered,
+) {
     let mut unclear = Vec::new();
     for (key, value) in root.iter_mut() {
         let name = key.get_ref().as_ref();
         let message = match (name, value.get_ref()) {
-            ("upstream" | "route" | "limit" | "dialect" | "price", DeValue::Table(_)) => {
+            (name, DeValue::Table(_)) if several.contains(&name) => {
                 format!("[{name}] must be [[{name}]], with two brackets: there may be several")
             }
-            ("server" | "cors" | "telemetry" | "identity" | "limits", DeValue::Array(_)) => {
+            (name, DeValue::Array(_)) if one.contains(&name) => {
                 format!("[[{name}]] must be [{name}], with one bracket: there is only one")
             }
             _ => continue,
@@ -174,7 +174,7 @@ fn mend_brackets(root: &mut DeTable<'_>, lost: &mut Vec<Lost>, problems: &mut Ga
     }
     for name in unclear {
         root.remove(name.as_str());
-        lost.push(Lost { table: ROOT, key: Some(name), text: None });
+        lost.push(LostEntry { table: ROOT, key: Some(name), text: None });
     }
 }
 

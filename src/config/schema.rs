@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::file::File;
+use super::settings::File;
 
 /// The JSON Schema (2020-12) of the configuration file.
 pub fn schema() -> Value {

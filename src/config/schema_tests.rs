@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::check::tests::{parsed, whole_example};
+use crate::config::load::tests::{parsed, whole_example};
 
 #[test]
 fn the_example_holds_every_key() {

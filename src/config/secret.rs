@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use super::view::serialize_as_displayed;
+
+/// What stands in place of a secret.
+pub const MASK: &str = "***";
+
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -17,8 +22,16 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(MASK)
     }
 }
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+serialize_as_displayed!(Secret);

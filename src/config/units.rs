@@ -27,6 +27,26 @@ pub struct Table<T> {
     pub span: Range<usize>,
 }
 
+/// A key that may be left out.
+pub trait Written<T> {
+    /// What is written, else `default`.
+    fn value_or(&self, default: T) -> T;
+
+    /// What is written, else what holds by itself.
+    fn value_or_default(&self) -> T
+    where
+        T: Default,
+    {
+        self.value_or(T::default())
+    }
+}
+
+impl<T: Copy> Written<T> for Option<At<T>> {
+    fn value_or(&self, default: T) -> T {
+        self.as_ref().map_or(default, |at| at.value)
+    }
+}
+
 /// One value, or a list of them.
 #[derive(Debug, Clone)]
 pub enum OneOrMany<T> {

@@ -54,7 +54,7 @@ pub fn holder(key: LimitKey, identity: &Identity, address: Option<IpAddr>, route
         LimitKey::Global => return Arc::from("global"),
     };
     match named {
-        Some(name) => Arc::from(format!("{}:{name}", key.as_str())),
+        Some(name) => Arc::from(format!("{key}:{name}")),
         None => Arc::from(address_holder(address)),
     }
 }

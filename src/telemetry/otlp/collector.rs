@@ -9,8 +9,8 @@ use opentelemetry_otlp::{ExporterBuildError, LogExporter, MetricExporter, SpanEx
 use opentelemetry_sdk::Resource;
 
 use super::delivery::Driver;
-use crate::config::otlp::{OtlpProtocol, Signal};
 use crate::config::settings::Telemetry;
+use crate::config::telemetry::{OtlpProtocol, Signal};
 use crate::telemetry::queue::Pace;
 
 /// Why telemetry cannot be exported. The texts never hold the endpoint: it may carry a key.

@@ -1,17 +1,49 @@
-//! Checked `[[price]]`, and behind it the catalogue that is built in.
+//! `[[price]]`: what models cost, and behind it the catalogue that is built in.
 
-use super::glob::Glob;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::config::checker::Checker;
+use crate::config::glob::Glob;
+use crate::config::units::{At, Table};
 use crate::llm::Usage;
-use crate::llm::price::{Bill, Price, PriceSource, catalogue};
+use crate::llm::price::{Bill, Cost, Price, PriceSource, Rates, catalogue};
+
+/// US dollars per million tokens beyond which a price is a slip of the unit.
+const DOLLARS_MAX: f64 = 10_000.0;
+
+const NANO: f64 = 1e9;
+
+/// What a model's tokens cost, in US dollars per million. Of several that match, the first counts.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceTable {
+    /// Models, in which `*` stands for any run of characters: "gpt-4o*".
+    #[schemars(required)]
+    pub model: Option<At<String>>,
+    /// Of a million prompt tokens.
+    #[schemars(required, range(min = 0, max = 10_000))]
+    pub input: Option<At<f64>>,
+    /// Of a million prompt tokens read from a cache. Absent: as input.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub cached_input: Option<At<f64>>,
+    /// Of a million prompt tokens written to a cache. Absent: as input.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub cache_write: Option<At<f64>>,
+    /// Of a million generated tokens, reasoning included.
+    #[schemars(required, range(min = 0, max = 10_000))]
+    pub output: Option<At<f64>>,
+}
 
 /// What models cost; the first pattern that matches counts.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Prices(pub Vec<Priced>);
 
 /// One `[[price]]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Priced {
     pub model: Glob,
+    #[serde(flatten, serialize_with = "dollars")]
     pub price: Price,
 }
 
@@ -67,10 +99,72 @@ impl Prices {
     }
 }
 
+fn dollars<S: Serializer>(price: &Price, to: S) -> Result<S::Ok, S::Error> {
+    let Rates { input, cached_input, cache_write, output } = price.base;
+    let rates = [("input", input), ("cached_input", cached_input), ("cache_write", cache_write), ("output", output)];
+    to.collect_map(rates.map(|(kind, nano)| (kind, Cost(nano).dollars())))
+}
+
+impl Checker<'_> {
+    pub fn prices(&mut self, tables: &[Table<PriceTable>]) -> Prices {
+        let mut prices: Vec<Priced> = Vec::new();
+        for table in tables {
+            let price = self.price(table);
+            let Some(at) = self.needed("model", table.value.model.as_ref(), table) else { continue };
+            let model = Glob::new(at.value.trim());
+            if model.source.is_empty() {
+                self.problem(&at.span, "`model` is empty: name one, or a pattern as \"gpt-4o*\"");
+            }
+            if let Some(earlier) = prices.iter().find(|earlier| earlier.model.covers(&model)) {
+                let earlier = &earlier.model.source;
+                let message = if *earlier == model.source {
+                    format!("\"{earlier}\" has a price already")
+                } else {
+                    format!("never used: \"{earlier}\" stands before it and matches all of it. Put this one first")
+                };
+                self.problem(&at.span, message);
+            }
+            prices.push(Priced { model, price });
+        }
+        Prices(prices)
+    }
+
+    fn price(&mut self, table: &Table<PriceTable>) -> Price {
+        let file = &table.value;
+        let input = self.needed("input", file.input.as_ref(), table);
+        let output = self.needed("output", file.output.as_ref(), table);
+        let input = input.map_or(0, |at| self.per_million("input", at));
+        let or_input = |at: Option<u64>| at.unwrap_or(input);
+        Price::from(Rates {
+            input,
+            cached_input: or_input(file.cached_input.as_ref().map(|at| self.per_million("cached_input", at))),
+            cache_write: or_input(file.cache_write.as_ref().map(|at| self.per_million("cache_write", at))),
+            output: output.map_or(0, |at| self.per_million("output", at)),
+        })
+    }
+
+    fn needed<'f, T>(&mut self, key: &str, written: Option<&'f At<T>>, table: &Table<PriceTable>) -> Option<&'f At<T>> {
+        if written.is_none() && !self.lost.is_lost(&table.span, key) {
+            self.problem(&table.span, format!("this price has no `{key}`"));
+        }
+        written
+    }
+
+    /// Nano-dollars per million tokens.
+    fn per_million(&mut self, key: &str, at: &At<f64>) -> u64 {
+        if !(0.0..=DOLLARS_MAX).contains(&at.value) {
+            let message =
+                format!("`{key}` is US dollars per million tokens, as 2.5: at least 0, and at most {DOLLARS_MAX}");
+            self.problem(&at.span, message);
+            return 0;
+        }
+        (at.value * NANO).round() as u64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::price::{Cost, Rates};
 
     fn prices(entries: &[(&str, u64)]) -> Prices {
         let priced = |(model, output): &(&str, u64)| Priced {

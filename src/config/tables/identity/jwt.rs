@@ -1,22 +1,20 @@
-//! `[identity]`.
+//! `[identity.jwt]`: which tokens of an identity provider are believed, and what is read of them.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::super::address::{Endpoint, EndpointAddress};
-use super::super::file::{AlgorithmWord, IdentityTable, JwtTable, KeyTable};
-use super::super::grammar::is_token;
-use super::super::identity::{ApiKey, IdentityRules, JwtKeys, JwtRules, KeyHash, KeySet, USER_HEADER};
-use super::super::read::Readable;
-use super::super::units::{At, Table};
-use super::Checker;
-
-/// Longest name of a user or team, in bytes.
-const NAME_MAX: usize = 256;
+use super::keyset::KeySet;
+use crate::config::address::{Endpoint, EndpointAddress};
+use crate::config::checker::Checker;
+use crate::config::secret::MASK;
+use crate::config::units::{At, DurationText, Table};
+use crate::config::view::Shown;
 
 /// Shortest secret of HMAC tokens, in bytes: as long as the shortest hash (RFC 7518, section 3.2). Shorter ones can be
 /// guessed from any one token.
@@ -24,61 +22,105 @@ const SECRET_MIN: usize = 32;
 
 const LEEWAY: Duration = Duration::from_secs(60);
 const USER_CLAIM: &str = "sub";
-const PUBLIC_ALGORITHMS: [Algorithm; 2] = [Algorithm::RS256, Algorithm::ES256];
-const SECRET_ALGORITHMS: [Algorithm; 1] = [Algorithm::HS256];
+pub(super) const PUBLIC_ALGORITHMS: [Algorithm; 2] = [Algorithm::RS256, Algorithm::ES256];
+pub(super) const SECRET_ALGORITHMS: [Algorithm; 1] = [Algorithm::HS256];
 
-/// Headers that mean something else.
-const TAKEN: [&str; 7] =
-    ["authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "host", "x-forwarded-for"];
+/// Bearer tokens of an identity provider. Their keys come from one of jwks_file, jwks_url and secret_env.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JwtTable {
+    /// A file with the public keys (JWKS), relative to the configuration file; it is read again when it changes.
+    pub jwks_file: Option<At<String>>,
+    /// Where the public keys (JWKS) are fetched, again and again.
+    pub jwks_url: Option<At<String>>,
+    /// The environment variable with the secret that HS256, HS384 or HS512 tokens are signed with.
+    pub secret_env: Option<At<String>>,
+    /// The only signatures that are taken. With secret_env the default is ["HS256"].
+    #[schemars(with = "Option<Vec<AlgorithmWord>>", extend("default" = ["RS256", "ES256"]))]
+    pub algorithms: Option<At<Vec<At<Algorithm>>>>,
+    /// What `iss` must be. Absent: anything.
+    pub issuer: Option<At<String>>,
+    /// What `aud` must hold. Absent: anything, so that tokens for other services are taken too.
+    pub audience: Option<At<String>>,
+    /// How far the issuer's clock may differ from ours.
+    #[schemars(extend("default" = "60s"))]
+    pub leeway: Option<At<DurationText>>,
+    /// The claim that names the user.
+    #[schemars(extend("default" = "sub"))]
+    pub user_claim: Option<At<String>>,
+    /// The claim that names the team, or lists teams.
+    pub team_claim: Option<At<String>>,
+    /// The teams that may call. Absent: any.
+    pub teams: Option<At<Vec<At<String>>>>,
+}
+
+// The words of `Algorithm`.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "stands for a type in the schema")]
+enum AlgorithmWord {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+/// `[identity.jwt]`: which tokens are believed, and what is read of them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JwtRules {
+    #[serde(flatten)]
+    pub keys: JwtKeys,
+    /// Never empty. HMAC alone with a secret, and never with public keys: who knows a public key could sign with it.
+    pub algorithms: Vec<Algorithm>,
+    pub issuer: Option<String>,
+    /// Absent: tokens for anyone are taken.
+    pub audience: Option<String>,
+    /// How far the issuer's clock may differ.
+    #[serde(serialize_with = "Shown::shown")]
+    pub leeway: Duration,
+    pub user_claim: String,
+    pub team_claim: Option<String>,
+    /// The teams that may call; empty: any.
+    pub teams: Vec<String>,
+}
+
+/// Where the keys are that tokens must be signed with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum JwtKeys {
+    #[serde(rename = "secret", serialize_with = "masked")]
+    Secret(Arc<KeySet>),
+    #[serde(rename = "jwks_file", serialize_with = "path_alone")]
+    File(PathBuf, Arc<KeySet>),
+    /// Fetched in the background. The endpoint's base path is the whole path.
+    #[serde(rename = "jwks_url")]
+    Url(Endpoint),
+}
+
+fn masked<S: Serializer>(_: &KeySet, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(MASK)
+}
+
+fn path_alone<S: Serializer>(path: &Path, _: &KeySet, to: S) -> Result<S::Ok, S::Error> {
+    path.serialize(to)
+}
 
 impl Checker<'_> {
-    pub(super) fn identity(&mut self, table: &Table<IdentityTable>, readable: &Readable) -> IdentityRules {
+    pub fn jwt(&mut self, table: &Table<JwtTable>) -> Option<JwtRules> {
         let file = &table.value;
-        IdentityRules {
-            required: file.required.as_ref().is_some_and(|at| at.value),
-            user_header: file.user_header.as_ref().map_or(USER_HEADER.to_owned(), |at| self.user_header(at)),
-            jwt: file.jwt.as_ref().and_then(|jwt| self.jwt(jwt, readable)),
-            keys: self.keys(&file.key, readable),
-        }
-    }
-
-    /// Says so where nobody could call: a caller must be known, and nothing makes one known.
-    pub(super) fn way_in(&mut self, readable: &Readable) {
-        let Some(table) = &readable.file.identity else { return };
-        let Some(required) = table.value.required.as_ref().filter(|at| at.value) else { return };
-        let server = readable.file.server.as_ref();
-        let is_known_somehow = table.value.jwt.is_some()
-            || !table.value.key.is_empty()
-            || server.is_some_and(|server| !server.value.trusted_proxies.is_empty());
-        let may_have_lost_one = readable.may_have_lost(&table.span, &["jwt", "key"])
-            || readable.is_table_lost("server")
-            || server.is_some_and(|server| readable.may_have_lost(&server.span, &["trusted_proxies"]));
-        if !is_known_somehow && !may_have_lost_one {
-            let message = "`required`: nobody could call, for nothing says who anybody is: add [[identity.key]] \
-                           (`streamgauge key new --user NAME` prints one), [identity.jwt], or `server.trusted_proxies` \
-                           for a proxy that names the user";
-            self.problem(&required.span, message);
-        }
-    }
-
-    fn user_header(&mut self, at: &At<String>) -> String {
-        let name = at.value.to_ascii_lowercase();
-        if !is_token(name.as_bytes()) || name.contains('_') {
-            self.problem(&at.span, "`user_header` is a header's name, without underscores, as \"x-user-id\"");
-        } else if TAKEN.contains(&name.as_str()) {
-            self.problem(&at.span, format!("`user_header`: {name} means something else; take one of its own"));
-        }
-        name
-    }
-
-    fn jwt(&mut self, table: &Table<JwtTable>, readable: &Readable) -> Option<JwtRules> {
-        let file = &table.value;
-        let keys = self.jwt_keys(table, readable);
+        let keys = self.jwt_keys(table);
         let is_secret = file.secret_env.is_some() && file.jwks_file.is_none() && file.jwks_url.is_none();
-        let is_part_lost = readable.may_have_lost(&table.span, &["algorithms"]);
+        let is_part_lost = self.lost.may_have_lost(&table.span, &["algorithms"]);
         let algorithms = self.algorithms(file.algorithms.as_ref(), is_secret, is_part_lost);
         if let (None, Some(at)) = (&file.team_claim, &file.teams)
-            && !readable.is_lost(&table.span, "team_claim")
+            && !self.lost.is_lost(&table.span, "team_claim")
         {
             self.problem(&at.span, "`teams` says which teams may call, and without `team_claim` no token names one");
         }
@@ -95,14 +137,14 @@ impl Checker<'_> {
         Some(rules)
     }
 
-    fn jwt_keys(&mut self, table: &Table<JwtTable>, readable: &Readable) -> Option<JwtKeys> {
+    fn jwt_keys(&mut self, table: &Table<JwtTable>) -> Option<JwtKeys> {
         let file = &table.value;
         match (&file.jwks_file, &file.jwks_url, &file.secret_env) {
             (Some(at), None, None) => self.jwks_file(at),
             (None, Some(at), None) => self.jwks_url(at),
             (None, None, Some(at)) => self.jwt_secret(at),
             (None, None, None) => {
-                if !readable.may_have_lost(&table.span, &["jwks_file", "jwks_url", "secret_env"]) {
+                if !self.lost.may_have_lost(&table.span, &["jwks_file", "jwks_url", "secret_env"]) {
                     let message = "where are the keys that tokens are signed with? Write `jwks_file`, `jwks_url` or \
                                    `secret_env`";
                     self.problem(&table.span, message);
@@ -155,7 +197,7 @@ impl Checker<'_> {
 
     fn algorithms(
         &mut self,
-        written: Option<&At<Vec<At<AlgorithmWord>>>>,
+        written: Option<&At<Vec<At<Algorithm>>>>,
         is_secret: bool,
         is_part_lost: bool,
     ) -> Vec<Algorithm> {
@@ -169,7 +211,7 @@ impl Checker<'_> {
             );
         }
         for at in &list.value {
-            let algorithm = at.value.algorithm();
+            let algorithm = at.value;
             let is_hmac = algorithm.family() == AlgorithmFamily::Hmac;
             if is_hmac && !is_secret {
                 let message = format!(
@@ -184,7 +226,7 @@ impl Checker<'_> {
                 self.problem(&at.span, message);
             }
         }
-        list.value.iter().map(|at| at.value.algorithm()).collect()
+        list.value.iter().map(|at| at.value).collect()
     }
 
     fn teams(&mut self, written: Option<&At<Vec<At<String>>>>) -> Vec<String> {
@@ -193,42 +235,6 @@ impl Checker<'_> {
             self.problem(&list.span, "`teams` is empty, so that nobody could call: leave it out to let every team in");
         }
         list.value.iter().filter_map(|at| self.filled("teams", Some(at))).collect()
-    }
-
-    fn keys(&mut self, tables: &[Table<KeyTable>], readable: &Readable) -> BTreeMap<KeyHash, ApiKey> {
-        let mut keys = BTreeMap::new();
-        for table in tables {
-            let file = &table.value;
-            let user = self.filled("user", file.user.as_ref()).map(Arc::from);
-            let team = self.filled("team", file.team.as_ref()).map(Arc::from);
-            let is_anonymous = file.user.is_none() && file.team.is_none();
-            if is_anonymous && !readable.may_have_lost(&table.span, &["user", "team"]) {
-                self.problem(&table.span, "whose key is this? Write its `user`, its `team`, or both");
-            }
-            let Some(at) = &file.hash else {
-                if !readable.is_lost(&table.span, "hash") {
-                    self.problem(&table.span, "this key has no `hash`: `streamgauge key new --user NAME` prints one");
-                }
-                continue;
-            };
-            let parsed = at.value.parse::<KeyHash>().map_err(|wrong| format!("`hash`: {wrong}"));
-            let Some(hash) = self.checked(&at.span, parsed) else { continue };
-            if keys.insert(hash, ApiKey { user, team, id: hash.id() }).is_some() {
-                self.problem(&at.span, "`hash`: another [[identity.key]] has the same; a key stands for one caller");
-            }
-        }
-        keys
-    }
-
-    /// A text that says something, and that headers and logs can carry.
-    fn filled(&mut self, key: &str, written: Option<&At<String>>) -> Option<String> {
-        let at = written?;
-        if at.value.trim().is_empty() {
-            self.problem(&at.span, format!("`{key}` is empty: leave it out, or fill it in"));
-        } else if at.value.len() > NAME_MAX || at.value.chars().any(char::is_control) {
-            self.problem(&at.span, format!("`{key}`: at most {NAME_MAX} bytes, without control characters"));
-        }
-        Some(at.value.clone())
     }
 }
 
@@ -240,7 +246,3 @@ fn is_near(host: &str) -> bool {
         Err(_) => !host.contains('.'),
     }
 }
-
-#[cfg(test)]
-#[path = "identity_tests.rs"]
-mod tests;

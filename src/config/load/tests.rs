@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::config::defaults;
-use crate::config::otlp::Signal;
+use crate::config::address::Listen;
 use crate::config::settings::*;
+use crate::config::tables::server::{ADMIN, LISTEN};
+use crate::config::telemetry::Signal;
 
 pub(super) const EXAMPLE: &str = include_str!("../../../config/streamgauge.toml");
 pub(super) const MINIMAL: &str = include_str!("../../../config/minimal.toml");
@@ -50,8 +51,8 @@ pub(in crate::config) fn whole_example() -> String {
 fn the_minimal_file_is_all_defaults() {
     let settings = parsed(MINIMAL).unwrap();
     let server = &settings.server;
-    assert_eq!(server.listen, [Listen::Tcp(defaults::LISTEN)]);
-    assert_eq!(server.admin, Listen::Tcp(defaults::ADMIN));
+    assert_eq!(server.listen, [Listen::Tcp(LISTEN)]);
+    assert_eq!(server.admin, Listen::Tcp(ADMIN));
     assert_eq!((server.max_body, server.max_upload, server.max_buffered), (32 << 20, 1 << 30, 1 << 30));
     assert_eq!((server.max_connections, server.max_streams), (10_000, 10_000));
     assert_eq!(server.drain_timeout, Duration::from_secs(600));

@@ -1,7 +1,9 @@
+use std::time::Duration;
+
+use super::jwt::{PUBLIC_ALGORITHMS, SECRET_ALGORITHMS};
 use super::*;
-use crate::config::check::parse;
-use crate::config::check::tests::{env, files};
-use crate::config::settings::Settings;
+use crate::config::load::tests::{env, files};
+use crate::config::{Settings, parse};
 
 const TAIL: &str = "\n[[upstream]]\nurl = \"http://h\"\n";
 const HASH: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -5,7 +5,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::super::secret::Secret;
+use crate::config::secret::Secret;
 
 /// Most keys that a set may hold. Providers publish two or three.
 const KEYS_MAX: usize = 100;

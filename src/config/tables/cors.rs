@@ -1,20 +1,73 @@
-//! `[cors]`.
+//! `[cors]`: who may call from a browser.
+
+use std::time::Duration;
 
 use regex_lite::{Regex, RegexBuilder};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::super::defaults;
-use super::super::file::CorsTable;
-use super::super::grammar::is_token;
-use super::super::read::Readable;
-use super::super::settings::{Cors, OriginPattern};
-use super::super::units::{At, Table};
-use super::Checker;
+use crate::config::address::host_and_port;
+use crate::config::checker::Checker;
+use crate::config::grammar::is_token;
+use crate::config::units::{At, DurationText, Table, Written};
+use crate::config::view::Shown;
+
+const MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// Who may call from a browser. Replaces what the backend says, and covers our own errors too.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CorsTable {
+    /// "https://app.example.com"; "*" alone means every origin.
+    #[serde(default)]
+    pub origins: Vec<At<String>>,
+    /// Regular expressions that must match a whole origin.
+    #[serde(default)]
+    pub origin_patterns: Vec<At<String>>,
+    /// Whether browsers may send cookies and `Authorization` by themselves.
+    #[schemars(extend("default" = false))]
+    pub credentials: Option<At<bool>>,
+    /// Request headers that scripts may set; "*" alone means every header.
+    #[schemars(extend("default" = ["*"]))]
+    pub headers: Option<At<Vec<At<String>>>>,
+    /// How long browsers may remember a preflight's answer.
+    #[schemars(extend("default" = "1h"))]
+    pub max_age: Option<At<DurationText>>,
+}
+
+/// `[cors]`: who may call from a browser.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cors {
+    /// `*` alone means every origin.
+    pub origins: Vec<String>,
+    /// Anchored at both ends.
+    pub origin_patterns: Vec<OriginPattern>,
+    pub credentials: bool,
+    pub headers: Vec<String>,
+    #[serde(serialize_with = "Shown::shown")]
+    pub max_age: Duration,
+}
+
+/// A compiled, anchored pattern that compares by its source.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct OriginPattern {
+    pub source: String,
+    #[serde(skip)]
+    pub regex: regex_lite::Regex,
+}
+
+impl PartialEq for OriginPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
 
 impl Checker<'_> {
-    pub(super) fn cors(&mut self, table: &Table<CorsTable>, readable: &Readable) -> Cors {
+    pub fn cors(&mut self, table: &Table<CorsTable>) -> Cors {
         let file = &table.value;
-        let credentials = file.credentials.as_ref().is_some_and(|at| at.value);
-        let is_lost = readable.is_lost(&table.span, "origins") || readable.is_lost(&table.span, "origin_patterns");
+        let credentials = file.credentials.value_or_default();
+        let is_lost = self.lost.is_lost(&table.span, "origins") || self.lost.is_lost(&table.span, "origin_patterns");
         if file.origins.is_empty() && file.origin_patterns.is_empty() && !is_lost {
             let message = "[cors] names nobody who may call: give `origins`, as [\"https://app.example.com\"], or \
                            `origin_patterns`; or remove [cors], and the backend's own CORS passes";
@@ -30,7 +83,7 @@ impl Checker<'_> {
             origin_patterns,
             credentials,
             headers: self.cors_headers(file.headers.as_ref()),
-            max_age: self.duration(file.max_age.as_ref(), defaults::CORS_MAX_AGE),
+            max_age: self.duration(file.max_age.as_ref(), MAX_AGE),
         }
     }
 
@@ -77,7 +130,7 @@ fn check_origin(text: &str) -> Result<(), String> {
     if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) {
         return Err("an origin starts with its scheme, as \"https://app.example.com\"".to_owned());
     }
-    let (_, port) = super::super::address::host_and_port(authority)?;
+    let (_, port) = host_and_port(authority)?;
     match (scheme, port) {
         ("http", Some(80)) | ("https", Some(443)) => {
             Err("browsers leave the scheme's own port out: remove it".to_owned())

@@ -1,13 +1,21 @@
-//! `canary` and `sticky` of a `[[route]]`.
+//! `canary` and `sticky` of a route: how one of its targets takes over, and how its requests are told apart.
 
-use super::super::canary::{Canary, Sticky};
-use super::super::defaults;
-use super::super::file::{CanaryTable, RouteTable, StickyWord, TargetTable};
-use super::super::problems::hint;
-use super::super::read::Readable;
-use super::super::settings::Target;
-use super::super::units::{At, Table};
-use super::Checker;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::target::{Target, TargetTable};
+use crate::config::checker::Checker;
+use crate::config::problems::hint;
+use crate::config::units::{At, DurationText, Table, Written};
+use crate::config::view::Shown;
+
+const STEPS: [u8; 5] = [1, 5, 25, 50, 100];
+const STEP_TIME: Duration = Duration::from_secs(10 * 60);
+const MIN_REQUESTS: u64 = 200;
+const ALPHA: f64 = 0.01;
 
 /// Steps of one rollout.
 const STEPS_MAX: usize = 100;
@@ -18,31 +26,90 @@ const MIN_REQUESTS_MAX: u64 = 10_000_000;
 /// Smaller levels are beyond what the arithmetic of the test is good for.
 const ALPHA_MIN: f64 = 1e-9;
 
-impl Checker<'_> {
-    pub(super) fn sticky(&self, written: Option<&At<StickyWord>>) -> Sticky {
-        match written.map(|at| at.value) {
-            None | Some(StickyWord::User) => Sticky::User,
-            Some(StickyWord::Address) => Sticky::Address,
-            Some(StickyWord::None) => Sticky::None,
-        }
-    }
+/// One target of the route that takes over step by step, and is rolled back when it does worse than the others.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryTable {
+    /// The name of one of the route's targets. The others are the baseline; among them their weights count.
+    #[schemars(required)]
+    pub target: Option<At<String>>,
+    /// Its share of requests in percent, step by step. Overrides its weight.
+    #[schemars(extend("default" = [1, 5, 25, 50, 100]))]
+    pub steps: Option<At<Vec<At<u32>>>>,
+    /// How long a step lasts at the least.
+    #[schemars(extend("default" = "10m"))]
+    pub step_time: Option<At<DurationText>>,
+    /// How many requests a step sends to it at the least.
+    #[schemars(range(min = 1), extend("default" = 200))]
+    pub min_requests: Option<At<u64>>,
+    /// How likely a good one may be rolled back by mistake, over the whole rollout.
+    #[schemars(range(min = 0.0, max = 0.5), extend("default" = 0.01))]
+    pub alpha: Option<At<f64>>,
+    /// A first token later than this is late. Absent: later than 95 of 100 of the baseline's.
+    pub first_token_objective: Option<At<DurationText>>,
+}
 
-    /// The canary of a route whose other targets are the baseline.
-    pub(super) fn canary(
+/// `sticky`: what keeps a request in its cohort.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Sticky {
+    /// By the authenticated user; where none is known, by address.
+    #[default]
+    User,
+    Address,
+    /// Each request for itself.
+    None,
+}
+
+/// `canary`: how one target of a route takes over from the others.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Canary {
+    /// The name of one of the route's targets; the others are the baseline.
+    #[serde(serialize_with = "Shown::shown")]
+    pub target: Arc<str>,
+    /// Shares of requests in percent, ascending, each from 1 to 100. Never empty.
+    pub steps: Vec<u8>,
+    /// How long each step lasts at the least.
+    #[serde(serialize_with = "Shown::shown")]
+    pub step_time: Duration,
+    /// How many requests each step sends to the canary at the least. Never zero.
+    pub min_requests: u64,
+    /// The probability with which a canary that is no worse than the baseline may be rolled back; above 0, at most 0.5.
+    pub alpha: f64,
+    /// A first token later than this is late. `None`: later than the baseline's own 95th percentile.
+    #[serde(serialize_with = "Shown::shown")]
+    pub first_token_objective: Option<Duration>,
+}
+
+impl Canary {
+    /// The share of step number `step`, in percent; past the last one, the last one's.
+    pub fn share(&self, step: usize) -> u8 {
+        self.steps.get(step).or(self.steps.last()).copied().unwrap_or(0)
+    }
+}
+
+impl Checker<'_> {
+    /// The canary of a route whose other targets are the baseline. `written`: all of its targets, also those that could not be
+    /// read.
+    pub fn canary(
         &mut self,
-        route: &Table<RouteTable>,
-        readable: &Readable,
+        table: Option<&Table<CanaryTable>>,
         targets: &[Target],
+        written: Option<&At<Vec<Table<TargetTable>>>>,
+        are_targets_lost: bool,
     ) -> Option<Canary> {
-        let table = route.value.canary.as_ref()?;
+        let table = table?;
         let file = &table.value;
-        let target = self.canary_target(table, route, readable, targets);
+        let written = written.map(|list| list.value.as_slice()).filter(|_| !are_targets_lost);
+        let all_read = targets.len() == written.map_or(1, <[_]>::len) && !are_targets_lost;
+        let target = self.canary_target(table, targets, written, all_read);
         let plan = Canary {
             target: target.unwrap_or_default().into(),
             steps: self.steps(file.steps.as_ref()),
-            step_time: self.duration(file.step_time.as_ref(), defaults::CANARY_STEP_TIME),
-            min_requests: file.min_requests.as_ref().map_or(defaults::CANARY_MIN_REQUESTS, |at| at.value),
-            alpha: file.alpha.as_ref().map_or(defaults::CANARY_ALPHA, |at| at.value),
+            step_time: self.duration(file.step_time.as_ref(), STEP_TIME),
+            min_requests: file.min_requests.value_or(MIN_REQUESTS),
+            alpha: file.alpha.value_or(ALPHA),
             first_token_objective: file.first_token_objective.as_ref().map(|at| at.value.0),
         };
         if let Some(at) = &file.min_requests
@@ -67,22 +134,20 @@ impl Checker<'_> {
     fn canary_target(
         &mut self,
         table: &Table<CanaryTable>,
-        route: &Table<RouteTable>,
-        readable: &Readable,
         targets: &[Target],
+        written: Option<&[Table<TargetTable>]>,
+        all_read: bool,
     ) -> Option<String> {
-        let written = route.value.targets.as_ref().map_or(1, |list| list.value.len());
-        let all_read = targets.len() == written && !readable.is_lost(&route.span, "targets");
         let names = || targets.iter().map(|target| &*target.name);
         let Some(at) = &table.value.target else {
-            if !readable.is_lost(&table.span, "target") {
+            if !self.lost.is_lost(&table.span, "target") {
                 self.problem(&table.span, "this canary names no `target`: say which one of the route's is new");
             }
             return None;
         };
         let name = at.value.trim();
         if !all_read {
-            self.written_target(at, route, readable);
+            self.written_target(at, written);
             return Some(name.to_owned());
         }
         if !names().any(|known| known == name) {
@@ -100,25 +165,23 @@ impl Checker<'_> {
     }
 
     /// Where not all of the route's targets could be read: whether one of them may be meant.
-    fn written_target(&mut self, at: &At<String>, route: &Table<RouteTable>, readable: &Readable) {
-        let Some(list) = route.value.targets.as_ref().filter(|_| !readable.is_lost(&route.span, "targets")) else {
-            return;
-        };
+    fn written_target(&mut self, at: &At<String>, written: Option<&[Table<TargetTable>]>) {
+        let Some(list) = written else { return };
         let name = at.value.trim();
         let called = |table: &Table<TargetTable>| {
             table.value.name.as_ref().or(table.value.upstream.as_ref()).map(|at| at.value.clone())
         };
-        let may_be = |table: &Table<TargetTable>| readable.may_be_called(&table.span, called(table).as_deref(), name);
-        if list.value.iter().any(may_be) {
+        let may_be = |table: &Table<TargetTable>| self.lost.may_be_called(&table.span, called(table).as_deref(), name);
+        if list.iter().any(may_be) {
             return;
         }
-        let names: Vec<String> = list.value.iter().filter_map(called).collect();
+        let names: Vec<String> = list.iter().filter_map(called).collect();
         let hint = hint(name, names.iter().map(String::as_str));
         self.problem(&at.span, format!("the route has no target \"{name}\": {hint}"));
     }
 
     fn steps(&mut self, written: Option<&At<Vec<At<u32>>>>) -> Vec<u8> {
-        let Some(list) = written else { return defaults::CANARY_STEPS.to_vec() };
+        let Some(list) = written else { return STEPS.to_vec() };
         if list.value.is_empty() {
             self.problem(&list.span, "`steps` is empty: write shares in percent, as [1, 5, 25, 50, 100]");
         } else if list.value.len() > STEPS_MAX {
@@ -142,10 +205,8 @@ impl Checker<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::super::tests::parsed;
-    use crate::config::canary::{Canary, Sticky};
+    use super::*;
+    use crate::config::load::tests::parsed;
 
     fn route(more: &str) -> String {
         format!("[[upstream]]\nname = \"a\"\nurl = \"http://a\"\n[[route]]\n{more}\n")

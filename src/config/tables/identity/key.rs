@@ -1,72 +1,46 @@
-//! `[identity]`, checked: which credentials say who calls.
-
-mod keyset;
+//! `[[identity.key]]`: an API key of our own, and whom it stands for.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-pub use jsonwebtoken::Algorithm;
-pub use keyset::{KeySet, SigningKey};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::address::Endpoint;
+use crate::config::checker::Checker;
+use crate::config::units::{At, Table};
+use crate::config::view::Shown;
 
 /// How each of our keys begins, so that it is known for one wherever it turns up.
 pub const KEY_PREFIX: &str = "sg-";
 
-/// The header that a user's name comes in where nothing else is said.
-pub const USER_HEADER: &str = "x-user-id";
-
 /// How each hash in the file begins.
 const HASH_PREFIX: &str = "sha256:";
 
-/// `[identity]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct IdentityRules {
-    /// Who cannot be told is refused.
-    pub required: bool,
-    /// The header in which trusted proxies name the user, in lower case.
-    pub user_header: String,
-    pub jwt: Option<JwtRules>,
-    pub keys: BTreeMap<KeyHash, ApiKey>,
-}
-
-/// `[identity.jwt]`: which tokens are believed, and what is read of them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JwtRules {
-    pub keys: JwtKeys,
-    /// Never empty. HMAC alone with a secret, and never with public keys: who knows a public key could sign with it.
-    pub algorithms: Vec<Algorithm>,
-    pub issuer: Option<String>,
-    /// Absent: tokens for anyone are taken.
-    pub audience: Option<String>,
-    /// How far the issuer's clock may differ.
-    pub leeway: Duration,
-    pub user_claim: String,
-    pub team_claim: Option<String>,
-    /// The teams that may call; empty: any.
-    pub teams: Vec<String>,
-}
-
-/// Where the keys are that tokens must be signed with.
-#[derive(Debug, Clone, PartialEq)]
-pub enum JwtKeys {
-    Secret(Arc<KeySet>),
-    File(PathBuf, Arc<KeySet>),
-    /// Fetched in the background. The endpoint's base path is the whole path.
-    Url(Endpoint),
+/// One API key and whom it stands for: a user, a team, or both.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyTable {
+    /// The user's name. Absent: a trusted proxy names the user.
+    pub user: Option<At<String>>,
+    /// The team's name.
+    pub team: Option<At<String>>,
+    /// "sha256:" and 64 hex digits. The key itself is kept nowhere.
+    #[schemars(required)]
+    pub hash: Option<At<String>>,
 }
 
 /// Whom one of our API keys stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApiKey {
+    #[serde(serialize_with = "Shown::shown")]
     pub user: Option<Arc<str>>,
+    #[serde(serialize_with = "Shown::shown")]
     pub team: Option<Arc<str>>,
     /// Its public id: the first 12 hex digits of its hash.
+    #[serde(serialize_with = "Shown::shown")]
     pub id: Arc<str>,
 }
 
@@ -125,6 +99,33 @@ fn hex<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+impl Checker<'_> {
+    pub fn keys(&mut self, tables: &[Table<KeyTable>]) -> BTreeMap<KeyHash, ApiKey> {
+        let mut keys = BTreeMap::new();
+        for table in tables {
+            let file = &table.value;
+            let user = self.filled("user", file.user.as_ref()).map(Arc::from);
+            let team = self.filled("team", file.team.as_ref()).map(Arc::from);
+            let is_anonymous = file.user.is_none() && file.team.is_none();
+            if is_anonymous && !self.lost.may_have_lost(&table.span, &["user", "team"]) {
+                self.problem(&table.span, "whose key is this? Write its `user`, its `team`, or both");
+            }
+            let Some(at) = &file.hash else {
+                if !self.lost.is_lost(&table.span, "hash") {
+                    self.problem(&table.span, "this key has no `hash`: `streamgauge key new --user NAME` prints one");
+                }
+                continue;
+            };
+            let parsed = at.value.parse::<KeyHash>().map_err(|wrong| format!("`hash`: {wrong}"));
+            let Some(hash) = self.checked(&at.span, parsed) else { continue };
+            if keys.insert(hash, ApiKey { user, team, id: hash.id() }).is_some() {
+                self.problem(&at.span, "`hash`: another [[identity.key]] has the same; a key stands for one caller");
+            }
+        }
+        keys
+    }
 }
 
 #[cfg(test)]

@@ -1,39 +1,73 @@
-//! `shadow` of a `[[route]]`.
+//! `shadow` of a route: where copies of its requests go, and how many.
 
-use super::super::defaults;
-use super::super::file::{ShadowTable, TargetTable};
-use super::super::glob::PathPattern;
-use super::super::read::Readable;
-use super::super::settings::Shadow;
-use super::super::units::Table;
-use super::Checker;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::target::{Place, Target};
 use super::upstream::Declared;
+use crate::config::checker::Checker;
+use crate::config::glob::PathPattern;
+use crate::config::units::{At, Table, Written};
+
+const CONCURRENT: u32 = 10;
+const TOKENS_PER_MINUTE: u64 = 100_000;
 
 /// Copies hold their requests' bodies: more at one time is another service.
 const CONCURRENT_MAX: u32 = 10_000;
 
+/// Copies of LLM requests go to another upstream too; its answers are measured, compared and dropped.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowTable {
+    #[schemars(required)]
+    pub upstream: Option<At<String>>,
+    /// Share of requests that are copied.
+    #[schemars(required, range(max = 100.0))]
+    pub percent: Option<At<f64>>,
+    /// Copies at one time; beyond it none are made.
+    #[schemars(range(min = 1), extend("default" = 10))]
+    pub concurrent: Option<At<u32>>,
+    /// Tokens that the copies may take, prompts and answers together; beyond it none are made.
+    #[schemars(range(min = 1), extend("default" = 100_000))]
+    pub tokens_per_minute: Option<At<u64>>,
+    /// What telemetry calls it. Absent: its upstream's name.
+    pub name: Option<At<String>>,
+    /// Replaces the literal start of the route's path, up to its first `*`.
+    pub path: Option<At<String>>,
+    /// Replaces the model that a JSON body names.
+    pub model: Option<At<String>>,
+}
+
+/// `shadow` of a route: where copies of its requests go, and how many.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Shadow {
+    pub target: Target,
+    /// Share of requests, above 0 and at most 1.
+    #[serde(rename = "percent", serialize_with = "percent")]
+    pub share: f64,
+    /// Copies at one time. Never zero.
+    pub concurrent: usize,
+    /// Tokens that the copies may take, prompts and answers together. Never zero.
+    pub tokens_per_minute: u64,
+}
+
+fn percent<S: Serializer>(share: &f64, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(share * 100.0)
+}
+
 impl Checker<'_> {
-    pub(super) fn shadow(
+    pub fn shadow(
         &mut self,
         table: Option<&Table<ShadowTable>>,
         pattern: &PathPattern,
-        readable: &Readable,
         upstreams: &[Declared],
     ) -> Option<Shadow> {
         let table = table?;
         let file = &table.value;
-        let as_target = Table {
-            value: TargetTable {
-                upstream: file.upstream.clone(),
-                name: file.name.clone(),
-                weight: None,
-                path: file.path.clone(),
-                model: file.model.clone(),
-            },
-            span: table.span.clone(),
-        };
+        let ShadowTable { upstream, name, path, model, .. } = file;
+        let place = Place { span: &table.span, upstream, name, path, model };
         match &file.percent {
-            None if readable.is_lost(&table.span, "percent") => {}
+            None if self.lost.is_lost(&table.span, "percent") => {}
             None => {
                 self.problem(&table.span, "this shadow says no `percent`: the share of requests to copy, as 1 or 0.1")
             }
@@ -48,22 +82,19 @@ impl Checker<'_> {
         if let Some(at) = file.tokens_per_minute.as_ref().filter(|at| at.value == 0) {
             self.problem(&at.span, "`tokens_per_minute` of 0 would copy nothing: leave `shadow` out for that");
         }
-        let concurrent = file.concurrent.as_ref().map_or(defaults::SHADOW_CONCURRENT, |at| at.value);
+        let concurrent = file.concurrent.value_or(CONCURRENT);
         Some(Shadow {
-            target: self.target(&as_target, pattern, readable, upstreams)?,
+            target: self.place(&place, pattern, upstreams)?,
             share: file.percent.as_ref().map_or(0.0, |at| at.value / 100.0),
             concurrent: usize::try_from(concurrent).unwrap_or(usize::MAX),
-            tokens_per_minute: file
-                .tokens_per_minute
-                .as_ref()
-                .map_or(defaults::SHADOW_TOKENS_PER_MINUTE, |at| at.value),
+            tokens_per_minute: file.tokens_per_minute.value_or(TOKENS_PER_MINUTE),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::parsed;
+    use crate::config::load::tests::parsed;
 
     fn route(shadow: &str) -> String {
         format!(
