@@ -54,6 +54,21 @@ pub(super) fn ask(admin: &str, question: &Question<'_>) -> Result<Answer, String
     }
 }
 
+/// As [`ask`], with the token that the address may ask for; what it answers with 200.
+///
+/// # Errors
+/// As of [`ask`], and why it was refused.
+pub(super) fn asked(admin: &str, method: &str, path: &str) -> Result<String, String> {
+    let token = token();
+    let answer = ask(admin, &Question { method, path, token: token.as_deref() })?;
+    if answer.status == 200 { Ok(answer.body) } else { Err(refusal(&answer)) }
+}
+
+/// The token that the environment holds for the admin address.
+pub(super) fn token() -> Option<String> {
+    std::env::var(ADMIN_TOKEN_ENV).ok().filter(|token| !token.is_empty())
+}
+
 /// An answer that goes on and on, from its first byte on; a read that gets nothing for [`TIMEOUT`] fails.
 ///
 /// # Errors
@@ -92,7 +107,7 @@ pub(super) fn stream(admin: &str, path: &str, token: Option<&str>) -> Result<Box
 }
 
 /// What an answer other than 200 says.
-pub(super) fn refusal(answer: &Answer) -> String {
+fn refusal(answer: &Answer) -> String {
     #[derive(Deserialize)]
     struct Error {
         error: String,

@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use super::admin::{self, Question, encoded, read};
-use crate::config::defaults::ADMIN_TOKEN_ENV;
+use super::admin::{self, encoded, read};
 
 /// Decisions that are shown of each canary.
 const DECISIONS_SHOWN: usize = 5;
@@ -130,12 +129,7 @@ struct DecisionView {
 /// # Errors
 /// Why it was not done, and what to type instead.
 pub(super) fn run(options: &Options) -> Result<String, String> {
-    let token = std::env::var(ADMIN_TOKEN_ENV).ok().filter(|token| !token.is_empty());
-    let ask = |method: &str, path: &str| -> Result<String, String> {
-        let question = Question { method, path, token: token.as_deref() };
-        let answer = admin::ask(&options.admin, &question)?;
-        if answer.status == 200 { Ok(answer.body) } else { Err(admin::refusal(&answer)) }
-    };
+    let ask = |method: &str, path: &str| admin::asked(&options.admin, method, path);
     let list: List = read(&ask("GET", "/api/canaries")?)?;
     let views: Vec<&View> =
         list.canaries.iter().filter(|view| options.route.as_ref().is_none_or(|route| *route == view.route)).collect();

@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use super::admin::{self, Question};
+use super::admin;
 use crate::config::canary::{Canary, Sticky};
-use crate::config::defaults::ADMIN_TOKEN_ENV;
 use crate::config::identity::USER_HEADER;
 use crate::config::settings::{Route, Settings, Target};
 use crate::policy::cohort;
@@ -43,10 +42,8 @@ pub(super) fn ask(admin: &str, route: &Route) -> Live {
         steps: Vec<u8>,
     }
     let Some(canary) = &route.canary else { return Live::Unknown };
-    let token = std::env::var(ADMIN_TOKEN_ENV).ok().filter(|token| !token.is_empty());
-    let question = Question { method: "GET", path: "/api/canaries", token: token.as_deref() };
-    let answer = admin::ask(admin, &question).ok().filter(|answer| answer.status == 200);
-    let list = answer.and_then(|answer| serde_json::from_str::<List>(&answer.body).ok());
+    let answer = admin::asked(admin, "GET", "/api/canaries").ok();
+    let list = answer.and_then(|answer| serde_json::from_str::<List>(&answer).ok());
     // A proxy that runs another file says nothing of this one.
     let is_it = |view: &View| view.route == *route.name && view.canary == *canary.target && view.steps == canary.steps;
     list.and_then(|list| list.canaries.into_iter().find(is_it)).map_or(Live::Unknown, |view| Live::At(view.percent))

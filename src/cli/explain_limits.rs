@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::admin::{self, Question};
-use crate::config::defaults::ADMIN_TOKEN_ENV;
+use super::admin;
 use crate::config::limits::{Limit, LimitKey, OnExhausted};
 use crate::config::settings::{Route, Settings};
 use crate::llm::RequestFacts;
@@ -66,11 +65,8 @@ struct Refused {
 
 /// What the proxy at `admin` says of a holder of limits, as `user:alice`.
 pub(super) fn ask(admin: &str, holder: &str) -> Option<Value> {
-    let token = std::env::var(ADMIN_TOKEN_ENV).ok().filter(|token| !token.is_empty());
-    let path = format!("/api/limits?holder={}", encoded(holder));
-    let question = Question { method: "GET", path: &path, token: token.as_deref() };
-    let answer = admin::ask(admin, &question).ok().filter(|answer| answer.status == 200)?;
-    serde_json::from_str(&answer.body).ok()
+    let answer = admin::asked(admin, "GET", &format!("/api/limits?holder={}", admin::encoded(holder))).ok()?;
+    serde_json::from_str(&answer).ok()
 }
 
 /// Tells of each limit of `route`, and where the holder stands, as far as `standing`, the answer to [`ask`], says. Nothing is
@@ -155,17 +151,6 @@ fn now(limit: &Limit, holder: &str, told: &Value) -> Option<String> {
         parts.push(format!("refused {count} times since {first}, last {last} ({reason})"));
     }
     (!parts.is_empty()).then(|| format!("{holder}: {}", parts.join("; ")))
-}
-
-/// A text as a value of a query.
-fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => out.push(char::from(byte)),
-            byte => _ = write!(out, "%{byte:02X}"),
-        }
-        out
-    })
 }
 
 fn estimate(limit: &Limit, facts: &RequestFacts, body: Option<&str>) -> Estimate {
@@ -320,7 +305,6 @@ mod tests {
         let text = told(serde_json::json!([holder]), store);
         assert!(text.contains("400 tokens spent and 93 held, 7 left") && text.contains("refused 1204 times"), "{text}");
         assert!(told(serde_json::json!([]), Value::Null).contains("now: user:alice has taken nothing"));
-        assert_eq!(encoded("user:a b/ä"), "user:a%20b%2F%C3%A4");
     }
 
     #[test]

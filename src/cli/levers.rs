@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use super::admin::{self, Question};
-use crate::config::defaults::ADMIN_TOKEN_ENV;
+use super::admin;
 use crate::config::identity::{KEY_PREFIX, KeyHash};
 use crate::config::settings::Route;
 use crate::policy::levers::Command;
@@ -77,7 +76,7 @@ impl To {
                 let _ = write!(path, "&{key}={}", admin::encoded(value));
             }
         }
-        let told: Told = admin::read(&ask(&self.admin, "POST", &path)?)?;
+        let told: Told = admin::read(&admin::asked(&self.admin, "POST", &path)?)?;
         Ok(format!("{}\n", told.words))
     }
 }
@@ -125,7 +124,7 @@ pub(super) fn of_route(admin: &str, route: &Route) -> Vec<String> {
 }
 
 fn asked(admin: &str) -> Result<List, String> {
-    admin::read(&ask(admin, "GET", "/api/levers")?)
+    admin::read(&admin::asked(admin, "GET", "/api/levers")?)
 }
 
 fn list(admin: &str) -> Result<String, String> {
@@ -144,12 +143,6 @@ fn listed(list: &List) -> String {
         let _ = writeln!(out, "NOBODY serves route `{route}`: its clients get 503 (out_of_service)");
     }
     out
-}
-
-fn ask(admin: &str, method: &str, path: &str) -> Result<String, String> {
-    let token = std::env::var(ADMIN_TOKEN_ENV).ok().filter(|token| !token.is_empty());
-    let answer = admin::ask(admin, &Question { method, path, token: token.as_deref() })?;
-    if answer.status == 200 { Ok(answer.body) } else { Err(admin::refusal(&answer)) }
 }
 
 #[cfg(test)]

@@ -27,7 +27,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::app::App;
 use self::feed::Told;
-use crate::config::defaults::ADMIN_TOKEN_ENV;
 
 /// Least time between two pictures.
 const PACE: Duration = Duration::from_millis(100);
@@ -66,7 +65,7 @@ enum Message {
 /// # Errors
 /// The terminal cannot be drawn on; where one picture is wanted, that nobody could be asked for it.
 pub(super) fn run(options: &Options) -> Result<String, String> {
-    let token = std::env::var(ADMIN_TOKEN_ENV).ok().filter(|token| !token.is_empty());
+    let token = super::admin::token();
     let (sender, messages) = mpsc::sync_channel(WAITING_MAX);
     let (admin, told) = (options.admin.clone(), sender.clone());
     thread::spawn(move || feed::follow(&admin, token.as_deref(), |news| told.send(Message::Told(news)).is_ok()));
