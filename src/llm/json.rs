@@ -29,14 +29,19 @@ pub(super) trait Loose<'de>: Default {
         Self::default()
     }
 
+    /// What an array or an object stands for, where its contents do not matter.
+    fn nested() -> Self {
+        Self::default()
+    }
+
     fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Self::default())
+        Ok(Self::nested())
     }
 
     fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
         while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Self::default())
+        Ok(Self::nested())
     }
 }
 

@@ -410,14 +410,8 @@ impl<'de> Loose<'de> for Model {
         Self::ODD
     }
 
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Self::ODD)
-    }
-
-    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
-        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Self::ODD)
+    fn nested() -> Self {
+        Self::ODD
     }
 }
 
@@ -457,14 +451,8 @@ impl<'de> Loose<'de> for Limit {
         Self::BAD
     }
 
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Self::BAD)
-    }
-
-    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
-        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Self::BAD)
+    fn nested() -> Self {
+        Self::BAD
     }
 }
 
@@ -494,14 +482,8 @@ impl<'de> Loose<'de> for Count {
         text.trim().parse().map_or(Self::BAD, Self::number)
     }
 
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Self::BAD)
-    }
-
-    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
-        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Self::BAD)
+    fn nested() -> Self {
+        Self::BAD
     }
 }
 
