@@ -148,7 +148,7 @@ pub struct UsageFilter {
 }
 
 impl UsageFilter {
-    /// A filter that leaves usage chunks with llama.cpp's times to the client where it asked for those.
+    /// A filter that leaves usage chunks with llama.cpp's `timings` in the answer if the client asked for them.
     pub fn new(leaves_timings: bool) -> Self {
         Self { leaves_timings, ..Self::default() }
     }
@@ -199,7 +199,7 @@ impl UsageFilter {
         self.held.is_empty() && !self.passing && !self.line_begun && !self.after_cr
     }
 
-    /// The stream ended; what was held passes, unless it is a usage chunk that lacks its blank line.
+    /// The stream ended: buffered bytes are passed on, unless they are a usage chunk without its blank line.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) {
         if self.is_usage_chunk(&self.held.concat()) {
             self.taken += self.held_bytes as u64;

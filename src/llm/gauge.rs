@@ -93,7 +93,7 @@ impl Gauge {
         self.meter.unclaimed.as_ref().map_or(0, |unclaimed| unclaimed.reading.events)
     }
 
-    /// What was read of a stream that is no LLM's, to keep; `None`: it is one.
+    /// The reading of a stream that is not an LLM's; `None`: it is an LLM's.
     pub fn take_stream(&mut self) -> Option<StreamReading> {
         self.meter.unclaimed.as_mut().map(|unclaimed| std::mem::take(&mut unclaimed.reading))
     }

@@ -45,7 +45,7 @@ impl LoginAttempts {
         if left.is_zero() { Ok(()) } else { Err(left) }
     }
 
-    /// `address` tried and was wrong. Tells how often by now.
+    /// `address` sent a wrong token. Returns its number of failures.
     pub fn failed(&mut self, address: Option<IpAddr>, now: Duration) -> u32 {
         let Some(address) = address.map(network) else { return 1 };
         if !self.failed.contains_key(&address) && self.failed.len() >= ADDRESSES_MAX {

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-/// How long an earlier latency counts: it has faded to a third after this.
+/// The time constant of the moving average: a latency has faded to a third after this.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// What a fast failure costs where the upstream names no time: it must not attract traffic.
+/// The latency that a fast failure counts as without `Retry-After`, so that it attracts no traffic.
 pub const PENALTY: Duration = Duration::from_secs(5);
 const PENALTY_MAX: Duration = Duration::from_secs(300);
 
-/// Believed of an endpoint that has requests and has answered none yet.
+/// The latency in seconds of an endpoint that has requests and has answered none yet.
 const UNKNOWN: f64 = 1.0;
 
-/// How busy and how fast one endpoint is.
+/// The requests in flight of one endpoint, and its latencies.
 #[derive(Debug, Clone, Default)]
 pub struct Load {
     in_flight: u32,
@@ -31,7 +31,7 @@ struct Penalty {
     cost: f64,
 }
 
-/// A moving average that jumps up to a peak at once, and forgets it slowly.
+/// A peak EWMA: a moving average that rises to a peak at once, and falls slowly.
 #[derive(Debug, Clone, Copy, Default)]
 struct PeakEwma {
     /// Seconds; `None` before the first sample.
@@ -57,7 +57,7 @@ impl Load {
         self.average_mut(streaming).note(took.as_secs_f64(), now);
     }
 
-    /// It answered with a 429 or 5xx, which is fast: for `retry_after`, or 5 s, it counts as slow.
+    /// It answered with a 429 or 5xx, which is fast: it counts as slow for `retry_after`, or 5 s.
     pub fn penalise(&mut self, retry_after: Option<Duration>, now: Duration) {
         let time = retry_after.unwrap_or(PENALTY).clamp(Duration::from_secs(1), PENALTY_MAX);
         self.penalty = Some(Penalty { until: now + time, cost: time.max(PENALTY).as_secs_f64() });

@@ -28,7 +28,7 @@ pub enum Kind {
     },
 }
 
-/// What a chunk shows of an answer's life.
+/// The sign of work in a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     Token,
@@ -38,7 +38,7 @@ pub enum Sign {
     Bytes,
 }
 
-/// Which time is over.
+/// Which timeout has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Late {
     FirstToken,
@@ -50,7 +50,7 @@ pub enum Late {
     AfterEnd,
 }
 
-/// The clocks of one answer. All times count from "request head complete".
+/// The timeouts of one answer. All times count from "request head complete".
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
     times: Timeouts,
@@ -69,7 +69,7 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Clocks for an answer that was asked for at `asked`, and whose kind is guessed by its request.
+    /// The timeouts of an answer that was requested at `asked`; its kind is guessed from its request.
     pub fn new(times: Timeouts, expected: Kind, another: bool, asked: Duration) -> Self {
         Self {
             times,
@@ -84,7 +84,7 @@ impl Deadlines {
         }
     }
 
-    /// The answer's head came, and tells what it is.
+    /// The answer's head came, and with it the answer's kind.
     pub fn head_came(&mut self, kind: Kind, now: Duration) {
         self.has_head = true;
         if kind != Kind::Tokens {
@@ -93,7 +93,7 @@ impl Deadlines {
         self.kind = kind;
     }
 
-    /// The answer is passed on: nobody else can be asked any more.
+    /// The answer is passed on: no retry is possible any more.
     pub fn commit(&mut self) {
         self.another = false;
     }

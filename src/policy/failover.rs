@@ -3,7 +3,7 @@
 
 use crate::config::settings::{Failover, Route, Target};
 
-/// Sent-again requests that a route may always have at one time, however few requests it has.
+/// The minimum of the retry budget: retries that a route may have at one time, however few requests it has.
 const BUDGET_FLOOR: usize = 10;
 
 /// How far an attempt had come when it failed.
@@ -15,7 +15,7 @@ pub enum Stage {
     Sent,
 }
 
-/// What a request allows to be done with it.
+/// Whether a request may be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nature {
     /// LLM-shaped: asked again it costs tokens, and changes nothing.
@@ -24,7 +24,7 @@ pub struct Nature {
     pub replayable: bool,
 }
 
-/// Whether an attempt that failed at `stage` may be replaced, by the route's rule.
+/// Whether an attempt that failed at `stage` may be retried, by the route's `failover`.
 pub fn may_replace(rule: Failover, nature: Nature, stage: Stage) -> bool {
     match (rule, stage) {
         (Failover::Never, _) => false,
@@ -35,18 +35,18 @@ pub fn may_replace(rule: Failover, nature: Nature, stage: Stage) -> bool {
     }
 }
 
-/// Whether one more request of a route may be sent again, while `active` are served and `again` were sent again.
+/// The retry budget: whether a route may retry one more request, while it has `active` requests and `again` retries.
 pub fn within_budget(active: usize, again: usize, share: f64) -> bool {
     let allowed = (active as f64 * share).floor() as usize;
     again < allowed.max(BUDGET_FLOOR)
 }
 
-/// A status that another backend may not answer with: the fault is the backend's, or it is overloaded.
+/// A status that is worth a retry: the backend failed, or it is overloaded.
 pub fn is_replaceable_status(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504 | 529)
 }
 
-/// How much a failed answer tells a client: the greatest is passed on when no attempt went well.
+/// How informative a failed answer is for the client: the highest is returned when all attempts failed.
 pub fn tells(status: u16, retry_after: bool) -> u8 {
     match status {
         429 => 5,
@@ -58,7 +58,7 @@ pub fn tells(status: u16, retry_after: bool) -> u8 {
     }
 }
 
-/// One place of a route.
+/// A target or fallback of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// By its place among the targets.
@@ -68,7 +68,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// What it stands for; `None` only for a choice of another route.
+    /// Its target; `None` only for a choice of another route.
     pub fn of(self, route: &Route) -> Option<&Target> {
         match self {
             Self::Target(at) => route.targets.get(at),
@@ -86,7 +86,7 @@ pub fn takes_part(route: &Route, target: &Target, canary_share: Option<u8>) -> b
     }
 }
 
-/// What a choice has to offer a request.
+/// The endpoints of a choice that a request can still use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
     /// An endpoint that was not tried yet and is believed to answer.
@@ -96,7 +96,7 @@ pub enum Room {
     Exhausted,
 }
 
-/// Whom one request asks, in which order, and how often.
+/// The plan of one request: which targets are asked, in which order, and how often.
 #[derive(Debug, Clone)]
 pub struct Plan {
     order: Vec<(Choice, bool)>,
@@ -131,7 +131,7 @@ impl Plan {
         self.current.is_some() && self.order.first().is_some_and(|(_, asked)| !asked)
     }
 
-    /// Who was asked last.
+    /// The choice that was asked last.
     pub fn current(&self) -> Option<Choice> {
         self.current
     }

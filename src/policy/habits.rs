@@ -134,7 +134,7 @@ impl Habits {
         self.entry(key).asking = Asking::Refused(now + REFUSAL);
     }
 
-    /// The upstream failed at `now` with the wish and without it. Nothing where it has shown by now what it does.
+    /// The upstream failed at `now` with `stream_options` and without. No effect if its behaviour is known by now.
     pub fn failed_anyway(&mut self, key: &Key, now: Duration) {
         let habit = self.entry(key);
         match habit.asking {

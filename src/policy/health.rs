@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// Failures in a row that take an endpoint out.
+/// Failures in a row that eject an endpoint.
 const IN_A_ROW: u32 = 5;
 
 /// Failed health checks in a row that do the same.
@@ -19,7 +19,7 @@ const WINDOW_REQUESTS_MIN: u32 = 20;
 const SLOT: Duration = Duration::from_secs(5);
 const SLOTS: usize = (WINDOW_MAX.as_secs() / SLOT.as_secs()) as usize;
 
-/// A request that finds out whether an endpoint is back may run for minutes: after this long the next may find out too.
+/// A probe may run for minutes: after this time a second one may start.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// An endpoint is out for this long, times the number of its ejections.
@@ -29,7 +29,7 @@ const EJECTION_MAX: Duration = Duration::from_secs(300);
 /// After so long without an ejection the next counts as the first; after so long without a failure so does a failure.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(300);
 
-/// What one attempt showed of its endpoint, told once, at its end.
+/// The result of one attempt, for outlier detection; reported once, at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     /// It answered, and the answer was whole.
@@ -40,7 +40,7 @@ pub enum Sign {
     Faulty,
 }
 
-/// What took an endpoint out.
+/// Why an endpoint was ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// It could not be connected to, or failed its health checks.
@@ -183,19 +183,19 @@ impl Health {
         self.failures.filter(|failures| self.down.is_some() || now.saturating_sub(failures.last) <= FORGIVEN_AFTER)
     }
 
-    /// A person says that it is well: what was held against it is forgotten.
+    /// A person put it back in service: earlier failures are forgotten.
     pub fn forgive(&mut self, now: Duration) {
         self.row.renew();
         let row = self.row;
         *self = Self { row, turned: now, ..Self::default() };
     }
 
-    /// A request is on its way that tells whether it is back.
+    /// A probe was sent: a request whose result decides whether it is back.
     pub fn probe(&mut self, now: Duration) {
         self.probing = Some(now);
     }
 
-    /// That request ended without telling.
+    /// The probe ended without a result.
     pub fn probe_over(&mut self) {
         self.probing = None;
     }
@@ -213,7 +213,7 @@ impl Health {
         }
     }
 
-    /// Takes in how an attempt went. `may_eject`: enough others are left.
+    /// Updates the state with the result of an attempt. `may_eject`: enough other endpoints are left.
     pub fn note(&mut self, verdict: Verdict, now: Duration, may_eject: bool) -> Option<Change> {
         let Verdict { sign, began, under_way } = verdict;
         if let Some(under_way) = under_way {

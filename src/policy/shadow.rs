@@ -55,7 +55,7 @@ pub fn is_drawn(share: f64, roll: u64) -> bool {
 }
 
 impl Caps {
-    /// Takes the place of one copy, and the tokens that it may need; `None`: one of the caps is reached.
+    /// Reserves one copy's place, and the tokens that it may use; `None`: a cap is reached.
     pub fn take(&mut self, caps: &Arc<Limit>, request: &Request<'_>, now: Duration) -> Option<Claim> {
         let request = Request { holder: HOLDER, ..*request };
         let tokens = caps.tokens.as_ref().map_or(0, |tokens| self.learned.estimate(&request, tokens).total());
@@ -72,7 +72,7 @@ impl Caps {
         Some(claim)
     }
 
-    /// A copy is over. One that was broken off before anything was known of it takes nothing.
+    /// A copy has ended. One that was cancelled before anything of its usage was known is charged nothing.
     pub fn give_back(&mut self, claim: Claim, model: Option<&str>, took: Took, now: Duration) {
         if let (Some(model), Some(output), true) = (model, took.output, took.reported) {
             self.learned.learn(&claim.holder, &Arc::from(model), took.body_bytes, took.input, output);

@@ -1,11 +1,11 @@
 //! What a chunk contained: tokens, other signs of work, the end.
 
-/// What one chunk brought.
+/// The contents of one chunk, as far as timeouts and phases need them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// A token frame ended in this chunk.
     pub token: bool,
-    /// An event ended in this chunk that tells of work: of a tool, a web search, a sub-agent.
+    /// An event ended in this chunk that is a sign of work: of a tool, a web search, a sub-agent.
     pub work: bool,
     /// An event ended in this chunk that the dialect does not have.
     pub unknown: bool,
@@ -23,7 +23,7 @@ impl std::ops::BitOrAssign for Progress {
 }
 
 impl Progress {
-    /// What came in a chunk and in one right after it.
+    /// Adds the progress of a chunk that came right after.
     pub fn add(&mut self, more: Self) {
         self.token |= more.token;
         self.work |= more.work;

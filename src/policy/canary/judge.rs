@@ -134,7 +134,7 @@ impl Judge {
         self
     }
 
-    /// Takes in a request's first attempt, by the side and the epoch that the request was assigned to.
+    /// Adds a request's first attempt, for the side and the epoch to which the request was assigned.
     pub fn observe(
         &mut self,
         plan: &Canary,

@@ -21,7 +21,7 @@ impl Breaker {
         now >= self.open_until
     }
 
-    /// The store did not answer. Tells whether it is now left alone that was not before.
+    /// The store did not answer. Returns whether the breaker has opened now.
     pub fn failed(&mut self, now: Duration) -> bool {
         self.failures = self.failures.saturating_add(1);
         if self.failures < FAILURES {
@@ -31,7 +31,7 @@ impl Breaker {
         self.failures == FAILURES
     }
 
-    /// The store answered. Tells whether it had been left alone.
+    /// The store answered. Returns whether the breaker was open.
     pub fn answered(&mut self) -> bool {
         let was_open = self.failures >= FAILURES;
         *self = Self::default();

@@ -16,7 +16,7 @@ use super::refusals::Refusals;
 use super::spend::Spend;
 use crate::config::limits::{Limit, LimitKey, OnExhausted};
 
-/// Cells kept at most: holders times limits.
+/// The largest number of cells: holders × limits.
 pub const CELLS_MAX: usize = 100_000;
 
 /// How many of them addresses may have: who is known by name finds a place however many addresses call.
@@ -106,7 +106,7 @@ impl Cells {
         Ok(standing)
     }
 
-    /// Why `claims` would be refused as things stand. Takes nothing.
+    /// Why `claims` would be refused now. Reserves nothing.
     pub fn refusal(&mut self, claims: &mut [Claim], now: Duration) -> Option<Box<Denial>> {
         self.look(claims, now).err()
     }
@@ -150,14 +150,14 @@ impl Cells {
         self.cell(claim, now).follow(&limit, standing, now);
     }
 
-    /// Counts what a request holds, wherever it is held.
+    /// Counts a request's reservation, in memory or in the store.
     pub fn count_held(&mut self, claims: &[Claim]) {
         for claim in claims {
             self.totals(&claim.limit.name).held += claim.tokens;
         }
     }
 
-    /// Counts what a request used of its hold, wherever it was held.
+    /// Counts what a request used of its reservation, in memory or in the store.
     pub fn count_ended(&mut self, claim: &Claim, used: Used) {
         if claim.limit.tokens.is_none() {
             return;
@@ -168,7 +168,7 @@ impl Cells {
         totals.used += used.tokens;
     }
 
-    /// Forgets what is empty, and limits that are gone.
+    /// Drops empty cells, and those of limits that a reload removed.
     pub fn sweep(&mut self, limits: &[Arc<Limit>], now: Duration) {
         self.drop_empty(now);
         let is_known = |name: &Arc<str>| limits.iter().any(|limit| limit.name == *name);

@@ -41,7 +41,7 @@ pub struct Taken {
 }
 
 impl Standing {
-    /// Takes what is tighter of both.
+    /// Keeps the tighter of both.
     pub fn tighten(&mut self, other: &Self) {
         tighter(&mut self.tokens, other.tokens);
         tighter(&mut self.requests, other.requests);

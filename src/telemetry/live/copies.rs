@@ -58,7 +58,7 @@ impl Copies {
         self.of(route, |compared| compared.skipped = compared.skipped.saturating_add(1));
     }
 
-    /// Keeps these routes alone.
+    /// Drops all other routes.
     pub fn retain(&self, routes: &[&str]) {
         lock(&self.0).retain(|route, _| routes.contains(&&**route));
     }

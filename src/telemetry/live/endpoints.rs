@@ -21,7 +21,7 @@ pub struct Endpoints(Mutex<BTreeMap<Key, Minutes>>);
 type Key = (Arc<str>, Arc<str>, Option<SocketAddr>);
 
 impl Endpoints {
-    /// Books what a request showed of the endpoints that it asked.
+    /// Counts a request's attempts at their endpoints.
     pub fn observe(&self, record: &Record) {
         if record.attempts.is_empty() {
             return;

@@ -21,7 +21,7 @@ pub const VIEWERS_MAX: usize = 16;
 const ENDED_MAX: usize = 40;
 const ENDED_FIRST_MAX: usize = 100;
 
-/// Somebody who looks. While there is one, streams note when their tokens pass.
+/// A viewer. While there is one, streams record the times of their tokens.
 pub struct Viewer {
     live: Arc<Live>,
     /// By number: what it was told of a stream.
@@ -38,7 +38,7 @@ struct Known {
 }
 
 impl Viewer {
-    /// Lets somebody look; `None` when [`VIEWERS_MAX`] do already.
+    /// Adds a viewer; `None` if there are [`VIEWERS_MAX`] already.
     pub fn admit(live: &Arc<Live>) -> Option<Self> {
         let is_admitted = live.admit_viewer(VIEWERS_MAX);
         is_admitted.then(|| Self { live: Arc::clone(live), known: HashMap::new(), ended: 0 })

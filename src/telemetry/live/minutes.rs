@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What is told covers this many minutes, the one that runs included.
+/// Statistics cover this many minutes, the current one included.
 pub const MINUTES: usize = 5;
 
 /// Buckets to one doubling, and doublings from 1 ms to 131 s: a percentile is at most 4.5 % off.

@@ -70,12 +70,12 @@ impl LiveStream {
         self.stream.note(|facts| facts.model = Some(model.into()));
     }
 
-    /// Who answers, or will if nothing goes wrong; the last word counts.
+    /// The upstream and variant of the current attempt; the last call counts.
     pub fn served_by(&self, upstream: &Arc<str>, variant: &Arc<str>) {
         self.stream.note(|facts| facts.served_by = Some((Arc::clone(upstream), Arc::clone(variant))));
     }
 
-    /// What its answer speaks, as far as it has shown; `None`: nothing that is an LLM's.
+    /// The dialect and framing of its answer, as recognised so far; `None`: not an LLM's.
     pub fn speaks(&self, speaks: Option<(Dialect, Framing)>) {
         self.stream.note(|facts| facts.speaks = speaks);
     }
@@ -108,7 +108,7 @@ impl LiveStream {
         }
     }
 
-    /// It is in `phase` now; `stopwatch` has what was before.
+    /// It enters `phase` now; `stopwatch` has the phases before.
     pub fn entered(&self, phase: Phase, now: Duration, stopwatch: &Stopwatch) {
         // Our own work takes microseconds: nobody could see it as what is going on.
         if phase != Phase::Proxy {

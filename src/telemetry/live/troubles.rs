@@ -90,7 +90,7 @@ struct Times {
 }
 
 impl Troubles {
-    /// Takes in how a request ended.
+    /// Adds a request's end.
     pub fn observe(&self, record: &Record) {
         let denied = record.limit.as_ref().and_then(|limit| match &limit.verdict {
             LimitVerdict::Denied { limit, reason } => Some((limit, *reason)),
