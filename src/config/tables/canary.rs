@@ -26,7 +26,7 @@ const MIN_REQUESTS_MAX: u64 = 10_000_000;
 /// Smaller levels are beyond what the arithmetic of the test is good for.
 const ALPHA_MIN: f64 = 1e-9;
 
-/// One target of the route that takes over step by step, and is rolled back when it does worse than the others.
+/// A canary: a target whose share grows in steps, and that is rolled back when it is worse than the others.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CanaryTable {
@@ -42,7 +42,7 @@ pub struct CanaryTable {
     /// How many requests a step sends to it at the least.
     #[schemars(range(min = 1), extend("default" = 200))]
     pub min_requests: Option<At<u64>>,
-    /// How likely a good one may be rolled back by mistake, over the whole rollout.
+    /// The probability that a good version is rolled back, over the whole rollout.
     #[schemars(range(min = 0.0, max = 0.5), extend("default" = 0.01))]
     pub alpha: Option<At<f64>>,
     /// A first token later than this is late. Absent: later than 95 of 100 of the baseline's.

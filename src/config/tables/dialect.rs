@@ -32,14 +32,14 @@ pub struct StreamTable {
     pub recognise: Option<At<Vec<String>>>,
     /// Of a [[dialect]]: events that show it where the stream was taken for the dialect of that name so far.
     pub instead_of: Option<At<BTreeMap<String, Vec<String>>>>,
-    /// Of a [[dialect]]: the ends of request paths that speak it.
+    /// Of a [[dialect]]: the ends of request paths whose answers have it.
     pub paths: Option<At<Vec<String>>>,
     /// Of a [[dialect]]: who sends it (`gen_ai.provider.name`).
     pub provider: Option<At<String>>,
-    /// Where an event says what it is.
+    /// Where the name of an event is.
     #[schemars(with = "Option<SeveralWords>", extend("default" = ["event", "/type", "/event"]))]
     pub by: Option<At<Several>>,
-    /// Where generated text stands, as "/token", or { token = "/content" } by event. Absent: text under the usual keys.
+    /// Where generated text is, as "/token", or { token = "/content" } by event. Absent: text under the usual keys.
     #[schemars(with = "Option<PlaceWords>")]
     pub text: Option<At<Places>>,
     #[schemars(with = "Option<PlaceWords>")]
@@ -50,10 +50,10 @@ pub struct StreamTable {
     /// Text in one piece, which repeats what was streamed before it, if anything was.
     #[schemars(with = "Option<PlaceWords>")]
     pub whole: Option<At<Places>>,
-    /// Where an error stands, or which events are one. Absent: a top-level `error` key, and events named "error".
+    /// Where an error is, or which events are one. Absent: a top-level `error` key, and events named "error".
     #[schemars(with = "Option<PlaceWords>")]
     pub error: Option<At<Places>>,
-    /// Where token usage stands: a number of output tokens, or an object with the usual keys; or the place of each count.
+    /// Where token usage is: a number of output tokens, or an object with the usual keys; or the place of each count.
     #[schemars(with = "Option<UsageWords>")]
     pub usage: Option<At<UsagePlaces>>,
     /// Why the model stopped.
@@ -68,7 +68,7 @@ pub struct StreamTable {
     pub inside: Option<At<BTreeMap<String, Inside>>>,
     /// Events that end the stream in order; an end without one is a truncation.
     pub end: Option<At<Vec<String>>>,
-    /// Answers that are made in the background and have not ended yet: their usage is booked when they have.
+    /// Answers in the background that have not ended: their usage is counted when they have.
     pub running: Option<At<Vec<String>>>,
     /// Events that open something and carry nothing that was generated.
     pub start: Option<At<Vec<String>>>,

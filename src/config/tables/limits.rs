@@ -38,18 +38,18 @@ pub struct LimitTable {
     /// What routes and telemetry call it.
     #[schemars(required)]
     pub name: Option<At<String>>,
-    /// Who shares one count. Where no user, team or key is known, the client's address stands in.
+    /// Whose requests are counted together. If no user, team or key is known, the client's address is used.
     #[schemars(extend("default" = "user"))]
     pub key: Option<At<LimitKey>>,
     /// Prompt and answer together.
     #[schemars(range(min = 1))]
     pub tokens_per_minute: Option<At<u64>>,
-    /// What may be taken at once. Absent: tokens_per_minute.
+    /// The most tokens that can be used at once. Absent: tokens_per_minute.
     #[schemars(range(min = 1))]
     pub burst: Option<At<u64>>,
     /// How far one request may go beyond the burst. Absent: burst.
     pub debt: Option<At<u64>>,
-    /// The most that one request holds for its answer before it is known. Absent: what the request asks for.
+    /// The most tokens that one request reserves for its answer. Absent: what the request asks for.
     #[schemars(range(min = 1))]
     pub output_cap: Option<At<u64>>,
     #[schemars(range(min = 1))]
@@ -62,7 +62,7 @@ pub struct LimitTable {
     pub cost_per_day: Option<At<f64>>,
     /// US dollars in rolling 30 days, by [[price]].
     pub cost_per_month: Option<At<f64>>,
-    /// What happens to a stream that outruns what it held while nothing is left.
+    /// What happens to a stream that uses more than its reservation while the bucket is empty.
     #[schemars(extend("default" = "finish"))]
     pub on_exhausted: Option<At<OnExhausted>>,
 }

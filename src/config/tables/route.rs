@@ -81,9 +81,9 @@ pub struct RouteTable {
     #[schemars(extend("default" = "llm"))]
     pub failover: Option<At<Failover>>,
     pub retries: Option<Table<RetriesTable>>,
-    /// After so long without a first token a second target is asked too, and the first token wins. Absent: never.
+    /// Hedging: after so long without a first token a second attempt is started, and the first token wins. Absent: never.
     pub hedge_after: Option<At<DurationText>>,
-    /// Whose the answers are that it brings.
+    /// What its answers are: an LLM's, or other streams.
     #[schemars(extend("default" = "auto"))]
     pub kind: Option<At<RouteKind>>,
     pub timeouts: Option<Table<TimeoutsTable>>,
@@ -104,7 +104,7 @@ pub struct RetriesTable {
     /// Attempts a request may take, the first included.
     #[schemars(range(min = 1, max = 10), extend("default" = 3))]
     pub attempts: Option<At<u32>>,
-    /// Share of the route's active requests that may be sent again or hedged at one time; three always may.
+    /// The retry budget: the share of the route's active requests that may be retried or hedged at one time, at least 10.
     #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.2))]
     pub budget: Option<At<f64>>,
 }
@@ -113,7 +113,7 @@ pub struct RetriesTable {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TimeoutsTable {
-    /// Until a connection stands.
+    /// Until a connection is established.
     #[schemars(extend("default" = "2s"))]
     pub connect: Option<At<DurationText>>,
     /// Until the first token of an LLM's stream. Absent: "60s" while another place can be asked, else "10m".
@@ -168,7 +168,7 @@ pub enum Failover {
     /// LLM requests until their first token, any other only while nothing was sent.
     #[default]
     Llm,
-    /// Any request whose body is in hand. Only where doing it twice does no harm.
+    /// Any request whose body is buffered. Only if a repetition does no harm.
     Always,
     /// Only while nothing was sent.
     Unsent,

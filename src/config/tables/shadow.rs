@@ -15,7 +15,7 @@ const TOKENS_PER_MINUTE: u64 = 100_000;
 /// Copies hold their requests' bodies: more at one time is another service.
 const CONCURRENT_MAX: u32 = 10_000;
 
-/// Copies of LLM requests go to another upstream too; its answers are measured, compared and dropped.
+/// Traffic mirroring: copies of LLM requests go to another upstream; its answers are measured, compared and dropped.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShadowTable {

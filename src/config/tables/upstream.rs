@@ -43,7 +43,7 @@ pub struct UpstreamTable {
     /// Who runs its models, as OpenTelemetry calls him ("groq", "azure.ai.openai", "deepseek"): for telemetry, and for the prices
     /// of the catalogue. Absent: by the host of its url where that is known.
     pub provider: Option<At<String>>,
-    /// Whether OpenAI-shaped streams are asked for their usage where the client does not ask. The client sees nothing of it.
+    /// Whether OpenAI-shaped streams are asked for their usage if the client does not ask. The client does not see it.
     #[schemars(extend("default" = "auto"))]
     pub ask_usage: Option<At<AskUsage>>,
     /// The HTTP version spoken to it. "auto": ALPN decides over TLS, HTTP/1.1 in clear text.
@@ -55,13 +55,13 @@ pub struct UpstreamTable {
     pub ping_interval: Option<At<DurationText>>,
     /// A PEM file with the certificates that its own must chain to, or be, in place of the system's.
     pub ca: Option<At<String>>,
-    /// The environment variable with the API key that is put in place of the client's credentials.
+    /// The environment variable with the API key that replaces the client's credentials.
     pub api_key_env: Option<At<String>>,
-    /// The file with the API key that is put in place of the client's credentials.
+    /// The file with the API key that replaces the client's credentials.
     pub api_key_file: Option<At<String>>,
     /// How to read a stream of an app's own.
     pub stream: Option<Table<StreamTable>>,
-    /// Asks each endpoint regularly whether it is well. Absent: only what requests show counts.
+    /// Health check of each endpoint. Absent: only results of requests count.
     pub health: Option<Table<HealthTable>>,
 }
 
@@ -134,7 +134,7 @@ pub enum HostPolicy {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum AskUsage {
-    /// Unless it refuses to be asked.
+    /// Unless the backend rejects the option.
     #[default]
     Auto,
     Always,

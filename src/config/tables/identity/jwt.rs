@@ -31,16 +31,16 @@ pub(super) const SECRET_ALGORITHMS: [Algorithm; 1] = [Algorithm::HS256];
 pub struct JwtTable {
     /// A file with the public keys (JWKS), relative to the configuration file; it is read again when it changes.
     pub jwks_file: Option<At<String>>,
-    /// Where the public keys (JWKS) are fetched, again and again.
+    /// The URL from which the public keys (JWKS) are fetched regularly.
     pub jwks_url: Option<At<String>>,
     /// The environment variable with the secret that HS256, HS384 or HS512 tokens are signed with.
     pub secret_env: Option<At<String>>,
-    /// The only signatures that are taken. With secret_env the default is ["HS256"].
+    /// The only accepted signature algorithms. With secret_env the default is ["HS256"].
     #[schemars(with = "Option<Vec<AlgorithmWord>>", extend("default" = ["RS256", "ES256"]))]
     pub algorithms: Option<At<Vec<At<Algorithm>>>>,
     /// What `iss` must be. Absent: anything.
     pub issuer: Option<At<String>>,
-    /// What `aud` must hold. Absent: anything, so that tokens for other services are taken too.
+    /// What `aud` must contain. Absent: anything, so that tokens for other services are accepted too.
     pub audience: Option<At<String>>,
     /// How far the issuer's clock may differ from ours.
     #[schemars(extend("default" = "60s"))]

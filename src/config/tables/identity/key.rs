@@ -27,7 +27,7 @@ pub struct KeyTable {
     pub user: Option<At<String>>,
     /// The team's name.
     pub team: Option<At<String>>,
-    /// "sha256:" and 64 hex digits. The key itself is kept nowhere.
+    /// "sha256:" and 64 hex digits. The key itself is not stored.
     #[schemars(required)]
     pub hash: Option<At<String>>,
 }

@@ -24,11 +24,11 @@ pub const USER_HEADER: &str = "x-user-id";
 const TAKEN: [&str; 7] =
     ["authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "host", "x-forwarded-for"];
 
-/// Which credentials say who calls. Absent: a trusted proxy's x-user-id alone, and all other credentials pass untouched.
+/// Authentication. Absent: only a trusted proxy's x-user-id, and all credentials are passed on unchanged.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityTable {
-    /// Refuse requests of which nobody can tell who sent them.
+    /// Refuse requests without a valid credential.
     #[schemars(extend("default" = false))]
     pub required: Option<At<bool>>,
     /// The header in which trusted_proxies name the user.
