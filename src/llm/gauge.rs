@@ -186,11 +186,10 @@ impl Gauge {
             self.settle_framing(self.framing);
             self.scan(&held, now);
         }
-        if end == StreamEnd::Cut {
-            return;
-        }
         let meter = &mut self.meter;
         match &mut self.scanner {
+            Scanner::Sse(scanner) if end == StreamEnd::Cut => return scanner.cut(|frame| meter.frame(frame, now)),
+            _ if end == StreamEnd::Cut => return,
             Scanner::Sse(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
             Scanner::Lines(scanner) => scanner.finish(|frame| meter.frame(frame, now)),
             Scanner::Document(document) => return meter.document(document.carry()),

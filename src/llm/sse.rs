@@ -66,6 +66,8 @@ pub struct SseScanner {
     after_cr: bool,
     /// A CR without LF ended a line before: this stream does not mean CRLF by it.
     lone_cr: bool,
+    /// The CR of a blank line was the last byte. Of a CRLF the LF belongs to the event, which ends with the next byte.
+    ends: bool,
     /// The begun event is over its limit.
     skipping: bool,
     /// What is kept of its data then.
@@ -133,11 +135,15 @@ impl SseScanner {
         let mut lent = Lent::default();
         while let Some(first) = rest.first() {
             if mem::take(&mut self.after_cr) {
-                if *first == b'\n' {
+                let is_crlf = *first == b'\n';
+                self.lone_cr |= !is_crlf;
+                if mem::take(&mut self.ends) {
+                    self.end_event(&mut lent, &mut found);
+                }
+                if is_crlf {
                     rest = rest.get(1..).unwrap_or_default();
                     continue;
                 }
-                self.lone_cr = true;
             }
             let Some((line, tail)) = memchr2(b'\n', b'\r', rest).and_then(|at| rest.split_at_checked(at)) else {
                 self.count_work(rest.len());
@@ -147,14 +153,25 @@ impl SseScanner {
             self.count_work(line.len() + 1);
             self.after_cr = tail.first() == Some(&b'\r');
             rest = tail.get(1..).unwrap_or_default();
-            self.end_line(line, &mut lent, &mut found);
+            self.ends = self.after_cr && rest.is_empty() && !self.lone_cr && line.is_empty() && !self.line.begun;
+            if !self.ends {
+                self.end_line(line, &mut lent, &mut found);
+            }
         }
         self.keep(&mut lent);
+    }
+
+    /// The stream broke off: an event whose blank line ended in a CR is told, as no LF can follow any more.
+    pub fn cut(&mut self, mut found: impl FnMut(Frame<'_>)) {
+        if mem::take(&mut self.ends) {
+            self.end_event(&mut Lent::default(), &mut found);
+        }
     }
 
     /// The stream ended in order: an event whose blank line is missing is told too. The standard drops it, but
     /// llama.cpp's last `[DONE]` comes that way.
     pub fn finish(&mut self, mut found: impl FnMut(Frame<'_>)) {
+        self.cut(&mut found);
         let mut lent = Lent::default();
         if self.line.begun {
             self.end_line(&[], &mut lent, &mut found);

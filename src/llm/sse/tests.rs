@@ -13,16 +13,16 @@ fn text(bytes: &[u8]) -> String {
 /// Reads a stream in the given pieces. Oversized events are told as `None`.
 fn scan<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Option<Owned>> {
     let (mut scanner, mut events) = (SseScanner::default(), Vec::new());
-    for piece in pieces {
-        scanner.feed(piece, |frame| {
-            events.push(match frame {
-                // The standard knows none.
-                Frame::Named(_) | Frame::Stray(_) => return,
-                Frame::Event(event) => Some((text(event.name), text(event.data), text(event.id))),
-                Frame::Skeleton(_) | Frame::Oversized => None,
-            });
+    let mut note = |frame: Frame<'_>| {
+        events.push(match frame {
+            // The standard knows none.
+            Frame::Named(_) | Frame::Stray(_) => return,
+            Frame::Event(event) => Some((text(event.name), text(event.data), text(event.id))),
+            Frame::Skeleton(_) | Frame::Oversized => None,
         });
-    }
+    };
+    pieces.into_iter().for_each(|piece| scanner.feed(piece, &mut note));
+    scanner.cut(note);
     events
 }
 
@@ -107,6 +107,25 @@ fn the_standards_vectors_hold_under_every_split() {
             }
         }
     }
+}
+
+/// How many events were told after each piece.
+fn told_after<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Vec<usize> {
+    let (mut scanner, mut told) = (SseScanner::default(), 0);
+    let count = |piece: &str| {
+        scanner.feed(piece.as_bytes(), |frame| told += usize::from(matches!(frame, Frame::Event(_))));
+        told
+    };
+    pieces.into_iter().map(count).collect()
+}
+
+#[test]
+fn an_event_ends_with_the_last_byte_of_its_line_end() {
+    assert_eq!(told_after(["data: a\r\n\r", "\n", "data: b\r\n\r\n"]), [0, 1, 2], "of a CRLF with its LF");
+    assert_eq!(told_after(["data: a\r\n", "\r", "data: b"]), [0, 0, 1], "a CR of its own, once that is known");
+    assert_eq!(told_after(["data: a\r\r", "data: b\r\r"]), [1, 2], "a stream of CRs waits for nothing");
+    assert_eq!(told_after(["data: a\n\n", "data: b\n", "\n"]), [1, 1, 2]);
+    assert_eq!(told_after([": a\r\n\r", "\n\r", "\n"]), [0, 0, 0], "what is no event is none");
 }
 
 #[test]
@@ -324,6 +343,11 @@ proptest! {
             });
             at = end;
         }
+        scanner.cut(|frame| {
+            if let Frame::Event(event) = frame {
+                events.push(Some((text(event.name), text(event.data), text(event.id))));
+            }
+        });
         prop_assert_eq!(events, reference(&stream).0);
     }
 
