@@ -50,6 +50,25 @@ impl Gaps {
         Duration::from_nanos(self.sum_ns)
     }
 
+    /// How many gaps fell into each bucket that has any, and a length in seconds for each of them: one that lies in the bucket, and
+    /// with which all gaps together are as long as they were. `longest` bounds the last.
+    pub fn spread(&self, longest: Duration) -> impl Iterator<Item = (u32, f64)> {
+        let longest = longest.as_secs_f64();
+        let upper = BOUNDS.into_iter().chain([f64::INFINITY]);
+        let buckets = std::iter::once(0.0).chain(BOUNDS).zip(upper).zip(self.counts);
+        let filled = buckets
+            .filter(|(_, count)| *count > 0)
+            .map(move |((from, to), count)| (count, from, to.min(longest).max(from)));
+        let sums = |(least, most): (f64, f64), (count, from, to): (u32, f64, f64)| {
+            (least + f64::from(count) * from, most + f64::from(count) * to)
+        };
+        let (least, most) = filled.clone().fold((0.0, 0.0), sums);
+        let share = (self.sum().as_secs_f64() - least) / (most - least);
+        // All are as long as their bound where there is nothing between.
+        let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 1.0 };
+        filled.map(move |(count, from, to)| (count, (from + share * (to - from)).max(from.next_up()).min(to)))
+    }
+
     pub fn count(&self) -> u64 {
         self.counts.iter().map(|count| u64::from(*count)).sum()
     }
@@ -80,6 +99,14 @@ mod tests {
             micros.iter().for_each(|micros| gaps.note(Duration::from_micros(*micros)));
             prop_assert_eq!(gaps.count(), micros.len() as u64);
             prop_assert_eq!(gaps.sum(), Duration::from_micros(micros.iter().sum()));
+            let longest = Duration::from_micros(micros.iter().copied().max().unwrap_or_default());
+            prop_assert_eq!(gaps.spread(longest).map(|(count, _)| u64::from(count)).sum::<u64>(), gaps.count());
+            let whole: f64 = gaps.spread(longest).map(|(count, each)| f64::from(count) * each).sum();
+            prop_assert!((whole - gaps.sum().as_secs_f64()).abs() < 1e-6);
+            for (count, each) in gaps.spread(longest) {
+                let bucket = BOUNDS.iter().filter(|bound| **bound < each).count();
+                prop_assert_eq!(gaps.counts()[bucket], count, "it lies in its bucket");
+            }
             for (slot, bound) in BOUNDS.iter().enumerate() {
                 let below: u64 = gaps.counts()[..=slot].iter().map(|count| u64::from(*count)).sum();
                 let real = micros.iter().filter(|micros| **micros as f64 / 1e6 <= *bound).count() as u64;

@@ -223,7 +223,7 @@ fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     line.text_if(names::GEN_AI_PROVIDER_NAME, llm.provider_name());
     line.text_if(names::GEN_AI_REQUEST_MODEL, request.model.as_deref());
     line.text_if(names::GEN_AI_RESPONSE_MODEL, reading.response_model.as_deref());
-    line.truth_if(names::GEN_AI_REQUEST_STREAM, request.stream);
+    line.truth_if(names::GEN_AI_REQUEST_STREAM, llm.streams().then_some(true));
     line.number_if(names::GEN_AI_USAGE_INPUT_TOKENS, reading.usage.input);
     line.number_if(names::GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, reading.usage.cached_input);
     line.number_if(names::GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, reading.usage.cache_write);

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::llm::ServerTimings;
+use crate::llm::{RequestFacts, ServerTimings};
 use crate::telemetry::record::ErrorType;
 use crate::telemetry::samples::{attempt, chat, ms, plain as plain_record, websocket};
 
@@ -73,6 +73,17 @@ fn other_requests_as_json() {
     assert_eq!(line["websocket"]["messages_out"], 5);
     assert_eq!(line["websocket"]["close_code"], 1000);
     assert_eq!(line["websocket"]["first_message_s"], 0.012);
+}
+
+#[test]
+fn an_answer_in_one_piece_says_nothing_of_streaming() {
+    let mut record = chat("gpt-4o");
+    let llm = record.llm.as_mut().unwrap();
+    llm.request = Arc::new(RequestFacts { stream: Some(false), ..(*llm.request).clone() });
+    assert_eq!(json(&record).get("gen_ai.request.stream"), None);
+    let llm = record.llm.as_mut().unwrap();
+    llm.request = Arc::new(RequestFacts { stream: None, ..(*llm.request).clone() });
+    assert_eq!(json(&record)["gen_ai.request.stream"], true, "its events show it");
 }
 
 #[test]

@@ -85,6 +85,8 @@ pub const METRIC_SERVER_TIME_TO_FIRST_TOKEN: &str = "gen_ai.server.time_to_first
 pub const METRIC_SERVER_TIME_PER_OUTPUT_TOKEN: &str = "gen_ai.server.time_per_output_token";
 pub const METRIC_INFERENCE_DURATION: &str = "gen_ai.client.inference.duration";
 pub const METRIC_INFERENCE_TIME_TO_FIRST_CHUNK: &str = "gen_ai.client.inference.time_to_first_chunk";
+/// Between two frames with tokens: what else is sent is no output.
+pub const METRIC_INFERENCE_TIME_PER_OUTPUT_CHUNK: &str = "gen_ai.client.inference.time_per_output_chunk";
 pub const METRIC_EMBEDDINGS_DURATION: &str = "gen_ai.client.embeddings.duration";
 pub const METRIC_EMBEDDINGS_INPUT: &str = "gen_ai.client.embeddings.operation.input_tokens";
 /// Of what is neither inference nor embeddings.

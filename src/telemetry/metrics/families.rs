@@ -44,7 +44,7 @@ const OVERHEAD: Bounds = &[
 ];
 
 /// Silences inside a stream, in seconds.
-const GAP: Bounds = &gaps::BOUNDS;
+pub(super) const GAP: Bounds = &gaps::BOUNDS;
 
 /// How long a stream may live that nothing ends, in seconds: up to a day.
 const LIFE: Bounds = &[0.01, 0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];

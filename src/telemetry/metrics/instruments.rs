@@ -7,13 +7,13 @@ use std::sync::Arc;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
-use super::families::{DURATION, FIRST_TOKEN, PER_TOKEN, PHASE, TOKENS};
+use super::families::{DURATION, FIRST_TOKEN, GAP, PER_TOKEN, PHASE, TOKENS};
 use super::known::NONE;
 use super::labels::{Attributes, status_label};
 use super::series::Bounds;
 use super::used::{Group, Used, tokens, used};
-use crate::llm::UsageSource;
 use crate::llm::price::Cost;
+use crate::llm::{Reading, UsageSource};
 use crate::telemetry::attributes::error;
 use crate::telemetry::record::{LlmInfo, Record};
 use crate::telemetry::semconv as names;
@@ -29,6 +29,7 @@ pub struct Instruments {
     per_token: Histogram<f64>,
     inference_duration: Histogram<f64>,
     first_chunk: Histogram<f64>,
+    per_chunk: Histogram<f64>,
     input: Histogram<u64>,
     output: Histogram<u64>,
     used: [Counter<u64>; Used::ALL.len()],
@@ -52,6 +53,7 @@ impl Instruments {
             per_token: seconds(names::METRIC_SERVER_TIME_PER_OUTPUT_TOKEN, PER_TOKEN),
             inference_duration: seconds(names::METRIC_INFERENCE_DURATION, DURATION),
             first_chunk: seconds(names::METRIC_INFERENCE_TIME_TO_FIRST_CHUNK, FIRST_TOKEN),
+            per_chunk: seconds(names::METRIC_INFERENCE_TIME_PER_OUTPUT_CHUNK, GAP),
             input: tokens(names::METRIC_OPERATION_INPUT),
             output: tokens(names::METRIC_OPERATION_OUTPUT),
             used: Used::ALL.map(|counter| {
@@ -94,6 +96,7 @@ impl Instruments {
             self.first_token.record(first.as_secs_f64(), &attributes);
             if llm.streams() && Group::of(llm) == Group::Inference {
                 self.first_chunk.record(first.as_secs_f64(), &attributes);
+                self.gaps(reading, &attributes);
             }
         }
         if let Some(pace) = llm.time_per_output_token() {
@@ -106,6 +109,13 @@ impl Instruments {
             Group::Inference => self.inference_duration.record(asked, &attributes),
             Group::Embeddings => self.embeddings_duration.record(asked, &attributes),
             Group::Other => self.other_duration.record(asked, &attributes),
+        }
+    }
+
+    /// Counts the gaps of one stream, each in its bucket; their sum is what it was.
+    fn gaps(&self, reading: &Reading, attributes: &[KeyValue]) {
+        for (count, each) in reading.gaps.spread(reading.max_gap.unwrap_or_default()) {
+            (0..count).for_each(|_| self.per_chunk.record(each, attributes));
         }
     }
 

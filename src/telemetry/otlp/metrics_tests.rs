@@ -47,6 +47,10 @@ fn a_call_is_counted_by_the_conventions() {
         assert_eq!(kept.value(&format!("{name}_count{{{genai}}}")), 2.0);
         assert!((kept.value(&format!("{name}_sum{{{genai}}}")) - 2.0 * sum).abs() < 1e-9, "{name}");
     }
+    // Seven gaps of 10 ms, one of 5 and one of 25.
+    let gaps = |what: &str| kept.value(&format!("gen_ai.client.inference.time_per_output_chunk_{what}{{{genai}}}"));
+    assert_eq!(gaps("count"), 18.0);
+    assert!((gaps("sum") - 0.2).abs() < 1e-9, "{}", gaps("sum"));
     for (name, count) in [
         ("input_tokens", 100.0),
         ("output_tokens", 11.0),
