@@ -6,6 +6,7 @@ mod anthropic;
 mod closing;
 mod document;
 mod gemini;
+mod modalities;
 mod ollama;
 mod openai_chat;
 mod openai_responses;

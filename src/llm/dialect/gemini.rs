@@ -9,6 +9,7 @@ use serde::de::SeqAccess;
 use serde_json::json;
 
 use super::closing::Closing;
+use super::modalities::Sound;
 use super::reader::Reader;
 use crate::llm::json::{Fault, Filled, Flag, Loose, Maybe, Number, Word, loose, read_object};
 use crate::llm::reading::Produced;
@@ -99,6 +100,10 @@ struct Tokens {
     cached_content_token_count: Number,
     candidates_token_count: Number,
     thoughts_token_count: Number,
+    prompt_tokens_details: Sound,
+    tool_use_prompt_tokens_details: Sound,
+    cache_tokens_details: Sound,
+    candidates_tokens_details: Sound,
 }
 
 impl Reader for Gemini {
@@ -163,13 +168,16 @@ impl Tokens {
             (None, None) => None,
             (a, b) => Some(a.unwrap_or_default().saturating_add(b.unwrap_or_default())),
         };
+        let heard = sum(self.prompt_tokens_details.0, self.tool_use_prompt_tokens_details.0);
+        let cached_sound = self.cache_tokens_details.0.unwrap_or_default();
         Usage {
             input: sum(self.prompt_token_count.count(), self.tool_use_prompt_token_count.count()),
             cached_input: self.cached_content_token_count.count(),
             cache_write: None,
             output: sum(self.candidates_token_count.count(), self.thoughts_token_count.count()),
             reasoning: self.thoughts_token_count.count(),
-            ..Usage::default()
+            input_audio: heard.map(|heard| heard.saturating_sub(cached_sound)),
+            output_audio: self.candidates_tokens_details.0,
         }
     }
 }

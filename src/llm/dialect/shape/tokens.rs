@@ -1,8 +1,9 @@
 //! Token counts under the keys that providers and frameworks give them.
 
-use serde::de::{IgnoredAny, MapAccess};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use crate::llm::Usage;
+use crate::llm::dialect::modalities::Sound;
 use crate::llm::json::{Loose, Number, Word, loose};
 
 /// Counts as they were told. The last of each counts; what stands beside another is added.
@@ -13,6 +14,10 @@ pub(super) struct Tokens {
     cached: Option<u64>,
     cache_write: Option<u64>,
     reasoning: Option<u64>,
+    /// Sound, inside of the input and of what of it was cached, and of the output.
+    heard: Option<u64>,
+    cached_sound: Option<u64>,
+    spoken: Option<u64>,
     /// Cache reads and writes that the input does not include.
     beside_input: u64,
     /// Reasoning that the output does not include.
@@ -36,6 +41,20 @@ impl Tokens {
         usage.cached_input = self.cached.or(usage.cached_input);
         usage.cache_write = self.cache_write.or(usage.cache_write);
         usage.reasoning = self.reasoning.or(usage.reasoning);
+        let heard = self.heard.map(|heard| heard.saturating_sub(self.cached_sound.unwrap_or(0)));
+        usage.input_audio = heard.or(usage.input_audio);
+        usage.output_audio = self.spoken.or(usage.output_audio);
+    }
+
+    /// Takes what Google tells by modality under `key`.
+    fn take_sound(&mut self, key: &str, Sound(sound): Sound) {
+        let slot = match key {
+            "promptTokensDetails" | "prompt_tokens_details" => &mut self.heard,
+            "toolUsePromptTokensDetails" | "tool_use_prompt_tokens_details" => &mut self.heard,
+            "cacheTokensDetails" | "cache_tokens_details" => &mut self.cached_sound,
+            _ => &mut self.spoken,
+        };
+        *slot = sound.map(|sound| sound.saturating_add(slot.unwrap_or(0))).or(*slot);
     }
 
     fn take(&mut self, key: &str, count: Option<u64>) {
@@ -103,8 +122,16 @@ impl<'de> Loose<'de> for Tokens {
                 | "output_tokens_details"
                 | "tokens" => {
                     let inner: Details = fields.next_value()?;
-                    inner.0.into_iter().for_each(|(key, count)| tokens.take(&key, count));
+                    tokens.take_sound(key, inner.sound);
+                    inner.counts.into_iter().for_each(|(key, count)| tokens.take(&key, count));
                 }
+                "promptTokensDetails"
+                | "toolUsePromptTokensDetails"
+                | "cacheTokensDetails"
+                | "candidatesTokensDetails"
+                | "tool_use_prompt_tokens_details"
+                | "cache_tokens_details"
+                | "candidates_tokens_details" => tokens.take_sound(key, fields.next_value()?),
                 _ if key.to_ascii_lowercase().contains("token") || key.ends_with("eval_count") => {
                     tokens.take(key, fields.next_value::<Number>()?.count());
                 }
@@ -115,14 +142,21 @@ impl<'de> Loose<'de> for Tokens {
     }
 }
 
-/// The counts of an object inside of a usage.
+/// The counts of an object inside of a usage; of Google a list by modality.
 #[derive(Default)]
-struct Details(Vec<(String, Option<u64>)>);
+struct Details {
+    counts: Vec<(String, Option<u64>)>,
+    sound: Sound,
+}
 
 /// Counts of one object that are looked at.
 const DETAILS_MAX: usize = 16;
 
 impl<'de> Loose<'de> for Details {
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
+        Ok(Self { sound: Sound::array(items)?, ..Self::default() })
+    }
+
     fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
         let mut counts = Vec::new();
         while let Some(key) = fields.next_key::<Word<'_>>()? {
@@ -131,7 +165,7 @@ impl<'de> Loose<'de> for Details {
                 counts.push((key.0.unwrap_or_default().into_owned(), count));
             }
         }
-        Ok(Self(counts))
+        Ok(Self { counts, ..Self::default() })
     }
 }
 
@@ -169,6 +203,13 @@ mod tests {
             ),
         ] {
             assert_eq!(usage(json), Some(expected), "{json}");
+        }
+        let by_modality = r#"{"promptTokenCount":9,"candidatesTokenCount":5,"promptTokensDetails":[{"modality":"AUDIO","tokenCount":6}],
+            "cacheTokensDetails":[{"modality":"AUDIO","tokenCount":2}],"candidatesTokensDetails":[{"modality":"AUDIO","tokenCount":4}]}"#;
+        for json in [by_modality, &by_modality.replace("promptTokensDetails", "prompt_tokens_details")] {
+            let mut usage = Usage::default();
+            Tokens::read(json).unwrap().note(&mut usage);
+            assert_eq!((usage.input, usage.input_audio, usage.output_audio), (Some(9), Some(4), Some(4)));
         }
         for json in ["null", "{}", "{\"total\":1}", "\"7\"", "nope"] {
             assert_eq!(usage(json), None, "{json}");

@@ -1,6 +1,7 @@
 //! Streams of the newer dialects, written after the servers' own documentation.
 
 use super::*;
+use crate::llm::price::{Cost, catalogue};
 
 /// OpenAI's API reference, "Streaming events" of the Responses API.
 const RESPONSES: [&str; 9] = [
@@ -147,6 +148,25 @@ fn gemini_streams_events_or_an_array() {
     let call =
         "data: {\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{\"name\":\"dig\",\"args\":{}}}]}}]}\n\n";
     assert_eq!(milestones(&sse(Dialect::Gemini, &[call])), [Some(1); 3]);
+}
+
+#[test]
+fn geminis_sound_has_its_own_price() {
+    let told = r#"{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"}],"modelVersion":"gemini-2.5-flash",
+        "usageMetadata":{"promptTokenCount":1000,"cachedContentTokenCount":100,"candidatesTokenCount":20,"totalTokenCount":1020,
+        "promptTokensDetails":[{"modality":"TEXT","tokenCount":200},{"modality":"AUDIO","tokenCount":800}],
+        "cacheTokensDetails":[{"modality":"AUDIO","tokenCount":100}],"candidatesTokensDetails":[{"modality":"TEXT","tokenCount":20}]}}"#
+        .replace('\n', "");
+    let price = catalogue().find(Some("gcp.gemini"), "gemini-2.5-flash").unwrap().price;
+    let (text, sound) = (price.base, price.sound.unwrap());
+    assert!(sound.input > text.input);
+    let cost = (200 * text.input + 100 * text.cached_input + 700 * sound.input + 20 * text.output) / 1_000_000;
+    for framing in [Framing::Sse, Framing::Json] {
+        let stream = if framing == Framing::Sse { format!("data: {told}\n\n") } else { told.clone() };
+        let reading = read(gauge(Dialect::Gemini, framing), &[&stream]);
+        assert_eq!((reading.usage.input_audio, reading.usage.output_audio), (Some(700), None), "{framing:?}");
+        assert_eq!(price.cost(&reading.usage), Cost(cost), "{framing:?}");
+    }
 }
 
 #[test]
