@@ -17,6 +17,8 @@ const FILES: &[&str] = &[
     include_str!("shapes/langserve.toml"),
     include_str!("shapes/openai-agents.toml"),
     include_str!("shapes/agno.toml"),
+    include_str!("shapes/mastra.toml"),
+    include_str!("shapes/crewai.toml"),
     include_str!("shapes/a2a.toml"),
     include_str!("shapes/google-adk.toml"),
     include_str!("shapes/llamaindex.toml"),
