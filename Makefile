@@ -22,8 +22,8 @@ simulate-canary: ## how often the canary judge errs, over 10,000 simulated rollo
 test: ## everything that must pass; installs what is missing
 	@scripts/test
 
-frameworks: ## real frameworks behind the proxy: same bytes, right first token, usage, outcome; a table at the end
-	@scripts/frameworks
+frameworks: ## real frameworks behind the proxy: same bytes, right first token, usage, outcome; a table at the end (ONLY=agno,mcp: some)
+	@scripts/frameworks $(if $(ONLY),--only $(ONLY))
 
 dashboards: ## Grafana's dashboards and the SLO's rules, written anew from their sources
 	@dashboards/source.py && dashboards/slo.py

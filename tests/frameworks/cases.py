@@ -3,7 +3,9 @@ gauge: the tokens are the fake model's, and dialects and framings are what the f
 
 import dataclasses
 import json
+import re
 import urllib.parse
+import uuid
 from collections.abc import Callable
 
 JSON = {"content-type": "application/json"}
@@ -23,8 +25,8 @@ class Ask:
 
 @dataclasses.dataclass
 class App:
-    """A program with a framework inside. `command` has `{bin}`, its environment's programs, `{node}` and where its app is
-    (`{server}`), `{port}` where it needs to be told one, and `{apps}`, where the apps are."""
+    """A program with a framework inside. `command` has `{bin}`, its environment's programs, `{node}` and where its apps are
+    (`{server}`, `{mastra}`), `{port}` where it needs to be told one, and `{apps}`, where the apps are."""
 
     name: str
     venv: str
@@ -48,15 +50,27 @@ class Case:
     """The stream says the model's token counts."""
     calls: bool = False
     """Its agent has a tool, whose call is streamed as it is generated."""
+    calls_whole: bool = False
+    """The call comes when it is whole."""
     in_one_piece: bool = False
     """The answer's text comes when it is whole."""
     needs: str = ""
     """The line that the upstream needs; empty: it is right without configuration."""
     failure: str = ""
     """Why the app may end the answer of a failed model as if nothing were; empty: it never does."""
+    then: Callable | None = None
+    """What is asked once its stream is open: gets `call`, or the WebSocket, and what waits until what came is as it should be."""
+    endless: bool = False
+    """The stream goes on after the answer, until its client goes."""
+    is_socket: bool = False
+    """It opens a WebSocket."""
     is_llm: bool = True
     basis: str = "dialect"
     """By what the first token is known."""
+
+    @property
+    def outcome(self):
+        return "client_cancelled" if self.endless and not self.is_socket else "completed"
 
 
 def post(path, body, headers=None):
@@ -77,6 +91,7 @@ adk = uvicorn("adk_app", "agents")
 llamaindex = uvicorn("llamaindex_app", "agents")
 haystack = uvicorn("haystack_app", "agents")
 a2a = uvicorn("a2a_app", "agents")
+adk_a2a = uvicorn("adk_a2a_app", "agents")
 mcp = uvicorn("mcp_app", "agents")
 gradio = uvicorn("gradio_app", "agents")
 langserve = uvicorn("langserve_app", "langserve")
@@ -88,12 +103,20 @@ langgraph = App(
     started="Starting 1 background workers",
 )
 
+chainlit = App(
+    "chainlit",
+    "chainlit",
+    "{bin}/chainlit run {apps}/chainlit_app.py --headless --host 127.0.0.1 --port {port}",
+    started="Your app is available",
+)
+crewai = uvicorn("crewai_app", "crewai")
 litellm = App(
     "litellm",
     "litellm",
     "{bin}/litellm --config {apps}/litellm.yaml --host 127.0.0.1 --port {port}",
 )
 vercel = App("vercel", "node", "{node} {server}")
+mastra = App("mastra", "node", "{node} {mastra}")
 
 QUERY = {"query": "What do rivers do?"}
 
@@ -144,13 +167,40 @@ def gradio_call(call):
 MCP = {"accept": "application/json, text/event-stream"}
 
 
+MCP_HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+MCP_GIVEN = {"name": "ask", "arguments": {"question": QUERY["query"]}, "_meta": {"progressToken": 1}}
+MCP_MESSAGES = [
+    {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": MCP_HELLO},
+    {"jsonrpc": "2.0", "method": "notifications/initialized"},
+    {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": MCP_GIVEN},
+]
+
+
 def mcp_tool(call):
-    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    call(post("/mcp", {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}, MCP))
+    hello, greeted, tool = MCP_MESSAGES
+    call(post("/mcp", hello, MCP))
     session = MCP | {"mcp-session-id": call.headers["mcp-session-id"]}
-    call(post("/mcp", {"jsonrpc": "2.0", "method": "notifications/initialized"}, session))
-    given = {"name": "ask", "arguments": {"question": QUERY["query"]}, "_meta": {"progressToken": 1}}
-    return post("/mcp", {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": given}, session)
+    call(post("/mcp", greeted, session))
+    return post("/mcp", tool, session)
+
+
+def mcp_messages(call, came):
+    """The older transport: the stream's first event says where messages go, and their answers come over the stream."""
+    address = came(lambda body: re.search(rb"event: endpoint\r?\ndata: (\S+)\r?\n", body))[1].decode()
+    hello, greeted, tool = MCP_MESSAGES
+    call(post(address, hello))
+    came(lambda body: b'"serverInfo"' in body)
+    call(post(address, greeted))
+    call(post(address, tool))
+
+
+def chainlit_chat(socket, came):
+    """As its page does over Socket.IO."""
+    socket.say("40" + json.dumps({"clientType": "webapp", "sessionId": str(uuid.uuid4()), "userEnv": "{}"}))
+    came(lambda body: b'40{"sid"' in body)
+    socket.say('42["connection_successful"]')
+    said = {"id": str(uuid.uuid4()), "name": "User", "type": "user_message", "output": QUERY["query"], "createdAt": "2026-01-01T00:00:00Z"}
+    socket.say("42" + json.dumps(["client_message", {"message": said, "fileReferences": []}]))
 
 
 def a2a_rpc(method, role, parts, **more):
@@ -197,22 +247,27 @@ CASES = [
     Case("LangGraph app", "langgraph", langgraph_own, "astream_events", post("/json/events", QUERY), "langchain-events", usage=True, calls=True),
     Case("OpenAI Agents", "openai-agents", openai_agents, "over chat", post("/chat", QUERY), "openai-agents", usage=True, calls=True),
     Case("OpenAI Agents", "openai-agents", openai_agents, "over responses", post("/responses", QUERY), "openai-agents", usage=True, calls=True),
-    Case("Agno", "agno", agno, "agent", post("/agents/rivers/runs", AGNO_ASKED), "agno", usage=True),
-    Case("Agno", "agno", agno, "team", post("/teams/waters/runs", AGNO_ASKED), "agno", usage=True),
+    Case("Agno", "agno", agno, "agent", post("/agents/rivers/runs", AGNO_ASKED), "agno", usage=True, calls=True, calls_whole=True),
+    Case("Agno", "agno", agno, "team", post("/teams/waters/runs", AGNO_ASKED), "agno", usage=True, calls=True, calls_whole=True),
     Case("A2A", "a2a-sdk", a2a, "1.0", post("/rpc", a2a_rpc("SendStreamingMessage", "ROLE_USER", TEXT), V1), "a2a"),
     Case("A2A", "a2a-sdk", a2a, "0.3", post("/rpc", a2a_rpc("message/stream", "user", TEXT_03, kind="message")), "a2a"),
     Case("A2A", "a2a-sdk", a2a, "REST 1.0", post("/rest/message:stream", {"message": {"messageId": "m1", "role": "ROLE_USER", "parts": TEXT}}, V1), "a2a"),
     Case("A2A", "a2a-sdk", a2a, "REST 0.3", post("/rest/v1/message:stream", {"message": {"messageId": "m1", "role": "ROLE_USER", "content": TEXT}}), "a2a"),
-    Case("Google ADK", "google-adk", adk, "/run_sse, streaming", adk_session(True, "s"), "google-adk", usage=True),
-    Case("Google ADK", "google-adk", adk, "/run_sse, whole", adk_session(False, "w"), "google-adk", usage=True, in_one_piece=True),
-    Case("LlamaIndex", "llama-agents-server", llamaindex, "workflow server", llamaindex_handler(""), "llamaindex"),
+    Case("A2A", "google-adk", adk_a2a, "Google ADK's agent, 0.3", post("/", a2a_rpc("message/stream", "user", TEXT_03, kind="message")), "a2a", calls=True, in_one_piece=True),
+    Case("Google ADK", "google-adk", adk, "/run_sse, streaming", adk_session(True, "s"), "google-adk", usage=True, calls=True, calls_whole=True),
+    Case("Google ADK", "google-adk", adk, "/run_sse, whole", adk_session(False, "w"), "google-adk", usage=True, calls=True, in_one_piece=True),
+    Case("LlamaIndex", "llama-agents-server", llamaindex, "workflow server", llamaindex_handler(""), "llamaindex", calls=True, calls_whole=True),
     Case("LlamaIndex", "llama-agents-server", llamaindex, "workflow server, JSON lines", llamaindex_handler("?sse=false"), "llamaindex", "json-lines"),
-    Case("LlamaIndex", "llama-index-core", llamaindex, "agent in an app", post("/events", QUERY), "llamaindex"),
+    Case("LlamaIndex", "llama-index-core", llamaindex, "agent in an app", post("/events", QUERY), "llamaindex", calls=True, calls_whole=True),
+    Case("CrewAI", "crewai", crewai, "chunks in an app", post("/crew", QUERY), "crewai", calls=True),
+    Case("Mastra", "@mastra/core", mastra, "an agent behind the server", post("/api/agents/rivers/stream", {"messages": QUERY["query"]}), "mastra", usage=True, calls=True),
     Case("Haystack", "haystack-ai", haystack, "chunks in an app", post("/chunks", QUERY), "haystack", usage=True, calls=True),
     Case("FastAPI", "fastapi", fastapi_events, "EventSourceResponse, text", post("/texts", QUERY), "plain-sse", basis="guess", failure=FASTAPI),
     Case("FastAPI", "fastapi", fastapi_events, "EventSourceResponse, items", post("/items", QUERY), "plain-sse", basis="guess", failure=FASTAPI),
     Case("FastAPI", "fastapi", fastapi_events, "named events", post("/named", QUERY), "plain-sse", basis="guess", failure=FASTAPI),
     Case("sse-starlette", "sse-starlette", fastapi_events, "named events", post("/starlette", QUERY), "plain-sse", basis="guess"),
     Case("Gradio", "gradio", gradio, "chat over /call", gradio_call, "", is_llm=False, failure="its error is an event of the app's own"),
+    Case("Chainlit", "chainlit", chainlit, "a chat over its WebSocket", Ask("/ws/socket.io/?EIO=4&transport=websocket", None, {}), "", then=chainlit_chat, endless=True, is_socket=True, is_llm=False),
+    Case("MCP", "mcp", mcp, "tools/call, HTTP+SSE", Ask("/old/sse", None, {"accept": "text/event-stream"}), "", then=mcp_messages, endless=True, is_llm=False),
     Case("MCP", "mcp", mcp, "tools/call, Streamable HTTP", mcp_tool, "", is_llm=False, failure="a tool's error is an answer as others are"),
 ]

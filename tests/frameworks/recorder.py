@@ -22,12 +22,19 @@ class Recorder:
         with self.lock:
             self.answers, self.asked_at = [], None
 
-    def body(self):
-        """What the app answered since `begin`, without the framing of HTTP; and whether it ended in order."""
+    def body(self, of_first=False):
+        """What the app answered since `begin`, without the framing of HTTP, or the first of its answers; and whether it ended
+        in order."""
         with self.lock:
-            answers = [bytes(answer) for answer in self.answers]
+            answers = [bytes(answer) for answer in self.answers][: 1 if of_first else None]
         read = [body_of(answer) for answer in answers]
         return b"".join(body for body, _ in read), all(in_order for _, in_order in read)
+
+    def behind_head(self):
+        """What came behind the head of the first answer, as it came: the frames of a WebSocket."""
+        with self.lock:
+            first = bytes(self.answers[0]) if self.answers else b""
+        return first.partition(b"\r\n\r\n")[2]
 
     def accept(self):
         while True:

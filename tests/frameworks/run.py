@@ -1,6 +1,6 @@
 """Real frameworks behind the real proxy, without configuration: are the bytes the same, and is what it says of them right?
 
-    run.py [--binary FILE] [--only WORD] [--keep DIRECTORY]
+    run.py [--binary FILE] [--only WORD,WORD] [--keep DIRECTORY]
 
 Each framework serves a small app, whose model is a fake one on loopback that speaks when it is told to (fake_model.py). So
 what was before the first token is known: all that came until the model spoke. Each app is asked twice, and the second
@@ -11,9 +11,11 @@ time its model breaks inside the answer; and once more where its agent has a too
                log lies between the model's being told to speak and the client's reading of that word
   tool's call  the same, where the model's answer begins with the call of a tool
   usage        the log has the model's token counts, where the stream says them
-  outcome      `completed`
+  outcome      `completed`; `client_cancelled` where the stream would go on, and its client leaves
   failure      of the broken answer anything but `completed`, unless the app ended it as if nothing were
   dialect      the log's, and that of `/api/streams` while the stream runs
+
+An app that does not start, or an exception in a case, is a wrong row; the others go on.
 """
 
 import argparse
@@ -36,6 +38,7 @@ import urllib.parse
 import cases
 from fake_model import MARK, PATIENCE_S, TOKENS_IN, TOKENS_OUT, FakeModel
 from recorder import Recorder, read_into
+from sockets import SocketClient
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -47,23 +50,30 @@ NODE_APP = VENVS / "node" / "app"
 # So long nothing came: what there was before the first word has come.
 QUIET_S = 0.2
 
+KEEP_ALIVE = b": keep-alive\n\n"
+
 COLUMNS = ["bytes", "first token", "tool's call", "usage", "outcome", "failure", "dialect", "live"]
 
 # The apps are not to tell anybody of themselves, or ask anything of the network.
 QUIET_ENVIRONMENT = {
     "AGNO_TELEMETRY": "false",
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HAYSTACK_TELEMETRY_ENABLED": "False",
     "LANGSMITH_TRACING": "false",
     "LANGGRAPH_CLI_NO_ANALYTICS": "1",
+    "MASTRA_TELEMETRY_DISABLED": "1",
     "OPENAI_API_KEY": "unused",
     "PYTHONDONTWRITEBYTECODE": "1",
     "NO_PROXY": "127.0.0.1,localhost",
 }
 
 
-# An app may take so long to start: some import for a minute on a busy machine.
-START_S = 300
+# An app, or the proxy, may take so long to start: some import for minutes on a busy machine.
+START_S = 900
+# A word takes far less to come through, but for the pauses of a busy machine.
+WORD_S = 60
 
 
 class Program:
@@ -140,13 +150,18 @@ class Client:
         if self.marked_at is None and MARK.encode() in self.body:
             self.marked_at = self.last_at
 
-    def is_quiet(self):
-        return time.monotonic() - max(self.last_at or 0, self.began) > QUIET_S
+    def leave(self):
+        """Goes before the end of the answer."""
+        self.connection.sock.shutdown(socket.SHUT_RDWR)
 
     def join(self):
         self.thread.join(PATIENCE_S)
         if self.thread.is_alive():
             raise Gone("the answer did not end")
+
+
+def is_quiet(client):
+    return time.monotonic() - max(client.last_at or 0, client.began) > QUIET_S
 
 
 class Call:
@@ -170,8 +185,9 @@ class Trial:
 
     number = 0
 
-    def __init__(self, case, setting, **goes):
-        self.case, self.setting, self.goes = case, setting, goes
+    def __init__(self, case, setting, calls=False, **goes):
+        self.case, self.setting, self.goes = case, setting, goes | {"calls": calls}
+        self.in_one_piece = case.in_one_piece or (calls and case.calls_whole)
         self.proxy = setting.proxy_with(case.needs)
         Trial.number += 1
 
@@ -181,25 +197,40 @@ class Trial:
         ask = case.ask if isinstance(case.ask, cases.Ask) else case.ask(Call(proxy.url, Trial.number))
         setting.recorder.begin()
         logged = len(proxy.text())
-        client = self.client = Client(proxy.url, ask)
+        if case.is_socket:
+            client = self.client = SocketClient(proxy.url, ask, MARK, PATIENCE_S)
+        else:
+            client = self.client = Client(proxy.url, ask)
         try:
-            wait(lambda: script.reached.is_set() or client.over, "the model to be asked")
-            wait(client.is_quiet, "the beginning to have come")
+            if case.then:
+                asks = client if case.is_socket else Call(proxy.url, Trial.number)
+                case.then(asks, lambda look: wait(lambda: look(bytes(client.body)), "the stream to open"))
+            wait(lambda: script.reached.is_set() or client.over, "the model to be asked", program=setting.program)
+            wait(lambda: is_quiet(client), "the beginning to have come")
             self.spoke_at = time.monotonic()
             script.speak.set()
-            if not case.in_one_piece:
-                wait(lambda: client.marked_at or client.over, "the first word", 20)
+            if not self.in_one_piece:
+                wait(lambda: client.marked_at or client.over, "the first word", WORD_S)
             self.live = self.look_live()
-            if case.in_one_piece:
+            if self.in_one_piece:
                 self.spoke_at = time.monotonic()
             script.go_on.set()
+            if case.endless:
+                wait(lambda: is_quiet(client) and len(self.recorded()[0]) <= len(client.body), "all of it")
+                client.leave()
             client.join()
         finally:
             script.let_go()
-        self.line = wait(lambda: self.find_line(logged), f"the log's line of {ask.path}", 15)
-        self.sent, self.in_order = setting.recorder.body()
+        self.line = wait(lambda: self.find_line(logged), f"the log's line of {ask.path}")
+        self.sent, self.in_order = self.recorded()
         self.asked_at = setting.recorder.asked_at
         return self
+
+    def recorded(self):
+        """What the app wrote, and whether it ended in order."""
+        if self.case.is_socket:
+            return self.setting.recorder.behind_head(), True
+        return self.setting.recorder.body(of_first=bool(self.case.then))
 
     def find_line(self, after):
         wanted = self.client.headers.get("x-request-id")
@@ -213,11 +244,12 @@ class Trial:
     def look_live(self):
         """The stream's row in `/api/streams`; empty where none runs any more."""
         address = urllib.parse.urlsplit(self.proxy.admin_url)
-        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=PATIENCE_S)
         connection.request("GET", "/api/streams")
         live = json.load(connection.getresponse())["live"]
         connection.close()
-        return live[0] if live else {}
+        wanted = self.client.headers.get("x-request-id")
+        return next((row for row in live if row.get("request_id") == wanted), {})
 
 
 class Verdict:
@@ -234,16 +266,27 @@ class Verdict:
             "first token": lambda: self.first_token(good),
             "tool's call": lambda: self.first_token(called) if called else "",
             "usage": lambda: self.usage(line),
-            "outcome": lambda: None if line["outcome"] == "completed" else line["outcome"],
+            "outcome": lambda: None if line["outcome"] == case.outcome else line["outcome"],
             "failure": lambda: self.failure(failed),
             "dialect": lambda: self.dialect(line),
             "live": lambda: self.live(good.live),
         }
         self.wrong = {column: check() for column, check in checks.items()}
 
+    def broke(self, error):
+        """It came to nothing."""
+        self.wrong = {"outcome": str(error) if isinstance(error, Gone) else repr(error)}
+        return self
+
+    def said(self):
+        return "; ".join(f"{column}: {wrong}" for column, wrong in self.wrong.items() if wrong)
+
     @staticmethod
     def bytes(trial):
         sent, read = bytes(trial.sent), bytes(trial.client.body)
+        if KEEP_ALIVE not in sent:
+            # The proxy's own, where the app was silent for long, as on a busy machine.
+            read = read.replace(KEEP_ALIVE, b"")
         # A stream that breaks off may have an error event of the proxy's own behind it.
         if read == sent or (not trial.in_order and read.startswith(sent)):
             return None
@@ -284,12 +327,16 @@ class Verdict:
         return None
 
     def failure(self, trial):
+        if self.case.endless:
+            return ""
         if trial.line["outcome"] != "completed":
             return None
         # Some apps end such an answer as if nothing were: not told by the bytes, nobody can know it.
         return "" if self.case.failure and trial.in_order else "completed"
 
     def dialect(self, line):
+        if self.case.is_socket:
+            return None if "websocket" in line else line["event"]
         if not self.case.is_llm:
             return None if line["event"] == "stream.request" else line["event"]
         said = (line.get("dialect"), line.get("framing"))
@@ -297,7 +344,8 @@ class Verdict:
 
     def live(self, row):
         if not self.case.is_llm:
-            return None if row.get("kind") == "stream" else str(row.get("kind"))
+            kind = None if self.case.is_socket else "stream"
+            return None if row.get("kind") == kind else str(row.get("kind"))
         said = row.get("dialect")
         # Before its one piece an answer may have shown nothing.
         if said is None and self.case.in_one_piece:
@@ -344,8 +392,12 @@ class Proxy(Program):
             command += ["--upstream", upstream]
         log = work / f"proxy{'-of-a-line' if line else ''}.log"
         super().__init__(command, log, cwd=work, env=os.environ | {"HOME": str(work)})
-        self.url = self.line(r'"frontend_urls":\["([^"]*)"')[1]
-        self.admin_url = self.line(r'"admin_url":"([^"]*)"')[1]
+        try:
+            self.url = self.line(r'"frontend_urls":\["([^"]*)"', START_S)[1]
+            self.admin_url = self.line(r'"admin_url":"([^"]*)"', START_S)[1]
+        except BaseException:
+            self.__exit__()
+            raise
 
 
 class Setting:
@@ -360,7 +412,8 @@ class Setting:
         here = work / "apps"
         shutil.copytree(HERE / "apps", here)
         port = free_port() if "{port}" in app.command else None
-        command = app.command.format(bin=VENVS / app.venv / "bin", node=NODE, server=NODE_APP / "server.mjs", port=port, apps=here)
+        scripts = {name: NODE_APP / f"{name}.mjs" for name in ("server", "mastra")}
+        command = app.command.format(bin=VENVS / app.venv / "bin", node=NODE, port=port, apps=here, **scripts)
         environment = os.environ | QUIET_ENVIRONMENT | {"OPENAI_BASE_URL": self.model.url, "HOME": str(work)}
         self.program = Program(shlex.split(command), work / "app.log", cwd=here, env=environment)
         self.recorder = Recorder()
@@ -368,6 +421,7 @@ class Setting:
             found = self.program.line(app.started, START_S)
             address = urllib.parse.urlsplit(found[1] if found.groups() else f"http://127.0.0.1:{port}")
             self.recorder.target = (address.hostname, address.port)
+            wait(lambda: listens(self.recorder.target), f"{app.name} to listen", START_S, self.program)
         except BaseException:
             self.__exit__()
             raise
@@ -390,6 +444,14 @@ class Setting:
         return done.stdout.decode(errors="replace")
 
 
+def listens(address):
+    try:
+        socket.create_connection(address, 1).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
@@ -398,33 +460,48 @@ def free_port():
 def version_of(case):
     if case.app.venv == "node":
         return json.loads((NODE_APP / "node_modules" / case.package / "package.json").read_text())["version"]
-    path = next((VENVS / case.app.venv / "lib").glob("python3*")) / "site-packages"
+    path = next((VENVS / case.app.venv / "lib").glob("python3*"), VENVS) / "site-packages"
     found = importlib.metadata.distributions(name=case.package, path=[str(path)])
-    return next(iter(found)).version
+    return next((each.version for each in found), "none")
 
 
 def try_all(wanted, binary, keep):
     apps = list(dict.fromkeys(case.app.name for case in wanted))
-    model, verdicts, number = FakeModel(), [], 0
+    model, verdicts = FakeModel(), []
     for name in apps:
         of_app = [case for case in wanted if case.app.name == name]
-        print(f"-- {name}", file=sys.stderr)
-        with tempfile.TemporaryDirectory() as work, Setting(binary, model, of_app[0].app, pathlib.Path(work)) as setting:
-            for case in of_app:
-                number += 1
-                verdict = Verdict(case)
-                verdicts.append(verdict)
-                try:
-                    good, failed = Trial(case, setting).run(), Trial(case, setting, fails=True).run()
-                    called = Trial(case, setting, calls=True).run() if case.calls else None
-                    keep_streams(keep, case, ok=good, failed=failed, called=called)
-                    verdict.tried(good, failed, called)
-                except Gone as gone:
-                    verdict.wrong = {"outcome": str(gone)}
-                said = "; ".join(f"{column}: {wrong}" for column, wrong in verdict.wrong.items() if wrong)
-                print(f"{number:>3}/{len(wanted)} {case.framework}, {case.what}: {said or 'right'}", file=sys.stderr)
+        tell(f"-- {name} starts")
+        began = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory() as work, Setting(binary, model, of_app[0].app, pathlib.Path(work)) as setting:
+                tell(f"   {name} listens after {time.monotonic() - began:.0f} s")
+                for case in of_app:
+                    verdicts.append(tried(case, setting, keep))
+                    tell(f"{len(verdicts):>3}/{len(wanted)} {case.framework}, {case.what}: {verdicts[-1].said() or 'right'}")
+        except Exception as error:
+            # It did not start, or did not end: its other rows are wrong, and the other apps go on.
+            for case in of_app[sum(verdict.case in of_app for verdict in verdicts) :]:
+                verdicts.append(Verdict(case).broke(error))
+                tell(f"{len(verdicts):>3}/{len(wanted)} {case.framework}, {case.what}: {verdicts[-1].said()}")
     model.stop()
     return verdicts
+
+
+def tried(case, setting, keep):
+    """What is right of one case; an exception is what is wrong."""
+    verdict = Verdict(case)
+    try:
+        good, failed = Trial(case, setting).run(), Trial(case, setting, fails=True).run()
+        called = Trial(case, setting, calls=True).run() if case.calls else None
+        keep_streams(keep, case, ok=good, failed=failed, called=called)
+        verdict.tried(good, failed, called)
+    except Exception as error:
+        verdict.broke(error)
+    return verdict
+
+
+def tell(line):
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def keep_streams(keep, case, **trials):
@@ -445,15 +522,17 @@ def table(rows):
 def main():
     options = argparse.ArgumentParser(description="frameworks behind the proxy")
     options.add_argument("--binary", default=str(ROOT / "target" / "debug" / "streamgauge"))
-    options.add_argument("--only", default="", help="cases whose framework, app or shape has this word")
+    options.add_argument("--only", default="", help="cases whose framework, app or shape has one of these words, between commas")
     options.add_argument("--keep", type=pathlib.Path, help="a directory for the streams that came")
     given = options.parse_args()
     if given.keep:
         given.keep.mkdir(parents=True, exist_ok=True)
-    word = given.only.lower()
-    wanted = [case for case in cases.CASES if word in f"{case.framework} {case.what} {case.app.name} {case.dialect}".lower()]
+    words = given.only.lower().split(",")
+    named = [(case, f"{case.framework} {case.what} {case.app.name} {case.dialect}".lower()) for case in cases.CASES]
+    wanted = [case for case, name in named if any(word in name for word in words)]
     if not wanted:
         sys.exit(f"no case has {given.only!r} in its name")
+    began = time.monotonic()
     verdicts = try_all(wanted, str(pathlib.Path(given.binary).resolve()), given.keep)
     table([["framework", "version", "what", "dialect", *COLUMNS]] + [v.row(version_of(v.case)) for v in verdicts])
     wrong = [verdict for verdict in verdicts if verdict.is_wrong()]
@@ -461,7 +540,7 @@ def main():
         for column, said in verdict.wrong.items():
             if said:
                 print(f"WRONG  {verdict.case.framework}, {verdict.case.what}: {column}: {said}")
-    print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} right")
+    print(f"{len(verdicts) - len(wrong)} of {len(verdicts)} right, in {time.monotonic() - began:.0f} s")
     sys.exit(1 if wrong else 0)
 
 

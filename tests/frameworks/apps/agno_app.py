@@ -11,7 +11,12 @@ def fake():
     return OpenAIChat(id=model.NAME, base_url=model.URL, api_key="unused", retries=0)
 
 
-agent = Agent(id="rivers", name="Rivers", model=fake(), telemetry=False)
+def depth(river: str) -> str:
+    """How deep a river is."""
+    return "2 m"
+
+
+agent = Agent(id="rivers", name="Rivers", model=fake(), tools=[depth], telemetry=False)
 member = Agent(id="lakes", name="Lakes", model=fake(), telemetry=False)
-team = Team(id="waters", name="Waters", members=[member], model=fake(), telemetry=False)
+team = Team(id="waters", name="Waters", members=[member], model=fake(), tools=[depth], telemetry=False)
 app = AgentOS(agents=[agent], teams=[team], telemetry=False).get_app()

@@ -1,15 +1,18 @@
 """LlamaIndex: a workflow behind the workflow server, and an agent's events in an app of one's own."""
 
 import contextlib
+import json
 from typing import Any
 
 import model
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from llama_agents.server import WorkflowServer
-from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.agent.workflow import FunctionAgent, ToolCall
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 from workflows import Context, Workflow, step
 from workflows.events import Event, StartEvent, StopEvent
@@ -24,16 +27,24 @@ class Fake(FunctionCallingLLM):
         return await self.astream_chat(chat_history or [])
 
     async def astream_chat(self, messages, **_: Any):
+        answered = messages and messages[-1].role == "tool"
+
         async def responses():
-            text = ""
-            async for word in model.words("hello"):
-                text += word
-                yield ChatResponse(message=ChatMessage(role="assistant", content=text), delta=word)
+            text, calls = "", {}
+            async for delta in model.deltas("hello", result="2 m" if answered else None):
+                for piece in delta.tool_calls or []:
+                    call = calls.setdefault(piece.index, [piece.id, piece.function.name, ""])
+                    call[2] += piece.function.arguments or ""
+                text += delta.content or ""
+                message = ChatMessage(role="assistant", content=text, additional_kwargs={"tool_calls": [*calls.values()]})
+                yield ChatResponse(message=message, delta=delta.content or "")
 
         return responses()
 
     def get_tool_calls_from_response(self, response, error_on_no_tool_call=True, **_: Any):
-        return []
+        calls = response.message.additional_kwargs.get("tool_calls", [])
+        whole = [call for call in calls if call[2].endswith("}")]
+        return [ToolSelection(tool_id=id, tool_name=name, tool_kwargs=json.loads(given)) for id, name, given in whole]
 
     async def achat(self, messages, **more: Any):
         async for response in await self.astream_chat(messages):
@@ -74,11 +85,32 @@ class Ask(Workflow):
     @step
     async def ask(self, context: Context, start: StartEvent) -> StopEvent:
         context.write_event_to_stream(Progress(msg="asking the model"))
-        text = ""
-        async for word in model.words("hello"):
-            text += word
-            context.write_event_to_stream(Delta(delta=word))
-        return StopEvent(result=text)
+        text = await self.say(context)
+        return StopEvent(result=text or await self.say(context, "2 m"))
+
+    async def say(self, context, result=None):
+        text, called, given = "", None, ""
+        async for delta in model.deltas("hello", result):
+            for piece in delta.tool_calls or []:
+                called = called or piece
+                given += piece.function.arguments or ""
+            if delta.content:
+                text += delta.content
+                context.write_event_to_stream(Delta(delta=delta.content))
+        if called:
+            named = {"tool_id": called.id, "tool_name": called.function.name, "tool_kwargs": json.loads(given)}
+            context.write_event_to_stream(ToolCall(**named))
+        return text
+
+
+def depth(river: str) -> str:
+    """How deep a river is."""
+    return "2 m"
+
+
+def rivers():
+    tools = [FunctionTool.from_defaults(depth)]
+    return FunctionAgent(name="rivers", llm=Fake(), tools=tools, streaming=True, timeout=60)
 
 
 class Question(BaseModel):
@@ -87,7 +119,6 @@ class Question(BaseModel):
 
 server = WorkflowServer()
 server.add_workflow("ask", Ask(timeout=60))
-server.add_workflow("agent", FunctionAgent(name="rivers", llm=Fake(), tools=[], streaming=True))
 
 
 @contextlib.asynccontextmanager
@@ -101,7 +132,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/events")
 async def events(question: Question):
-    handler = FunctionAgent(name="rivers", llm=Fake(), tools=[], streaming=True).run(user_msg=question.query)
+    handler = rivers().run(user_msg=question.query)
 
     async def lines():
         async for event in handler.stream_events():
