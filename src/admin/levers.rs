@@ -121,7 +121,7 @@ fn words(command: Command, done: &Done) -> String {
         }
         Command::Enable => format!("{what}: in service again. What failed there before is forgotten."),
         Command::Revoke => {
-            format!("{what} is revoked: its next request gets 401. Requests that run go on to their end.")
+            format!("{what} is revoked: its next request gets 401, and what runs with it ends within two seconds.")
         }
         Command::Restore => format!("{what} lets its holder in again."),
     }];

@@ -91,9 +91,8 @@ pub(super) fn tell(
         if !limit.counts_tokens() {
             continue;
         }
-        if facts.is_batch && method == "POST" {
-            let _ =
-                writeln!(out, "            is refused with 403: a batch runs later, and no answer tells what it took");
+        if facts.unseen.is_some() && method == "POST" {
+            let _ = writeln!(out, "            is refused with 403: no answer here tells what it takes");
             continue;
         }
         if !facts.is_llm() {

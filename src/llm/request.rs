@@ -18,11 +18,11 @@ use body::Body;
 use details::Details;
 use form::{Form, FormKind};
 use operation::{
-    CANCEL, CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RETRIEVE,
+    CANCEL, CHAT, COMPACTION, CONTINUE, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RETRIEVE,
     TEXT_COMPLETION,
 };
-use path::{agent_path, bedrock_path, gemini_path, known_path, makes_batches, path_model};
-pub use path::{canonical_path, with_model};
+pub use path::{Unseen, canonical_path, with_model};
+use path::{agent_path, bedrock_path, gemini_path, known_path, lists_answers, path_model, unseen_work};
 
 /// The facts of one request that telemetry, routing and limits need. Read from the path and, for JSON, the body.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +51,10 @@ pub struct RequestFacts {
     pub repeated: Option<&'static str>,
     /// The model of an LLM's request is named by something that is no text.
     pub odd_model: bool,
-    /// Its path is one under which batches are made.
-    pub is_batch: bool,
+    /// The client wants a stream to go on that it lost (`Last-Event-ID`): how soon that begins is no measure of a model.
+    pub resumes: bool,
+    /// Its path is one under which work is asked for that no answer here tells of.
+    pub unseen: Option<Unseen>,
     /// The call that a JSON-RPC body makes, where it is no LLM's or A2A's.
     pub rpc: Option<Box<Rpc>>,
 }
@@ -73,7 +75,8 @@ impl Default for RequestFacts {
             bad_count: false,
             repeated: None,
             odd_model: false,
-            is_batch: false,
+            resumes: false,
+            unseen: None,
             rpc: None,
         }
     }
@@ -139,7 +142,8 @@ impl RequestFacts {
             bad_count: body.max_tokens.is_bad || body.bad_answers && dialect.is_some(),
             repeated: body.repeated,
             odd_model: body.odd_model && dialect.is_some(),
-            is_batch: makes_batches(&path),
+            resumes: false,
+            unseen: unseen_work(&path),
             rpc,
         }
     }
@@ -160,14 +164,16 @@ impl RequestFacts {
         }
     }
 
-    /// What the handshake of a WebSocket tells: the model, in the query that the Realtime API has it in.
-    pub fn of_websocket(query: &str) -> Self {
+    /// What the handshake of a WebSocket tells: the model, in the query that the Realtime API has it in, and by its path whether
+    /// what is said can be read here.
+    pub fn of_websocket(path: &str, query: &str) -> Self {
         let form = FormKind::UrlEncoded.read(query.as_bytes());
         let fields = form.iter().flat_map(|form| &form.fields);
         let mut named =
             fields.filter(|field| matches!(&*field.name, "model" | "deployment") && !field.value.is_empty());
         let model = named.next().map(|field| cut(&String::from_utf8_lossy(&field.value), TEXT_LIMIT).to_owned());
-        Self { model, repeated: named.next().map(|_| "model"), ..Self::default() }
+        let path = canonical_path(path).unwrap_or(Cow::Borrowed(path));
+        Self { model, repeated: named.next().map(|_| "model"), unseen: unseen_work(&path), ..Self::default() }
     }
 
     /// Whether the answer will come in one piece: then it has no first token, and its head comes only with its end.
@@ -187,16 +193,41 @@ impl RequestFacts {
         self.dialect.is_some() && !self.counts_tokens() && !self.retrieves()
     }
 
-    /// Whether it asks for an answer that another request had made: to see it, to have its stream resumed, to cancel it.
+    /// Whether it asks for an answer that another request had made: to see it, to have its stream resumed, to cancel it or let it
+    /// go on.
     pub fn retrieves(&self) -> bool {
-        matches!(self.operation, Some(RETRIEVE | CANCEL))
+        matches!(self.operation, Some(RETRIEVE | CANCEL | CONTINUE))
     }
 
-    /// The request's method changes nothing on the server (`safe`), or may: only the former fetches what is there.
-    pub fn note_method(&mut self, safe: bool) {
-        if self.operation == Some(RETRIEVE) && !safe {
-            (self.dialect, self.operation) = (None, None);
+    /// Whether the times of its answer are not the model's: it was made before, or at least began before.
+    pub fn is_delivery(&self) -> bool {
+        self.resumes || self.retrieves()
+    }
+
+    /// Whether it is for its method to say what is asked for under its path.
+    pub fn depends_on_method(&self) -> bool {
+        self.retrieves() || self.dialect.is_some_and(lists_answers)
+    }
+
+    /// Whether it has an answer go on that waits for it: more may be generated.
+    pub fn continues(&self) -> bool {
+        self.operation == Some(CONTINUE)
+    }
+
+    /// The request's method changes nothing on the server (`safe`), or may: only the former fetches what is there. What is fetched or
+    /// cancelled is named by the path: where a body `says` something, a backend with one handler for all paths may answer it.
+    pub fn note_method(&mut self, safe: bool, says: bool) {
+        match self.operation {
+            Some(RETRIEVE) if !safe => (self.dialect, self.operation) = (None, None),
+            Some(RETRIEVE | CANCEL) if says => (self.dialect, self.operation) = (None, None),
+            Some(CHAT) if safe && self.dialect.is_some_and(lists_answers) => self.operation = Some(RETRIEVE),
+            _ => {}
         }
+    }
+
+    /// The dialect in which whoever sends it reads what went wrong.
+    pub fn reads_errors_in(&self) -> Option<Dialect> {
+        self.dialect.or(self.unseen.map(|unseen| unseen.dialect))
     }
 
     /// Whether the answer is a number of tokens, and no model runs.

@@ -29,9 +29,19 @@ pub fn pick<'a>(routes: &'a [Arc<Route>], head: &RequestHead<'_>) -> Option<&'a 
 /// dollars, or gives the model another name.
 #[must_use]
 pub fn depends_on_body(routes: &[Arc<Route>], head: &RequestHead<'_>) -> bool {
-    let mut candidates = routes.iter().filter(|route| head_mismatch(route, head).is_none());
     // One that asks for no model takes the request: those before it ask for one.
-    candidates.next().is_some_and(|route| !route.models.is_empty() || reads_body(route))
+    first(routes, head).is_some_and(|route| !route.models.is_empty() || reads_body(route))
+}
+
+/// The route that takes a request with this head whatever its body says. `None`: none does, or a model decides.
+#[must_use]
+pub fn pick_by_head<'a>(routes: &'a [Arc<Route>], head: &RequestHead<'_>) -> Option<&'a Arc<Route>> {
+    first(routes, head).filter(|route| route.models.is_empty())
+}
+
+/// The first route that a request with this head may take.
+fn first<'a>(routes: &'a [Arc<Route>], head: &RequestHead<'_>) -> Option<&'a Arc<Route>> {
+    routes.iter().find(|route| head_mismatch(route, head).is_none())
 }
 
 fn reads_body(route: &Route) -> bool {

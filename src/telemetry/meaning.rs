@@ -54,6 +54,9 @@ fn ended(record: &Record) -> String {
         Outcome::Stopped if record.error == Some(ErrorType::ForcedStop) => {
             "Cut off when the operator had this proxy exit at once.".to_owned()
         }
+        Outcome::Stopped if record.error == Some(ErrorType::KeyRevoked) => {
+            "Cut off when the operator revoked its key.".to_owned()
+        }
         Outcome::Stopped => "Cut off when this proxy went down.".to_owned(),
         Outcome::InternalError => "This proxy failed: its log says more.".to_owned(),
     }

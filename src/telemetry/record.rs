@@ -311,10 +311,12 @@ pub enum ErrorType {
     BudgetSpent,
     /// The request's head was not complete in time.
     HeadTimeout,
+    /// The key of a request that ran was revoked by hand.
+    KeyRevoked,
 }
 
 impl ErrorType {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -349,6 +351,7 @@ impl ErrorType {
         Self::OutOfService,
         Self::BudgetSpent,
         Self::HeadTimeout,
+        Self::KeyRevoked,
     ];
 
     /// The word used in labels and logs.
@@ -388,6 +391,7 @@ impl ErrorType {
             Self::OutOfService => "out_of_service",
             Self::BudgetSpent => BUDGET_SPENT,
             Self::HeadTimeout => "head_timeout",
+            Self::KeyRevoked => "key_revoked",
         }
     }
 }
@@ -428,7 +432,7 @@ impl LlmInfo {
 
     /// Whether the answer was made before, for another request: its times are not the model's.
     pub fn is_fetched(&self) -> bool {
-        self.asked_by.is_some() || self.request.retrieves()
+        self.asked_by.is_some() || self.request.is_delivery()
     }
 
     /// Mean time between output tokens after the first; `None` with fewer than two tokens or without their number.

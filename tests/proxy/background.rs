@@ -224,3 +224,26 @@ async fn what_nobody_asked_for_here_is_its_callers_and_what_was_no_job_is_nobody
     all_ended(&proxy).await;
     assert_eq!(tokens(&proxy, "used").await, 300);
 }
+
+#[tokio::test]
+async fn what_is_delivered_tells_nothing_of_how_fast_a_place_is() {
+    let upstream = server().await;
+    let proxy = Proxy::start(&config(upstream.address, &limited(WIDE))).await;
+    let score = async || {
+        let (_, text) = proxy.admin_get("/api/upstreams").await;
+        let view: Value = serde_json::from_str(&text).unwrap();
+        let (_, metrics) = proxy.admin_get("/metrics").await;
+        let timed = metrics.contains("gen_ai_server_time_to_first_token_seconds_count");
+        (view["upstreams"][0]["endpoints"][0]["balancer_score_s"].clone(), timed)
+    };
+    let done = "x-id: resp_6\r\nx-status: completed\r\n";
+    get(&proxy, "fetched", "/v1/responses/resp_6", done).await;
+    get(&proxy, "resumed", "/v1/responses/resp_6?stream=true&starting_after=2", done).await;
+    let goes_on = "x-id: resp_8\r\nlast-event-id: 7\r\n";
+    let resumed = get(&proxy, "goes-on", "/app/answers/8?stream=true", goes_on).await;
+    assert_eq!(resumed["gen_ai.usage.output_tokens"], 30, "an app may well have it made anew: {resumed}");
+    assert_eq!(score().await, (Value::Null, false));
+    get(&proxy, "made", "/app/answers/7?stream=true", "x-id: resp_7\r\n").await;
+    let (seconds, timed) = score().await;
+    assert!(seconds.is_f64() && timed, "{seconds}");
+}

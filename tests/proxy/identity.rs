@@ -126,6 +126,10 @@ async fn without_cors_rules_the_backend_answers_preflights() {
     assert_eq!(soon("the preflight", seen.recv()).await.unwrap().header("x-user-id"), None);
     client.send(format!("{preflight}{}\r\n", bearer("sg-guess"))).await;
     refused(&client.answer().await, 401, "not known");
+    // No browser's question has a body: what brings one is a request as any other.
+    let mut brings = proxy.client().await;
+    brings.send(format!("{preflight}content-length: 2\r\n\r\n{{}}")).await;
+    assert_eq!(brings.answer().await.status, 401);
     client.send("OPTIONS /x HTTP/1.1\r\nhost: a\r\norigin: https://a\r\n\r\n").await;
     refused(&client.answer().await, 401, "Authorization: Bearer");
 }

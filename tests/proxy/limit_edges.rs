@@ -363,3 +363,47 @@ async fn a_store_that_refuses_is_not_taken_for_one_that_does_not_run() {
         assert!(view.contains(hint), "{view}");
     }
 }
+
+#[tokio::test]
+async fn sound_whose_usage_nobody_tells_is_charged_what_it_held() {
+    let audio = "HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: 4\r\n\r\n\u{1}\u{2}\u{3}\u{4}";
+    let sorry = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    for (answer, costs) in [(audio, true), (sorry, false)] {
+        let upstream = Upstream::fixed(answer).await;
+        let proxy = Proxy::start(&config(upstream.address, &limited("tokens_per_minute = 100_000"))).await;
+        let mut client = proxy.client().await;
+        let ask = r#"{"model":"tts-1","voice":"alloy","input":"hello there, hello there, hello there"}"#;
+        client.post("/v1/audio/speech", ask, "x-request-id: speech\r\n").await;
+        client.answer().await;
+        let record = proxy.record("speech").await;
+        let (held, used) = (record["limit"]["reserved"].as_u64().unwrap(), record["limit"]["used"].as_u64().unwrap());
+        assert!(held > 1_000 && used == if costs { held } else { 0 }, "{record}");
+        assert_settled(&proxy).await;
+    }
+}
+
+/// A backend with one handler for all paths answers what is said under any of them.
+#[tokio::test]
+async fn what_is_said_under_the_path_of_a_kept_answer_is_charged() {
+    let answer = r#"{"id":"c1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"x"},"finish_reason":"stop"}],"usage":{"prompt_tokens":900,"completion_tokens":100}}"#;
+    let length = answer.len();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length";
+    let upstream = Upstream::fixed(format!("{head}: {length}\r\n\r\n{answer}")).await;
+    for path in [
+        "/v1/responses/resp_1/cancel",
+        "/v1/threads/t/runs/run_1/cancel",
+        "/v1/threads/t/runs/run_1/submit_tool_outputs",
+        "/v1/threads/t/runs/run_1",
+    ] {
+        let proxy = Proxy::start(&config(upstream.address, &limited("tokens_per_minute = 60\nburst = 500"))).await;
+        let ask = async |id: &str| {
+            let mut client = proxy.client().await;
+            client.post(path, r#"{"say":"write a novel"}"#, &format!("x-request-id: {id}\r\n")).await;
+            client.answer().await.status
+        };
+        assert_eq!(ask("first").await, 200);
+        assert_eq!(proxy.record("first").await["limit"]["used"], 1_000, "{path}");
+        assert_settled(&proxy).await;
+        assert_eq!(ask("second").await, 429, "it is in debt: {path}");
+    }
+}

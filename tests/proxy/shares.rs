@@ -176,6 +176,29 @@ async fn an_upload_keeps_its_pace_after_the_answer_began_and_a_conversation_need
 }
 
 #[tokio::test]
+async fn an_upload_without_a_length_that_dribbles_is_given_up_too() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let limits = "[server]\nmin_body_rate = \"1MiB\"\nbody_timeout = \"1h\"\n";
+    let proxy = Proxy::start(&config(upstream.address, &format!("{limits}{ROUTE}"))).await;
+    let mut client = proxy.client().await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-type: audio/wav\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n")
+        .await;
+    let mut conn = soon("the upload", conns.recv()).await.unwrap();
+    conn.head().await.unwrap();
+    conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\nlisten\r\n").await;
+    client.until("listen").await;
+    // A byte a second, and nobody says anything to it.
+    let dribble = async {
+        let mut second = tokio::time::interval(std::time::Duration::from_secs(1));
+        while client.try_send("1\r\nx\r\n").await {
+            second.tick().await;
+        }
+    };
+    soon("the end of the upload", dribble).await;
+}
+
+#[tokio::test]
 async fn what_is_kept_is_nobody_elses() {
     let (upstream, _seen) = Upstream::recording(OK).await;
     let sockets = tempfile::tempdir().unwrap();

@@ -95,10 +95,19 @@ function ended(troubles, last, nothing, open) {
 
 // What fails, where, or who is refused what; how often, and since when.
 function trouble(one) {
-  const where = [one.limit && `limit ${one.limit}`, one.route, one.upstream, one.endpoint].filter(Boolean).join(" · ");
+  const where = [one.limit && ["limit ", name(one.limit)], ...[one.route, one.upstream, one.endpoint].filter(Boolean).map(name)].filter(Boolean);
   const when = one.count === 1 ? `once, at ${clock(one.first)}` : `${count(one.count)} times since ${clock(one.first)}, last ${clock(one.last)}`;
-  const who = one.who ? el("span", { class: "who" }, `${one.who} `) : "";
-  return el("li", {}, who, el("strong", {}, words(one.what)), ` ${where} `, el("span", { class: "dim under" }, when));
+  const who = one.who ? [el("span", { class: "who" }, name(one.who)), " "] : "";
+  return el("li", {}, who, el("strong", {}, words(one.what)), " ", listed(where), " ", el("span", { class: "dim under" }, when));
+}
+
+// A name in a text: it goes to the next line as a whole, and is broken only where it is wider than the panel.
+function name(text) {
+  return el("span", { class: "name" }, text);
+}
+
+function listed(parts) {
+  return parts.flatMap((part, at) => (at === 0 ? part : [" · ", part])).flat();
 }
 
 function times({ count: number, first, last }) {
@@ -170,7 +179,7 @@ function dollars(amount) {
 
 function error(record, open) {
   const button = el("button", { type: "button", class: "link", onclick: () => open(record) }, words(record.error_type ?? record.outcome));
-  const where = [record.route, record.upstream, endpointOf(record), record["user.id"]].filter(Boolean).join(" · ");
+  const where = listed([record.route, record.upstream, endpointOf(record), record["user.id"]].filter(Boolean).map(name));
   return el("li", {}, el("span", { class: "dim" }, clock(record.timestamp), " "), button, ` ${record["http.response.status_code"] ?? ""} `, el("span", { class: "dim" }, where), el("span", { class: "under" }, "trace ", copyable(record.trace_id, "trace id")));
 }
 

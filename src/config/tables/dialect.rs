@@ -70,6 +70,8 @@ pub struct StreamTable {
     pub end: Option<At<Vec<String>>>,
     /// Answers in the background that have not ended: their usage is counted when they have.
     pub running: Option<At<Vec<String>>>,
+    /// Those that have ended: their usage is counted once, when that is first seen.
+    pub ran: Option<At<Vec<String>>>,
     /// Events that open something and carry nothing that was generated.
     pub start: Option<At<Vec<String>>>,
     /// Events that tell of work between tokens: a tool that runs, a search.
@@ -263,6 +265,7 @@ fn rules_of(table: &StreamTable) -> ShapeRules {
         inside: written(table.inside.as_ref()),
         end: written(table.end.as_ref()),
         running: written(table.running.as_ref()),
+        ran: written(table.ran.as_ref()),
         start: written(table.start.as_ref()),
         work: written(table.work.as_ref()),
         noise: written(table.noise.as_ref()),
@@ -278,7 +281,7 @@ fn span_of<'t>(table: &'t StreamTable, key: &str) -> Option<&'t Range<usize>> {
         ($($name:ident),+) => { match key { $(stringify!($name) => table.$name.as_ref().map(|at| &at.span),)+ _ => None } };
     }
     spans!(
-        by, text, reasoning, tool, whole, usage, error, finish, model, id, inside, end, running, start, work, noise,
-        cumulative, recognise, instead_of, done
+        by, text, reasoning, tool, whole, usage, error, finish, model, id, inside, end, running, ran, start, work,
+        noise, cumulative, recognise, instead_of, done
     )
 }

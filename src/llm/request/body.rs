@@ -217,6 +217,11 @@ impl Body {
         self.seen == 0 && self.rpc.is_none()
     }
 
+    /// Nothing in it is for a model to answer.
+    pub(super) fn asks_no_model(&self) -> bool {
+        self.model.is_none() && !self.has_messages && !self.has_prompt && !self.has_input && self.rpc.is_none()
+    }
+
     /// What a body on an app's own path looks like.
     pub(super) fn shape(&self) -> Option<(Dialect, &'static str)> {
         if self.has_messages {

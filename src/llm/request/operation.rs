@@ -12,3 +12,5 @@ pub(super) const INVOKE_AGENT: &str = "invoke_agent";
 /// An answer that was made before is asked for, or resumed; or ended before its time.
 pub(super) const RETRIEVE: &str = "retrieve_response";
 pub(super) const CANCEL: &str = "cancel_response";
+/// What a tool found is given to an answer that waits for it.
+pub(super) const CONTINUE: &str = "continue_response";

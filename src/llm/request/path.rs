@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use super::body::Body;
 use super::form::FormKind;
 use super::operation::{
-    CANCEL, CHAT, COMPACTION, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RERANK, RETRIEVE,
-    TEXT_COMPLETION,
+    CANCEL, CHAT, COMPACTION, CONTINUE, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RERANK,
+    RETRIEVE, TEXT_COMPLETION,
 };
 use crate::llm::Dialect;
 use crate::llm::dialect::shape::shapes;
@@ -90,6 +90,10 @@ pub(super) fn known_path(path: &str, body: Option<&Body>) -> Option<(Dialect, &'
     if agent_path(path).is_some() {
         return Some((Dialect::PlainSse, INVOKE_AGENT));
     }
+    let of_run = run_path(path).filter(|operation| *operation == CHAT || body.is_none_or(Body::asks_no_model));
+    if let Some(operation) = of_run {
+        return Some((ASSISTANTS, operation));
+    }
     if body.is_none_or(Body::asks_for_nothing)
         && let Some(stored) = stored_path(path)
     {
@@ -157,6 +161,35 @@ fn stored_path(path: &str) -> Option<(Dialect, &'static str)> {
     Some((dialect, operation))
 }
 
+/// OpenAI's Assistants: each of their runs is made in the background, unless it is streamed.
+const ASSISTANTS: Dialect = Dialect::Shape("assistants");
+
+/// What a canonical path of OpenAI's Assistants is for: to have a run made, to see it or a step of it, to cancel it or go on
+/// with it. LangGraph's server has the same paths, without a version.
+fn run_path(path: &str) -> Option<&'static str> {
+    let mut segments = path.split('/').skip_while(|segment| !segment.eq_ignore_ascii_case("threads")).skip(1);
+    let is_runs = |segment: &str| segment.eq_ignore_ascii_case("runs");
+    let thread = segments.next().filter(|_| is_api(path))?;
+    let has_thread = !is_runs(thread);
+    if has_thread && !segments.next().is_some_and(is_runs) {
+        return None;
+    }
+    let (run, what, rest) = (segments.next(), segments.next(), segments.next());
+    match (run.filter(|_| has_thread), what) {
+        (None, None) if run.is_none() => Some(CHAT),
+        (Some(_), None) => Some(RETRIEVE),
+        (Some(_), Some(what)) if what.eq_ignore_ascii_case("steps") => Some(RETRIEVE),
+        (Some(_), Some(what)) if rest.is_none() && what.eq_ignore_ascii_case("cancel") => Some(CANCEL),
+        (Some(_), Some(what)) if rest.is_none() && what.eq_ignore_ascii_case("submit_tool_outputs") => Some(CONTINUE),
+        _ => None,
+    }
+}
+
+/// Whether answers of this dialect are kept under the path that asks for them, and a safe method lists them there.
+pub(super) fn lists_answers(dialect: Dialect) -> bool {
+    dialect == ASSISTANTS
+}
+
 /// Whether the path is one of a versioned interface.
 fn is_api(path: &str) -> bool {
     ["/v1/", "/v2/", "/openai/"].iter().any(|start| path.contains(start))
@@ -171,17 +204,58 @@ pub(super) fn agent_path(path: &str) -> Option<bool> {
     }
 }
 
-/// Whether a canonical path is one under which batches are made: they run models later, and their answers come elsewhere.
-pub(super) fn makes_batches(path: &str) -> bool {
-    const NAMED: [&str; 5] = [
-        "/messages/batches",
-        "/batch/jobs",
-        ":batchGenerateContent",
-        ":asyncBatchEmbedContent",
-        "/batchPredictionJobs",
-    ];
-    let is_openai = || ["/v1/", "/openai/"].iter().any(|start| path.contains(start)) && ends_with(path, "/batches");
-    NAMED.iter().any(|end| ends_with(path, end)) || ends_with(path, "/model-invocation-job") || is_openai()
+/// Work of whose usage no answer here tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unseen {
+    /// Of whoever asks for it.
+    pub dialect: Dialect,
+    /// It is done past this proxy, with a secret or a connection that the answer hands out; else later.
+    pub elsewhere: bool,
+}
+
+/// Under which paths work is asked for that is done later: batches, trainings, evaluations.
+const LATER: [(&str, Dialect); 12] = [
+    ("/messages/batches", Dialect::Anthropic),
+    (":batchGenerateContent", Dialect::Gemini),
+    (":asyncBatchEmbedContent", Dialect::Gemini),
+    ("/batchPredictionJobs", Dialect::Gemini),
+    ("/tuningJobs", Dialect::Gemini),
+    ("/tunedModels", Dialect::Gemini),
+    ("/fine_tuning/jobs", Dialect::OpenAiChat),
+    ("/fine-tunes", Dialect::OpenAiChat),
+    // Mistral's and Bedrock's.
+    ("/batch/jobs", Dialect::PlainSse),
+    ("/model-invocation-job", Dialect::PlainSse),
+    ("/model-invocation-jobs", Dialect::PlainSse),
+    ("/model-customization-jobs", Dialect::PlainSse),
+];
+
+/// Under which paths a client is given what it can talk to a model with past this proxy (secrets for a browser, a call over
+/// WebRTC), or talks with one in a protocol that is not read here (Gemini's Live API).
+const ELSEWHERE: [(&str, Dialect); 9] = [
+    ("/realtime/client_secrets", Dialect::OpenAiChat),
+    ("/realtime/sessions", Dialect::OpenAiChat),
+    ("/realtime/transcription_sessions", Dialect::OpenAiChat),
+    ("/realtime/translations/client_secrets", Dialect::OpenAiChat),
+    ("/realtime/calls", Dialect::OpenAiChat),
+    ("/realtimeapi/sessions", Dialect::OpenAiChat),
+    ("/chatkit/sessions", Dialect::OpenAiChat),
+    ("/auth_tokens", Dialect::Gemini),
+    ("BidiGenerateContent", Dialect::Gemini),
+];
+
+/// Whether a canonical path is one under which a POST, or a WebSocket, asks for work that no answer here tells of.
+pub(super) fn unseen_work(path: &str) -> Option<Unseen> {
+    let named = |paths: &[(&str, Dialect)], elsewhere| {
+        let (_, dialect) = paths.iter().find(|(end, _)| ends_with(path, end))?;
+        Some(Unseen { dialect: *dialect, elsewhere })
+    };
+    let is_openai = || ["/v1/", "/openai/"].iter().any(|start| path.contains(start));
+    let is_evaluation = || ends_with(path, "/runs") && path.contains("/evals/");
+    named(&LATER, false).or_else(|| named(&ELSEWHERE, true)).or_else(|| {
+        let is_later = (ends_with(path, "/batches") || is_evaluation()) && is_openai();
+        is_later.then_some(Unseen { dialect: Dialect::OpenAiChat, elsewhere: false })
+    })
 }
 
 fn ends_with(path: &str, end: &str) -> bool {
@@ -315,18 +389,67 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_known_by_their_paths() {
-        for path in [
-            "/v1/batches",
-            "/v1/messages/batches",
-            "/v1/batch/jobs",
-            "/v1beta/models/m:batchGenerateContent",
-            "/openai/batches",
+    fn work_that_nobody_sees_is_known_by_its_paths() {
+        let unseen = |dialect, elsewhere| Some(Unseen { dialect, elsewhere });
+        for (path, dialect) in [
+            ("/v1/realtime/client_secrets", Dialect::OpenAiChat),
+            ("/v1/realtime/calls", Dialect::OpenAiChat),
+            ("/openai/realtimeapi/sessions", Dialect::OpenAiChat),
+            ("/v1alpha/auth_tokens", Dialect::Gemini),
+            ("/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", Dialect::Gemini),
         ] {
-            assert!(makes_batches(path), "{path}");
+            assert_eq!(unseen_work(path), unseen(dialect, true), "{path}");
         }
-        for path in ["/v1/batches/b1/cancel", "/batches", "/v1/messages", "/v1beta/models/m:batchEmbedContents"] {
-            assert!(!makes_batches(path), "{path}");
+        let openai = Some(Dialect::OpenAiChat);
+        for (path, dialect) in [
+            ("/v1/batches", openai),
+            ("/openai/batches", openai),
+            ("/v1/fine_tuning/jobs", openai),
+            ("/v1/evals/eval_1/runs", openai),
+            ("/v1/messages/batches", Some(Dialect::Anthropic)),
+            ("/v1beta/models/m:batchGenerateContent", Some(Dialect::Gemini)),
+            ("/v1/projects/p/locations/l/batchPredictionJobs", Some(Dialect::Gemini)),
+            ("/v1beta/tunedModels", Some(Dialect::Gemini)),
+            ("/v1/batch/jobs", Some(Dialect::PlainSse)),
+            ("/model-customization-jobs", Some(Dialect::PlainSse)),
+        ] {
+            assert_eq!(unseen_work(path), dialect.and_then(|dialect| unseen(dialect, false)), "{path}");
+        }
+        for path in [
+            "/v1/batches/b1/cancel",
+            "/batches",
+            "/v1/messages",
+            "/v1beta/models/m:batchEmbedContents",
+            "/v1/fine_tuning/jobs/j/cancel",
+            "/v1/threads/t/runs",
+            "/v1/evals",
+            "/v1/realtime",
+            "/v1/realtime/calls/rtc_1/hangup",
+        ] {
+            assert_eq!(unseen_work(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn runs_of_assistants_are_made_seen_and_gone_on_with() {
+        for (path, operation) in [
+            ("/v1/threads/runs", Some(CHAT)),
+            ("/v1/threads/thread_1/runs", Some(CHAT)),
+            ("/openai/Threads/thread_1/Runs", Some(CHAT)),
+            ("/v1/threads/thread_1/runs/run_1", Some(RETRIEVE)),
+            ("/v1/threads/thread_1/runs/run_1/steps", Some(RETRIEVE)),
+            ("/v1/threads/thread_1/runs/run_1/steps/step_1", Some(RETRIEVE)),
+            ("/v1/threads/thread_1/runs/run_1/cancel", Some(CANCEL)),
+            ("/v1/threads/thread_1/runs/run_1/submit_tool_outputs", Some(CONTINUE)),
+            ("/v1/threads/thread_1/runs/run_1/cancel/now", None),
+            ("/v1/threads/thread_1/messages", None),
+            ("/v1/threads/thread_1", None),
+            ("/v1/threads", None),
+            ("/v1/threads/runs/run_1", None),
+            // LangGraph's.
+            ("/threads/thread_1/runs", None),
+        ] {
+            assert_eq!(run_path(path), operation, "{path}");
         }
     }
 

@@ -24,7 +24,8 @@ fn openai_chat_is_read_whole() {
         answers: 1,
         bad_count: false,
         odd_model: false,
-        is_batch: false,
+        resumes: false,
+        unseen: None,
         repeated: None,
     };
     assert_eq!(read("/v1/chat/completions", body), expected);
@@ -395,7 +396,7 @@ fn a_route_says_whose_its_answers_are() {
 fn what_asks_for_an_answer_that_is_kept_runs_no_model() {
     let facts = |path: &str, safe: bool| {
         let mut facts = RequestFacts::read(path, None);
-        facts.note_method(safe);
+        facts.note_method(safe, false);
         assert!(!facts.retrieves() || !facts.is_llm());
         (facts.operation, facts.dialect)
     };
@@ -422,4 +423,15 @@ fn what_asks_for_an_answer_that_is_kept_runs_no_model() {
     let asks = read("/v1/responses/resp_1", r#"{"model":"m","input":"x"}"#);
     assert!(asks.is_llm() && !asks.retrieves(), "who asks a model is no fetcher, whatever the path");
     assert!(read("/v1/responses/resp_1/cancel", "{}").retrieves());
+    // A handler for all paths may answer what is said under any.
+    for path in ["/v1/responses/resp_1", "/chat/v1/responses/r/cancel", "/v1/threads/t/runs/r"] {
+        let mut facts = read(path, r#"{"query":"write a novel"}"#);
+        facts.note_method(true, true);
+        assert!(!facts.retrieves(), "{path}");
+    }
+    let submit = "/v1/threads/t/runs/r/submit_tool_outputs";
+    let mut goes_on = read(submit, r#"{"tool_outputs":[],"stream":true}"#);
+    goes_on.note_method(false, true);
+    assert!(goes_on.continues() && goes_on.retrieves() && goes_on.depends_on_method());
+    assert!(read(submit, r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#).is_llm());
 }

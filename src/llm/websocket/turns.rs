@@ -277,6 +277,11 @@ impl Turns {
         !self.known && self.strange >= STRANGE_MAX
     }
 
+    /// Whether something was said that is known here.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
     /// What happened since the last call.
     pub fn happened(&mut self) -> Vec<Happened> {
         mem::take(&mut self.happened)

@@ -30,7 +30,8 @@ pub struct Claim {
 #[must_use]
 pub fn is_unforeseen(facts: &RequestFacts, kind: RouteKind, method: &str, has_body: bool) -> bool {
     let only_reads = matches!(method, "GET" | "HEAD" | "OPTIONS") && !has_body;
-    !facts.is_llm() && !facts.retrieves() && kind != RouteKind::Stream && !only_reads
+    let only_fetches = facts.retrieves() && !facts.continues();
+    !facts.is_llm() && !only_fetches && kind != RouteKind::Stream && !only_reads
 }
 
 /// What a request has used so far.

@@ -9,7 +9,7 @@ use pingora::protocols::http::ServerSession;
 use super::client_body::{too_large, within};
 use super::pace::BodyPace;
 use super::read_body::{Intake, Taken};
-use crate::config::settings::Server;
+use crate::config::settings::{RouteKind, Server};
 use crate::llm::RequestFacts;
 use crate::llm::coding::{Coding, Decoder, Fault, codings};
 use crate::llm::request::label::{Beginning, Labels};
@@ -181,6 +181,34 @@ fn unreadable() -> Rejection {
     )
 }
 
+/// What the route says of whose the answers are goes before what the request shows. Headers show a session of MCP, and a stream
+/// that goes on.
+pub(crate) fn known_better(
+    mut facts: Arc<RequestFacts>,
+    head: &RequestHeader,
+    has_body: bool,
+    kind: RouteKind,
+) -> Arc<RequestFacts> {
+    /// An empty object.
+    const SAYS_NOTHING: u64 = 2;
+    if facts.depends_on_method() {
+        let says = has_body && content_length(head).is_none_or(|length| length > SAYS_NOTHING);
+        Arc::make_mut(&mut facts).note_method(head.method.is_safe(), says);
+    }
+    if head.method.is_safe() && head.headers.get("last-event-id").is_some_and(|id| !id.is_empty()) {
+        Arc::make_mut(&mut facts).resumes = true;
+    }
+    if head.headers.contains_key("mcp-session-id") || head.headers.contains_key("mcp-protocol-version") {
+        Arc::make_mut(&mut facts).note_mcp();
+    }
+    let said = match kind {
+        RouteKind::Auto => None,
+        RouteKind::Llm => facts.by_route(true),
+        RouteKind::Stream => facts.by_route(false),
+    };
+    said.map_or(facts, Arc::new)
+}
+
 /// Refuses a key that comes twice, and a model that is no text.
 pub(crate) fn check_keys(facts: &RequestFacts) -> Result<(), Rejection> {
     if facts.odd_model {
@@ -193,10 +221,10 @@ pub(crate) fn check_keys(facts: &RequestFacts) -> Result<(), Rejection> {
 }
 
 /// Path and query.
-fn target(head: &RequestHeader) -> &str {
+pub(crate) fn target(head: &RequestHeader) -> &str {
     head.uri.path_and_query().map_or(head.uri.path(), http::uri::PathAndQuery::as_str)
 }
 
-fn content_length(head: &RequestHeader) -> Option<u64> {
+pub(crate) fn content_length(head: &RequestHeader) -> Option<u64> {
     head.headers.get("content-length")?.to_str().ok()?.trim().parse().ok()
 }

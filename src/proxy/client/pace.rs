@@ -1,5 +1,7 @@
-//! How fast a request's body must come, while nothing but it is waited for, and to its end where its length is known: whoever
-//! sends a byte a minute would hold a place, and what was read so far, for as long as it likes.
+//! How fast a request's body must come: whoever sends a byte a minute would hold a place, and what was read so far, for as long
+//! as it likes. While nothing but the body is waited for, and to its end where its length is known, each moment counts in which
+//! the client was waited for. A body without a length may be half of a conversation once the answer has begun: what the client
+//! says in one turn must come at the same pace, and how long it says nothing is bound by `body_timeout` alone.
 
 use std::time::Duration;
 
@@ -34,6 +36,25 @@ impl BodyPace {
         Self { rate, idle, came: 0, waited: Duration::ZERO, waits_since: None }
     }
 
+    /// As [`BodyPace::read_chunk`], in a conversation: the time before a chunk counts once the chunk has come. Nobody can tell a
+    /// client that is slow from one that listens before it says more.
+    pub(crate) async fn read_turn(&mut self, session: &mut ServerSession) -> Result<Option<Bytes>, Stop> {
+        let since = *self.waits_since.get_or_insert_with(Instant::now);
+        let chunk = client_body::read_chunk(session, self.idle).await?;
+        // Before a turn begins the client listens.
+        let time = if self.came == 0 { Duration::ZERO } else { since.elapsed() };
+        self.took(time, chunk.as_ref());
+        match chunk {
+            Some(_) if self.left(Duration::ZERO).is_zero() => Err(self.too_slow()),
+            chunk => Ok(chunk),
+        }
+    }
+
+    /// The other side said something: in a conversation the client's turn begins.
+    pub(crate) fn answered(&mut self) {
+        (self.came, self.waited, self.waits_since) = (0, Duration::ZERO, None);
+    }
+
     /// As [`client_body::read_chunk`], within what the body's pace leaves.
     pub(crate) async fn read_chunk(&mut self, session: &mut ServerSession) -> Result<Option<Bytes>, Stop> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
@@ -47,10 +68,14 @@ impl BodyPace {
             }
             read => read?,
         };
-        self.waited += since.elapsed();
-        self.waits_since = None;
-        self.came += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        self.took(since.elapsed(), chunk.as_ref());
         Ok(chunk)
+    }
+
+    fn took(&mut self, time: Duration, chunk: Option<&Bytes>) {
+        self.waited += time;
+        self.waits_since = None;
+        self.came += chunk.map_or(0, |chunk| chunk.len() as u64);
     }
 
     /// How much longer may be waited, after `now` of this wait.
@@ -89,5 +114,19 @@ mod tests {
         assert_eq!(pace(100, 500, 10).left(s(0)), s(5));
         assert_eq!(pace(100, 500, 10).left(s(7)), s(0));
         assert_eq!(pace(0, 0, 1_000).left(s(1_000)), Duration::MAX);
+    }
+
+    #[test]
+    fn a_turn_of_a_conversation_begins_anew_with_each_answer() {
+        let (s, byte) = (Duration::from_secs, Bytes::from_static(b"x"));
+        let mut pace = pace(100, 0, 0);
+        for _ in 0..3 {
+            pace.took(s(9), Some(&byte));
+            assert!(!pace.left(s(0)).is_zero());
+            pace.answered();
+        }
+        pace.took(s(6), Some(&byte));
+        pace.took(s(6), Some(&byte));
+        assert!(pace.left(s(0)).is_zero(), "two bytes are worth no two seconds");
     }
 }

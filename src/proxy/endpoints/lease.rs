@@ -125,14 +125,16 @@ impl Lease {
     }
 
     /// The first token, or the head of an answer in one piece, came `took` after the attempt began. That helps to choose
-    /// among members, and says nothing of how the answer ends.
-    pub(crate) fn answered(&mut self, took: Duration, streaming: bool) {
+    /// among members, unless nothing was made for it (`is_delivery`), and says nothing of how the answer ends.
+    pub(crate) fn answered(&mut self, took: Duration, streaming: bool, is_delivery: bool) {
         if self.role == Role::Silent || self.under_way.is_some() {
             return;
         }
         let now = self.pool.now();
         let mut state = self.member.state();
-        state.load.answered(took, streaming, now);
+        if !is_delivery {
+            state.load.answered(took, streaming, now);
+        }
         self.under_way = Some(state.health.begins());
     }
 

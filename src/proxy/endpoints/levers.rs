@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::policy::levers::{Lever, Pull, Pulled, Refusal, Saved, Setting};
 use crate::telemetry::record::Place;
@@ -20,6 +20,8 @@ pub struct Levers {
     any: AtomicBool,
     /// The ids of the keys that are revoked.
     revoked: ArcSwap<HashSet<String>>,
+    /// Wakes what runs with a key, to look whether it still may.
+    shown: watch::Sender<()>,
     /// Rings after each change: it is to be kept at once.
     pub changed: Notify,
     keeping: Mutex<()>,
@@ -142,6 +144,7 @@ impl Levers {
         }
         self.revoked.store(Arc::new(table.pulled.revoked().map(str::to_owned).collect()));
         self.any.store(!table.pulled.is_empty(), Ordering::Release);
+        self.shown.send_replace(());
     }
 
     /// Those that are set.
@@ -152,6 +155,16 @@ impl Levers {
     /// Whether the key with this public id is revoked.
     pub(crate) fn is_revoked(&self, key: &str) -> bool {
         self.any.load(Ordering::Acquire) && self.revoked.load().contains(key)
+    }
+
+    /// Resolves once the key with this public id is revoked; never where there is none.
+    pub(crate) async fn revoked(&self, key: Option<&str>) {
+        let Some(key) = key else { return std::future::pending().await };
+        let mut shown = self.shown.subscribe();
+        while !self.is_revoked(key) {
+            // The sender lives as long as `self`.
+            let _ = shown.changed().await;
+        }
     }
 
     /// Whether the place that was asked has been taken out of service since.
@@ -243,6 +256,24 @@ mod tests {
         levers.tidy();
         assert!(levers.lock().flags.is_empty());
         assert_eq!(levers.flags("a", "h:1", "h:1").setting(), Some(Setting::Drained));
+    }
+
+    #[tokio::test]
+    async fn what_runs_with_a_key_hears_of_its_end_and_of_no_other() {
+        let key = |id: &str| Lever::Key { key: id.to_owned() };
+        let levers = Arc::new(Levers::default());
+        let waiting = tokio::spawn({
+            let levers = Arc::clone(&levers);
+            async move { levers.revoked(Some("0123456789ab")).await }
+        });
+        levers.set(&key("ba9876543210"), pull(Setting::Revoked)).unwrap();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "another's");
+        levers.set(&key("0123456789ab"), pull(Setting::Revoked)).unwrap();
+        waiting.await.unwrap();
+        levers.revoked(Some("0123456789ab")).await;
+        let never = levers.revoked(None);
+        assert!(futures_util::FutureExt::now_or_never(never).is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One request from its head to the end of its answer: the stages in their order.
 
 pub(super) mod commit;
+pub(super) mod early_refusal;
 pub(super) mod lingering_close;
 pub(super) mod mirror;
 pub(super) mod relay;

@@ -46,7 +46,11 @@ pub(crate) async fn pass(
     let (framing, end) = match committed {
         Ok(framing) => {
             let mut relay = Relay::new(flight, &mut source, started, side);
-            let end = relay.run(session, &mut source, flight, held).await;
+            let end = tokio::select! {
+                biased;
+                end = relay.run(session, &mut source, flight, held) => end,
+                () = side.visit.revoked_for_long() => End::RevokedUnread,
+            };
             // On a connection whose request is not whole, the next one would be read as the rest of its body.
             source.early |= !relay.upload.is_done();
             (framing, end)
@@ -89,7 +93,8 @@ struct Relay<'a> {
 enum Woke {
     Upstream(Next),
     Client(Result<Option<Bytes>, Stop>),
-    Cut,
+    /// Whoever runs this has it end.
+    Stop(End),
 }
 
 impl<'a> Relay<'a> {
@@ -141,6 +146,8 @@ impl<'a> Relay<'a> {
         flight.enter(waiting(&source.reader));
         let cut = self.side.visit.shared.drain.reached(DrainStage::Cut);
         tokio::pin!(cut);
+        let revoked = self.side.visit.revoked();
+        tokio::pin!(revoked);
         let patience = self.side.visit.settings().server.body_timeout;
         let has_length = self.side.line.has_length();
         self.upload.forward_waiting(&mut source.reader.session, patience).await;
@@ -150,9 +157,10 @@ impl<'a> Relay<'a> {
             let had_ended = source.reader.deadlines.has_ended();
             let woke = tokio::select! {
                 biased;
-                () = &mut cut => Woke::Cut,
+                () = &mut cut => Woke::Stop(End::Cut),
+                () = &mut revoked => Woke::Stop(End::Revoked),
                 next = source.reader.next(comment_due) => Woke::Upstream(next),
-                sent = self.upload.read(client, &mut self.pace, has_length, patience) => Woke::Client(sent),
+                sent = self.upload.read(client, &mut self.pace, has_length) => Woke::Client(sent),
             };
             let end = match woke {
                 Woke::Upstream(Next::Chunk(chunk)) => match self.write(client, source, flight, chunk).await {
@@ -169,7 +177,7 @@ impl<'a> Relay<'a> {
                     None
                 }
                 Woke::Client(Err(_)) => Some(over_or(End::ClientGone, &source.reader)),
-                Woke::Cut => Some(over_or(End::Cut, &source.reader)),
+                Woke::Stop(end) => Some(over_or(end, &source.reader)),
             };
             if let Some(end) = end {
                 // What a client does not take after the end, it does not miss.
@@ -213,6 +221,7 @@ impl<'a> Relay<'a> {
         super::panic_switch::panic_if_asked(client, "after the head");
         let came = flight.now();
         flight.enter_at(Phase::Proxy, came);
+        self.upload.answered(&mut self.pace, self.side.line.has_length());
         let mut bytes = chunk.len();
         let mut progress = self.look_at(chunk, flight, source, came);
         for _ in 1..CHUNKS_MAX {
@@ -255,7 +264,7 @@ impl<'a> Relay<'a> {
         }
         if progress.token && tap.first_token() == Some(came) {
             flight.first_token(came);
-            source.ticket.answered(came.saturating_sub(self.started), true);
+            source.ticket.answered(came.saturating_sub(self.started), true, self.side.facts.is_delivery());
         }
         flight.progress(tap.frames(), tap.bytes, progress.token.then_some(came));
         self.exhausted |= flight.generated(tap.tokens());
@@ -319,7 +328,7 @@ fn over_or(end: End, reader: &ResponseReader) -> End {
     }
     match end {
         End::ClientGone | End::ClientStuck => End::Over(After::ClientGone),
-        End::Cut => End::Over(After::Cut),
+        End::Cut | End::Revoked => End::Over(After::Cut),
         End::Complete | End::Exhausted | End::Over(_) => end,
         _ => End::Over(After::Died),
     }

@@ -9,6 +9,7 @@ use pingora::http::RequestHeader;
 
 use crate::config::limits::Limit;
 use crate::llm::price::{Cost, Price};
+use crate::llm::request::Unseen;
 use crate::llm::websocket::Asked;
 use crate::llm::{Dialect, RequestFacts, Usage};
 use crate::policy::limits::{self, Claim, Denial, Estimate, Place, Reason, Request, Standing, Used};
@@ -49,9 +50,11 @@ pub(crate) async fn reserve(
         return Err(Rejection::bad_request(message));
     }
     let mut ask = Ask::of(visit, admitted, routed, head);
-    if let Some(counting) = limits.iter().find(|limit| limit.counts_tokens() && ask.is_uncountable(&head.method)) {
-        flight.limited(ask.refused_by(counting, "batch", limits, flight.now()));
-        return Err(uncountable(counting));
+    let unseen = ask.facts.unseen.filter(|_| head.method == Method::POST || head.headers.contains_key("upgrade"));
+    if let Some((unseen, counting)) = unseen.zip(limits.iter().find(|limit| limit.counts_tokens())) {
+        let decision = if unseen.elsewhere { "elsewhere" } else { "batch" };
+        flight.limited(ask.refused_by(counting, decision, limits, flight.now()));
+        return Err(uncountable(counting, unseen));
     }
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
         flight.limited(ask.refused_by(budget, "no_price", limits, flight.now()));
@@ -102,6 +105,33 @@ pub(crate) async fn reserve(
             Err(refusal(&denial))
         }
     }
+}
+
+/// Books that one of `limits` refuses a request of which nothing but its head is known; `waited`: for the shared store.
+pub(super) fn deny(
+    visit: &RequestContext<'_>,
+    flight: &mut Flight<'_>,
+    limits: &[Arc<Limit>],
+    denial: &Denial,
+    facts: &RequestFacts,
+    waited: Duration,
+) -> Rejection {
+    let limiter = &visit.shared.limiter;
+    let mode = limiter.mode();
+    flight.limited(LimitInfo {
+        at: flight.now(),
+        verdict: LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() },
+        mode: mode.as_str(),
+        names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
+        waited: if mode == Mode::Memory { Duration::ZERO } else { waited },
+        reserved: 0,
+        prompt_counted: (facts.is_llm() && limits.iter().any(|limit| limit.counts_tokens())).then_some(false),
+        used: 0,
+        remaining: denial.standing.tokens.map(|tokens| tokens.remaining),
+        cut: false,
+    });
+    limiter.refused(limits, denial);
+    refusal(denial)
 }
 
 /// What a limit says of a response that it refuses.
@@ -261,11 +291,6 @@ impl<'a> Ask<'a> {
         self.facts.is_llm() && self.price.is_none()
     }
 
-    /// Whether nothing of what it will take is in its answer.
-    fn is_uncountable(&self, method: &Method) -> bool {
-        self.facts.is_batch && *method == Method::POST
-    }
-
     /// What is told of a request that `limit` cannot count.
     fn refused_by(&self, limit: &Limit, reason: &'static str, limits: &[Arc<Limit>], at: Duration) -> LimitInfo {
         LimitInfo {
@@ -362,12 +387,19 @@ impl<'a> Ask<'a> {
     }
 }
 
-fn uncountable(limit: &Limit) -> Rejection {
-    let message = format!(
-        "A batch runs later, and no answer tells what it took: the limit `{}` cannot count it. Send its requests one by one, or have \
-         batches sent on by a route without limits on tokens and dollars.",
-        limit.name
-    );
+fn uncountable(limit: &Limit, unseen: Unseen) -> Rejection {
+    let name = &limit.name;
+    let message = if unseen.elsewhere {
+        format!(
+            "What is asked for here goes on past this proxy, and no answer tells what it takes: the limit `{name}` cannot count it. Have \
+             such requests sent on by a route without limits on tokens and dollars."
+        )
+    } else {
+        format!(
+            "A batch, a training or an evaluation runs later, and no answer tells what it took: the limit `{name}` cannot count it. Send \
+             a batch's requests one by one, or have such work sent on by a route without limits on tokens and dollars."
+        )
+    };
     Rejection::refused(403, ErrorType::Forbidden, message)
 }
 

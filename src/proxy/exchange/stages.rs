@@ -8,6 +8,7 @@ use http::StatusCode;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
+use super::early_refusal;
 use super::mirror;
 use super::relay;
 use super::reserve_tokens;
@@ -83,7 +84,7 @@ async fn walk(
     };
     match stop {
         Stop::Reject(rejection) => {
-            let dialect = RequestFacts::read(session.req_header().uri.path(), None).dialect;
+            let dialect = RequestFacts::read(session.req_header().uri.path(), None).reads_errors_in();
             let to = ReplyTo { dialect, request_id: &visit.caller.request_id, cors: &visit.cors };
             error_answer::answer(session, flight, &to, &rejection).await
         }
@@ -115,16 +116,20 @@ async fn stages(
     if !visit.caller.trusted {
         session.req_header_mut().remove_header(&mirror::HEADER);
     }
-    identity::establish(visit.shared, visit.generation, session.req_header_mut(), &mut visit.caller)?;
+    let has_body = !session.is_body_done();
+    identity::establish(visit.shared, visit.generation, session.req_header_mut(), has_body, &mut visit.caller)?;
     flight.known(visit.caller.client());
     let visit = &*visit;
-    let has_body = !session.is_body_done();
     let must_read =
         (has_body || session.is_upgrade_req()) && route::depends_on_body(visit.generation, session.req_header());
+    if has_body && !session.is_upgrade_req() {
+        early_refusal::refuse(visit, flight, session.req_header()).await?;
+    }
     let mut admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), must_read).await?;
     if session.is_upgrade_req() {
         // What is asked for on a WebSocket is told by its messages.
-        admitted.facts = Arc::new(RequestFacts::of_websocket(session.req_header().uri.query().unwrap_or_default()));
+        let asked = &session.req_header().uri;
+        admitted.facts = Arc::new(RequestFacts::of_websocket(asked.path(), asked.query().unwrap_or_default()));
         (admitted.body, admitted.content) = (RequestBody::None, Content::Unknown);
     }
     if must_read {
@@ -132,7 +137,7 @@ async fn stages(
     }
     let routed = route::route(visit.generation, session.req_header(), &admitted, &visit.caller, ids::random());
     let kind = routed.as_ref().map_or(RouteKind::Auto, |routed| routed.route.kind);
-    admitted.facts = known_better(admitted.facts, session.req_header(), kind);
+    admitted.facts = admit::known_better(admitted.facts, session.req_header(), has_body, kind);
     flight.asks(&admitted.facts);
     if visit.settings().telemetry.capture_content {
         flight.prompt(&admitted);
@@ -161,22 +166,6 @@ fn place_of_address(
                        clients belongs into `server.trusted_proxies`, or have `server.address_share` raised.";
         Rejection::overloaded(ErrorType::Overloaded, message)
     })
-}
-
-/// What the route says of whose the answers are goes before what the request shows. Headers show a session of MCP.
-fn known_better(mut facts: Arc<RequestFacts>, head: &RequestHeader, kind: RouteKind) -> Arc<RequestFacts> {
-    if facts.retrieves() {
-        Arc::make_mut(&mut facts).note_method(head.method.is_safe());
-    }
-    if head.headers.contains_key("mcp-session-id") || head.headers.contains_key("mcp-protocol-version") {
-        Arc::make_mut(&mut facts).note_mcp();
-    }
-    let said = match kind {
-        RouteKind::Auto => None,
-        RouteKind::Llm => facts.by_route(true),
-        RouteKind::Stream => facts.by_route(false),
-    };
-    said.map_or(facts, Arc::new)
 }
 
 /// Asks an upstream while the client's side is held, and passes its answer on.
@@ -230,6 +219,7 @@ async fn ask(
     let asked = UpstreamRequest { head: &head, routed, admitted, line, clock, tries, upgrades };
     let opened = tokio::select! {
         biased;
+        () = visit.revoked() => return Ok(Err(Rejection::revoked())),
         opened = failover::open(visit, &asked, load, upload) => opened,
         stop = side.wait(session) => return Err(stop),
         () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),

@@ -17,7 +17,7 @@ use crate::proxy::endpoints::socket;
 use crate::proxy::process::drain::Drain;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::Ending;
-use crate::proxy::request::rejection::Rejection;
+use crate::proxy::request::rejection::{KEY_REVOKED, Rejection};
 use crate::proxy::upstream::tap::Read;
 use crate::proxy::upstream::upstream_response::Source;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
@@ -40,6 +40,10 @@ pub(crate) enum End {
     Late(ErrorType),
     /// The process goes down.
     Cut,
+    /// The client's key was revoked.
+    Revoked,
+    /// So it was, and the client takes no byte: nothing more can be told it.
+    RevokedUnread,
     /// The answer was whole before its connection was: its dialect's own end had passed.
     Over(After),
     /// The answer is none that could follow the head that was sent early.
@@ -80,6 +84,8 @@ impl End {
             }
             Self::Late(error) => (Outcome::Timeout, error, "The answer took longer than it may."),
             Self::Cut => (Outcome::Stopped, drain.why_cut(), "The proxy is going down. Try again."),
+            Self::Revoked => (Outcome::Stopped, ErrorType::KeyRevoked, KEY_REVOKED),
+            Self::RevokedUnread => (Outcome::Stopped, ErrorType::KeyRevoked, ""),
             Self::Unfit => (
                 Outcome::UpstreamError,
                 ErrorType::UpstreamStatus,
@@ -265,7 +271,8 @@ async fn tell(
     error: ErrorType,
     message: &str,
 ) {
-    let reply = ErrorReply { message, code: error.as_str(), status: 502, request_id: &side.visit.caller.request_id };
+    let status = if error == ErrorType::KeyRevoked { 401 } else { 502 };
+    let reply = ErrorReply { message, code: error.as_str(), status, request_id: &side.visit.caller.request_id };
     let Some(event) = error_event(dialect, framing, &reply) else { return };
     flight.enter(Phase::ClientBlocked);
     let length = event.len() as u64;

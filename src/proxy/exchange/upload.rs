@@ -6,7 +6,6 @@ use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 
-use crate::proxy::client::client_body;
 use crate::proxy::client::client_side;
 use crate::proxy::client::pace::BodyPace;
 use crate::proxy::request::outcome::Stop;
@@ -47,20 +46,26 @@ impl Rest {
 
     /// Reads the client's side: more of its body, or the sign that it went. A body of a length that was told keeps its pace to the
     /// end, as does one that nobody takes any more. One without a length may be half of a conversation, in which the client has
-    /// nothing to say for a while: `patience` alone binds it.
+    /// nothing to say for a while: each of its turns keeps the pace.
     pub(crate) async fn read(
         &self,
         client: &mut ServerSession,
         pace: &mut BodyPace,
         has_length: bool,
-        patience: Duration,
     ) -> Result<Option<Bytes>, Stop> {
         match self {
             Self::Done => match client.read_body_or_idle(true).await {
                 Ok(_) | Err(_) => Err(Stop::ClientGone),
             },
-            Self::Forward(_) if !has_length => client_body::read_chunk(client, patience).await,
+            Self::Forward(_) if !has_length => pace.read_turn(client).await,
             Self::Forward(_) | Self::Discard => pace.read_chunk(client).await,
+        }
+    }
+
+    /// The upstream said something: what the client says next is another turn, where they may be talking.
+    pub(crate) fn answered(&self, pace: &mut BodyPace, has_length: bool) {
+        if matches!(self, Self::Forward(_)) && !has_length {
+            pace.answered();
         }
     }
 

@@ -18,7 +18,7 @@ use crate::proxy::process::drain::{Drain, DrainStage};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::outcome::{Ending, Stop};
-use crate::proxy::request::rejection::Rejection;
+use crate::proxy::request::rejection::{KEY_REVOKED, Rejection};
 use crate::proxy::upstream::response_reader::ResponseReader;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
 use crate::telemetry::record::{ErrorType, Outcome, Phase, WebSocketInfo};
@@ -62,7 +62,11 @@ pub(crate) async fn serve(
     let target = routed.target_named(&variant);
     let _open = visit.shared.telemetry.websocket_in_flight();
     let mut pipe = Pipe::new(visit, &head, Talk::new(visit, routed, target, facts.model.as_deref()));
-    let end = pipe.run(client, &mut upstream, flight).await;
+    let end = tokio::select! {
+        biased;
+        end = pipe.run(visit, client, &mut upstream, flight) => end,
+        () = visit.revoked_for_long() => End::Refused(ErrorType::KeyRevoked),
+    };
     pipe.book(flight, end).await;
     upstream.shutdown().await;
     client.shutdown().await;
@@ -135,7 +139,7 @@ enum End {
     /// Both sides were told that the process goes down, and have closed.
     GoingDown,
     Cut,
-    /// A limit refused a response, or had one cut: how that is called.
+    /// A limit refused a response or had one cut, or the key was revoked: how that is called.
     Refused(ErrorType),
 }
 
@@ -219,7 +223,15 @@ impl<'a> Pipe<'a> {
         }
     }
 
-    async fn run(&mut self, client: &mut ServerSession, upstream: &mut HttpSession, flight: &mut Flight<'_>) -> End {
+    async fn run(
+        &mut self,
+        visit: &RequestContext<'_>,
+        client: &mut ServerSession,
+        upstream: &mut HttpSession,
+        flight: &mut Flight<'_>,
+    ) -> End {
+        let revoked = visit.revoked();
+        tokio::pin!(revoked);
         loop {
             // In no order, so that neither side can keep the other, or the end of the process, from being looked at.
             let passed = tokio::select! {
@@ -244,6 +256,10 @@ impl<'a> Pipe<'a> {
                 () = self.drain.reached(DrainStage::Cut) => {
                     self.say_last_words(client, upstream).await;
                     return End::Cut;
+                }
+                () = &mut revoked => {
+                    let why = Objection { message: KEY_REVOKED.to_owned(), error: ErrorType::KeyRevoked };
+                    return self.refuse(&why, client, upstream).await;
                 }
             };
             if let Err(end) = passed {
@@ -337,7 +353,7 @@ impl<'a> Pipe<'a> {
         talk.follow(flight, &mut self.info).await
     }
 
-    /// Tells the client what a limit has against its last wish, and closes.
+    /// Tells the client why it goes no further, where it speaks what is known here, and closes.
     async fn refuse(&mut self, refusal: &Objection, client: &mut ServerSession, upstream: &mut HttpSession) -> End {
         tokio::select! {
             biased;
@@ -371,12 +387,15 @@ impl<'a> Pipe<'a> {
         }
         let (kind, code) = match refusal.error {
             ErrorType::BudgetSpent => (OPENAI_SPENT, BUDGET_SPENT),
+            ErrorType::KeyRevoked => ("authentication_error", refusal.error.as_str()),
             _ => ("tokens", "rate_limit_exceeded"),
         };
         let error = json!({ "type": "error", "error": {
             "type": kind, "code": code, "message": &refusal.message, "param": null,
         }});
-        let why = text_frame(&error.to_string()).unwrap_or_default();
+        // An app's own protocol has its own errors.
+        let is_understood = self.talk.as_ref().is_some_and(|talk| talk.is_limited() || talk.is_known());
+        let why = text_frame(&error.to_string()).filter(|_| is_understood).unwrap_or_default();
         write_client(client, self.drain, with(why, close_frame(POLICY_VIOLATION, None))).await
     }
 
@@ -418,6 +437,7 @@ impl<'a> Pipe<'a> {
         let bare = (upstream.closed() || client.closed()) && self.info.close_code.is_none();
         let normal = bare || matches!(self.info.close_code, Some(1000 | 1001));
         let (outcome, error) = match end {
+            End::Refused(error @ ErrorType::KeyRevoked) => (Outcome::Stopped, Some(error)),
             End::Refused(error) => (Outcome::Truncated, Some(error)),
             _ if normal => (Outcome::Completed, None),
             End::GoingDown | End::Cut => (Outcome::Stopped, Some(why_cut)),

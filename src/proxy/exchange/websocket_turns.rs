@@ -82,6 +82,11 @@ impl<'a> Talk<'a> {
         !self.is_limited() && self.turns.is_strange()
     }
 
+    /// Whether something was said that is OpenAI's.
+    pub(super) fn is_known(&self) -> bool {
+        self.turns.is_known()
+    }
+
     /// Whether a limit depends on what is said.
     pub(crate) fn is_limited(&self) -> bool {
         !self.limits.is_empty()

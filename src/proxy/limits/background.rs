@@ -53,12 +53,22 @@ impl BackgroundBook {
             (false, llm::Background::No) => Booking::Own,
             (_, llm::Background::Running) => Booking::Pending,
             (false, llm::Background::Ended) => {
-                if let Some(id) = id {
-                    let mut responses = self.responses();
-                    let key = responses.key(upstream, id);
+                let Some(id) = id else { return Booking::Own };
+                let mut responses = self.responses();
+                let key = responses.key(upstream, id);
+                if request.is_llm() {
                     responses.book(key);
+                    return Booking::Own;
                 }
-                Booking::Own
+                // It asked no model: it changed something of an answer that another had asked for.
+                match responses.ended(key) {
+                    Seen::First(by, hold) => Booking::Of(by, hold.map(Box::new)),
+                    Seen::Again => Booking::Delivery,
+                    Seen::Unknown => {
+                        responses.book(key);
+                        Booking::Own
+                    }
+                }
             }
             (true, state) => {
                 let Some(id) = id else { return Booking::Delivery };
@@ -67,7 +77,10 @@ impl BackgroundBook {
                 match responses.ended(key) {
                     Seen::First(by, hold) => Booking::Of(by, hold.map(Box::new)),
                     // Asked for by a request that went elsewhere, or was forgotten: who sees the end first pays.
-                    Seen::Unknown if state == llm::Background::Ended && reading.usage.is_known() => {
+                    // So does who has one go on that is known for none in the background.
+                    Seen::Unknown
+                        if (state == llm::Background::Ended || request.continues()) && reading.usage.is_known() =>
+                    {
                         responses.book(key);
                         Booking::Own
                     }

@@ -34,6 +34,10 @@ pub(crate) struct Reservation {
     unforeseen: Option<Place>,
     /// What such answers take, at most what is held.
     usual_output: u64,
+    /// Nothing of its prompt or answer can be counted here: sound, pictures, files.
+    uncountable: bool,
+    /// It was answered, and with no error.
+    succeeded: bool,
     /// The answer comes in one piece: nothing else tells of one whose client went before it came.
     comes_whole: bool,
     /// What flows was taken before, or is another request's.
@@ -75,6 +79,8 @@ impl Reservation {
             comes_whole: facts.answers_whole() && facts.operation != Some("embeddings"),
             delivers: facts.retrieves(),
             given_up: false,
+            uncountable: facts.is_llm() && !facts.has_countable_prompt(),
+            succeeded: false,
             body_bytes,
             model,
             unforeseen: None,
@@ -134,6 +140,11 @@ impl Reservation {
         self.outrun = cost;
     }
 
+    /// The answer is whole, and tells of no error.
+    pub(crate) fn succeeded(&mut self) {
+        self.succeeded = true;
+    }
+
     pub(crate) fn ended(&mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
@@ -176,11 +187,12 @@ impl Reservation {
         Used { tokens, cost: cost.saturating_add(self.outrun.nano_dollars()) }
     }
 
-    /// What a whole answer is taken for whose client went before its usage came, and one in the background that nobody saw the
-    /// end of: its upstream may well have made all of it.
+    /// What a whole answer is taken for whose client went before its usage came, one in the background that nobody saw the end of,
+    /// and sound or a picture whose upstream tells no usage: it may well have made all of it.
     fn lost_output(&self) -> Option<u64> {
         let is_cut = self.comes_whole && self.outcome == Outcome::ClientCancelled;
-        let is_lost = self.asked && !self.reported && (is_cut || self.given_up);
+        let is_untold = self.uncountable && self.succeeded && !self.usage.is_known();
+        let is_lost = self.asked && !self.reported && (is_cut || self.given_up || is_untold);
         is_lost.then_some(self.usual_output)
     }
 

@@ -123,7 +123,7 @@ impl Shared {
                 }
                 Command::Enable => tell!(info, "lever.enabled", "{lever} is in service again"),
                 Command::Revoke => {
-                    tell!(warn, "lever.revoked", "{lever} lets nobody in from now on; running requests go on")
+                    tell!(warn, "lever.revoked", "{lever} lets nobody in from now on; what runs with it ends")
                 }
                 Command::Restore => tell!(info, "lever.restored", "{lever} lets its holder in again"),
             }

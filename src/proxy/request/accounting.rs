@@ -378,6 +378,9 @@ impl<'a> Flight<'a> {
     pub(crate) fn end(&mut self, outcome: Outcome, error: Option<ErrorType>) {
         if let Some(reservation) = &mut self.reservation {
             reservation.ended(outcome);
+            if outcome == Outcome::Completed && error.is_none() {
+                reservation.succeeded();
+            }
         }
         if let Some(witness) = &mut self.witness {
             witness.ended(outcome, error);

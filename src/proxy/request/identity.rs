@@ -20,6 +20,7 @@ pub(crate) fn establish(
     shared: &Shared,
     generation: &Generation,
     head: &mut RequestHeader,
+    has_body: bool,
     caller: &mut Caller,
 ) -> Result<(), Rejection> {
     if !caller.trusted {
@@ -34,7 +35,7 @@ pub(crate) fn establish(
         head.remove_header(USER_HEADER);
         head.remove_header(rules.user_header.as_str());
     }
-    if is_preflight(head) {
+    if !has_body && is_preflight(head) {
         return Ok(());
     }
     let found = judge(shared, generation, rules, head, caller.trusted).map_err(|refusal| rejection(&refusal))?;
@@ -94,7 +95,7 @@ fn by_header_alone(head: &mut RequestHeader, trusted: bool) -> Established {
     }
 }
 
-/// A browser's question before its request, which never carries a credential. Where it comes this far, the backend
+/// A browser's question before its request, which never carries a credential, nor a body. Where it comes this far, the backend
 /// answers it.
 fn is_preflight(head: &RequestHeader) -> bool {
     head.method == http::Method::OPTIONS

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use crate::policy::limits::Standing;
 use crate::telemetry::record::{ErrorType, Outcome};
 
+/// For a client whose key was revoked while its request ran.
+pub(crate) const KEY_REVOKED: &str = "This API key was revoked. Ask whoever runs this service for a new one.";
+
 /// A request that is answered by us.
 #[derive(Debug)]
 pub(crate) struct Rejection {
@@ -33,6 +36,11 @@ impl Rejection {
 
     pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::refused(400, ErrorType::BadRequest, message)
+    }
+
+    /// The key was revoked while the request ran.
+    pub(crate) fn revoked() -> Self {
+        Self { outcome: Outcome::Stopped, ..Self::refused(401, ErrorType::KeyRevoked, KEY_REVOKED) }
     }
 
     /// Every attempt failed.

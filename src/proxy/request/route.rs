@@ -55,6 +55,11 @@ pub(crate) fn depends_on_body(generation: &Generation, head: &RequestHeader) -> 
     with_head(head, None, |head| routing::depends_on_body(&generation.settings.routes, head))
 }
 
+/// The route that takes a request with this head whatever its body says; `None`: none does, or a model decides.
+pub(crate) fn route_of_head<'g>(generation: &'g Generation, head: &RequestHeader) -> Option<&'g Arc<Route>> {
+    with_head(head, None, |head| routing::pick_by_head(&generation.settings.routes, head))
+}
+
 fn with_head<T>(head: &RequestHeader, model: Option<&str>, ask: impl FnOnce(&RequestHead<'_>) -> T) -> T {
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     ask(&RequestHead { method: head.method.as_str(), path: head.uri.path(), header: &header, model })

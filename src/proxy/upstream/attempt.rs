@@ -270,14 +270,15 @@ impl<'a> Trial<'a> {
         if !opened.head.status.is_success() {
             return;
         }
+        let is_delivery = self.asked.admitted.facts.is_delivery();
         match (opened.reader.tap.kind(), opened.reader.tap.first_token()) {
             // How long it takes to begin is the app's own affair, and no measure for other answers; and its end, which would tell
             // how the endpoint did, may be hours away.
             (Kind::Other { .. }, _) => opened.ticket.tell(Sign::Well),
             (Kind::Whole { .. }, _) => {
-                opened.ticket.answered(self.asked.clock.now().saturating_sub(self.started), false)
+                opened.ticket.answered(self.asked.clock.now().saturating_sub(self.started), false, is_delivery)
             }
-            (Kind::Tokens, Some(at)) => opened.ticket.answered(at.saturating_sub(self.started), true),
+            (Kind::Tokens, Some(at)) => opened.ticket.answered(at.saturating_sub(self.started), true, is_delivery),
             (Kind::Tokens, None) => {}
         }
     }

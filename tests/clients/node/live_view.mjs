@@ -192,7 +192,28 @@ const broken = (page) => page.evaluate(() => {
   return found;
 });
 
+// Names among the failures and refusals that are broken though they fit into a line, or stand out of the panel.
+const torn = (page) => page.evaluate(() => {
+  const names = [...document.querySelectorAll("#failures .name, #refusals .name")];
+  const isTorn = (name) => {
+    const [box, panel] = [name, name.closest(".content")].map((part) => part.getBoundingClientRect());
+    const line = document.createElement("span");
+    line.className = "name";
+    line.style.cssText = "position: absolute; max-width: none; white-space: nowrap; visibility: hidden";
+    line.textContent = name.textContent;
+    name.parentElement.append(line);
+    const whole = line.getBoundingClientRect();
+    line.remove();
+    const fits = whole.width <= panel.width;
+    return (fits && box.height > whole.height + 1) || box.right > panel.right + 1;
+  };
+  return [names.length, names.filter(isTorn).map((name) => name.textContent)];
+});
+
 async function onAPhone({ page }) {
+  // Whose name breaks wherever there is a hyphen, whoever lets it; and one that no phone is wide enough for.
+  for (const user of ["carol-of-the-night-shift-in-search", `u-${"very-long-name-".repeat(8)}`]) await stream(proxy, { knobs: { cut_at: 3 }, user });
+  await page.locator("#failures .name", { hasText: "very-long-name" }).first().waitFor();
   const close = await many(proxy, 300, { tokens: 10_000, gap_ms: 400 });
   await page.waitForFunction(() => document.querySelectorAll("#streams li.live").length === 200);
   for (const width of [390, 360, 768]) {
@@ -201,6 +222,9 @@ async function onAPhone({ page }) {
     const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
     assert.ok(sideways <= 0, `${sideways} px too wide at ${width}`);
     assert.deepEqual(await broken(page), [], `at ${width}`);
+    const [names, inPieces] = await torn(page);
+    assert.ok(names > 5, `${names} names among what failed`);
+    assert.deepEqual(inPieces, [], `at ${width}`);
     const [panels, list] = await page.evaluate(() => ["aside", ".list"].map((part) => document.querySelector(part).getBoundingClientRect().top));
     assert.ok(panels < list, `the panels come first at ${width}`);
   }

@@ -127,6 +127,7 @@ impl Compiler {
         let kinds = [
             ("end", &rules.end, Says::End),
             ("running", &rules.running, Says::Runs),
+            ("ran", &rules.ran, Says::Ran),
             ("start", &rules.start, Says::Start),
             ("noise", &rules.noise, Says::Noise),
             ("work", &rules.work, Says::Work),

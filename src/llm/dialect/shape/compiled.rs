@@ -64,6 +64,8 @@ pub(super) enum Says {
     End,
     /// The answer is made in the background, and has not ended.
     Runs,
+    /// It was made in the background, and has ended.
+    Ran,
     Work,
     /// Nothing of it was generated.
     Start,

@@ -68,8 +68,8 @@ struct Told {
     /// It told more than text.
     told_more: bool,
     ended: bool,
-    /// It tells of an answer in the background that has not ended.
-    runs: bool,
+    /// What it tells of an answer that is made in the background.
+    background: Option<Background>,
     failed: bool,
     /// It opens something: nothing of it was generated.
     opens: bool,
@@ -195,8 +195,8 @@ impl Reader for ShapeReader {
         let mut told = self.rules(seen, reading);
         self.insides(seen, reading, &mut told);
         reading.normal_end |= told.ended;
-        if told.runs {
-            reading.background = Background::Running;
+        if let Some(background) = told.background {
+            reading.background = background;
         }
         if told.failed {
             return Produced::Nothing;
@@ -284,7 +284,8 @@ impl Child {
 fn tell(says: &Says, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told) {
     match says {
         Says::End => told.ended = true,
-        Says::Runs => told.runs = true,
+        Says::Runs => told.background = Some(Background::Running),
+        Says::Ran => told.background = Some(Background::Ended),
         Says::Start => told.opens = true,
         Says::Work => told.produced = told.produced.max(Produced::Work),
         Says::Usage(spot) => {

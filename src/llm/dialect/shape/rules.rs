@@ -51,6 +51,8 @@ pub struct ShapeRules {
     pub end: Vec<String>,
     /// Answers that are made in the background, and have not ended yet.
     pub running: Vec<String>,
+    /// Those that have ended: their usage is told to whoever sees it first.
+    pub ran: Vec<String>,
     /// Events that open something and carry nothing that was generated.
     pub start: Vec<String>,
     /// Events that tell of work between tokens: tools that run, searches, steps of an agent.
