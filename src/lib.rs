@@ -4,6 +4,7 @@
 //! are pure: they take bytes and the time, never a socket, a clock or randomness.
 
 pub mod config;
+mod hashing;
 pub mod llm;
 pub mod policy;
 #[cfg(feature = "server")]

@@ -42,7 +42,15 @@ impl Encoding {
         if is_old {
             return Self::Cl100k;
         }
-        let name = name.get(..name.floor_char_boundary(NAME_MAX)).unwrap_or_default().to_ascii_lowercase();
+        let name = name.get(..name.floor_char_boundary(NAME_MAX)).unwrap_or_default();
+        // Nearly every name is told by this: all that follow have the one or the other.
+        let bytes = name.as_bytes();
+        let is_other = bytes.iter().any(|byte| byte.eq_ignore_ascii_case(&b'q'))
+            || bytes.windows(4).any(|part| part.eq_ignore_ascii_case(b"tral"));
+        if !is_other {
+            return Self::O200k;
+        }
+        let name = name.to_ascii_lowercase();
         let is_any = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
         // The first Qwen, and those after 3, have other vocabularies.
         if is_any(&["qwen1.5", "qwen2", "qwen-2", "qwen3", "qwen-3", "distill-qwen", "qwq-", "qvq-"])

@@ -2,6 +2,7 @@
 
 mod catalogue;
 pub(super) mod names;
+mod remembered;
 
 use std::fmt;
 use std::iter::Sum;

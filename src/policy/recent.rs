@@ -1,20 +1,21 @@
 //! A bounded map that drops entries which were not used lately: two generations; when the young one is full, the old
 //! one is dropped.
 
-use std::collections::HashMap;
 use std::hash::Hash;
+
+use crate::hashing::Map;
 
 /// At most `2 x generation` entries.
 #[derive(Debug)]
 pub(super) struct Recent<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: Map<K, V>,
+    old: Map<K, V>,
     generation: usize,
 }
 
 impl<K: Hash + Eq + Clone, V> Recent<K, V> {
     pub(super) fn new(generation: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), generation }
+        Self { young: Map::default(), old: Map::default(), generation }
     }
 
     pub(super) fn get<Q>(&self, key: &Q) -> Option<&V>

@@ -261,20 +261,12 @@ pub(crate) fn integer(out: &mut String, value: u64) {
     padded(out, value, 1);
 }
 
-/// At least `width` decimal digits, filled with zeros.
+/// At least `width` (at most 9) decimal digits, filled with zeros.
 fn padded(out: &mut String, value: u64, width: usize) {
-    let mut digits = [b'0'; 20];
-    let (mut rest, mut used) = (value, 0);
-    for digit in digits.iter_mut().rev() {
-        if rest == 0 && used >= width {
-            break;
-        }
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        used += 1;
-    }
-    let from = digits.len() - used;
-    out.push_str(digits.get(from..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default());
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(value);
+    out.push_str("000000000".get(..width.saturating_sub(digits.len())).unwrap_or_default());
+    out.push_str(digits);
 }
 
 #[cfg(test)]

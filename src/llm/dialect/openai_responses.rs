@@ -38,11 +38,12 @@ struct Wire<'a> {
     /// A picture, and a piece of sound.
     b64_json: Filled,
     audio: Filled,
-    usage: Maybe<Tokens>,
+    /// In boxes: few events have them, and each event is moved.
+    usage: Maybe<Box<Tokens>>,
     #[serde(borrow)]
-    item: Maybe<Item<'a>>,
+    item: Maybe<Box<Item<'a>>>,
     #[serde(borrow)]
-    response: Maybe<Response<'a>>,
+    response: Maybe<Box<Response<'a>>>,
     /// Of `error`, which holds them itself; others put them into an object.
     #[serde(borrow)]
     code: Word<'a>,
@@ -129,6 +130,8 @@ impl Reader for OpenAiResponses {
             self.note_response(response, false, reading);
         }
         match kind {
+            // Most of a stream are these.
+            "response.output_text.delta" => return if wire.delta.0 { Produced::Answer } else { Produced::Nothing },
             "response.completed" | "response.incomplete" => reading.normal_end = true,
             "response.failed" => reading.note_error("the response failed"),
             "error" => reading.note_error(&wire.fault()),

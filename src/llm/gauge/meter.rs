@@ -118,6 +118,10 @@ impl Meter {
             // A reader that gathers would tell what the event before said.
             Some(met) if met.text.is_some() || self.reader.said().is_none() => {
                 self.say(event, met.text, met.produced);
+                if met.produced > Produced::Unknown && self.reading.token_frames > 0 {
+                    // As the one before it: no rule is found by it, and nothing else follows from it.
+                    return self.book_token(met.produced, now);
+                }
                 met.produced
             }
             // One that was met shows what the one before showed.
@@ -161,12 +165,17 @@ impl Meter {
             if self.reading.token_frames == 0 {
                 self.note_first(*event);
             }
-            self.reading.note_token(produced == Produced::Answer, now, self.slow_gap);
-            self.progress.token = true;
+            self.book_token(produced, now);
         } else {
             self.progress.other = true;
         }
         self.reading.settle();
+    }
+
+    #[inline]
+    fn book_token(&mut self, produced: Produced, now: Duration) {
+        self.reading.note_token(produced == Produced::Answer, now, self.slow_gap);
+        self.progress.token = true;
     }
 
     /// Says of the first token how a rule would find it, where it is one by guess.
@@ -240,10 +249,11 @@ impl Meter {
     fn read(&mut self, event: Event<'_>) -> Produced {
         let produced = self.reader.event(event, &mut self.reading);
         self.say(event, None, produced);
-        let learnt = match self.reader.varying() {
-            Some(varying) => self.pattern.learn(event, varying, produced),
-            None => None,
+        let Some(varying) = self.reader.varying() else {
+            self.pattern.forget();
+            return produced;
         };
+        let learnt = self.pattern.learn(event, varying, produced);
         // Who gathers texts must find that one, and no other.
         let said = self.reader.said();
         let agree = learnt.is_some_and(|text| {
@@ -301,7 +311,15 @@ impl Meter {
     pub(super) fn text(&mut self, chunk: &[u8], now: Duration) {
         let at = if self.reading.token_frames == 0 { self.reading.first_byte.unwrap_or(now) } else { now };
         self.looks = 0;
-        self.frame(Frame::Event(Event::of(chunk)), at);
+        let event = Event::of(chunk);
+        if self.unclaimed.is_some() {
+            return self.frame(Frame::Event(event), at);
+        }
+        self.reading.frames += 1;
+        self.unread = false;
+        let produced = self.reader.event(event, &mut self.reading);
+        self.say(event, None, produced);
+        self.book(produced, &event, at);
     }
 
     /// Reads a whole answer: it has one frame, and no tokens that could be timed.
@@ -321,15 +339,27 @@ impl Meter {
         }
         self.reader.document(json, &mut self.reading);
         complete(json, &mut self.reading);
+        // Nobody asks for what the answer itself has told.
         if !self.cut
+            && self.reading.usage.output.is_none()
             && let Some(counter) = &mut self.counter
         {
             counter.event(event);
         }
         // An orderly end of half a document is none; what is no JSON is believed.
-        let is_half = serde_json::from_slice::<IgnoredAny>(json).is_err_and(|error| error.is_eof());
+        let is_half =
+            !self.was_parsed() && serde_json::from_slice::<IgnoredAny>(json).is_err_and(|error| error.is_eof());
         self.reading.normal_end = if json.is_empty() { !document.is_half() } else { !is_half };
         self.reading.settle();
+    }
+
+    /// Whether the document's usage was read by a reader that parses all of it or nothing.
+    fn was_parsed(&self) -> bool {
+        let parses_all = matches!(
+            self.dialect,
+            Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic | Dialect::Gemini | Dialect::Ollama
+        );
+        parses_all && !self.cut && self.reading.usage.is_known()
     }
 
     pub(super) fn become_dialect(&mut self, dialect: Dialect) {

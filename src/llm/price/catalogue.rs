@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::names::{Letters, fits};
+use super::remembered::Remembered;
 use super::{Price, Rates, Sound};
 use crate::llm::provider;
 
@@ -23,6 +24,7 @@ pub struct Catalogue {
     /// The day on which they held, as `2026-11-27`.
     pub day: &'static str,
     sections: Vec<Section>,
+    found: Remembered<&'static Listed>,
 }
 
 /// The prices of one provider.
@@ -91,11 +93,16 @@ impl Catalogue {
     }
 
     /// What `model` costs at `provider`, by the names that telemetry has for them. Where no provider is known, the name of a
-    /// model that one maker alone offers tells him.
-    pub fn find(&self, provider: Option<&str>, model: &str) -> Option<&Listed> {
+    /// model that one maker alone offers tells him. What was found lately is remembered: a name that is not listed is held against
+    /// all patterns.
+    pub fn find(&'static self, provider: Option<&str>, model: &str) -> Option<&'static Listed> {
         if model.is_empty() || model.len() > NAME_MAX {
             return None;
         }
+        self.found.get(provider, model, || self.look_up(provider, model))
+    }
+
+    fn look_up(&self, provider: Option<&str>, model: &str) -> Option<&Listed> {
         let model = model.to_ascii_lowercase();
         match provider {
             Some(provider) => self.find_at(provider::in_catalogue(provider)?, &model),

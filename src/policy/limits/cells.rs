@@ -1,7 +1,6 @@
 //! The counts of all holders, in memory. Bounded: empty ones are dropped, and when all are in use, new holders of a
 //! limit share one.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use super::denial::{Denial, Standing};
 use super::refusals::Refusals;
 use super::spend::Spend;
 use crate::config::limits::{Limit, LimitKey, OnExhausted};
+use crate::hashing::Map;
 
 /// The largest number of cells: holders × limits.
 pub const CELLS_MAX: usize = 100_000;
@@ -36,7 +36,7 @@ const OTHERS: &str = "others";
 #[derive(Debug, Default)]
 pub struct Cells {
     /// By limit, then by holder.
-    by_limit: HashMap<Arc<str>, OfLimit>,
+    by_limit: Map<Arc<str>, OfLimit>,
     count: usize,
     /// Of those: addresses'.
     addresses: usize,
@@ -45,9 +45,9 @@ pub struct Cells {
 
 #[derive(Debug, Default)]
 struct OfLimit {
-    cells: HashMap<Arc<str>, Cell>,
+    cells: Map<Arc<str>, Cell>,
     /// By IPv6 site: its networks that have cells.
-    sites: HashMap<Site, usize>,
+    sites: Map<Site, usize>,
     totals: Totals,
     /// Of all its holders together.
     refused: Option<Refusals>,

@@ -285,7 +285,8 @@ impl Sending {
     ) -> (Option<Reading>, Option<ErrorType>, Duration) {
         let error = listen(&mut opened, clock).await.err();
         tries.ended(opened.number, error);
-        let UpstreamResponse { reader: ResponseReader { mut session, mut tap, .. }, peer, early, started, .. } = opened;
+        let UpstreamResponse { reader, peer, early, started, .. } = opened;
+        let ResponseReader { mut session, mut tap, .. } = *reader;
         let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
         let reading = match tap.finish(end, clock.now()) {
             Read::Llm(_, _, reading) => Some(*reading),

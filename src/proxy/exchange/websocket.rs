@@ -46,7 +46,7 @@ pub(crate) async fn serve(
     side: &ClientSide<'_>,
 ) -> Result<Ending, Stop> {
     let UpstreamResponse { reader, head, mut ticket, number, upstream: name, variant, .. } = opened;
-    let ResponseReader { session: mut upstream, .. } = reader;
+    let ResponseReader { session: mut upstream, .. } = *reader;
     let ClientSide { visit, routed, facts, .. } = side;
     flight.passes_on(number);
     flight.served_by(&name, &variant);

@@ -1,6 +1,7 @@
 //! Going down without cutting anybody off: who is still in flight, and what stage the drain has reached.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
 
 use tokio::sync::{Notify, watch};
 
@@ -96,7 +97,19 @@ impl Drain {
     pub(crate) async fn reached(&self, stage: DrainStage) {
         let mut watcher = self.stage.subscribe();
         // The sender lives as long as `self`: an error cannot come.
-        let _ = watcher.wait_for(|now| *now >= stage).await;
+        let waiting = watcher.wait_for(|now| *now >= stage);
+        tokio::pin!(waiting);
+        // A stream looks at this with every event: once its task waits here, the stage alone tells whether anything came.
+        let mut armed: Option<(Waker, DrainStage)> = None;
+        std::future::poll_fn(|context| {
+            let now = *self.stage.borrow();
+            if armed.as_ref().is_some_and(|(waker, seen)| *seen == now && waker.will_wake(context.waker())) {
+                return Poll::Pending;
+            }
+            armed = Some((context.waker().clone(), now));
+            waiting.as_mut().poll(context).map(drop)
+        })
+        .await;
     }
 
     /// Counts one request in flight until the returned guard is dropped.

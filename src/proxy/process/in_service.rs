@@ -1,9 +1,9 @@
 //! Who of a route takes requests, as far as people are concerned: what was taken out of service by hand is asked for nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::settings::{Route, Target};
+use crate::hashing::Map;
 use crate::policy::failover::{self, Choice};
 use crate::policy::levers::{Lever, Setting};
 use crate::proxy::endpoints::levers::{Flag, Levers};
@@ -28,7 +28,7 @@ impl Place {
 }
 
 impl InService {
-    pub(crate) fn new(route: &Route, pools: &HashMap<Arc<str>, Arc<Pool>>, levers: &Levers) -> Self {
+    pub(crate) fn new(route: &Route, pools: &Map<Arc<str>, Arc<Pool>>, levers: &Levers) -> Self {
         let place = |target: &Target| {
             let lever = Lever::Target { route: route.name.to_string(), target: target.name.to_string() };
             Place { flag: levers.flag(lever), pool: pools.get(&*target.upstream.name).cloned() }

@@ -1,9 +1,9 @@
 //! What the copies of a route's requests may take together.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Settings;
+use crate::hashing::Map;
 use crate::policy::shadow::Caps;
 
 /// The copies of one route: what they may take together. Outlives reloads.
@@ -19,8 +19,8 @@ impl MirrorMemory {
 /// The copies of each route; what they took goes on over a reload.
 pub(crate) fn build(
     settings: &Settings,
-    previous: Option<&HashMap<Arc<str>, Arc<MirrorMemory>>>,
-) -> HashMap<Arc<str>, Arc<MirrorMemory>> {
+    previous: Option<&Map<Arc<str>, Arc<MirrorMemory>>>,
+) -> Map<Arc<str>, Arc<MirrorMemory>> {
     let with_shadow = settings.routes.iter().filter(|route| route.shadow.is_some());
     let kept = |name: &Arc<str>| previous.and_then(|old| old.get(name)).cloned().unwrap_or_default();
     with_shadow.map(|route| (Arc::clone(&route.name), kept(&route.name))).collect()

@@ -1,6 +1,5 @@
 //! The canary of one route: its judge, which outlives reloads, and what requests are assigned by.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,11 +9,12 @@ use sha2::{Digest, Sha256};
 use crate::config::Settings;
 use crate::config::canary::Canary as Plan;
 use crate::config::settings::Route;
+use crate::hashing::Map;
 use crate::policy::canary::{Arm, Command, Decision, FirstAttempt, Judge, Kind, Refusal, Report, Sample};
 use crate::policy::routing;
 
 /// By route name.
-pub type Rollouts = HashMap<Arc<str>, Arc<Rollout>>;
+pub type Rollouts = Map<Arc<str>, Arc<Rollout>>;
 
 /// One route's canary, as one configuration has it.
 pub struct Rollout {

@@ -1,6 +1,5 @@
 //! What outlives a request: the configuration generation, the upstreams' endpoints, the counts.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::rollout::{self, Rollouts};
 use super::usage::UsageBook;
 use crate::config::Settings;
 use crate::config::settings::{Route, Target};
+use crate::hashing::Map;
 use crate::proxy::clock::Clock;
 use crate::proxy::endpoints::connector::Connectors;
 use crate::proxy::endpoints::levers::Levers;
@@ -62,17 +62,17 @@ pub struct Generation {
     pub number: u64,
     pub settings: Settings,
     /// By upstream name.
-    pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    pub pools: Map<Arc<str>, Arc<Pool>>,
     /// By route name.
     pub rollouts: Rollouts,
     /// By route name.
-    pub(crate) in_service: HashMap<Arc<str>, Arc<InService>>,
+    pub(crate) in_service: Map<Arc<str>, Arc<InService>>,
     /// The keys of tokens, where they are at a URL.
     pub(crate) remote_keys: Option<Arc<RemoteKeys>>,
     /// By the names of the routes that have one.
-    pub(crate) shadows: HashMap<Arc<str>, Arc<MirrorMemory>>,
+    pub(crate) shadows: Map<Arc<str>, Arc<MirrorMemory>>,
     /// By route name.
-    pub(crate) loads: HashMap<Arc<str>, Arc<RouteLoad>>,
+    pub(crate) loads: Map<Arc<str>, Arc<RouteLoad>>,
 }
 
 impl Shared {

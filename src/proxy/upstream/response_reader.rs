@@ -2,6 +2,7 @@
 //! for it: an attempt for the first token, the relay, or a copy.
 
 use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,8 +44,9 @@ pub(crate) struct ResponseReader {
 }
 
 impl ResponseReader {
-    pub(crate) fn new(session: HttpSession, tap: Tap, deadlines: Deadlines, clock: Clock) -> Self {
-        Self { session, tap, deadlines, clock, ahead: None, alarm: None }
+    /// In a box: it is handed on several times, and is some KiB.
+    pub(crate) fn new(session: HttpSession, tap: Tap, deadlines: Deadlines, clock: Clock) -> Box<Self> {
+        Box::new(Self { session, tap, deadlines, clock, ahead: None, alarm: None })
     }
 
     /// What comes next. Nothing is lost where the future is dropped before its end.
@@ -54,26 +56,31 @@ impl ResponseReader {
         if let Some(ahead) = self.ahead.take() {
             return ahead;
         }
-        let mut at = self.wakes(idle);
-        loop {
-            let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            if alarm.deadline() > at || alarm.is_elapsed() {
-                alarm.as_mut().reset(at);
+        let Self { session, deadlines, clock, alarm, .. } = self;
+        let read = session.read_response_body();
+        tokio::pin!(read);
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(read) = read.as_mut().poll(context) {
+                return Poll::Ready(brought(read));
             }
-            tokio::select! {
-                biased;
-                read = self.session.read_response_body() => return brought(read),
-                () = alarm => {}
+            loop {
+                let first = [deadlines.next().map(|(at, _)| at), idle].into_iter().flatten().min();
+                let at = clock.instant(first.unwrap_or_else(|| clock.now() + IDLE));
+                let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+                if alarm.deadline() > at || alarm.is_elapsed() {
+                    alarm.as_mut().reset(at);
+                }
+                ready!(alarm.as_mut().poll(context));
+                let now = clock.now();
+                if let Some((_, late)) = deadlines.next().filter(|(at, _)| now >= *at) {
+                    return Poll::Ready(Next::Late(late));
+                }
+                if idle.is_some_and(|idle| now >= idle) {
+                    return Poll::Ready(Next::Idle);
+                }
             }
-            let now = self.clock.now();
-            if let Some(late) = self.overdue(now) {
-                return Next::Late(late);
-            }
-            if idle.is_some_and(|idle| now >= idle) {
-                return Next::Idle;
-            }
-            at = self.wakes(idle);
-        }
+        })
+        .await
     }
 
     /// The next chunk, if it is at hand; what else is at hand is kept for [`ResponseReader::next`].
@@ -92,6 +99,12 @@ impl ResponseReader {
 
     /// The deadline that has passed, if one has. Whoever gets chunk after chunk has to ask.
     pub(crate) fn overdue(&self, now: Duration) -> Option<Late> {
+        // What was set by the deadlines as they were rings first, but for the end of an answer that is whole.
+        let rings = self.alarm.as_ref().is_none_or(|alarm| self.clock.instant(now) >= alarm.deadline());
+        let may_be = rings || self.deadlines.has_ended();
+        if !may_be {
+            return None;
+        }
         self.deadlines.next().filter(|(at, _)| now >= *at).map(|(_, late)| late)
     }
 
@@ -100,11 +113,6 @@ impl ResponseReader {
         let progress = self.tap.feed(chunk, now);
         self.deadlines.came(self.tap.kind(), sign(progress), now);
         progress
-    }
-
-    fn wakes(&self, idle: Option<Duration>) -> tokio::time::Instant {
-        let first = [self.deadlines.next().map(|(at, _)| at), idle].into_iter().flatten().min();
-        self.clock.instant(first.unwrap_or_else(|| self.clock.now() + IDLE))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::proxy::endpoints::lease::Lease;
 /// An upstream's answer that may be passed on: its head, and what was held back.
 pub(crate) struct UpstreamResponse {
     /// Has brought what was held back.
-    pub(crate) reader: ResponseReader,
+    pub(crate) reader: Box<ResponseReader>,
     pub(crate) peer: Arc<HttpPeer>,
     pub(crate) head: ResponseHeader,
     pub(crate) held: Held,
@@ -33,7 +33,7 @@ pub(crate) struct UpstreamResponse {
 
 /// What of an opened answer is needed until its end.
 pub(crate) struct Source {
-    pub(crate) reader: ResponseReader,
+    pub(crate) reader: Box<ResponseReader>,
     pub(crate) peer: Arc<HttpPeer>,
     pub(crate) status: StatusCode,
     pub(crate) upload: Upload,

@@ -1,12 +1,12 @@
 //! Metrics by endpoint, in families of their own: as a label of the other metrics the endpoint would multiply their
 //! series.
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::families::Families;
 use super::known::Known;
 use super::series::{Counter, Histogram};
+use crate::hashing::Map;
 use crate::telemetry::record::{ErrorType, Record};
 
 /// Endpoints that have series of their own; those beyond share the name `other`.
@@ -15,10 +15,10 @@ const OTHER: &str = "other";
 
 /// The handles of all endpoints that the configuration names, by upstream and endpoint.
 #[derive(Default)]
-pub(super) struct Endpoints(RwLock<HashMap<Box<str>, OfUpstream>>);
+pub(super) struct Endpoints(RwLock<Map<Box<str>, OfUpstream>>);
 
 /// By endpoint.
-type OfUpstream = HashMap<Box<str>, Arc<Handles>>;
+type OfUpstream = Map<Box<str>, Arc<Handles>>;
 
 /// The series of one endpoint, each made when the first value for it comes.
 struct Handles {
@@ -57,7 +57,7 @@ impl Endpoints {
     pub(super) fn admit(&self, of: &Families, upstream: &str, endpoint: &str) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if known.get(upstream).is_some_and(|endpoints| endpoints.contains_key(endpoint))
-            || known.values().map(HashMap::len).sum::<usize>() >= ENDPOINTS_MAX
+            || known.values().map(Map::len).sum::<usize>() >= ENDPOINTS_MAX
         {
             return;
         }

@@ -17,7 +17,6 @@ mod tally;
 mod tests;
 mod used;
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -36,6 +35,7 @@ use super::attributes::operation;
 use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
 use super::record::{Cause, ErrorType, LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
+use crate::hashing::Map;
 use crate::llm::price::Bill;
 use crate::llm::{StreamReading, Usage};
 
@@ -100,7 +100,7 @@ pub struct Metrics {
     hasher: RandomState,
     /// Read while anything is written under names of the configuration, so that a reload's removal is final.
     known: RwLock<Known>,
-    in_flight: RwLock<HashMap<Box<str>, Arc<Gauge>>>,
+    in_flight: RwLock<Map<Box<str>, Arc<Gauge>>>,
     /// What counts the same for an exporter, where there is one.
     instruments: Option<Instruments>,
     /// Counted where it happens; read when a scraper asks.

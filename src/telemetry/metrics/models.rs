@@ -2,12 +2,12 @@
 //! only after an upstream answered to it, and there are at most so many. Some backends answer to any name: so one
 //! client adds at most half of them, and a model that was not requested for an hour can be replaced.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::hashing::Map;
 use crate::telemetry::record::ClientInfo;
 
 /// What stands for every model that is no label.
@@ -26,7 +26,7 @@ const NAME_MAX: usize = 128;
 const IDLE_SECONDS: u64 = 3_600;
 
 #[derive(Default)]
-pub(super) struct Models(RwLock<HashMap<Box<str>, Label>>);
+pub(super) struct Models(RwLock<Map<Box<str>, Label>>);
 
 struct Label {
     /// The client whose request made it one.
@@ -89,7 +89,7 @@ impl Models {
     }
 
     fn replace<'a>(
-        models: &mut HashMap<Box<str>, Label>,
+        models: &mut Map<Box<str>, Label>,
         model: &'a str,
         by: Client,
         now: u64,
