@@ -298,7 +298,7 @@ async fn comments_come_too_where_the_bytes_that_were_held_ended_inside_an_event(
     client.until("\"x\"").await;
     conn.chunk(rest).await;
     let text = client.until(": keep-alive\n\n\r\n").await;
-    assert!(text.find(": keep-alive") > text.rfind("data: "), "between two events: {text}");
+    assert!(text.rfind(": keep-alive") > text.rfind("data: "), "between two events: {text}");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ const DONE: &str = "data: [DONE]\n\n";
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
 /// A comment of the proxy's own, as a chunk.
-const COMMENT: &str = "e\r\n: keep-alive";
+const COMMENT: &str = "E\r\n: keep-alive";
 
 /// Longer than the short times below.
 const LONG: Duration = Duration::from_millis(700);
