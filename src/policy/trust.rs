@@ -1,5 +1,6 @@
 //! Whom to believe about where a request comes from.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::address::Network;
@@ -83,6 +84,25 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// An address in words, an IPv4 one that is mapped into IPv6 as itself. Each request's is written several times: for IPv4 the standard's
+/// takes ten times as long.
+pub fn put_address(out: &mut String, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            for (at, octet) in address.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push('.');
+                }
+                out.push_str(itoa::Buffer::new().format(octet));
+            }
+        }
+        IpAddr::V6(address) => {
+            // Cannot fail: it is a string.
+            let _ = write!(out, "{address}");
+        }
+    }
+}
+
 /// Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` and `[2001:db8::1]:80`.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
@@ -158,6 +178,16 @@ mod tests {
         fn what_stands_left_of_the_client_changes_nothing(left in "[0-9a-z.:, ]{0,40}") {
             let value = format!("{left}, 192.0.2.1, 10.0.0.2");
             prop_assert_eq!(client(&["10.0.0.0/8"], "10.0.0.1", &[&value]), "192.0.2.1");
+        }
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_standard_writes_them() {
+        for text in ["192.0.2.1", "0.0.0.0", "255.10.9.100", "::ffff:192.0.2.1", "2001:db8::1", "::1"] {
+            let address: IpAddr = text.parse().unwrap();
+            let mut out = String::new();
+            put_address(&mut out, address);
+            assert_eq!(out, address.to_canonical().to_string());
         }
     }
 }

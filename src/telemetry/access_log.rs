@@ -13,6 +13,7 @@ use super::queue::{Dropped, Pace, Queue};
 use super::record::{LimitVerdict, LlmInfo, Outcome, Record};
 use super::semconv as names;
 use crate::llm::Framing;
+use crate::policy::trust::put_address;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +146,9 @@ fn json_object(record: &Record, written: Option<SystemTime>, out: &mut String) {
     line.text_if("team", record.client.team.as_deref());
     line.text_if("key", record.client.key.as_deref());
     if let Some(address) = record.client.address {
-        line.text(names::CLIENT_ADDRESS, &address.ip().to_canonical().to_string());
+        let mut text = String::with_capacity(15);
+        put_address(&mut text, address.ip());
+        line.text(names::CLIENT_ADDRESS, &text);
     }
     line.text(names::HTTP_REQUEST_METHOD, &record.request.method);
     line.text(names::URL_PATH, &record.request.path);

@@ -7,7 +7,7 @@ use crate::config::limits::{Limit, LimitKey};
 use crate::config::settings::RouteKind;
 use crate::llm::RequestFacts;
 use crate::policy::identity::Identity;
-use crate::policy::trust::network;
+use crate::policy::trust::{network, put_address};
 
 /// One limit that a request is under, and what it may take of it.
 #[derive(Debug, Clone)]
@@ -62,12 +62,19 @@ pub fn holder(key: LimitKey, identity: &Identity, address: Option<IpAddr>, route
 
 /// An address as one holder. A subscriber has a whole IPv6 /64 to call from.
 fn address_holder(address: Option<IpAddr>) -> String {
+    let mut holder = String::with_capacity("ip:2001:db8:1111:2222::/64".len());
+    holder.push_str("ip:");
     match address.map(network) {
-        Some(IpAddr::V4(address)) => format!("ip:{address}"),
-        Some(IpAddr::V6(network)) => format!("ip:{network}/64"),
+        Some(network) => {
+            put_address(&mut holder, network);
+            if network.is_ipv6() {
+                holder.push_str("/64");
+            }
+        }
         // A unix socket: whoever may open it is one.
-        None => "ip:local".to_owned(),
+        None => holder.push_str("local"),
     }
+    holder
 }
 
 #[cfg(test)]

@@ -29,9 +29,6 @@ use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict};
 const JITTER_S: u64 = 3;
 const RETRY_AFTER_MAX_S: u64 = 24 * 3600;
 
-/// A prompt of so many bytes is counted sooner than it is looked whether the request would be refused whatever its count.
-const SHORT_PROMPT_BYTES: usize = 2 << 10;
-
 /// Takes what the request may need of every limit of its route, or of none.
 ///
 /// # Errors
@@ -65,8 +62,7 @@ pub(crate) async fn reserve(
     }
     let countable = ask.countable(admitted, limits);
     let before = flight.now();
-    let is_long = countable.as_ref().is_some_and(|(_, text)| text.len() > SHORT_PROMPT_BYTES);
-    let refused = if is_long { ask.refusal_of_any_prompt(limits).await } else { None };
+    let refused = if countable.is_some() { ask.refusal_of_any_prompt(limits).await } else { None };
     let looked = flight.now().saturating_sub(before);
     if let Some((dialect, text)) = countable.filter(|_| refused.is_none()) {
         ask.count(dialect, text).await;
