@@ -238,7 +238,7 @@ def _annotations():
     def one(name, colour, expression, title, more):
         return {"name": name, "enable": True, "hide": False, "iconColor": colour, "datasource": DATASOURCE, "expr": expression, "step": "30s", "titleFormat": title, **more}
 
-    reloaded = of("streamgauge_config_last_success_timestamp_seconds") + " * 1000"
+    reloaded = of("streamgauge_config_last_reload_success_timestamp_seconds") + " * 1000"
     return [
         {"builtIn": 1, "datasource": {"type": "grafana", "uid": "-- Grafana --"}, "enable": True, "hide": True, "iconColor": "rgba(0, 211, 255, 1)", "name": "Annotations & Alerts", "type": "dashboard"},
         one("Alerts", "red", 'ALERTS{alertname=~"Streamgauge.+",alertstate="firing",job=~"$job|"}', "{{alertname}}", {"tagKeys": "severity,route,upstream,limit"}),

@@ -6,13 +6,16 @@ DURATION = "gen_ai_server_request_duration_seconds"
 USAGE = "gen_ai_client_token_usage"
 REQUESTS = "streamgauge_requests_total"
 PHASE = "streamgauge_phase_seconds"
-GAP = "streamgauge_token_gap_seconds"
+GAP = "streamgauge_token_frame_gap_seconds"
 ATTEMPTS = "streamgauge_attempts_total"
 ENDPOINT_ATTEMPTS = "streamgauge_endpoint_attempts_total"
 COST = "streamgauge_cost_usd_total"
-UNPRICED = "streamgauge_unpriced_requests_total"
+UNPRICED = "streamgauge_unpriced_llm_calls_total"
 TOKENS = "streamgauge_tokens_total"
 DECISIONS = "streamgauge_limit_decisions_total"
+RESERVED = "streamgauge_limit_reserved_tokens_total"
+SETTLED = "streamgauge_limit_settled_tokens_total"
+USED = "streamgauge_limit_used_tokens_total"
 
 # Span attributes that hold the same times: a point on a line leads to the traces that were as slow.
 TTFT_SPAN, TPOT_SPAN, GAP_SPAN = (f"streamgauge.{name}" for name in ("time_to_first_token", "time_per_output_token", "max_gap"))
@@ -23,7 +26,7 @@ REFUSED_IN_NEED = 'outcome="rejected",status=~"5.."'
 BAD = ['outcome!~"completed|client_cancelled|rejected"', REFUSED_IN_NEED]
 SERVED = ['outcome!~"client_cancelled|rejected",status!~"4[013-9].|42[0-8]"', REFUSED_IN_NEED]
 NOT_OURS = 'outcome!~"rejected|client_cancelled"'
-HELD, RELEASED, OUTPUT = 'kind="held"', 'kind="released"', 'type="output"'
+RETURNED, OUTPUT = 'result="returned"', 'type="output"'
 # A phase that every request enters: its count is the number of requests.
 EVERY = 'phase="admit"'
 FAILED = 'result!~"ok|hedge_lost|client_gone|draining"'

@@ -18,9 +18,7 @@ pub(super) fn tell(shared: &Shared, metrics: &Metrics) {
     let modes = Mode::ALL.map(Mode::as_str);
     metrics.limiter_mode(&modes, shared.limiter.mode().as_str());
     for (limit, tokens, utilization) in shared.limiter.usage() {
-        let kinds =
-            [("held", tokens.held), ("debited", tokens.debited), ("released", tokens.released), ("used", tokens.used)];
-        metrics.limit_usage(&limit, &kinds, utilization);
+        metrics.limit_usage(&limit, tokens, utilization);
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Reading {
     pub gaps: Gaps,
     /// Gaps longer than the route's `slow_gap`, with the time at which each ended; the first 16 of them.
     pub slow_gaps: Box<[(Duration, Duration)]>,
+    /// How many gaps were longer than that, beyond the first 16 too.
+    pub slow_gap_count: u32,
     /// Events, lines or, where there is no framing, reads.
     pub frames: u64,
     /// Frames that carried a token.
@@ -128,21 +130,28 @@ impl Reading {
             let gap = now.saturating_sub(last);
             self.max_gap = self.max_gap.max(Some(gap));
             self.gaps.note(gap);
-            if gap > slow_gap && self.slow_gaps.len() < SLOW_GAPS_MAX {
-                // Rare: a box is smaller than what could grow, and there are thousands of readings.
-                let mut slow_gaps = std::mem::take(&mut self.slow_gaps).into_vec();
-                slow_gaps.push((gap, now));
-                self.slow_gaps = slow_gaps.into();
+            if gap > slow_gap {
+                self.note_slow_gap(gap, now);
             }
         }
         self.last_token = self.last_token.max(Some(now));
+    }
+
+    fn note_slow_gap(&mut self, gap: Duration, now: Duration) {
+        self.slow_gap_count = self.slow_gap_count.saturating_add(1);
+        if self.slow_gaps.len() < SLOW_GAPS_MAX {
+            // Rare: a box is smaller than what could grow, and there are thousands of readings.
+            let mut slow_gaps = std::mem::take(&mut self.slow_gaps).into_vec();
+            slow_gaps.push((gap, now));
+            self.slow_gaps = slow_gaps.into();
+        }
     }
 
     /// What was booked was no token: it had been taken for one by guess, before the stream showed what it is.
     pub(super) fn take_tokens_back(&mut self) {
         (self.first_token, self.first_answer, self.last_token, self.max_gap) = (None, None, None, None);
         (self.token_frames, self.gaps) = (0, Gaps::default());
-        self.slow_gaps = Box::default();
+        (self.slow_gaps, self.slow_gap_count) = (Box::default(), 0);
     }
 
     /// Draws what follows from the rest.
@@ -198,6 +207,7 @@ mod tests {
         assert_eq!(reading.response_model.as_deref().map(str::len), Some(256));
         assert_eq!(reading.error.as_deref().map(str::len), Some(255), "cut at a character");
         assert_eq!((reading.finish_reasons.len(), reading.slow_gaps.len()), (8, 16));
+        assert_eq!(reading.slow_gap_count, 99, "counted, though not kept");
         assert!(reading.finish_reasons.iter().all(|reason| reason.len() == 64));
     }
 }

@@ -258,7 +258,7 @@ fn json_llm(llm: &LlmInfo, line: &mut Json<'_>) {
     line.seconds_if("first_answer_s", reading.first_answer);
     line.seconds_if("tpot_s", llm.time_per_output_token());
     line.seconds_if("max_gap_s", reading.max_gap);
-    line.number("stalls", reading.slow_gaps.len() as u64);
+    line.number("slow_gaps", u64::from(reading.slow_gap_count));
     line.truth_if("buffered", reading.buffered.then_some(true));
     line.text("dialect", llm.dialect.as_str());
     line.text_if("framing", reading.framing.map(Framing::as_str));
@@ -357,7 +357,7 @@ fn render_human(record: &Record, colour: bool, out: &mut String) {
         if llm.reading.buffered {
             out.push_str("  buffered");
         }
-        human_seconds("gap", llm.reading.max_gap.filter(|_| !llm.reading.slow_gaps.is_empty()), out);
+        human_seconds("gap", llm.reading.max_gap.filter(|_| llm.reading.slow_gap_count > 0), out);
     }
     if let Some(stream) = &record.stream {
         human_seconds("first event", stream.first_event, out);

@@ -44,7 +44,7 @@ fn a_chat_as_json() {
         r#""gen_ai.usage.cache_write.input_tokens":7,"gen_ai.usage.output_tokens":11,"#,
         r#""gen_ai.usage.reasoning.output_tokens":2,"usage_source":"reported","cost_usd":0.0003605,"price_source":"config","#,
         r#""gen_ai.response.finish_reasons":["stop"],"first_byte_s":0.020000,"ttft_s":0.030000,"first_answer_s":0.040000,"tpot_s":0.010000,"#,
-        r#""max_gap_s":0.025000,"stalls":0,"dialect":"openai-chat","framing":"sse","ttft_basis":"dialect","duration_s":0.137000,"phases":{"admit":0.001000,"connect":0.004000,"#,
+        r#""max_gap_s":0.025000,"slow_gaps":0,"dialect":"openai-chat","framing":"sse","ttft_basis":"dialect","duration_s":0.137000,"phases":{"admit":0.001000,"connect":0.004000,"#,
         r#""upstream_wait":0.010000,"generation":0.120000,"proxy":0.002000},"frames":13,"bytes_in":300,"#,
         r#""bytes_out":2048,"route":"chat","upstream":"fastapi","variant":"fastapi","#,
         r#""server.address":"127.0.0.1","server.port":8000,"attempts":[{"upstream":"primary","#,
@@ -118,7 +118,7 @@ fn a_line_to_read_along() {
     record.attempts.push(attempt("second", 3));
     let reading = &mut record.llm.as_mut().unwrap().reading;
     (reading.usage.input, reading.first_token, reading.response_model) = (None, None, None);
-    (reading.slow_gaps, reading.max_gap) = (vec![(ms(4_000), ms(9_000))].into(), Some(ms(4_000)));
+    (reading.slow_gap_count, reading.max_gap) = (1, Some(ms(4_000)));
     assert_eq!(
         human(&record),
         "22:13:20 POST /v1/chat/completions - stalled(stall)  gap 4.000s  total 0.137s  ?→11 tokens  gpt-4o  via fastapi at 127.0.0.1:8000, attempt 2\n"

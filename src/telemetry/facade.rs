@@ -181,7 +181,7 @@ impl Telemetry {
             metrics.watch_dropped("logs", logs.dropped());
         }
         if let Some(exporter) = &exporters.metrics {
-            metrics.watch_dropped("metrics", exporter.failed());
+            metrics.watch_exports_failed(exporter.failed());
         }
         if let Some(access_log) = &access_log {
             metrics.watch_dropped("access_log", access_log.dropped());
@@ -233,7 +233,7 @@ mod tests {
         let telemetry = Telemetry::for_tests();
         telemetry.publish(chat("gpt-4o"));
         let guard = telemetry.in_flight("chat");
-        assert!(telemetry.metrics().encode(None).1.contains("streamgauge_streams_in_flight{route=\"chat\"} 1"));
+        assert!(telemetry.metrics().encode(None).1.contains("streamgauge_requests_in_flight{route=\"chat\"} 1"));
         drop(guard);
         assert!(telemetry.shutdown(Duration::ZERO));
     }

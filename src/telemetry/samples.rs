@@ -90,6 +90,7 @@ pub(crate) fn chat(model: &str) -> Record {
         gaps,
         buffered: false,
         slow_gaps: Box::default(),
+        slow_gap_count: 0,
         frames: 13,
         token_frames: 11,
         bytes: 2_048,

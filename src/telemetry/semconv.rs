@@ -170,7 +170,7 @@ pub const EVENT_FIRST_BYTE: &str = "streamgauge.first_byte";
 pub const EVENT_FIRST_TOKEN: &str = "streamgauge.first_token";
 pub const EVENT_FIRST_ANSWER: &str = "streamgauge.first_answer";
 /// A gap between two tokens that was longer than `slow_gap`, at its end.
-pub const EVENT_STALL: &str = "streamgauge.stall";
+pub const EVENT_SLOW_GAP: &str = "streamgauge.slow_gap";
 /// An attempt was replaced by another.
 pub const EVENT_FAILOVER: &str = "streamgauge.failover";
 /// A limit admitted or refused the request.
@@ -181,7 +181,7 @@ pub const CANARY_DECISION: &str = "streamgauge.canary.decision";
 pub const CANARY_REASON: &str = "streamgauge.canary.reason";
 pub const CANARY_FROM: &str = "streamgauge.canary.from_percent";
 pub const CANARY_TO: &str = "streamgauge.canary.to_percent";
-/// Of [`EVENT_STALL`], in seconds.
+/// Of [`EVENT_SLOW_GAP`], in seconds.
 pub const GAP: &str = "streamgauge.gap";
 pub const FAILOVER_FROM: &str = "streamgauge.failover.from";
 /// `admitted`, or the cap that refused.

@@ -137,7 +137,7 @@ impl Tree<'_> {
         }
         for (gap, ended) in &reading.slow_gaps {
             let gap = KeyValue::new(names::GAP, gap.as_secs_f64());
-            events.events.push(Event::new(names::EVENT_STALL, self.at(*ended), vec![gap], 0));
+            events.events.push(Event::new(names::EVENT_SLOW_GAP, self.at(*ended), vec![gap], 0));
         }
         events.events.sort_by_key(|event| event.timestamp);
         events

@@ -225,10 +225,10 @@ fn failovers_and_stalls_are_events_in_the_order_of_time() {
         [
             ("streamgauge.failover", ms(5)),
             ("streamgauge.first_byte", ms(20)),
-            ("streamgauge.stall", ms(25)),
+            ("streamgauge.slow_gap", ms(25)),
             ("streamgauge.first_token", ms(30)),
             ("streamgauge.first_answer", ms(40)),
-            ("streamgauge.stall", ms(90)),
+            ("streamgauge.slow_gap", ms(90)),
         ]
     );
     assert_eq!(value(&spans[2], "error.type"), Some("connect_refused".into()));

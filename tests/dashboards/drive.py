@@ -151,7 +151,7 @@ def main(arguments):
             run.scraped()
             if number == 0:
                 run.configure('slow_gap = "200ms"', 'slow_gap = "210ms"', "ok")
-        run.until("sum(rate(streamgauge_identity_key_fetches_total[4s])) > 0", lambda: run.ask("/chat", token=STRANGERS))
+        run.until("sum(rate(streamgauge_jwks_fetches_total[4s])) > 0", lambda: run.ask("/chat", token=STRANGERS))
         for decided in ('route="steps",decision="step"', 'route="rollback",decision="roll_back"'):
             run.until(f"sum(streamgauge_canary_decisions_total{{{decided}}}) > 0", lambda: run.canaries(pool))
         os.kill(run.redis, signal.SIGTERM)

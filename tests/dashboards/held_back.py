@@ -5,6 +5,12 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOKENS, SILENCE = 40, 0.3
+# Of which a part was read from a cache, a part written to it, and of the answer a part was reasoning.
+USAGE = {
+    "prompt_tokens": 100, "completion_tokens": TOKENS, "total_tokens": 100 + TOKENS,
+    "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 20},
+    "completion_tokens_details": {"reasoning_tokens": 10},
+}
 
 
 def events():
@@ -12,6 +18,7 @@ def events():
         choice = {"index": 0, "delta": {"content": f" word{number}"}, "finish_reason": None}
         yield {"id": "1", "object": "chat.completion.chunk", "model": "demo-1", "choices": [choice]}
     yield {"id": "1", "object": "chat.completion.chunk", "model": "demo-1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    yield {"id": "1", "object": "chat.completion.chunk", "model": "demo-1", "choices": [], "usage": USAGE}
 
 
 class Held(BaseHTTPRequestHandler):

@@ -99,7 +99,7 @@ async fn a_slow_model_shows_where_it_was_slow() {
     assert!(ours < 0.1, "{all:?}");
     assert!(records.iter().all(|record| record.get("buffered").is_none()), "{records:?}");
     // Five token frames make four gaps, and each of them counts.
-    assert_eq!(metric(&proxy, "streamgauge_token_gap_seconds_count").await, 20.0);
+    assert_eq!(metric(&proxy, "streamgauge_token_frame_gap_seconds_count").await, 20.0);
 }
 
 #[tokio::test]

@@ -147,9 +147,9 @@ async fn it_is_priced_once_for_who_asked_when_its_end_is_first_seen() {
     for series in [
         "streamgauge_tokens_total{route=\"all\",upstream=\"fake\",model=\"gpt-5\",type=\"output\"} 30",
         "streamgauge_cost_usd_total{route=\"all\",model=\"gpt-5\",team=\"none\"} 0.00013",
-        "streamgauge_usage_total{route=\"all\",upstream=\"fake\",source=\"pending\"} 2",
-        "streamgauge_usage_total{route=\"all\",upstream=\"fake\",source=\"delivery\"} 2",
-        "streamgauge_usage_total{route=\"all\",upstream=\"fake\",source=\"reported\"} 1",
+        "streamgauge_llm_calls_total{route=\"all\",upstream=\"fake\",usage_source=\"pending\"} 2",
+        "streamgauge_llm_calls_total{route=\"all\",upstream=\"fake\",usage_source=\"delivery\"} 2",
+        "streamgauge_llm_calls_total{route=\"all\",upstream=\"fake\",usage_source=\"reported\"} 1",
     ] {
         assert!(metrics.contains(series), "{series} in {metrics}");
     }
@@ -186,7 +186,7 @@ async fn a_stream_that_its_client_left_is_priced_when_it_is_resumed() {
     assert_eq!(told(&get(&proxy, "handed-out", resume, "x-id: resp_3\r\n").await).0, "delivery");
     all_ended(&proxy).await;
     assert_eq!(tokens(&proxy, "used").await, 200);
-    assert_eq!(tokens(&proxy, "held").await, tokens(&proxy, "debited").await + tokens(&proxy, "released").await);
+    assert_eq!(tokens(&proxy, "reserved").await, tokens(&proxy, "charged").await + tokens(&proxy, "returned").await);
 }
 
 #[tokio::test]

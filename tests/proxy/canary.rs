@@ -118,10 +118,10 @@ async fn a_good_canary_is_promoted_step_by_step() {
     assert_eq!(view["decisions"].as_array().unwrap().len(), 3);
     let (_, metrics) = proxy.admin_get("/metrics").await;
     for series in [
-        "streamgauge_canary_weight{route=\"chat/v1\",variant=\"next\"} 1\n",
-        "streamgauge_canary_weight{route=\"chat/v1\",variant=\"base\"} 0\n",
+        "streamgauge_canary_traffic_ratio{route=\"chat/v1\",variant=\"next\"} 1\n",
+        "streamgauge_canary_traffic_ratio{route=\"chat/v1\",variant=\"base\"} 0\n",
         "streamgauge_canary_decisions_total{route=\"chat/v1\",decision=\"promote\"} 1\n",
-        "streamgauge_canary_evidence{route=\"chat/v1\",fact=\"failed\"} ",
+        "streamgauge_canary_harm_e_value{route=\"chat/v1\",fact=\"failed\"} ",
     ] {
         assert!(metrics.contains(series), "{series} in\n{metrics}");
     }

@@ -52,9 +52,9 @@ async fn what_cannot_be_reached_is_taken_out_and_no_request_fails() {
     assert_eq!((&told["reason"], &told["ejected_addresses"]), (&"unreachable".into(), &1.into()));
     let (_, metrics) = proxy.admin_get("/metrics").await;
     for series in [
-        format!("streamgauge_upstream_up{{upstream=\"pool\",endpoint=\"{dead}\"}} 0"),
-        format!("streamgauge_upstream_up{{upstream=\"pool\",endpoint=\"{}\"}} 1", well.address()),
-        format!("streamgauge_upstream_ejections_total{{upstream=\"pool\",endpoint=\"{dead}\"}} 1"),
+        format!("streamgauge_endpoint_up{{upstream=\"pool\",endpoint=\"{dead}\"}} 0"),
+        format!("streamgauge_endpoint_up{{upstream=\"pool\",endpoint=\"{}\"}} 1", well.address()),
+        format!("streamgauge_endpoint_ejections_total{{upstream=\"pool\",endpoint=\"{dead}\"}} 1"),
         "streamgauge_attempts_total{upstream=\"pool\",result=\"connect_refused\"} 5".to_owned(),
     ] {
         assert!(metrics.contains(&series), "{series} in {metrics}");
@@ -169,7 +169,10 @@ async fn one_that_truncates_every_answer_is_taken_out_after_five() {
             "streamgauge_endpoint_first_token_seconds_count{{upstream=\"pool\",endpoint=\"{}\"}} 5",
             torn.address()
         ),
-        format!("streamgauge_endpoint_duration_seconds_count{{upstream=\"pool\",endpoint=\"{}\"}} 5", torn.address()),
+        format!(
+            "streamgauge_endpoint_attempt_duration_seconds_count{{upstream=\"pool\",endpoint=\"{}\"}} 5",
+            torn.address()
+        ),
     ] {
         assert!(metrics.contains(&series), "{series} in {metrics}");
     }

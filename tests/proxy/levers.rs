@@ -112,9 +112,9 @@ async fn a_drained_endpoint_gets_nothing_new_and_its_stream_goes_on() {
     );
     let (_, metrics) = proxy.admin_get("/metrics").await;
     for series in [
-        format!("streamgauge_upstream_in_service{{upstream=\"pool\",endpoint=\"{}\"}} 0\n", a.address()),
-        format!("streamgauge_upstream_in_service{{upstream=\"pool\",endpoint=\"{}\"}} 1\n", b.address()),
-        format!("streamgauge_upstream_up{{upstream=\"pool\",endpoint=\"{}\"}} 1\n", a.address()),
+        format!("streamgauge_endpoint_in_service{{upstream=\"pool\",endpoint=\"{}\"}} 0\n", a.address()),
+        format!("streamgauge_endpoint_in_service{{upstream=\"pool\",endpoint=\"{}\"}} 1\n", b.address()),
+        format!("streamgauge_endpoint_up{{upstream=\"pool\",endpoint=\"{}\"}} 1\n", a.address()),
         "streamgauge_levers_set{lever=\"endpoint\"} 1\n".to_owned(),
     ] {
         assert!(metrics.contains(&series), "{series} in\n{metrics}");
@@ -412,7 +412,7 @@ async fn what_fails_while_it_is_drained_takes_nobody_out() {
     let at = endpoint(&proxy, dead).await;
     assert_eq!((&at["state"], at["health"] != "ejected"), (&"drained".into(), true), "{at}");
     let (_, metrics) = proxy.admin_get("/metrics").await;
-    let series = format!("streamgauge_upstream_ejections_total{{upstream=\"pool\",endpoint=\"{dead}\"}} 0\n");
+    let series = format!("streamgauge_endpoint_ejections_total{{upstream=\"pool\",endpoint=\"{dead}\"}} 0\n");
     assert!(metrics.contains(&series), "{metrics}");
     pull(&proxy, "enable?what=pool").await;
 }

@@ -45,8 +45,13 @@ pub async fn metric(proxy: &Proxy, series: &str) -> u64 {
     line.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
 }
 
-pub async fn tokens(proxy: &Proxy, kind: &str) -> u64 {
-    metric(proxy, &format!("streamgauge_limit_tokens_total{{limit=\"l\",kind=\"{kind}\"}}")).await
+/// Tokens of the limit `l` that were `reserved`; of these, `charged` or `returned`; and `used` in all.
+pub async fn tokens(proxy: &Proxy, what: &str) -> u64 {
+    let series = match what {
+        "charged" | "returned" => format!("streamgauge_limit_settled_tokens_total{{limit=\"l\",result=\"{what}\"}}"),
+        _ => format!("streamgauge_limit_{what}_tokens_total{{limit=\"l\"}}"),
+    };
+    metric(proxy, &series).await
 }
 
 /// Every request has ended: a client may read its answer's end before the proxy has settled.
@@ -68,7 +73,7 @@ pub async fn assert_settled(proxy: &Proxy) {
         assert_eq!(holder["tokens_held"], 0, "{holder}");
     }
     let (held, debited, released) =
-        (tokens(proxy, "held").await, tokens(proxy, "debited").await, tokens(proxy, "released").await);
+        (tokens(proxy, "reserved").await, tokens(proxy, "charged").await, tokens(proxy, "returned").await);
     assert_eq!(held, debited + released);
     let used = tokens(proxy, "used").await;
     let logged = || proxy.lines().iter().filter_map(|line| line["limit"]["used"].as_u64()).sum::<u64>();

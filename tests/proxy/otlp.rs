@@ -382,7 +382,10 @@ async fn a_dead_collector_costs_telemetry_that_is_counted_and_the_end_does_not_w
     let mut proxy = Proxy::start_with(&text, &QUICKLY).await;
     chat(&proxy).await;
     let lost = |metrics: &str, signal: &str| {
-        let series = format!("streamgauge_telemetry_dropped_total{{signal=\"{signal}\"}} ");
+        let series = match signal {
+            "metrics" => "streamgauge_metric_exports_failed_total ".to_owned(),
+            _ => format!("streamgauge_telemetry_dropped_total{{signal=\"{signal}\"}} "),
+        };
         let value = metrics.lines().find_map(|line| line.strip_prefix(&series)).unwrap();
         value.parse::<u64>().unwrap() > 0
     };

@@ -59,7 +59,7 @@ async fn what_nobody_has_a_price_for_is_counted_and_not_free() {
         assert_eq!((record.get("cost_usd"), &record["price_source"]), (None, &"none".into()));
     }
     let (_, metrics) = proxy.admin_get("/metrics").await;
-    let series = "streamgauge_unpriced_requests_total{route=\"all\",upstream=\"fake\",model=\"our-own-model\"} 2";
+    let series = "streamgauge_unpriced_llm_calls_total{route=\"all\",upstream=\"fake\",model=\"our-own-model\"} 2";
     assert!(metrics.contains(series), "{metrics}");
     let (status, text) = proxy.admin_get("/api/prices").await;
     let view: Value = serde_json::from_str(&text).unwrap();

@@ -154,7 +154,7 @@ async fn a_transcript_is_told_and_charged_and_what_runs_on_a_connection_takes_no
     // 3 x 2.5 + 10 of sound x 6 + 9 x 10 dollars per million.
     assert_eq!((&told["gen_ai.usage.input_tokens"], &told["cost_usd"]), (&13.into(), &0.0001575.into()), "{told}");
     let (_, metrics) = proxy.admin_get("/metrics").await;
-    let used = "streamgauge_limit_tokens_total{limit=\"l\",kind=\"used\"} 22";
+    let used = "streamgauge_limit_used_tokens_total{limit=\"l\"} 22";
     assert!(metrics.contains(used), "{used} in {metrics}");
 
     socket.send(Message::text(r#"{"type":"response.create","instructions":"a long story"}"#)).await.unwrap();

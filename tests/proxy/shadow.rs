@@ -39,7 +39,7 @@ async fn compared(proxy: &Proxy, id: &str) -> Value {
 
 /// Waits until so many copies have come to this.
 async fn counted(proxy: &Proxy, result: &str, times: u64) -> String {
-    let wanted = format!("streamgauge_shadow_total{{route=\"chat\",result=\"{result}\"}} {times}\n");
+    let wanted = format!("streamgauge_shadow_requests_total{{route=\"chat\",result=\"{result}\"}} {times}\n");
     soon(&wanted, async {
         loop {
             let (_, metrics) = proxy.admin_get("/metrics").await;
@@ -102,9 +102,9 @@ async fn nothing_of_a_copy_is_in_the_numbers_of_requests() {
     assert_eq!(total("streamgauge_tokens_total"), 8.0, "five in, three out, once");
     assert!((total("streamgauge_cost_usd_total") - 11e-6).abs() < 1e-12, "{metrics}");
     assert!((total("streamgauge_shadow_cost_usd_total") - 11e-6).abs() < 1e-12, "{metrics}");
-    assert_eq!(total("streamgauge_shadow_output_tokens_total{route=\"chat\",side=\"shadow\"}"), 3.0);
+    assert_eq!(total("streamgauge_shadow_compared_output_tokens_total{route=\"chat\",side=\"shadow\"}"), 3.0);
     for side in ["primary", "shadow"] {
-        let count = format!("streamgauge_shadow_first_token_seconds_count{{route=\"chat\",side=\"{side}\"}}");
+        let count = format!("streamgauge_shadow_compared_first_token_seconds_count{{route=\"chat\",side=\"{side}\"}}");
         assert_eq!(total(&count), 1.0, "{side}");
     }
     let mut all = Vec::new();
@@ -207,7 +207,7 @@ async fn tokens_a_minute_are_bounded() {
             loop {
                 let (_, metrics) = proxy.admin_get("/metrics").await;
                 let count = |result: &str| {
-                    let name = format!("streamgauge_shadow_total{{route=\"chat\",result=\"{result}\"}} ");
+                    let name = format!("streamgauge_shadow_requests_total{{route=\"chat\",result=\"{result}\"}} ");
                     metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<usize>().ok()).unwrap_or(0)
                 };
                 let skipped = count("skipped");
@@ -300,5 +300,5 @@ async fn caps_outlive_a_reload_and_a_removed_shadow_ends() {
     chat(&proxy, "three").await;
     proxy.record("three").await;
     let (_, metrics) = proxy.admin_get("/metrics").await;
-    assert!(metrics.contains("streamgauge_shadow_total{route=\"chat\",result=\"skipped\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("streamgauge_shadow_requests_total{route=\"chat\",result=\"skipped\"} 1\n"), "{metrics}");
 }

@@ -82,9 +82,9 @@ async fn nothing_ends_a_stream_that_is_no_llms() {
         assert!(record["first_event_s"].as_f64().unwrap() > 0.5, "{record}");
         assert!(record["events"].as_u64().unwrap() > 0 && record["ttft_s"].is_null(), "{record}");
         let (_, metrics) = proxy.admin_get("/metrics").await;
-        assert!(metrics.contains("streamgauge_event_stream_duration_seconds_count{"), "{metrics}");
+        assert!(metrics.contains("streamgauge_non_llm_stream_duration_seconds_count{"), "{metrics}");
         assert!(!metrics.contains("gen_ai_server_request_duration_seconds_count{"), "it is in no LLM's metric");
-        assert!(!metrics.contains("streamgauge_usage_total{"), "nor is its usage missing");
+        assert!(!metrics.contains("streamgauge_llm_calls_total{"), "nor is its usage missing");
     }
 }
 

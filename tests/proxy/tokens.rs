@@ -156,7 +156,7 @@ async fn bad_tokens_are_told_what_is_wrong_and_good_ones_pass_on() {
 /// How many fetches of keys ended so.
 async fn fetches(proxy: &Proxy, result: &str) -> f64 {
     let (_, metrics) = proxy.admin_get("/metrics").await;
-    let series = format!("streamgauge_identity_key_fetches_total{{result=\"{result}\"}} ");
+    let series = format!("streamgauge_jwks_fetches_total{{result=\"{result}\"}} ");
     let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
     value.unwrap_or_else(|| panic!("no {series}in {metrics}")).parse().unwrap()
 }

@@ -249,7 +249,7 @@ async fn what_nobody_reports_is_counted() {
     assert_eq!(record["cost_usd"], 0.000065);
     let metrics = metrics(&proxy).await;
     for series in [
-        "streamgauge_usage_total{route=\"all\",upstream=\"fake\",source=\"counted\"} 1",
+        "streamgauge_llm_calls_total{route=\"all\",upstream=\"fake\",usage_source=\"counted\"} 1",
         "streamgauge_cost_usd_total{route=\"all\",model=\"gpt-4o\",team=\"none\"} 0.000065",
     ] {
         assert!(metrics.contains(series), "{series} in {metrics}");
@@ -305,7 +305,8 @@ async fn a_client_that_leaves_before_the_usage_is_not_free() {
     assert!(record["cost_usd"].as_f64().unwrap() > 0.0);
     let metrics = metrics(&proxy).await;
     for source in ["counted", "reported", "estimated"] {
-        let series = format!("streamgauge_usage_total{{route=\"all\",upstream=\"fake\",source=\"{source}\"}} 1");
+        let series =
+            format!("streamgauge_llm_calls_total{{route=\"all\",upstream=\"fake\",usage_source=\"{source}\"}} 1");
         assert!(metrics.contains(&series), "{series} in {metrics}");
     }
 }

@@ -112,7 +112,7 @@ function numbers(stream) {
     ["first answer", seconds(facts.first_answer_s)],
     ["per output token", seconds(facts.tpot_s)],
     ["longest gap", seconds(facts.max_gap_s)],
-    ["slow gaps", facts.stalls || undefined],
+    ["slow gaps", facts.slow_gaps || undefined],
     ["tokens", tokens],
     ["cost", facts.cost_usd === undefined ? undefined : `$ ${facts.cost_usd}`],
     ["frames", count(stream.frames)],

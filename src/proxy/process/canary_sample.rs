@@ -105,7 +105,7 @@ impl Witness {
     pub(crate) fn read(&mut self, reading: &Reading) {
         self.read = Some(Read {
             first_token: reading.first_token,
-            had_slow_gap: !reading.slow_gaps.is_empty(),
+            had_slow_gap: reading.slow_gap_count > 0,
             tokens: reading.usage.output.unwrap_or(0),
             frames: reading.token_frames,
         });

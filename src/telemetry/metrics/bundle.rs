@@ -32,12 +32,17 @@ pub(super) struct Bundle {
     slow_gaps: Slot<Counter>,
     /// By error; the last is success.
     durations: [Slot<Histogram>; ErrorType::ALL.len() + 1],
-    token_usage: [Slot<Histogram>; 2],
+    input_usage: Slot<Histogram>,
+    output_usage: Slot<Histogram>,
     used: [[Slot<Counter>; Modality::ALL.len()]; Used::ALL.len()],
     /// Of requests that succeeded: input, output.
     operation_tokens: [Slot<Histogram>; 2],
-    tokens: [Slot<Counter>; TokenType::ALL.len()],
-    usage: [Slot<Counter>; UsageSource::ALL.len()],
+    input_tokens: Slot<Counter>,
+    output_tokens: Slot<Counter>,
+    cache_read_tokens: Slot<Counter>,
+    cache_write_tokens: Slot<Counter>,
+    reasoning_tokens: Slot<Counter>,
+    llm_calls: [Slot<Counter>; UsageSource::ALL.len()],
     unpriced: Slot<Counter>,
     /// Attempts at this upstream that succeeded.
     attempts_ok: Slot<Counter>,
@@ -55,24 +60,24 @@ type Result = (Outcome, Option<u16>, Arc<Counter>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenType {
     Input,
-    CachedInput,
-    CacheWrite,
     Output,
-    Reasoning,
 }
 
 impl TokenType {
-    pub(super) const ALL: [Self; 5] = [Self::Input, Self::CachedInput, Self::CacheWrite, Self::Output, Self::Reasoning];
-
     fn as_str(self) -> &'static str {
         match self {
             Self::Input => "input",
-            Self::CachedInput => "cached_input",
-            Self::CacheWrite => "cache_write",
             Self::Output => "output",
-            Self::Reasoning => "reasoning",
         }
     }
+}
+
+/// Tokens that are among those of a [`TokenType`] already, and so have families of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenPart {
+    CacheRead,
+    CacheWrite,
+    Reasoning,
 }
 
 /// A handle from its slot, resolved by `$values` of `$family` the first time.
@@ -101,12 +106,17 @@ impl Bundle {
             buffered: OnceLock::new(),
             slow_gaps: OnceLock::new(),
             durations: [const { OnceLock::new() }; _],
-            token_usage: Default::default(),
+            input_usage: OnceLock::new(),
+            output_usage: OnceLock::new(),
             used: Default::default(),
             operation_tokens: Default::default(),
             attributes: OnceLock::new(),
-            tokens: Default::default(),
-            usage: Default::default(),
+            input_tokens: OnceLock::new(),
+            output_tokens: OnceLock::new(),
+            cache_read_tokens: OnceLock::new(),
+            cache_write_tokens: OnceLock::new(),
+            reasoning_tokens: OnceLock::new(),
+            llm_calls: Default::default(),
             unpriced: OnceLock::new(),
             attempts_ok: OnceLock::new(),
             results: Default::default(),
@@ -180,10 +190,13 @@ impl Bundle {
         Some(handle!(slot, of.request_duration, self.genai_and(word)))
     }
 
-    /// Tokens a request; `output` or input.
-    pub(super) fn token_usage(&self, of: &Families, output: bool) -> Option<&Histogram> {
-        let slot = self.token_usage.get(usize::from(output))?;
-        Some(handle!(slot, of.token_usage, self.genai_and(if output { "output" } else { "input" })))
+    /// Tokens a request.
+    pub(super) fn token_usage(&self, of: &Families, kind: TokenType) -> &Histogram {
+        let slot = match kind {
+            TokenType::Input => &self.input_usage,
+            TokenType::Output => &self.output_usage,
+        };
+        handle!(slot, of.token_usage, self.genai_and(kind.as_str()))
     }
 
     /// The labels as attributes, for those who export.
@@ -213,9 +226,21 @@ impl Bundle {
         }
     }
 
-    pub(super) fn tokens(&self, of: &Families, kind: TokenType) -> Option<&Counter> {
-        let slot = self.tokens.get(kind as usize)?;
-        Some(handle!(slot, of.tokens, [&self.route, &self.upstream, &self.model, kind.as_str()]))
+    pub(super) fn tokens(&self, of: &Families, kind: TokenType) -> &Counter {
+        let slot = match kind {
+            TokenType::Input => &self.input_tokens,
+            TokenType::Output => &self.output_tokens,
+        };
+        handle!(slot, of.tokens, [&self.route, &self.upstream, &self.model, kind.as_str()])
+    }
+
+    pub(super) fn token_part(&self, of: &Families, part: TokenPart) -> &Counter {
+        let (slot, family) = match part {
+            TokenPart::CacheRead => (&self.cache_read_tokens, &of.cache_read_tokens),
+            TokenPart::CacheWrite => (&self.cache_write_tokens, &of.cache_write_tokens),
+            TokenPart::Reasoning => (&self.reasoning_tokens, &of.reasoning_tokens),
+        };
+        handle!(slot, family, [&self.route, &self.upstream, &self.model])
     }
 
     /// Tokens at another upstream that was asked for the same requests.
@@ -223,12 +248,12 @@ impl Bundle {
         of.tokens.get([&self.route, upstream, &self.model, kind.as_str()])
     }
 
-    pub(super) fn usage(&self, of: &Families, source: UsageSource) -> Option<&Counter> {
-        let slot = self.usage.get(source as usize)?;
-        Some(handle!(slot, of.usage, [&self.route, &self.upstream, source.as_str()]))
+    pub(super) fn llm_calls(&self, of: &Families, source: UsageSource) -> Option<&Counter> {
+        let slot = self.llm_calls.get(source as usize)?;
+        Some(handle!(slot, of.llm_calls, [&self.route, &self.upstream, source.as_str()]))
     }
 
-    /// Answers that took tokens of a model without a price.
+    /// Calls that took tokens of a model without a price.
     pub(super) fn unpriced(&self, of: &Families) -> &Counter {
         handle!(self.unpriced, of.unpriced, [&self.route, &self.upstream, &self.model])
     }
@@ -302,10 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_types_have_their_slots() {
-        for (slot, kind) in TokenType::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, slot);
-        }
+    fn usage_sources_have_their_slots() {
         for (slot, source) in UsageSource::ALL.into_iter().enumerate() {
             assert_eq!(source as usize, slot);
         }

@@ -119,21 +119,21 @@ families! {
     phase: Histogram(PHASE) = "streamgauge_phase_seconds" ["route", "upstream", "phase"];
     /// What the proxy itself took of a request's time: admission, less the wait for a shared store of limits, and its own work on the stream, in seconds.
     overhead: Histogram(OVERHEAD) = "streamgauge_overhead_seconds" ["route"];
-    /// Time from the request's head until the first byte of an LLM answer's body, in seconds.
-    first_byte: Histogram(FIRST_TOKEN) = "streamgauge_first_byte_seconds" ["route", "upstream", "variant"];
-    /// Time from the request's head until the first output that is not reasoning, in seconds.
-    first_answer: Histogram(FIRST_TOKEN) = "streamgauge_first_answer_seconds" ["route", "upstream", "variant"];
+    /// Time from an LLM request's head until the first byte of the answer's body, in seconds.
+    first_byte: Histogram(FIRST_TOKEN) = "streamgauge_llm_first_byte_seconds" ["route", "upstream", "variant"];
+    /// Time from an LLM request's head until the first output that is not reasoning, in seconds.
+    first_answer: Histogram(FIRST_TOKEN) = "streamgauge_llm_first_answer_seconds" ["route", "upstream", "variant"];
     /// The gaps between token frames, each of every stream, in seconds.
-    token_gap: Tally(GAP) = "streamgauge_token_gap_seconds" ["route", "upstream", "variant"];
+    token_gap: Tally(GAP) = "streamgauge_token_frame_gap_seconds" ["route", "upstream", "variant"];
     /// Time from the request's head until the first event of a stream that is no LLM's, in seconds.
-    stream_first_event: Histogram(PHASE) = "streamgauge_event_stream_first_event_seconds" ["route", "upstream", "variant"];
+    stream_first_event: Histogram(PHASE) = "streamgauge_non_llm_stream_first_event_seconds" ["route", "upstream", "variant"];
     /// The gaps between the events of streams that are no LLM's, each of every stream, in seconds.
-    stream_gap: Tally(GAP) = "streamgauge_event_stream_gap_seconds" ["route", "upstream", "variant"];
+    stream_gap: Tally(GAP) = "streamgauge_non_llm_stream_gap_seconds" ["route", "upstream", "variant"];
     /// How long streams lived that are no LLM's, by how they ended, in seconds.
-    stream_duration: Histogram(LIFE) = "streamgauge_event_stream_duration_seconds" ["route", "upstream", "variant", "outcome"];
+    stream_duration: Histogram(LIFE) = "streamgauge_non_llm_stream_duration_seconds" ["route", "upstream", "variant", "outcome"];
     /// Streams that something behind the proxy collected and let go in clumps: a compressing middleware, a buffering proxy, a batching server.
     buffered: Counter = "streamgauge_buffered_streams_total" ["upstream"];
-    /// Gaps between two token frames that were longer than slow_gap; at most 16 of each stream are counted.
+    /// Gaps between two token frames that were longer than slow_gap.
     slow_gaps: Counter = "streamgauge_slow_gaps_total" ["route", "upstream"];
     /// Attempts that were replaced by another, by what was wrong with the replaced one.
     failovers: Counter = "streamgauge_failovers_total" ["from", "to", "reason"];
@@ -144,59 +144,69 @@ families! {
     /// Time from an attempt's beginning until the first token of its answer, by the endpoint that was asked, in seconds.
     endpoint_first_token: Histogram(FIRST_TOKEN) = "streamgauge_endpoint_first_token_seconds" ["upstream", "endpoint"];
     /// Duration of attempts by the endpoint that was asked, in seconds; those that lost against a faster one are left out.
-    endpoint_duration: Histogram(DURATION) = "streamgauge_endpoint_duration_seconds" ["upstream", "endpoint"];
+    endpoint_duration: Histogram(DURATION) = "streamgauge_endpoint_attempt_duration_seconds" ["upstream", "endpoint"];
     /// Requests that were asked a second time while the first attempt was silent: the second one `won`, `lost`, or both `failed`.
     hedges: Counter = "streamgauge_hedges_total" ["route", "result"];
     /// Requests that are being served now.
-    in_flight: Gauge = "streamgauge_streams_in_flight" ["route"];
-    /// Tokens that upstreams reported or, where they do not, that were counted. `input` includes `cached_input`, `output` includes `reasoning`.
+    in_flight: Gauge = "streamgauge_requests_in_flight" ["route"];
+    /// Tokens of LLM calls, `input` or `output`, as upstreams reported or, where they do not, as counted; an upstream whose hedge was lost read the prompt too.
     tokens: Counter = "streamgauge_tokens_total" ["route", "upstream", "model", "type"];
-    /// LLM requests by where their token usage comes from.
-    usage: Counter = "streamgauge_usage_total" ["route", "upstream", "source"];
-    /// Answers whose tokens cost nobody knows what: their model has no [[price]], and the catalogue does not list it.
-    unpriced: Counter = "streamgauge_unpriced_requests_total" ["route", "upstream", "model"];
+    /// The part of the input tokens in streamgauge_tokens_total that the provider read from its cache.
+    cache_read_tokens: Counter = "streamgauge_cache_read_tokens_total" ["route", "upstream", "model"];
+    /// The part of the input tokens in streamgauge_tokens_total that the provider wrote to its cache.
+    cache_write_tokens: Counter = "streamgauge_cache_write_tokens_total" ["route", "upstream", "model"];
+    /// The part of the output tokens in streamgauge_tokens_total that was reasoning.
+    reasoning_tokens: Counter = "streamgauge_reasoning_tokens_total" ["route", "upstream", "model"];
+    /// LLM calls (requests, and responses on a WebSocket) by where their token usage comes from.
+    llm_calls: Counter = "streamgauge_llm_calls_total" ["route", "upstream", "usage_source"];
+    /// LLM calls whose tokens cost nobody knows what: their model has no [[price]], and the catalogue does not list it.
+    unpriced: Counter = "streamgauge_unpriced_llm_calls_total" ["route", "upstream", "model"];
     /// What tokens cost, in US dollars, where the model has a price. The team is `none` where none is known, and `other` beyond the first 100.
     cost: Dollars = "streamgauge_cost_usd_total" ["route", "model", "team"];
-    /// WebSocket messages passed, by direction: `in` from the client, `out` to it.
+    /// WebSocket messages passed, by direction: `from_client` or `to_client`.
     websocket_messages: Counter = "streamgauge_websocket_messages_total" ["route", "direction"];
     /// WebSockets that are open now.
-    websockets_in_flight: Gauge = "streamgauge_websockets_in_flight" [];
+    websockets_in_flight: Gauge = "streamgauge_websockets_open" [];
     /// Decisions of limits: `admitted`, or the cap that refused.
     limit_decisions: Counter = "streamgauge_limit_decisions_total" ["limit", "decision"];
-    /// The share in use of a limit's fullest holder; beyond 1 in debt.
-    limit_utilization: Float = "streamgauge_limit_utilization" ["limit"];
-    /// Tokens by what became of them: `held` before an answer, `debited` from a hold, `released` from it, `used` in all. Once no request is running, held is debited + released.
-    limit_tokens: Counter = "streamgauge_limit_tokens_total" ["limit", "kind"];
+    /// The share in use of a limit's fullest holder, from 0 to 1; beyond 1 in debt.
+    limit_utilization: Float = "streamgauge_limit_max_utilization_ratio" ["limit"];
+    /// Tokens that a limit reserved for requests before their answers.
+    limit_reserved: Counter = "streamgauge_limit_reserved_tokens_total" ["limit"];
+    /// Reserved tokens by what became of them at a request's end: `charged` or `returned`. Once no request is running, their sum is what was reserved.
+    limit_settled: Counter = "streamgauge_limit_settled_tokens_total" ["limit", "result"];
+    /// Tokens that requests used under a limit, reserved before or not.
+    limit_used: Counter = "streamgauge_limit_used_tokens_total" ["limit"];
     /// Where limits are kept now, as 1: `memory`, `shared`, and without the shared store `local` or `reject`.
     limiter_mode: Gauge = "streamgauge_limiter_mode" ["mode"];
     /// Each variant's share of requests on a route with a canary, from 0 to 1.
-    canary_weight: Float = "streamgauge_canary_weight" ["route", "variant"];
-    /// How strongly requests speak for harm by a canary, as an e-value: 1 is nothing.
-    canary_evidence: Float = "streamgauge_canary_evidence" ["route", "fact"];
+    canary_weight: Float = "streamgauge_canary_traffic_ratio" ["route", "variant"];
+    /// How strongly requests speak for harm by a canary, by what is harmed, as an e-value: 1 is nothing.
+    canary_evidence: Float = "streamgauge_canary_harm_e_value" ["route", "fact"];
     /// Decisions about a route's canary, of the judge and of operators.
     canary_decisions: Counter = "streamgauge_canary_decisions_total" ["route", "decision"];
-    /// Copies of requests by what their answers were compared with the clients': `same`, `differs`, `failed` where only the client's was whole; and `skipped`, where none was made or compared: a cap was reached, or the client went.
-    shadow: Counter = "streamgauge_shadow_total" ["route", "result"];
+    /// Requests drawn to be copied, by how the copy's answer compares with the client's: `same`, `differs`, `failed` where only the client's was whole; and `skipped`, where no copy was made or compared: a cap was reached, or the client went.
+    shadow: Counter = "streamgauge_shadow_requests_total" ["route", "result"];
     /// In what the answers of copies differed: `status`, `first_token` (later), `length`, `finish_reason`.
     shadow_differences: Counter = "streamgauge_shadow_differences_total" ["route", "fact"];
-    /// Time until the first token of the same requests, as the client's attempt (`primary`) and as its copy (`shadow`), in seconds.
-    shadow_first_token: Histogram(FIRST_TOKEN) = "streamgauge_shadow_first_token_seconds" ["route", "side"];
-    /// Output tokens of the same requests, of the client's answer (`primary`) and of its copy (`shadow`).
-    shadow_output_tokens: Counter = "streamgauge_shadow_output_tokens_total" ["route", "side"];
+    /// Time until the first token of requests whose copy was compared, of the client's attempt (`primary`) and of its copy (`shadow`), in seconds.
+    shadow_first_token: Histogram(FIRST_TOKEN) = "streamgauge_shadow_compared_first_token_seconds" ["route", "side"];
+    /// Output tokens of requests whose copy was compared, of the client's answer (`primary`) and of its copy (`shadow`).
+    shadow_output_tokens: Counter = "streamgauge_shadow_compared_output_tokens_total" ["route", "side"];
     /// What the tokens of copies cost, in US dollars. It is in no other metric.
     shadow_cost: Dollars = "streamgauge_shadow_cost_usd_total" ["route"];
     /// Whether an endpoint of an upstream takes requests: 1 or 0.
-    upstream_up: Gauge = "streamgauge_upstream_up" ["upstream", "endpoint"];
+    upstream_up: Gauge = "streamgauge_endpoint_up" ["upstream", "endpoint"];
     /// Whether people let an endpoint of an upstream have requests: 1, or 0 while it is drained or disabled.
-    upstream_in_service: Gauge = "streamgauge_upstream_in_service" ["upstream", "endpoint"];
+    upstream_in_service: Gauge = "streamgauge_endpoint_in_service" ["upstream", "endpoint"];
     /// What is out of service by hand now, by kind: `upstream`, `endpoint`, `target`, or a revoked `key`.
     levers_set: Gauge = "streamgauge_levers_set" ["lever"];
     /// How often an endpoint of an upstream was taken out for failing.
-    upstream_ejections: Counter = "streamgauge_upstream_ejections_total" ["upstream", "endpoint"];
+    upstream_ejections: Counter = "streamgauge_endpoint_ejections_total" ["upstream", "endpoint"];
     /// Configuration reloads by result: `ok`, or `rejected`, where the last good one stays.
     config_reloads: Counter = "streamgauge_config_reloads_total" ["result"];
-    /// Fetches of the keys of tokens by result: `ok`, or `failed`, where the last good ones stay.
-    key_fetches: Counter = "streamgauge_identity_key_fetches_total" ["result"];
+    /// Fetches of the keys that sign tokens (JWKS) by result: `ok`, or `failed`, where the last good ones stay.
+    key_fetches: Counter = "streamgauge_jwks_fetches_total" ["result"];
     /// Tries to log in at the admin address with a wrong token.
     admin_login_failures: Counter = "streamgauge_admin_login_failures_total" [];
     /// Client connections that are open; those that were turned away are not among them.
@@ -212,9 +222,11 @@ families! {
     /// Whether the last reload was taken over, as 1; 0 while a rejected file waits to be mended.
     config_last_ok: Gauge = "streamgauge_config_last_reload_successful" [];
     /// When a configuration was last taken over, in seconds since 1970.
-    config_last_success: Gauge = "streamgauge_config_last_success_timestamp_seconds" [];
-    /// Telemetry that was lost because its destination was slow or gone: spans in `traces`, records in `logs`, failed exports in `metrics`, lines in `access_log` and `log`.
+    config_last_success: Gauge = "streamgauge_config_last_reload_success_timestamp_seconds" [];
+    /// Telemetry that was lost because its destination was slow or gone: spans in `traces`, records in `logs`, lines in `access_log` and `log`.
     telemetry_dropped: Counter = "streamgauge_telemetry_dropped_total" ["signal"];
+    /// Exports of metrics that failed. Nothing is lost while a later one succeeds: the next export has all.
+    metric_exports_failed: Counter = "streamgauge_metric_exports_failed_total" [];
     /// Which build this is; always 1.
     build_info: Gauge = "streamgauge_build_info" ["version", "commit"];
 }

@@ -18,10 +18,10 @@ mod tests;
 mod used;
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::bundle::{Bundle, Bundles, TokenType};
+use self::bundle::{Bundle, Bundles, TokenPart, TokenType};
 use self::endpoints::Endpoints;
 use self::families::Families;
 pub use self::instruments::Instruments;
@@ -105,6 +105,8 @@ pub struct Metrics {
     instruments: Option<Instruments>,
     /// Counted where it happens; read when a scraper asks.
     dropped: Mutex<Vec<(&'static str, Dropped)>>,
+    /// As `dropped`: exports of metrics that failed.
+    exports_failed: OnceLock<Dropped>,
 }
 
 impl Default for Metrics {
@@ -138,6 +140,7 @@ impl Metrics {
         for received in [Received::Part, Received::Nothing] {
             families.late_heads.get([received.as_str()]);
         }
+        families.metric_exports_failed.get([]);
         for full in [Full::All, Full::Address] {
             families.connections_refused.get([full.as_str()]);
         }
@@ -152,6 +155,7 @@ impl Metrics {
             in_flight: RwLock::default(),
             instruments,
             dropped: Mutex::default(),
+            exports_failed: OnceLock::new(),
         }
     }
 
@@ -185,8 +189,8 @@ impl Metrics {
         }
         if let Some(websocket) = &record.websocket {
             let route = known.route(record.route.as_deref().unwrap_or(NONE));
-            of.websocket_messages.get([route, "in"]).add(websocket.messages_in);
-            of.websocket_messages.get([route, "out"]).add(websocket.messages_out);
+            of.websocket_messages.get([route, "from_client"]).add(websocket.messages_in);
+            of.websocket_messages.get([route, "to_client"]).add(websocket.messages_out);
         }
     }
 
@@ -249,12 +253,20 @@ impl Metrics {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((signal, dropped.clone()));
     }
 
+    /// Shows `failed` as the exports of metrics that failed; the first that is handed in.
+    pub fn watch_exports_failed(&self, failed: &Dropped) {
+        let _ = self.exports_failed.set(failed.clone());
+    }
+
     /// The answer to a scrape, with its content type, in the format that the `Accept` header asks for.
     pub fn encode(&self, accept: Option<&str>) -> (&'static str, String) {
         let format = Format::accepted(accept);
         let mut out = Exposition::new(format);
         for (signal, dropped) in self.dropped.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             self.families.telemetry_dropped.get([signal]).set(dropped.get());
+        }
+        if let Some(failed) = self.exports_failed.get() {
+            self.families.metric_exports_failed.get([]).set(failed.get());
         }
         for family in self.families.all() {
             family.write(&mut out);
@@ -399,8 +411,8 @@ impl Metrics {
         if reading.buffered {
             bundle.buffered(of).add(1);
         }
-        if !reading.slow_gaps.is_empty() {
-            bundle.slow_gaps(of).add(reading.slow_gaps.len() as u64);
+        if reading.slow_gap_count > 0 {
+            bundle.slow_gaps(of).add(u64::from(reading.slow_gap_count));
         }
         if let Some(instruments) = &self.instruments {
             instruments.call(record, llm, bundle.attributes());
@@ -444,27 +456,25 @@ impl Metrics {
 
     fn observe_usage(&self, record: &Record, llm: &LlmInfo, known: &Known, bundle: &Bundle) {
         let (of, usage) = (&self.families, &llm.reading.usage);
-        if let Some(counter) = bundle.usage(of, llm.reading.usage_source) {
+        if let Some(counter) = bundle.llm_calls(of, llm.reading.usage_source) {
             counter.add(1);
         }
-        for (kind, count) in [
-            (TokenType::Input, usage.input),
-            (TokenType::CachedInput, usage.cached_input),
-            (TokenType::CacheWrite, usage.cache_write),
-            (TokenType::Output, usage.output),
-            (TokenType::Reasoning, usage.reasoning),
-        ] {
-            let Some(count) = count.map(|count| count.min(TOKENS_MAX)) else { continue };
+        let told = |count: Option<u64>| count.map(|count| count.min(TOKENS_MAX));
+        for (kind, count) in [(TokenType::Input, told(usage.input)), (TokenType::Output, told(usage.output))] {
+            let Some(count) = count else { continue };
+            bundle.tokens(of, kind).add(count);
+            bundle.token_usage(of, kind).observe(count as f64, None);
             if kind == TokenType::Input {
                 self.observe_outrun(record, bundle, known, count);
             }
-            if let Some(counter) = bundle.tokens(of, kind) {
-                counter.add(count);
-            }
-            if matches!(kind, TokenType::Input | TokenType::Output)
-                && let Some(histogram) = bundle.token_usage(of, kind == TokenType::Output)
-            {
-                histogram.observe(count as f64, None);
+        }
+        for (part, count) in [
+            (TokenPart::CacheRead, told(usage.cached_input)),
+            (TokenPart::CacheWrite, told(usage.cache_write)),
+            (TokenPart::Reasoning, told(usage.reasoning)),
+        ] {
+            if let Some(count) = count {
+                bundle.token_part(of, part).add(count);
             }
         }
         if Group::of(llm) == Group::Inference {

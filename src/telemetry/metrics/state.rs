@@ -1,6 +1,7 @@
 //! Gauges and counters of the process, not of a request.
 
 use super::*;
+use crate::policy::limits::Totals;
 
 impl Metrics {
     /// A reload was taken over, or rejected.
@@ -85,12 +86,14 @@ impl Metrics {
         }
     }
 
-    /// What went through a limit since the start in tokens, and the share in use of its fullest holder.
-    pub fn limit_usage(&self, limit: &str, tokens: &[(&'static str, u64)], utilization: f64) {
-        for (kind, total) in tokens {
-            self.families.limit_tokens.get([limit, kind]).set(*total);
-        }
-        self.families.limit_utilization.get([limit]).set(utilization);
+    /// What went through a limit since the start, and the share in use of its fullest holder.
+    pub fn limit_usage(&self, limit: &str, tokens: Totals, utilization: f64) {
+        let of = &self.families;
+        of.limit_reserved.get([limit]).set(tokens.held);
+        of.limit_settled.get([limit, "charged"]).set(tokens.debited);
+        of.limit_settled.get([limit, "returned"]).set(tokens.released);
+        of.limit_used.get([limit]).set(tokens.used);
+        of.limit_utilization.get([limit]).set(utilization);
     }
 
     /// Where limits are kept from now on, out of all `modes`.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use super::*;
 use crate::llm::UsageSource;
 use crate::telemetry::record::{Cause, ErrorType, Outcome};
-use crate::telemetry::samples::{attempt, chat, ms, plain, websocket};
+use crate::telemetry::samples::{attempt, chat, plain, websocket};
 
 /// The sample lines of a scrape, by series. The process is left out.
 fn scrape(metrics: &Metrics) -> BTreeMap<String, f64> {
@@ -61,15 +61,17 @@ fn a_chat_is_measured() {
     assert_eq!(value("streamgauge_phase_seconds_sum{route=\"chat\",upstream=\"fastapi\",phase=\"generation\"}"), 0.12);
     assert_eq!(value("streamgauge_overhead_seconds_sum{route=\"chat\"}"), 0.003);
     let target = "{route=\"chat\",upstream=\"fastapi\",variant=\"fastapi\"}";
-    assert_eq!(value(&format!("streamgauge_first_byte_seconds_sum{target}")), 0.02);
-    assert_eq!(value(&format!("streamgauge_first_answer_seconds_sum{target}")), 0.04);
-    assert_eq!(value(&format!("streamgauge_token_gap_seconds_sum{target}")), 0.1);
-    assert_eq!(value(&format!("streamgauge_token_gap_seconds_count{target}")), 9.0);
-    for (kind, count) in
-        [("input", 100.0), ("cached_input", 40.0), ("cache_write", 7.0), ("output", 11.0), ("reasoning", 2.0)]
-    {
+    assert_eq!(value(&format!("streamgauge_llm_first_byte_seconds_sum{target}")), 0.02);
+    assert_eq!(value(&format!("streamgauge_llm_first_answer_seconds_sum{target}")), 0.04);
+    assert_eq!(value(&format!("streamgauge_token_frame_gap_seconds_sum{target}")), 0.1);
+    assert_eq!(value(&format!("streamgauge_token_frame_gap_seconds_count{target}")), 9.0);
+    for (kind, count) in [("input", 100.0), ("output", 11.0)] {
         let series =
             format!("streamgauge_tokens_total{{route=\"chat\",upstream=\"fastapi\",model=\"gpt-4o\",type=\"{kind}\"}}");
+        assert_eq!(value(&series), count);
+    }
+    for (part, count) in [("cache_read", 40.0), ("cache_write", 7.0), ("reasoning", 2.0)] {
+        let series = format!("streamgauge_{part}_tokens_total{{route=\"chat\",upstream=\"fastapi\",model=\"gpt-4o\"}}");
         assert_eq!(value(&series), count);
     }
     for (name, count) in [
@@ -86,7 +88,10 @@ fn a_chat_is_measured() {
         let histogram = format!("gen_ai_client_inference_operation_{name}_tokens_sum");
         assert_eq!(value(&format!("{histogram}{{{GENAI},error_type=\"\"}}")), sum);
     }
-    assert_eq!(value("streamgauge_usage_total{route=\"chat\",upstream=\"fastapi\",source=\"reported\"}"), 1.0);
+    assert_eq!(
+        value("streamgauge_llm_calls_total{route=\"chat\",upstream=\"fastapi\",usage_source=\"reported\"}"),
+        1.0
+    );
     assert_eq!(value("streamgauge_cost_usd_total{route=\"chat\",model=\"gpt-4o\",team=\"search\"}"), 0.0003605);
     assert_eq!(value("streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"), 1.0);
     assert!(!samples.keys().any(|series| series.contains("slow_gaps") || series.contains("failed_attempts")));
@@ -135,14 +140,17 @@ fn attempts_failovers_and_gaps_are_counted() {
     record.attempts[0].cause = Cause::Failover;
     record.attempts.insert(0, lost);
     let reading = &mut record.llm.as_mut().unwrap().reading;
-    reading.slow_gaps = vec![(ms(3_000), ms(9_000)), (ms(4_000), ms(14_000))].into();
+    reading.slow_gap_count = 20;
     (reading.usage, reading.usage_source) = (crate::llm::Usage::default(), UsageSource::Missing);
     let samples = scraped(record);
     assert_eq!(samples["streamgauge_attempts_total{upstream=\"primary\",result=\"connect_refused\"}"], 1.0);
     assert_eq!(samples["streamgauge_attempts_total{upstream=\"fastapi\",result=\"ok\"}"], 1.0);
     assert_eq!(samples["streamgauge_failovers_total{from=\"primary\",to=\"fastapi\",reason=\"connect_refused\"}"], 1.0);
-    assert_eq!(samples["streamgauge_slow_gaps_total{route=\"chat\",upstream=\"fastapi\"}"], 2.0);
-    assert_eq!(samples["streamgauge_usage_total{route=\"chat\",upstream=\"fastapi\",source=\"missing\"}"], 1.0);
+    assert_eq!(samples["streamgauge_slow_gaps_total{route=\"chat\",upstream=\"fastapi\"}"], 20.0);
+    assert_eq!(
+        samples["streamgauge_llm_calls_total{route=\"chat\",upstream=\"fastapi\",usage_source=\"missing\"}"],
+        1.0
+    );
     let told = |series: &String| series.contains("streamgauge_tokens_total") || series.contains("token_usage");
     assert!(!samples.keys().any(told));
     let unknown =
@@ -173,12 +181,12 @@ fn guards_count_what_lasts() {
     let (one, two) = (metrics.in_flight("chat"), metrics.in_flight("chat"));
     let open = metrics.websocket_in_flight();
     let samples = scrape(&metrics);
-    assert_eq!(samples["streamgauge_streams_in_flight{route=\"chat\"}"], 2.0);
-    assert_eq!(samples["streamgauge_websockets_in_flight"], 1.0);
+    assert_eq!(samples["streamgauge_requests_in_flight{route=\"chat\"}"], 2.0);
+    assert_eq!(samples["streamgauge_websockets_open"], 1.0);
     drop((one, two, open));
     let samples = scrape(&metrics);
-    assert_eq!(samples["streamgauge_streams_in_flight{route=\"chat\"}"], 0.0);
-    assert_eq!(samples["streamgauge_websockets_in_flight"], 0.0);
+    assert_eq!(samples["streamgauge_requests_in_flight{route=\"chat\"}"], 0.0);
+    assert_eq!(samples["streamgauge_websockets_open"], 0.0);
 }
 
 #[test]
@@ -202,14 +210,14 @@ fn the_state_of_the_process_shows() {
     assert_eq!(samples["streamgauge_config_last_reload_successful"], 0.0);
     metrics.reload_unchanged();
     assert_eq!(scrape(&metrics)["streamgauge_config_last_reload_successful"], 1.0);
-    assert!(samples["streamgauge_config_last_success_timestamp_seconds"] > 1.7e9);
-    assert_eq!(samples["streamgauge_upstream_ejections_total{upstream=\"fastapi\",endpoint=\"127.0.0.1:8001\"}"], 0.0);
+    assert!(samples["streamgauge_config_last_reload_success_timestamp_seconds"] > 1.7e9);
+    assert_eq!(samples["streamgauge_endpoint_ejections_total{upstream=\"fastapi\",endpoint=\"127.0.0.1:8001\"}"], 0.0);
     assert_eq!(samples["streamgauge_buffered_streams_total{upstream=\"fastapi\"}"], 0.0);
-    assert_eq!(samples["streamgauge_upstream_up{upstream=\"fastapi\",endpoint=\"127.0.0.1:8001\"}"], 0.0);
+    assert_eq!(samples["streamgauge_endpoint_up{upstream=\"fastapi\",endpoint=\"127.0.0.1:8001\"}"], 0.0);
     assert!(!samples.keys().any(|series| series.contains("127.0.0.1:8000")));
     assert_eq!(samples["streamgauge_telemetry_dropped_total{signal=\"traces\"}"], 5.0);
-    assert_eq!(samples["streamgauge_websocket_messages_total{route=\"all\",direction=\"in\"}"], 3.0);
-    assert_eq!(samples["streamgauge_websocket_messages_total{route=\"all\",direction=\"out\"}"], 5.0);
+    assert_eq!(samples["streamgauge_websocket_messages_total{route=\"all\",direction=\"from_client\"}"], 3.0);
+    assert_eq!(samples["streamgauge_websocket_messages_total{route=\"all\",direction=\"to_client\"}"], 5.0);
     assert!(samples.keys().any(|series| series.starts_with("streamgauge_build_info{version=\"")));
 }
 
@@ -231,7 +239,7 @@ fn endpoints_have_series_of_their_own_up_to_a_bound() {
     assert_eq!((attempts("10.0.0.0:80"), attempts("10.0.1.249:80")), (Some(1.0), Some(1.0)));
     assert_eq!((attempts("10.0.2.0:80"), attempts("other")), (None, Some(100.0)));
     assert_eq!(of("streamgauge_endpoint_first_token_seconds_sum", "10.0.0.0:80", ""), Some(0.029), "of the attempt");
-    assert_eq!(of("streamgauge_endpoint_duration_seconds_sum", "10.0.0.0:80", ""), Some(0.014));
+    assert_eq!(of("streamgauge_endpoint_attempt_duration_seconds_sum", "10.0.0.0:80", ""), Some(0.014));
     metrics.upstream_gone("fastapi", &names[0]);
     assert!(!scrape(&metrics).keys().any(|series| series.contains("\"10.0.0.0:80\"")), "its series are gone");
     metrics.upstream_up("fastapi", "10.0.9.9:80", true);
