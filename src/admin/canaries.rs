@@ -8,18 +8,20 @@ use super::answer::Answer;
 use super::limits::decoded;
 use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Filling, Pair, Tally};
 use crate::proxy::{Generation, Rollout, Shared};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, TrafficShare};
 use crate::telemetry::timestamp;
 
 /// Puts how all canaries stand into the metrics.
 pub(super) fn tell(shared: &Shared, metrics: &Metrics) {
     let generation = shared.generation.load();
     let rollouts = || generation.rollouts.values();
-    let shares =
-        rollouts().flat_map(|rollout| rollout.shares().map(|(variant, share)| (&**rollout.route(), variant, share)));
+    let shares = rollouts().flat_map(|rollout| {
+        let route = &**rollout.route();
+        rollout.shares().map(move |(variant, share)| TrafficShare { route, variant, share })
+    });
     let evidence = rollouts().flat_map(|rollout| {
         let facts = rollout.report().facts.into_iter();
-        facts.map(|fact| (&**rollout.route(), fact.finding.fact.as_str(), fact.finding.evidence))
+        facts.map(|fact| (&**rollout.route(), fact.finding.fact, fact.finding.evidence))
     });
     metrics.canaries(shares, evidence);
 }

@@ -19,6 +19,7 @@ use crate::policy::health::{self, Change, Down, Sign, Verdict};
 use crate::policy::levers::{Lever, Setting};
 use crate::proxy::clock::Clock;
 use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::EndpointOf;
 
 /// Addresses taken of one name.
 const ADDRESSES_MAX: usize = 64;
@@ -220,7 +221,7 @@ impl Pool {
                 seconds,
                 "endpoint ejected"
             );
-            self.around.telemetry.metrics().upstream_ejected(upstream, endpoint);
+            self.around.telemetry.metrics().endpoint_ejected(EndpointOf { upstream, endpoint });
         } else {
             let others = self.serving_beside(member, now).join(", ");
             let serving = if others.is_empty() {
@@ -252,8 +253,9 @@ impl Pool {
         for endpoint in self.endpoints() {
             let in_service = endpoint.is_in_service();
             let metrics = self.around.telemetry.metrics();
-            metrics.upstream_up(&self.built_for.name, &endpoint.name, endpoint.is_up());
-            metrics.upstream_in_service(&self.built_for.name, &endpoint.name, in_service);
+            let of = EndpointOf { upstream: &self.built_for.name, endpoint: &endpoint.name };
+            metrics.endpoint_up(of, endpoint.is_up());
+            metrics.endpoint_in_service(of, in_service);
         }
     }
 
@@ -261,7 +263,8 @@ impl Pool {
     pub(crate) fn retire(&self, next: Option<&Self>) {
         let stays = |name: &str| next.is_some_and(|next| next.endpoints.iter().any(|other| *other.name == *name));
         for state in self.endpoints.iter().filter(|state| !stays(&state.name)) {
-            self.around.telemetry.metrics().upstream_gone(&self.built_for.name, &state.name);
+            let of = EndpointOf { upstream: &self.built_for.name, endpoint: &state.name };
+            self.around.telemetry.metrics().endpoint_gone(of);
         }
     }
 

@@ -45,7 +45,7 @@ impl Shared {
 
     fn decided(&self, rollout: &Rollout, decision: &Decision) {
         let (route, variant) = (&*rollout.route.name, &*rollout.plan.target);
-        self.telemetry.metrics().canary_decision(route, decision.kind.as_str());
+        self.telemetry.metrics().canary_decision(route, decision.kind);
         let finding = decision.finding();
         let (kind, by, from, to) = (decision.kind.as_str(), decision.by.as_str(), decision.from, decision.to);
         let fact = decision.fact().map(Fact::as_str);

@@ -5,22 +5,26 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::families::Families;
-use super::labels::{Attributes, Labels, status_label};
+use super::labels::{
+    AttemptResult, ErrorLabel, Kept, Modality, Model, Named, Operation, Provider, Route, Status, Team, TokenType, Upstream,
+    Variant,
+};
+use super::request::{Attributes, Labels, Said};
 use super::series::{Counter, Dollars, Histogram};
 use super::tally::Tally;
-use super::used::{Modality, Used};
+use super::used::Used;
 use crate::llm::UsageSource;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
 
 /// The series of requests with the same labels. Each is made when the first value for it comes, so that a route
 /// without LLM traffic has no empty LLM series.
 pub(super) struct Bundle {
-    route: Box<str>,
-    upstream: Box<str>,
-    variant: Box<str>,
-    model: Box<str>,
-    operation: &'static str,
-    provider: Box<str>,
+    route: Kept<Route>,
+    upstream: Kept<Upstream>,
+    variant: Kept<Variant>,
+    model: Kept<Model>,
+    operation: Operation,
+    provider: Kept<Provider>,
     phases: [Slot<Histogram>; Phase::ALL.len()],
     overhead: Slot<Histogram>,
     first_token: Slot<Histogram>,
@@ -56,22 +60,6 @@ type Slot<M> = OnceLock<Arc<M>>;
 /// An outcome and a status, and how often requests ended so.
 type Result = (Outcome, Option<u16>, Arc<Counter>);
 
-/// What kind of tokens are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenType {
-    Input,
-    Output,
-}
-
-impl TokenType {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Input => "input",
-            Self::Output => "output",
-        }
-    }
-}
-
 /// Tokens that are among those of a [`TokenType`] already, and so have families of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenPart {
@@ -79,6 +67,14 @@ pub(super) enum TokenPart {
     CacheWrite,
     Reasoning,
 }
+
+type Target<'a> = (Named<'a, Route>, Named<'a, Upstream>, Named<'a, Variant>);
+
+type GenAi<'a> =
+    (Named<'a, Route>, Named<'a, Upstream>, Named<'a, Variant>, Named<'a, Model>, Operation, Named<'a, Provider>);
+
+type GenAiAnd<'a, T> =
+    (Named<'a, Route>, Named<'a, Upstream>, Named<'a, Variant>, Named<'a, Model>, Operation, Named<'a, Provider>, T);
 
 /// A handle from its slot, resolved by `$values` of `$family` the first time.
 macro_rules! handle {
@@ -90,12 +86,12 @@ macro_rules! handle {
 impl Bundle {
     fn new(labels: Labels<'_>) -> Self {
         Self {
-            route: labels.route.into(),
-            upstream: labels.upstream.into(),
-            variant: labels.variant.into(),
-            model: labels.model.into(),
+            route: labels.route.keep(),
+            upstream: labels.upstream.keep(),
+            variant: labels.variant.keep(),
+            model: labels.model.keep(),
             operation: labels.operation,
-            provider: labels.provider.into(),
+            provider: labels.provider.keep(),
             phases: Default::default(),
             overhead: OnceLock::new(),
             first_token: OnceLock::new(),
@@ -125,35 +121,36 @@ impl Bundle {
 
     fn labels(&self) -> Labels<'_> {
         Labels {
-            route: &self.route,
-            upstream: &self.upstream,
-            variant: &self.variant,
-            model: &self.model,
+            route: self.route.name(),
+            upstream: self.upstream.name(),
+            variant: self.variant.name(),
+            model: self.model.name(),
             operation: self.operation,
-            provider: &self.provider,
+            provider: self.provider.name(),
         }
     }
 
-    fn target(&self) -> [&str; 3] {
-        [&self.route, &self.upstream, &self.variant]
+    fn target(&self) -> Target<'_> {
+        (self.route.name(), self.upstream.name(), self.variant.name())
     }
 
-    fn genai(&self) -> [&str; 6] {
-        [&self.route, &self.upstream, &self.variant, &self.model, self.operation, &self.provider]
+    fn genai(&self) -> GenAi<'_> {
+        let (route, upstream, variant) = self.target();
+        (route, upstream, variant, self.model.name(), self.operation, self.provider.name())
     }
 
-    fn genai_and<'a>(&'a self, last: &'a str) -> [&'a str; 7] {
-        let [route, upstream, variant, model, operation, provider] = self.genai();
-        [route, upstream, variant, model, operation, provider, last]
+    fn genai_and<T>(&self, last: T) -> GenAiAnd<'_, T> {
+        let (route, upstream, variant, model, operation, provider) = self.genai();
+        (route, upstream, variant, model, operation, provider, last)
     }
 
     pub(super) fn phase(&self, of: &Families, phase: Phase) -> Option<&Histogram> {
         let slot = self.phases.get(phase as usize)?;
-        Some(handle!(slot, of.phase, [&self.route, &self.upstream, phase.as_str()]))
+        Some(handle!(slot, of.phase, (self.route.name(), self.upstream.name(), phase)))
     }
 
     pub(super) fn overhead(&self, of: &Families) -> &Histogram {
-        handle!(self.overhead, of.overhead, [&self.route])
+        handle!(self.overhead, of.overhead, (self.route.name(),))
     }
 
     pub(super) fn first_token(&self, of: &Families) -> &Histogram {
@@ -177,17 +174,16 @@ impl Bundle {
     }
 
     pub(super) fn buffered(&self, of: &Families) -> &Counter {
-        handle!(self.buffered, of.buffered, [&self.upstream])
+        handle!(self.buffered, of.buffered, (self.upstream.name(),))
     }
 
     pub(super) fn slow_gaps(&self, of: &Families) -> &Counter {
-        handle!(self.slow_gaps, of.slow_gaps, [&self.route, &self.upstream])
+        handle!(self.slow_gaps, of.slow_gaps, (self.route.name(), self.upstream.name()))
     }
 
     pub(super) fn duration(&self, of: &Families, error: Option<ErrorType>) -> Option<&Histogram> {
         let slot = self.durations.get(error.map_or(ErrorType::ALL.len(), |error| error as usize))?;
-        let word = error.map_or("", ErrorType::as_str);
-        Some(handle!(slot, of.request_duration, self.genai_and(word)))
+        Some(handle!(slot, of.request_duration, self.genai_and(ErrorLabel(error))))
     }
 
     /// Tokens a request.
@@ -196,7 +192,7 @@ impl Bundle {
             TokenType::Input => &self.input_usage,
             TokenType::Output => &self.output_usage,
         };
-        handle!(slot, of.token_usage, self.genai_and(kind.as_str()))
+        handle!(slot, of.token_usage, self.genai_and(kind))
     }
 
     /// The labels as attributes, for those who export.
@@ -214,15 +210,15 @@ impl Bundle {
             Used::CacheWrite => &of.used_cache_write,
             Used::Reasoning => &of.used_reasoning,
         };
-        Some(handle!(slot, family, self.genai_and(modality.as_str())))
+        Some(handle!(slot, family, self.genai_and(modality)))
     }
 
     /// Tokens an operation, by the conventions; `output` or input.
     pub(super) fn operation_tokens(&self, of: &Families, output: bool, error: Option<ErrorType>) -> Arc<Histogram> {
         let family = if output { &of.operation_output } else { &of.operation_input };
         match (error, self.operation_tokens.get(usize::from(output))) {
-            (None, Some(slot)) => Arc::clone(handle!(slot, family, self.genai_and(""))),
-            _ => family.get(self.genai_and(error.map_or("", ErrorType::as_str))),
+            (None, Some(slot)) => Arc::clone(handle!(slot, family, self.genai_and(ErrorLabel(None)))),
+            _ => family.get(self.genai_and(ErrorLabel(error))),
         }
     }
 
@@ -231,7 +227,7 @@ impl Bundle {
             TokenType::Input => &self.input_tokens,
             TokenType::Output => &self.output_tokens,
         };
-        handle!(slot, of.tokens, [&self.route, &self.upstream, &self.model, kind.as_str()])
+        handle!(slot, of.tokens, (self.route.name(), self.upstream.name(), self.model.name(), kind))
     }
 
     pub(super) fn token_part(&self, of: &Families, part: TokenPart) -> &Counter {
@@ -240,32 +236,32 @@ impl Bundle {
             TokenPart::CacheWrite => (&self.cache_write_tokens, &of.cache_write_tokens),
             TokenPart::Reasoning => (&self.reasoning_tokens, &of.reasoning_tokens),
         };
-        handle!(slot, family, [&self.route, &self.upstream, &self.model])
+        handle!(slot, family, (self.route.name(), self.upstream.name(), self.model.name()))
     }
 
     /// Tokens at another upstream that was asked for the same requests.
-    pub(super) fn tokens_at(&self, of: &Families, upstream: &str, kind: TokenType) -> Arc<Counter> {
-        of.tokens.get([&self.route, upstream, &self.model, kind.as_str()])
+    pub(super) fn tokens_at(&self, of: &Families, upstream: Named<'_, Upstream>, kind: TokenType) -> Arc<Counter> {
+        of.tokens.get((self.route.name(), upstream, self.model.name(), kind))
     }
 
     pub(super) fn llm_calls(&self, of: &Families, source: UsageSource) -> Option<&Counter> {
         let slot = self.llm_calls.get(source as usize)?;
-        Some(handle!(slot, of.llm_calls, [&self.route, &self.upstream, source.as_str()]))
+        Some(handle!(slot, of.llm_calls, (self.route.name(), self.upstream.name(), source)))
     }
 
     /// Calls that took tokens of a model without a price.
     pub(super) fn unpriced(&self, of: &Families) -> &Counter {
-        handle!(self.unpriced, of.unpriced, [&self.route, &self.upstream, &self.model])
+        handle!(self.unpriced, of.unpriced, (self.route.name(), self.upstream.name(), self.model.name()))
     }
 
-    /// What a team's tokens cost. The team is a label already.
-    pub(super) fn cost(&self, of: &Families, team: &str) -> Arc<Dollars> {
-        of.cost.get([&self.route, &self.model, team])
+    /// What a team's tokens cost.
+    pub(super) fn cost(&self, of: &Families, team: Named<'_, Team>) -> Arc<Dollars> {
+        of.cost.get((self.route.name(), self.model.name(), team))
     }
 
     /// Successful attempts at the upstream that served.
     pub(super) fn attempts_ok(&self, of: &Families) -> &Counter {
-        handle!(self.attempts_ok, of.attempts, [&self.upstream, "ok"])
+        handle!(self.attempts_ok, of.attempts, (self.upstream.name(), AttemptResult(None)))
     }
 
     /// Counts one request that ended so.
@@ -280,8 +276,8 @@ impl Bundle {
     }
 
     fn result(&self, of: &Families, outcome: Outcome, status: Option<u16>) -> Arc<Counter> {
-        let [route, upstream, variant] = self.target();
-        of.requests.get([route, upstream, variant, &self.model, outcome.as_str(), &status_label(status)])
+        let (route, upstream, variant) = self.target();
+        of.requests.get((route, upstream, variant, self.model.name(), outcome, Status::new(status)))
     }
 }
 
@@ -297,14 +293,15 @@ impl Bundles {
     /// Handles kept at most. More combinations than that only cost resolving them again.
     const MAX: usize = 4_096;
 
-    pub(super) fn find(&self, labels: &Labels<'_>) -> Option<Arc<Bundle>> {
-        let hash = self.hasher.hash_one(labels);
+    /// The handles of the labels that a record says, where these are bounded: others have none.
+    pub(super) fn find(&self, said: Said<'_>) -> Option<Arc<Bundle>> {
+        let hash = self.hasher.hash_one(said);
         let bundles = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
-        bundles.get(&hash)?.iter().find(|bundle| bundle.labels() == *labels).cloned()
+        bundles.get(&hash)?.iter().find(|bundle| bundle.labels().said() == said).cloned()
     }
 
     pub(super) fn find_or_make(&self, labels: Labels<'_>) -> Arc<Bundle> {
-        if let Some(found) = self.find(&labels) {
+        if let Some(found) = self.find(labels.said()) {
             return found;
         }
         let made = Arc::new(Bundle::new(labels));
@@ -312,7 +309,7 @@ impl Bundles {
         if bundles.len() >= Self::MAX {
             bundles.clear();
         }
-        bundles.entry(self.hasher.hash_one(labels)).or_default().push(Arc::clone(&made));
+        bundles.entry(self.hasher.hash_one(labels.said())).or_default().push(Arc::clone(&made));
         made
     }
 

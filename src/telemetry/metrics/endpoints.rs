@@ -5,13 +5,14 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::families::Families;
 use super::known::Known;
+use super::labels::{AttemptResult, Endpoint, Kept, Named, Upstream};
 use super::series::{Counter, Histogram};
 use crate::hashing::Map;
 use crate::telemetry::record::{ErrorType, Record};
 
 /// Endpoints that have series of their own; those beyond share the name `other`.
 const ENDPOINTS_MAX: usize = 500;
-const OTHER: &str = "other";
+const OTHER: Named<'static, Endpoint> = Named::bounded("other");
 
 /// The handles of all endpoints that the configuration names, by upstream and endpoint.
 #[derive(Default)]
@@ -22,8 +23,8 @@ type OfUpstream = Map<Box<str>, Arc<Handles>>;
 
 /// The series of one endpoint, each made when the first value for it comes.
 struct Handles {
-    upstream: Box<str>,
-    endpoint: Box<str>,
+    upstream: Kept<Upstream>,
+    endpoint: Kept<Endpoint>,
     first_token: OnceLock<Arc<Histogram>>,
     duration: OnceLock<Arc<Histogram>>,
     /// By error; the last is success.
@@ -31,32 +32,32 @@ struct Handles {
 }
 
 impl Handles {
-    fn new(upstream: &str, endpoint: &str) -> Self {
+    fn new(upstream: Named<'_, Upstream>, endpoint: Named<'_, Endpoint>) -> Self {
         Self {
-            upstream: upstream.into(),
-            endpoint: endpoint.into(),
+            upstream: upstream.keep(),
+            endpoint: endpoint.keep(),
             first_token: OnceLock::new(),
             duration: OnceLock::new(),
             attempts: [const { OnceLock::new() }; _],
         }
     }
 
-    fn labels(&self) -> [&str; 2] {
-        [&self.upstream, &self.endpoint]
+    fn labels(&self) -> (Named<'_, Upstream>, Named<'_, Endpoint>) {
+        (self.upstream.name(), self.endpoint.name())
     }
 
     fn attempts(&self, of: &Families, error: Option<ErrorType>) -> Option<&Counter> {
         let slot = self.attempts.get(error.map_or(ErrorType::ALL.len(), |error| error as usize))?;
-        let [upstream, endpoint] = self.labels();
-        Some(slot.get_or_init(|| of.endpoint_attempts.get([upstream, endpoint, result(error)])))
+        let (upstream, endpoint) = self.labels();
+        Some(slot.get_or_init(|| of.endpoint_attempts.get((upstream, endpoint, AttemptResult(error)))))
     }
 }
 
 impl Endpoints {
     /// The configuration names this endpoint.
-    pub(super) fn admit(&self, of: &Families, upstream: &str, endpoint: &str) {
+    pub(super) fn admit(&self, of: &Families, upstream: Named<'_, Upstream>, endpoint: Named<'_, Endpoint>) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.get(upstream).is_some_and(|endpoints| endpoints.contains_key(endpoint))
+        if known.get(upstream.as_str()).is_some_and(|endpoints| endpoints.contains_key(endpoint.as_str()))
             || known.values().map(Map::len).sum::<usize>() >= ENDPOINTS_MAX
         {
             return;
@@ -64,22 +65,22 @@ impl Endpoints {
         let handles = Arc::new(Handles::new(upstream, endpoint));
         // There from the start: a rate needs a zero before the first one.
         handles.attempts(of, None);
-        known.entry(upstream.into()).or_default().insert(endpoint.into(), handles);
+        known.entry(upstream.as_str().into()).or_default().insert(endpoint.as_str().into(), handles);
     }
 
     /// It names it no more.
-    pub(super) fn remove(&self, of: &Families, upstream: &str, endpoint: &str) {
+    pub(super) fn remove(&self, of: &Families, upstream: Named<'_, Upstream>, endpoint: Named<'_, Endpoint>) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(endpoints) = known.get_mut(upstream) {
-            endpoints.remove(endpoint);
+        if let Some(endpoints) = known.get_mut(upstream.as_str()) {
+            endpoints.remove(endpoint.as_str());
             if endpoints.is_empty() {
-                known.remove(upstream);
+                known.remove(upstream.as_str());
             }
         }
-        of.endpoint_first_token.remove([upstream, endpoint]);
-        of.endpoint_duration.remove([upstream, endpoint]);
+        of.endpoint_first_token.remove((upstream, endpoint));
+        of.endpoint_duration.remove((upstream, endpoint));
         for error in ErrorType::ALL.into_iter().map(Some).chain([None]) {
-            of.endpoint_attempts.remove([upstream, endpoint, result(error)]);
+            of.endpoint_attempts.remove((upstream, endpoint, AttemptResult(error)));
         }
     }
 
@@ -108,8 +109,4 @@ impl Endpoints {
             }
         }
     }
-}
-
-fn result(error: Option<ErrorType>) -> &'static str {
-    error.map_or("ok", ErrorType::as_str)
 }

@@ -8,8 +8,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
 use super::families::{DURATION, FIRST_TOKEN, GAP, PER_TOKEN, PHASE, TOKENS};
-use super::known::NONE;
-use super::labels::{Attributes, status_label};
+use super::labels::{NONE, Named, Status, Team};
+use super::request::Attributes;
 use super::series::Bounds;
 use super::used::{Group, Used, tokens, used};
 use crate::llm::price::Cost;
@@ -83,7 +83,7 @@ impl Instruments {
         attributes.extend(of.model.clone());
         attributes.push(KeyValue::new(names::OUTCOME, record.outcome.as_str()));
         // Of codes that nobody registered there are too many.
-        let status = record.status.filter(|status| status_label(Some(*status)) == status.to_string());
+        let status = record.status.filter(|status| Status::new(Some(*status)).is_registered());
         attributes.extend(status.map(|status| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status))));
         self.requests.add(1, &attributes);
     }
@@ -146,10 +146,10 @@ impl Instruments {
     }
 
     /// Counts what tokens cost.
-    pub(super) fn cost(&self, cost: Cost, team: &str, of: &Attributes) {
+    pub(super) fn cost(&self, cost: Cost, team: Named<'_, Team>, of: &Attributes) {
         let mut attributes = of.genai.clone();
-        if team != NONE {
-            attributes.push(KeyValue::new(names::TEAM, Arc::<str>::from(team)));
+        if team.as_str() != NONE {
+            attributes.push(KeyValue::new(names::TEAM, Arc::<str>::from(team.as_str())));
         }
         self.cost.add(cost.dollars(), &attributes);
     }

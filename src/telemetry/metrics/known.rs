@@ -3,8 +3,7 @@
 
 use std::collections::HashSet;
 
-/// The value of a label that does not apply.
-pub(super) const NONE: &str = "none";
+use super::labels::{Endpoint, Limit, NONE, Named, Route, Upstream, Variant};
 
 /// What stands for every name that the configuration has no more.
 const REMOVED: &str = "removed";
@@ -16,6 +15,28 @@ pub struct Names<'a> {
     pub upstreams: &'a [&'a str],
     pub variants: &'a [&'a str],
     pub limits: &'a [&'a str],
+}
+
+/// Which endpoint is meant, by the names that the configuration has.
+#[derive(Debug, Clone, Copy)]
+pub struct EndpointOf<'a> {
+    pub upstream: &'a str,
+    pub endpoint: &'a str,
+}
+
+impl<'a> EndpointOf<'a> {
+    /// The configuration bounds them; what it names no more, [`super::Metrics::endpoint_gone`] is told.
+    pub(super) fn labels(self) -> (Named<'a, Upstream>, Named<'a, Endpoint>) {
+        (Named::bounded(self.upstream), Named::bounded(self.endpoint))
+    }
+}
+
+/// A variant's share of the requests of a route with a canary, from 0 to 1.
+#[derive(Debug, Clone, Copy)]
+pub struct TrafficShare<'a> {
+    pub route: &'a str,
+    pub variant: &'a str,
+    pub share: f64,
 }
 
 /// The names that are labels. Before the first reload nothing can have been removed: all are.
@@ -42,26 +63,26 @@ impl Known {
     }
 
     /// The label of a route; as for the others, itself or `removed`.
-    pub(super) fn route<'a>(&self, name: &'a str) -> &'a str {
+    pub(super) fn route<'a>(&self, name: &'a str) -> Named<'a, Route> {
         self.label(name, |sets| &sets.routes)
     }
 
-    pub(super) fn upstream<'a>(&self, name: &'a str) -> &'a str {
+    pub(super) fn upstream<'a>(&self, name: &'a str) -> Named<'a, Upstream> {
         self.label(name, |sets| &sets.upstreams)
     }
 
-    pub(super) fn variant<'a>(&self, name: &'a str) -> &'a str {
+    pub(super) fn variant<'a>(&self, name: &'a str) -> Named<'a, Variant> {
         self.label(name, |sets| &sets.variants)
     }
 
-    pub(super) fn limit<'a>(&self, name: &'a str) -> &'a str {
+    pub(super) fn limit<'a>(&self, name: &'a str) -> Named<'a, Limit> {
         self.label(name, |sets| &sets.limits)
     }
 
-    fn label<'a>(&self, name: &'a str, of: impl Fn(&Sets) -> &HashSet<Box<str>>) -> &'a str {
-        match &self.0 {
+    fn label<'a, L>(&self, name: &'a str, of: impl Fn(&Sets) -> &HashSet<Box<str>>) -> Named<'a, L> {
+        Named::bounded(match &self.0 {
             Some(sets) if name != NONE && !of(sets).contains(name) => REMOVED,
             _ => name,
-        }
+        })
     }
 }

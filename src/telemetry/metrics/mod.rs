@@ -6,9 +6,10 @@ mod endpoints;
 mod families;
 mod instruments;
 mod known;
-mod labels;
+pub mod labels;
 mod models;
 mod process;
+mod request;
 pub(crate) mod series;
 mod shadow;
 mod state;
@@ -21,14 +22,19 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::bundle::{Bundle, Bundles, TokenPart, TokenType};
+use self::bundle::{Bundle, Bundles, TokenPart};
 use self::endpoints::Endpoints;
 use self::families::Families;
 pub use self::instruments::Instruments;
-pub use self::known::Names;
-use self::known::{Known, NONE};
-use self::labels::Labels;
+pub use self::known::{EndpointOf, Names, TrafficShare};
+pub use self::labels::{CheckResult, Full, HedgeResult, Received};
+use self::known::Known;
+use self::labels::{
+    AttemptResult, Commit, Direction, FailoverReason, LimitDecision, Model, NONE, Named, Operation, ReloadResult, Scope,
+    Signal, Team, TokenType, Version,
+};
 use self::models::Models;
+use self::request::{Labels, Said};
 use self::series::{AnyFamily as _, Gauge};
 use self::used::{Group, TOKENS_MAX, used};
 use super::attributes::operation;
@@ -38,55 +44,6 @@ use super::record::{Cause, ErrorType, LimitInfo, LimitVerdict, LlmInfo, Phase, R
 use crate::hashing::Map;
 use crate::llm::price::Bill;
 use crate::llm::{StreamReading, Usage};
-
-/// How asking a second upstream at the same time went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HedgeResult {
-    /// The second one's answer was passed on.
-    Won,
-    Lost,
-    /// Neither had one.
-    Failed,
-}
-
-/// Which places are taken, where there is none for a connection or a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
-    /// All that there are.
-    All,
-    /// Those that one client address may take.
-    Address,
-}
-
-impl Full {
-    /// As metrics and logs call it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "max_connections",
-            Self::Address => "address_share",
-        }
-    }
-}
-
-/// What had come of a request's head when its time was up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    Part,
-    /// A new connection on which nothing was sent: a browser's in advance, or one that looks whether the port is open.
-    Nothing,
-}
-
-impl Received {
-    /// As the metric calls it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Part => "part",
-            Self::Nothing => "nothing",
-        }
-    }
-}
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -104,7 +61,7 @@ pub struct Metrics {
     /// What counts the same for an exporter, where there is one.
     instruments: Option<Instruments>,
     /// Counted where it happens; read when a scraper asks.
-    dropped: Mutex<Vec<(&'static str, Dropped)>>,
+    dropped: Mutex<Vec<(Signal, Dropped)>>,
     /// As `dropped`: exports of metrics that failed.
     exports_failed: OnceLock<Dropped>,
 }
@@ -126,23 +83,23 @@ impl Metrics {
         let families = Families::new();
         families
             .build_info
-            .get([env!("CARGO_PKG_VERSION"), option_env!("STREAMGAUGE_COMMIT").unwrap_or("unknown")])
+            .get((Version(env!("CARGO_PKG_VERSION")), Commit(option_env!("STREAMGAUGE_COMMIT").unwrap_or("unknown"))))
             .set(1);
-        families.config_last_success.get([]).set(unix_seconds());
-        families.config_last_ok.get([]).set(1);
-        for result in ["ok", "rejected"] {
-            families.config_reloads.get([result]);
+        families.config_last_success.get(()).set(unix_seconds());
+        families.config_last_ok.get(()).set(1);
+        for result in ReloadResult::ALL {
+            families.config_reloads.get((result,));
         }
-        families.websockets_in_flight.get([]);
-        families.admin_login_failures.get([]);
-        families.connections_open.get([]);
-        families.connections_opened.get([]);
-        for received in [Received::Part, Received::Nothing] {
-            families.late_heads.get([received.as_str()]);
+        families.websockets_in_flight.get(());
+        families.admin_login_failures.get(());
+        families.connections_open.get(());
+        families.connections_opened.get(());
+        for received in Received::ALL {
+            families.late_heads.get((received,));
         }
-        families.metric_exports_failed.get([]);
+        families.metric_exports_failed.get(());
         for full in [Full::All, Full::Address] {
-            families.connections_refused.get([full.as_str()]);
+            families.connections_refused.get((full,));
         }
         Self {
             families,
@@ -189,8 +146,8 @@ impl Metrics {
         }
         if let Some(websocket) = &record.websocket {
             let route = known.route(record.route.as_deref().unwrap_or(NONE));
-            of.websocket_messages.get([route, "from_client"]).add(websocket.messages_in);
-            of.websocket_messages.get([route, "to_client"]).add(websocket.messages_out);
+            of.websocket_messages.get((route, Direction::FromClient)).add(websocket.messages_in);
+            of.websocket_messages.get((route, Direction::ToClient)).add(websocket.messages_out);
         }
     }
 
@@ -210,23 +167,23 @@ impl Metrics {
     pub fn in_flight(&self, route: &str) -> InFlight {
         let names = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let route = names.route(route);
-        let known = self.in_flight.read().unwrap_or_else(PoisonError::into_inner).get(route).cloned();
+        let known = self.in_flight.read().unwrap_or_else(PoisonError::into_inner).get(route.as_str()).cloned();
         InFlight::enter(known.unwrap_or_else(|| {
             let mut gauges = self.in_flight.write().unwrap_or_else(PoisonError::into_inner);
-            let gauge = gauges.entry(route.into()).or_insert_with(|| self.families.in_flight.get([route]));
+            let gauge = gauges.entry(route.as_str().into()).or_insert_with(|| self.families.in_flight.get((route,)));
             Arc::clone(gauge)
         }))
     }
 
     /// Counts a WebSocket as open until the guard goes.
     pub fn websocket_in_flight(&self) -> InFlight {
-        InFlight::enter(self.families.websockets_in_flight.get([]))
+        InFlight::enter(self.families.websockets_in_flight.get(()))
     }
 
     /// Counts a client connection as let in, and as open until the guard goes.
     pub fn connection_open(&self) -> InFlight {
-        self.families.connections_opened.get([]).add(1);
-        InFlight::enter(self.families.connections_open.get([]))
+        self.families.connections_opened.get(()).add(1);
+        InFlight::enter(self.families.connections_open.get(()))
     }
 
     /// Removes the series of all other routes, upstreams and variants: a reload took them away. A request that still runs
@@ -234,12 +191,12 @@ impl Metrics {
     pub fn retain(&self, names: Names<'_>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         *known = Known::only(names);
-        let keep = |label: &str, value: &str| match label {
-            "route" => known.route(value) == value,
-            "upstream" | "from" | "to" => known.upstream(value) == value,
-            "variant" => known.variant(value) == value,
-            "limit" => known.limit(value) == value,
-            _ => true,
+        let keep = |scope: Scope, value: &str| match scope {
+            Scope::Route => known.route(value).as_str() == value,
+            Scope::Upstream => known.upstream(value).as_str() == value,
+            Scope::Variant => known.variant(value).as_str() == value,
+            Scope::Limit => known.limit(value).as_str() == value,
+            Scope::Model | Scope::Team | Scope::Constant => true,
         };
         for family in self.families.all() {
             family.retain(&keep);
@@ -250,7 +207,7 @@ impl Metrics {
 
     /// Shows `dropped` as what was lost of `signal`.
     pub fn watch_dropped(&self, signal: &'static str, dropped: &Dropped) {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((signal, dropped.clone()));
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((Signal(signal), dropped.clone()));
     }
 
     /// Shows `failed` as the exports of metrics that failed; the first that is handed in.
@@ -263,10 +220,10 @@ impl Metrics {
         let format = Format::accepted(accept);
         let mut out = Exposition::new(format);
         for (signal, dropped) in self.dropped.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            self.families.telemetry_dropped.get([signal]).set(dropped.get());
+            self.families.telemetry_dropped.get((*signal,)).set(dropped.get());
         }
         if let Some(failed) = self.exports_failed.get() {
-            self.families.metric_exports_failed.get([]).set(failed.get());
+            self.families.metric_exports_failed.get(()).set(failed.get());
         }
         for family in self.families.all() {
             family.write(&mut out);
@@ -287,59 +244,66 @@ impl Metrics {
 
     fn bundle(&self, record: &Record, known: &Known) -> Arc<Bundle> {
         let model = record.llm.as_ref().map(|llm| llm.request.model.as_deref().unwrap_or(NONE)).unwrap_or(NONE);
-        let labels = Labels {
+        let said = Said {
             route: record.route.as_deref().unwrap_or(NONE),
             upstream: record.served_by.as_ref().map_or(NONE, |served_by| &served_by.upstream),
             variant: record.served_by.as_ref().map_or(NONE, |served_by| &served_by.variant),
             model,
-            operation: record.llm.as_ref().map_or(NONE, operation),
+            operation: Operation(record.llm.as_ref().map_or(NONE, operation)),
             provider: record.llm.as_ref().and_then(LlmInfo::provider_name).unwrap_or(NONE),
         };
         // Only models that are labels have bundles, so nearly every request is through after one lookup.
-        if let Some(bundle) = self.bundles.find(&labels) {
+        if let Some(bundle) = self.bundles.find(said) {
             if model != NONE {
                 self.models.touch(model, record.started);
             }
             return bundle;
         }
-        let model = if model == NONE { NONE } else { self.model(model, record) };
-        let (route, upstream) = (known.route(labels.route), known.upstream(labels.upstream));
-        self.bundles.find_or_make(Labels { route, upstream, variant: known.variant(labels.variant), model, ..labels })
+        self.bundles.find_or_make(Labels {
+            route: known.route(said.route),
+            upstream: known.upstream(said.upstream),
+            variant: known.variant(said.variant),
+            model: if model == NONE { Named::NONE } else { self.model(model, record) },
+            operation: said.operation,
+            // A name of the configuration, or one of the dialects'.
+            provider: Named::bounded(said.provider),
+        })
     }
 
     fn observe_limit(&self, limit: &LimitInfo, known: &Known) {
         let decisions = &self.families.limit_decisions;
+        let decision = LimitDecision::of(&limit.verdict);
         match &limit.verdict {
             LimitVerdict::Admitted => {
-                limit.names.iter().for_each(|name| decisions.get([known.limit(name), "admitted"]).add(1))
+                limit.names.iter().for_each(|name| decisions.get((known.limit(name), decision)).add(1))
             }
-            LimitVerdict::Denied { limit, reason } => decisions.get([known.limit(limit), reason]).add(1),
+            LimitVerdict::Denied { limit, .. } => decisions.get((known.limit(limit), decision)).add(1),
         }
     }
 
     /// The label of a model that a client asked for.
-    fn model<'a>(&self, model: &'a str, record: &Record) -> &'a str {
+    fn model<'a>(&self, model: &'a str, record: &Record) -> Named<'a, Model> {
         let client = self.hasher.hash_one(models::who(&record.client));
         let named = self.models.label(model, record.answered(), client, record.started);
         if let Some(replaced) = named.replaced {
-            self.forget(&["model", "gen_ai_request_model"], &replaced);
+            self.forget(Scope::Model, &replaced);
         }
-        named.label
+        Named::bounded(named.label)
     }
 
     /// The label of the team that asked. Teams come from keys and signed tokens: their number is bounded, and not who names them.
-    fn team<'a>(&self, record: &'a Record) -> &'a str {
-        let Some(team) = record.client.team.as_deref() else { return NONE };
+    fn team<'a>(&self, record: &'a Record) -> Named<'a, Team> {
+        let Some(team) = record.client.team.as_deref() else { return Named::NONE };
         let named = self.teams.label(team, true, self.hasher.hash_one(team), record.started);
         if let Some(replaced) = named.replaced {
-            self.forget(&["team"], &replaced);
+            self.forget(Scope::Team, &replaced);
         }
-        named.label
+        Named::bounded(named.label)
     }
 
-    /// Removes all series that have `value` under one of these labels.
-    fn forget(&self, labels: &[&str], value: &str) {
-        let keep = |label: &str, other: &str| !labels.contains(&label) || other != value;
+    /// Removes all series that have this name of `scope`.
+    fn forget(&self, scope: Scope, value: &str) {
+        let keep = |of: Scope, other: &str| of != scope || other != value;
         self.families.all().for_each(|family| family.retain(&keep));
         self.bundles.clear();
     }
@@ -350,15 +314,13 @@ impl Metrics {
         for attempt in &record.attempts {
             match attempt.error {
                 None if served_by == Some(&attempt.upstream) => bundle.attempts_ok(of).add(1),
-                None => of.attempts.get([known.upstream(&attempt.upstream), "ok"]).add(1),
-                Some(error) => of.attempts.get([known.upstream(&attempt.upstream), error.as_str()]).add(1),
+                error => of.attempts.get((known.upstream(&attempt.upstream), AttemptResult(error))).add(1),
             }
         }
         let pairs = record.attempts.iter().zip(record.attempts.iter().skip(1));
         for (replaced, next) in pairs.filter(|(_, next)| next.cause == Cause::Failover) {
-            let reason = replaced.error.map_or(NONE, |error| error.as_str());
             let (from, to) = (known.upstream(&replaced.upstream), known.upstream(&next.upstream));
-            of.failovers.get([from, to, reason]).add(1);
+            of.failovers.get((from.replaced(), to.replacing(), FailoverReason(replaced.error))).add(1);
         }
     }
 
@@ -370,12 +332,12 @@ impl Metrics {
         let variant = known.variant(served_by.map_or(NONE, |served_by| &served_by.variant));
         let exemplar = record.trace.sampled.then(|| (record.trace.trace_id, record.started + record.duration));
         if let Some(first) = stream.first_event {
-            of.stream_first_event.get([route, upstream, variant]).observe(first.as_secs_f64(), exemplar);
+            of.stream_first_event.get((route, upstream, variant)).observe(first.as_secs_f64(), exemplar);
         }
         if let Some(longest) = stream.max_gap {
-            of.stream_gap.get([route, upstream, variant]).add(&stream.gaps, longest, exemplar);
+            of.stream_gap.get((route, upstream, variant)).add(&stream.gaps, longest, exemplar);
         }
-        let duration = of.stream_duration.get([route, upstream, variant, record.outcome.as_str()]);
+        let duration = of.stream_duration.get((route, upstream, variant, record.outcome));
         duration.observe(record.duration.as_secs_f64(), exemplar);
     }
 

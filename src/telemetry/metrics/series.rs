@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use prometheus::core::Metric as _;
 
 use super::declaration::{Declaration, Exemplar, Kind};
+use super::labels::{LabelSet, Scope};
 use crate::llm::price::Cost;
 use crate::telemetry::exposition::Exposition;
 
@@ -193,46 +194,35 @@ impl Metric for Histogram {
     }
 }
 
-/// All series of one name, by the values of its `N` labels.
-pub(crate) struct Family<M, const N: usize> {
+/// All series of one name, by the values of its labels `L`.
+pub(crate) struct Family<M, L: LabelSet> {
     declaration: Declaration,
     make: fn(Bounds) -> M,
     bounds: Bounds,
-    series: RwLock<BTreeMap<[Box<str>; N], Arc<M>>>,
+    series: RwLock<BTreeMap<L::Key, Arc<M>>>,
 }
 
-impl<M: Metric + Default, const N: usize> Family<M, N> {
-    pub(super) fn new(name: &'static str, help: &'static str, labels: &'static [&'static str; N]) -> Self {
-        Self::with(name, help, labels, |_| M::default(), &[])
+impl<M: Metric + Default, L: LabelSet> Family<M, L> {
+    pub(super) fn new(name: &'static str, help: &'static str) -> Self {
+        Self::with(name, help, |_| M::default(), &[])
     }
 }
 
-impl<const N: usize> Family<Histogram, N> {
-    pub(super) fn histogram(
-        name: &'static str,
-        help: &'static str,
-        labels: &'static [&'static str; N],
-        bounds: Bounds,
-    ) -> Self {
-        Self::with(name, help, labels, Histogram::new, bounds)
+impl<L: LabelSet> Family<Histogram, L> {
+    pub(super) fn histogram(name: &'static str, help: &'static str, bounds: Bounds) -> Self {
+        Self::with(name, help, Histogram::new, bounds)
     }
 }
 
-impl<M: Metric, const N: usize> Family<M, N> {
-    pub(super) fn with(
-        name: &'static str,
-        help: &'static str,
-        labels: &'static [&'static str; N],
-        make: fn(Bounds) -> M,
-        bounds: Bounds,
-    ) -> Self {
-        let declaration = Declaration { name, help: help.trim_start(), kind: M::KIND, labels };
+impl<M: Metric, L: LabelSet> Family<M, L> {
+    pub(super) fn with(name: &'static str, help: &'static str, make: fn(Bounds) -> M, bounds: Bounds) -> Self {
+        let declaration = Declaration { name, help: help.trim_start(), kind: M::KIND, labels: L::NAMES };
         Self { declaration, make, bounds, series: RwLock::new(BTreeMap::new()) }
     }
 
     /// The series with these label values; made when it is new. Keep the handle where it is hot.
-    pub(super) fn get(&self, values: [&str; N]) -> Arc<M> {
-        let key = values.map(Box::from);
+    pub(super) fn get(&self, values: L::Values<'_>) -> Arc<M> {
+        let key = L::key(values);
         if let Some(found) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Arc::clone(found);
         }
@@ -241,13 +231,13 @@ impl<M: Metric, const N: usize> Family<M, N> {
     }
 
     /// The series there are, with their label values.
-    pub(super) fn series(&self) -> Vec<([Box<str>; N], Arc<M>)> {
+    pub(super) fn series(&self) -> Vec<(L::Key, Arc<M>)> {
         let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
         series.iter().map(|(values, metric)| (values.clone(), Arc::clone(metric))).collect()
     }
 
-    pub(super) fn remove(&self, values: [&str; N]) {
-        self.series.write().unwrap_or_else(PoisonError::into_inner).remove(&values.map(Box::from));
+    pub(super) fn remove(&self, values: L::Values<'_>) {
+        self.series.write().unwrap_or_else(PoisonError::into_inner).remove(&L::key(values));
     }
 }
 
@@ -257,20 +247,29 @@ pub(crate) trait AnyFamily: Send + Sync {
     #[cfg(test)]
     fn declaration(&self) -> &Declaration;
 
+    /// The types of its labels' values.
+    #[cfg(test)]
+    fn label_types(&self) -> Vec<std::any::TypeId>;
+
     /// How many series there are.
     fn len(&self) -> usize;
 
     /// Writes the family, sorted by label values; nothing when it has no series.
     fn write(&self, out: &mut Exposition);
 
-    /// Drops each series of which `keep` refuses one label.
-    fn retain(&self, keep: &dyn Fn(&str, &str) -> bool);
+    /// Drops each series of which `keep` refuses one label's value.
+    fn retain(&self, keep: &dyn Fn(Scope, &str) -> bool);
 }
 
-impl<M: Metric, const N: usize> AnyFamily for Family<M, N> {
+impl<M: Metric, L: LabelSet> AnyFamily for Family<M, L> {
     #[cfg(test)]
     fn declaration(&self) -> &Declaration {
         &self.declaration
+    }
+
+    #[cfg(test)]
+    fn label_types(&self) -> Vec<std::any::TypeId> {
+        L::types()
     }
 
     fn len(&self) -> usize {
@@ -284,28 +283,30 @@ impl<M: Metric, const N: usize> AnyFamily for Family<M, N> {
         }
         out.family(&self.declaration);
         for (values, metric) in series.iter() {
-            metric.write(&self.declaration, &values.each_ref().map(|value| &**value), out);
+            let values: Vec<&str> = values.as_ref().iter().map(|value| &**value).collect();
+            metric.write(&self.declaration, &values, out);
         }
     }
 
-    fn retain(&self, keep: &dyn Fn(&str, &str) -> bool) {
-        let labels = self.declaration.labels;
+    fn retain(&self, keep: &dyn Fn(Scope, &str) -> bool) {
         let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
-        series.retain(|values, _| labels.iter().zip(values).all(|(label, value)| keep(label, value)));
+        series.retain(|values, _| L::SCOPES.iter().zip(values.as_ref()).all(|(scope, value)| keep(*scope, value)));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::labels::{Named, Route, Upstream};
     use super::*;
 
     #[test]
     fn label_values_that_join_to_the_same_text_are_apart() {
-        let family: Family<Counter, 2> = Family::new("c", "", &["a", "b"]);
-        family.get(["ab", "c"]).add(1);
-        family.get(["a", "bc"]).add(2);
+        let family: Family<Counter, (Route, Upstream)> = Family::new("c", "");
+        let of = |route, upstream| family.get((Named::bounded(route), Named::bounded(upstream)));
+        of("ab", "c").add(1);
+        of("a", "bc").add(2);
         assert_eq!(family.len(), 2);
-        assert!(Arc::ptr_eq(&family.get(["ab", "c"]), &family.get(["ab", "c"])));
+        assert!(Arc::ptr_eq(&of("ab", "c"), &of("ab", "c")));
     }
 
     #[test]

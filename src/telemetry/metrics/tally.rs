@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::declaration::{Declaration, Exemplar, Kind};
+use super::labels::LabelSet;
 use super::series::{Bounds, Family, Metric};
 use crate::llm::gaps::Gaps;
 use crate::telemetry::exposition::Exposition;
@@ -61,13 +62,8 @@ impl Metric for Tally {
     }
 }
 
-impl<const N: usize> Family<Tally, N> {
-    pub(super) fn tally(
-        name: &'static str,
-        help: &'static str,
-        labels: &'static [&'static str; N],
-        bounds: Bounds,
-    ) -> Self {
-        Self::with(name, help, labels, Tally::new, bounds)
+impl<L: LabelSet> Family<Tally, L> {
+    pub(super) fn tally(name: &'static str, help: &'static str, bounds: Bounds) -> Self {
+        Self::with(name, help, Tally::new, bounds)
     }
 }

@@ -25,6 +25,10 @@ fn scraped(record: Record) -> BTreeMap<String, f64> {
     scrape(&metrics)
 }
 
+fn place(endpoint: &str) -> EndpointOf<'_> {
+    EndpointOf { upstream: "fastapi", endpoint }
+}
+
 const GENAI: &str = "route=\"chat\",upstream=\"fastapi\",variant=\"fastapi\",gen_ai_request_model=\"gpt-4o\",\
     gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai\"";
 
@@ -40,6 +44,22 @@ fn names_types_and_labels_are_a_contract() {
     let golden = include_str!("../../../tests/golden/metrics.txt");
     assert!(golden.lines().count() > 20);
     assert_eq!(list, golden, "if this change is meant, update tests/golden/metrics.txt, dashboards and alerts");
+}
+
+/// Two labels of a family that change places do not compile, where no two of them have values of one type.
+#[test]
+fn no_two_labels_of_a_family_take_values_of_one_type() {
+    let families = Families::new();
+    let labelled = families.all().filter(|family| family.declaration().labels.len() > 1);
+    let mut seen = 0;
+    for family in labelled {
+        let types = family.label_types();
+        let distinct: std::collections::HashSet<_> = types.iter().collect();
+        assert_eq!(types.len(), family.declaration().labels.len());
+        assert_eq!(distinct.len(), types.len(), "{}", family.declaration().name);
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen}");
 }
 
 #[test]
@@ -196,9 +216,9 @@ fn the_state_of_the_process_shows() {
     metrics.generation(7);
     metrics.reload_result(true);
     metrics.reload_result(false);
-    metrics.upstream_up("fastapi", "127.0.0.1:8000", true);
-    metrics.upstream_up("fastapi", "127.0.0.1:8001", false);
-    metrics.upstream_gone("fastapi", "127.0.0.1:8000");
+    metrics.endpoint_up(place("127.0.0.1:8000"), true);
+    metrics.endpoint_up(place("127.0.0.1:8001"), false);
+    metrics.endpoint_gone(place("127.0.0.1:8000"));
     let dropped = Dropped::default();
     metrics.watch_dropped("traces", &dropped);
     dropped.add(5);
@@ -225,7 +245,7 @@ fn the_state_of_the_process_shows() {
 fn endpoints_have_series_of_their_own_up_to_a_bound() {
     let metrics = Metrics::new();
     let names: Vec<String> = (0..600).map(|number| format!("10.0.{}.{}:80", number / 250, number % 250)).collect();
-    names.iter().for_each(|name| metrics.upstream_up("fastapi", name, true));
+    names.iter().for_each(|name| metrics.endpoint_up(place(name), true));
     for name in &names {
         let mut record = chat("gpt-4o");
         record.attempts[0].place.endpoint = name.as_str().into();
@@ -240,9 +260,9 @@ fn endpoints_have_series_of_their_own_up_to_a_bound() {
     assert_eq!((attempts("10.0.2.0:80"), attempts("other")), (None, Some(100.0)));
     assert_eq!(of("streamgauge_endpoint_first_token_seconds_sum", "10.0.0.0:80", ""), Some(0.029), "of the attempt");
     assert_eq!(of("streamgauge_endpoint_attempt_duration_seconds_sum", "10.0.0.0:80", ""), Some(0.014));
-    metrics.upstream_gone("fastapi", &names[0]);
+    metrics.endpoint_gone(place(&names[0]));
     assert!(!scrape(&metrics).keys().any(|series| series.contains("\"10.0.0.0:80\"")), "its series are gone");
-    metrics.upstream_up("fastapi", "10.0.9.9:80", true);
+    metrics.endpoint_up(place("10.0.9.9:80"), true);
     assert!(scrape(&metrics).keys().any(|series| series.contains("attempts_total") && series.contains("10.0.9.9:80")));
 }
 

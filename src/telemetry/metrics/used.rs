@@ -1,8 +1,8 @@
 //! The usage counters of the GenAI conventions.
 
+use super::labels::Modality;
 use crate::llm::Usage;
 use crate::telemetry::record::LlmInfo;
-use crate::telemetry::semconv as names;
 
 /// Most tokens that one answer is believed to have taken: a number out of an upstream's text must not spoil a counter.
 pub(super) const TOKENS_MAX: u64 = 1 << 30;
@@ -19,24 +19,6 @@ pub(super) enum Used {
 
 impl Used {
     pub(super) const ALL: [Self; 5] = [Self::Input, Self::Output, Self::CacheRead, Self::CacheWrite, Self::Reasoning];
-}
-
-/// `gen_ai.token.modality`. Providers tell sound apart, as it has another price; what is in the rest they do not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Modality {
-    Unknown,
-    Audio,
-}
-
-impl Modality {
-    pub(super) const ALL: [Self; 2] = [Self::Unknown, Self::Audio];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => names::MODALITY_UNKNOWN,
-            Self::Audio => names::MODALITY_AUDIO,
-        }
-    }
 }
 
 /// What is to be added to which counter: 0 where nobody told, as the conventions want it.
