@@ -186,6 +186,8 @@ def backends():
                    f"min by (upstream, endpoint) ({of('streamgauge_endpoint_up')})", "{{upstream}} {{endpoint}}", {0: ("down", "red"), 1: ("up", "green")}),
             line("Taken out", "ops", "How often an endpoint is taken out for failing. Again and again: it comes back and fails again; look at its own log.",
                  {"{{upstream}} {{endpoint}}": rate("streamgauge_endpoint_ejections_total", "upstream, endpoint")}),
+            line("Health checks", "ops", "Active checks by result, for upstreams with a health key. status: it answers that it is ill; timeout: it hangs; unreachable: nobody listens.",
+                 {"{{upstream}} {{endpoint}}: {{result}}": rate("streamgauge_health_checks_total", "upstream, endpoint, result")}),
             states("Out of service by hand", "Which endpoints a person drained or disabled (streamgauge drain lists who and why). That is no failure.",
                    f"min by (upstream, endpoint) ({of('streamgauge_endpoint_in_service')})", "{{upstream}} {{endpoint}}", {0: ("out", "orange"), 1: ("in service", "green")}),
             line("Levers set", "short", "How many endpoints and targets are drained or disabled, and keys revoked, by hand. Good is none that is forgotten: streamgauge drain lists them.",

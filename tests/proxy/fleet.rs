@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::limits::metric;
 use crate::support::backend::{Act, Backend, refusing, token};
-use crate::support::{Proxy, soon};
+use crate::support::{Proxy, Upstream, soon};
 
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
@@ -204,6 +205,37 @@ async fn checks_take_an_upstream_down_and_bring_it_back() {
     let seen = &backend.log.all()[0];
     assert!(seen.head.starts_with("GET /alive?deep=1 HTTP/1.1\r\n"), "{}", seen.head);
     assert_eq!(seen.header("host"), Some(backend.address().to_string().as_str()));
+}
+
+#[tokio::test]
+async fn each_check_is_counted_by_what_came_of_it() {
+    let dead = refusing().await;
+    let well = Backend::start("well", vec![Act::Status(204, "")]).await;
+    let ill = Backend::start("ill", vec![Act::Status(503, "")]).await;
+    let (silent, _kept) = Upstream::handed().await;
+    let places = [dead, well.address(), ill.address(), silent.address];
+    let proxy = Proxy::start(&pool(&places, "health = { path = \"/\", interval = \"200ms\" }")).await;
+    let count = async |place: &dyn ToString, result: &str| {
+        let place = place.to_string();
+        let series =
+            format!("streamgauge_health_checks_total{{upstream=\"pool\",endpoint=\"{place}\",result=\"{result}\"}}");
+        metric(&proxy, &series).await
+    };
+    let expected =
+        [(dead, "unreachable"), (well.address(), "healthy"), (ill.address(), "status"), (silent.address, "timeout")];
+    for (place, result) in expected {
+        soon("two checks", async { while count(&place, result).await < 2 {} }).await;
+    }
+    // A busy machine may make any check late, but none can succeed that had no answer.
+    for (place, never) in [
+        (dead, "healthy"),
+        (dead, "status"),
+        (ill.address(), "healthy"),
+        (silent.address, "healthy"),
+        (silent.address, "status"),
+    ] {
+        assert_eq!(count(&place, never).await, 0, "{place} {never}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use crate::config::settings::{HealthCheck, HostPolicy, Upstream};
 use crate::policy::levers::Setting;
 use crate::proxy::endpoints::endpoint::Member;
 use crate::proxy::endpoints::pool::Pool;
+use crate::telemetry::metrics::{CheckResult, EndpointOf};
 
 /// A check that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,7 +48,15 @@ impl Shared {
             let members: Vec<Arc<Member>> = pool.members().filter(wanted).collect();
             join_all(members.iter().map(|member| async {
                 let asked = tokio::time::timeout(PATIENCE.min(check.interval), self.ask(upstream, check, member)).await;
-                pool.checked(member, matches!(asked, Ok(Ok(200..=399))));
+                let result = match asked {
+                    Ok(Ok(200..=399)) => CheckResult::Healthy,
+                    Ok(Ok(_)) => CheckResult::Status,
+                    Ok(Err(_)) => CheckResult::Unreachable,
+                    Err(_) => CheckResult::Timeout,
+                };
+                let of = EndpointOf { upstream: &upstream.name, endpoint: &member.place.endpoint };
+                self.telemetry.metrics().health_checked(of, result);
+                pool.checked(member, result == CheckResult::Healthy);
             }))
             .await;
         }

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::families::Families;
 use super::labels::{
-    AttemptResult, ErrorLabel, Kept, Modality, Model, Named, Operation, Provider, Route, Status, Team, TokenType, Upstream,
-    Variant,
+    AttemptResult, ErrorLabel, Kept, Modality, Model, Named, Operation, Provider, Route, Status, Team, TokenType,
+    Upstream, Variant,
 };
 use super::request::{Attributes, Labels, Said};
 use super::series::{Counter, Dollars, Histogram};

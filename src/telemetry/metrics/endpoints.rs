@@ -4,8 +4,8 @@
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::families::Families;
-use super::known::Known;
-use super::labels::{AttemptResult, Endpoint, Kept, Named, Upstream};
+use super::known::{EndpointOf, Known};
+use super::labels::{AttemptResult, CheckResult, Endpoint, Kept, Named, Upstream};
 use super::series::{Counter, Histogram};
 use crate::hashing::Map;
 use crate::telemetry::record::{ErrorType, Record};
@@ -27,6 +27,7 @@ struct Handles {
     endpoint: Kept<Endpoint>,
     first_token: OnceLock<Arc<Histogram>>,
     duration: OnceLock<Arc<Histogram>>,
+    health_checks: [OnceLock<Arc<Counter>>; CheckResult::ALL.len()],
     /// By error; the last is success.
     attempts: [OnceLock<Arc<Counter>>; ErrorType::ALL.len() + 1],
 }
@@ -38,12 +39,22 @@ impl Handles {
             endpoint: endpoint.keep(),
             first_token: OnceLock::new(),
             duration: OnceLock::new(),
+            health_checks: [const { OnceLock::new() }; _],
             attempts: [const { OnceLock::new() }; _],
         }
     }
 
     fn labels(&self) -> (Named<'_, Upstream>, Named<'_, Endpoint>) {
         (self.upstream.name(), self.endpoint.name())
+    }
+
+    /// All results are there from the first check on: a rate needs a zero before the first failure.
+    fn checked(&self, of: &Families, result: CheckResult) {
+        let (upstream, endpoint) = self.labels();
+        for (slot, each) in self.health_checks.iter().zip(CheckResult::ALL) {
+            let counter = slot.get_or_init(|| of.health_checks.get((upstream, endpoint, each)));
+            counter.add(u64::from(each == result));
+        }
     }
 
     fn attempts(&self, of: &Families, error: Option<ErrorType>) -> Option<&Counter> {
@@ -81,6 +92,19 @@ impl Endpoints {
         of.endpoint_duration.remove((upstream, endpoint));
         for error in ErrorType::ALL.into_iter().map(Some).chain([None]) {
             of.endpoint_attempts.remove((upstream, endpoint, AttemptResult(error)));
+        }
+        for result in CheckResult::ALL {
+            of.health_checks.remove((upstream, endpoint, result));
+        }
+    }
+
+    /// Counts a health check of one address of an endpoint.
+    pub(super) fn checked(&self, of: &Families, checked: EndpointOf<'_>, result: CheckResult, names: &Known) {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.get(checked.upstream).and_then(|endpoints| endpoints.get(checked.endpoint));
+        match found {
+            Some(handles) => handles.checked(of, result),
+            None => Handles::new(names.upstream(checked.upstream), OTHER).checked(of, result),
         }
     }
 

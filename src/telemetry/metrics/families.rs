@@ -1,7 +1,12 @@
 //! Every metric there is, declared in one place. Names, labels and buckets are a contract: dashboards and alerts use
 //! them, and a golden list in the tests guards them. The comment on each is the help text that scrapers read.
 
-use super::labels::{AttemptResult, Commit, Direction, Endpoint, ErrorLabel, FailoverReason, FetchResult, Full, GenAiModel, GenAiTokenType, HedgeResult, Lever, Limit, LimitDecision, LimiterMode, Modality, Model, Operation, Provider, Received, ReloadResult, ReplacedUpstream, ReplacingUpstream, Route, Settled, ShadowResult, Side, Signal, Status, Team, TokenType, Upstream, Variant, Version};
+use super::labels::{
+    AttemptResult, CheckResult, Commit, Direction, Endpoint, ErrorLabel, FailoverReason, FetchResult, Full, GenAiModel,
+    GenAiTokenType, HedgeResult, Lever, Limit, LimitDecision, LimiterMode, Modality, Model, Operation, Provider,
+    Received, ReloadResult, ReplacedUpstream, ReplacingUpstream, Route, Settled, ShadowResult, Side, Signal, Status,
+    Team, TokenType, Upstream, Variant, Version,
+};
 use super::series::{AnyFamily, Bounds, Counter, Dollars, Family, Float, Gauge, Histogram};
 use super::tally::Tally;
 use crate::llm::{UsageSource, gaps};
@@ -201,6 +206,8 @@ families! {
     levers_set: Gauge = "streamgauge_levers_set" (Lever,);
     /// How often an endpoint of an upstream was taken out for failing.
     endpoint_ejections: Counter = "streamgauge_endpoint_ejections_total" (Upstream, Endpoint);
+    /// Active health checks of an endpoint's addresses by result: `healthy`, another `status` than 200 to 399, `timeout`, or `unreachable`. Endpoints beyond the first 500 are `other`.
+    health_checks: Counter = "streamgauge_health_checks_total" (Upstream, Endpoint, CheckResult);
     /// Configuration reloads by result: `ok`, or `rejected`, where the last good one stays.
     config_reloads: Counter = "streamgauge_config_reloads_total" (ReloadResult,);
     /// Fetches of the keys that sign tokens (JWKS) by result: `ok`, or `failed`, where the last good ones stay.

@@ -497,8 +497,7 @@ enum StatusText {
 impl Status {
     pub(super) fn new(status: Option<u16>) -> Self {
         let Some(code) = status else { return Self(StatusText::Word(NONE)) };
-        let is_registered =
-            matches!(code, 100..=103 | 200..=208 | 226 | 300..=308 | 400..=431 | 451 | 499..=511 | 529);
+        let is_registered = matches!(code, 100..=103 | 200..=208 | 226 | 300..=308 | 400..=431 | 451 | 499..=511 | 529);
         Self(match StatusCode::from_u16(code) {
             Ok(code) if is_registered => StatusText::Registered(code),
             Ok(code) => StatusText::Word(class(code)),

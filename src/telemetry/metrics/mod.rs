@@ -26,13 +26,13 @@ use self::bundle::{Bundle, Bundles, TokenPart};
 use self::endpoints::Endpoints;
 use self::families::Families;
 pub use self::instruments::Instruments;
-pub use self::known::{EndpointOf, Names, TrafficShare};
-pub use self::labels::{CheckResult, Full, HedgeResult, Received};
 use self::known::Known;
+pub use self::known::{EndpointOf, Names, TrafficShare};
 use self::labels::{
-    AttemptResult, Commit, Direction, FailoverReason, LimitDecision, Model, NONE, Named, Operation, ReloadResult, Scope,
-    Signal, Team, TokenType, Version,
+    AttemptResult, Commit, Direction, FailoverReason, LimitDecision, Model, NONE, Named, Operation, ReloadResult,
+    Scope, Signal, Team, TokenType, Version,
 };
+pub use self::labels::{CheckResult, Full, HedgeResult, Received};
 use self::models::Models;
 use self::request::{Labels, Said};
 use self::series::{AnyFamily as _, Gauge};

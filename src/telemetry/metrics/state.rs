@@ -57,6 +57,12 @@ impl Metrics {
         self.families.buffered.get((upstream,));
     }
 
+    /// One address of an endpoint was asked whether it is well.
+    pub fn health_checked(&self, of: EndpointOf<'_>, result: CheckResult) {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        self.endpoints.checked(&self.families, of, result, &known);
+    }
+
     /// Whether people let an endpoint have requests.
     pub fn endpoint_in_service(&self, of: EndpointOf<'_>, in_service: bool) {
         self.families.endpoint_in_service.get(of.labels()).set(i64::from(in_service));

@@ -46,6 +46,35 @@ fn names_types_and_labels_are_a_contract() {
     assert_eq!(list, golden, "if this change is meant, update tests/golden/metrics.txt, dashboards and alerts");
 }
 
+/// `docs/measurements.md` says of each metric what it counts, its unit, when it is added to, and the function that does it.
+#[test]
+fn every_metric_is_explained_once_and_its_source_is_there() {
+    let page = include_str!("../../../docs/measurements.md");
+    let (_, table) = page.split_once("\n## Every metric\n").unwrap();
+    let table = table.split_once("\n## ").unwrap().0;
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let explained: Vec<Vec<&str>> = rows
+        .map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    let names: Vec<&str> = explained.iter().map(|cells| cells[0]).collect();
+    let families = Families::new();
+    let declared: Vec<&str> = families.all().map(|family| family.declaration().name).collect();
+    assert_eq!(names, declared, "in the order of their declaration");
+    let sources = [
+        ("mod.rs", include_str!("mod.rs")),
+        ("state.rs", include_str!("state.rs")),
+        ("endpoints.rs", include_str!("endpoints.rs")),
+        ("shadow.rs", include_str!("shadow.rs")),
+    ];
+    for cells in explained {
+        assert!(cells.len() == 5 && cells.iter().all(|cell| cell.len() > 3), "{cells:?}");
+        let (file, function) = cells[4].split_once("` `").unwrap();
+        let (_, text) = sources.into_iter().find(|(name, _)| *name == file).unwrap();
+        let is_there = ["(", "<"].iter().any(|next| text.contains(&format!("fn {function}{next}")));
+        assert!(is_there, "{file} has no {function}");
+    }
+}
+
 /// Two labels of a family that change places do not compile, where no two of them have values of one type.
 #[test]
 fn no_two_labels_of_a_family_take_values_of_one_type() {
@@ -260,6 +289,17 @@ fn endpoints_have_series_of_their_own_up_to_a_bound() {
     assert_eq!((attempts("10.0.2.0:80"), attempts("other")), (None, Some(100.0)));
     assert_eq!(of("streamgauge_endpoint_first_token_seconds_sum", "10.0.0.0:80", ""), Some(0.029), "of the attempt");
     assert_eq!(of("streamgauge_endpoint_attempt_duration_seconds_sum", "10.0.0.0:80", ""), Some(0.014));
+    for name in ["10.0.0.0:80", "10.0.2.0:80", "10.0.2.1:80"] {
+        metrics.health_checked(place(name), CheckResult::Status);
+    }
+    let samples = scrape(&metrics);
+    let checks = |endpoint: &str, result: &str| {
+        samples[&format!(
+            "streamgauge_health_checks_total{{upstream=\"fastapi\",endpoint=\"{endpoint}\",result=\"{result}\"}}"
+        )]
+    };
+    assert_eq!((checks("10.0.0.0:80", "status"), checks("10.0.0.0:80", "healthy")), (1.0, 0.0));
+    assert_eq!((checks("other", "status"), checks("other", "timeout")), (2.0, 0.0));
     metrics.endpoint_gone(place(&names[0]));
     assert!(!scrape(&metrics).keys().any(|series| series.contains("\"10.0.0.0:80\"")), "its series are gone");
     metrics.endpoint_up(place("10.0.9.9:80"), true);
