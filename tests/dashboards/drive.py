@@ -111,7 +111,7 @@ class Run:
 
     def until(self, text, act):
         """Acts until a query finds something."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 30
         while not self.query(text):
             if time.monotonic() > deadline:
                 raise SystemExit(f"waited in vain for {text}")

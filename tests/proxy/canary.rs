@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -321,4 +322,71 @@ async fn streams_that_break_off_speak_against_a_canary() {
     assert_eq!((&back["fact"], &back["to_percent"]), (&"truncated".into(), &0.into()), "{back}");
     let failed = &view(&proxy).await["facts"][0];
     assert_eq!(failed["canary"]["yes"], 0, "an answer that broke off did not fail: {failed}");
+}
+
+/// A backend that fails seven of ten requests at once, and takes a moment for the others, as answers do.
+async fn failing_most() -> Upstream {
+    let asked = Arc::new(AtomicUsize::new(0));
+    Upstream::start(move |mut conn| {
+        let asked = Arc::clone(&asked);
+        async move {
+            while conn.request().await.is_some() {
+                if asked.fetch_add(1, Ordering::Relaxed) % 10 < 7 {
+                    conn.write(BROKEN).await;
+                } else {
+                    tokio::time::sleep(LATENCY).await;
+                    conn.write(NEXT).await;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// A backend that always answers, after the same moment.
+async fn steady() -> Upstream {
+    Upstream::start(|mut conn| async move {
+        while conn.request().await.is_some() {
+            tokio::time::sleep(LATENCY).await;
+            conn.write(OK).await;
+        }
+    })
+    .await
+}
+
+/// How long a good answer takes.
+const LATENCY: Duration = Duration::from_millis(10);
+
+#[tokio::test]
+async fn a_canary_that_fails_most_requests_is_held_and_never_promoted() {
+    let (base, next, state) = (steady().await, failing_most().await, tempfile::tempdir().unwrap());
+    let text = config(base.address, next.address, state.path(), "[50, 100]", "none");
+    let proxy = Proxy::start(&text.replace("min_requests = 10", "min_requests = 20")).await;
+    let proxy = Arc::new(proxy);
+    let decided = |kind: &str| decisions(&proxy).iter().any(|line| line["decision"] == kind);
+    let mut asked = 0;
+    while !decided("roll_back") {
+        // In bursts: the failures of each are known before its successes.
+        let burst: Vec<_> = (0..30)
+            .map(|_| {
+                let proxy = Arc::clone(&proxy);
+                tokio::spawn(async move { proxy.client().await.get("/x", "").await })
+            })
+            .collect();
+        for one in burst {
+            one.await.unwrap();
+        }
+        asked += 30;
+        assert!(asked <= REQUESTS_MAX, "{:#?}", decisions(&proxy));
+    }
+    let all = decisions(&proxy);
+    let kinds: Vec<&str> = all.iter().map(|line| line["decision"].as_str().unwrap()).collect();
+    assert!(matches!(kinds[..], ["start", "roll_back"] | ["start", "hold", "roll_back"]), "{all:#?}");
+    for hold in all.iter().filter(|line| line["decision"] == "hold") {
+        let words = hold["message"].as_str().unwrap();
+        assert!(words.contains("held at 50 %: ") && words.contains(" failed, "), "{words}");
+        assert_eq!(hold["fact"], "failed");
+    }
+    let failed = &view(&proxy).await["facts"][0];
+    assert!(failed["step"]["chance"].is_number() && failed["step"]["canary"]["of"].is_number(), "{failed}");
 }
