@@ -10,11 +10,9 @@ use pingora::services::Service;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::budgets;
 use super::doors::Doors;
-use super::levers;
+use super::persistence;
 use super::reload::Reloader;
-use super::rollouts;
 use crate::admin::control::ReloadRequest;
 use crate::proxy::Shared;
 
@@ -52,8 +50,7 @@ impl Service for Background {
         let keys = self.shared.keep_keys_fresh();
         let limits = keep_limits(&self.shared);
         let store = self.shared.limiter.keep_store();
-        let canaries = rollouts::keep(&self.shared, &self.doors);
-        let levers = levers::keep(&self.shared, &self.doors);
+        let state = persistence::keep(&self.shared, &self.doors);
         let health = self.shared.check_health();
         let shown = show_health(&self.shared);
         let reloads = self.reloader.run(&mut self.requests, shutdown);
@@ -63,8 +60,7 @@ impl Service for Background {
             () = keys => {}
             () = limits => {}
             () = store => {}
-            () = canaries => {}
-            () = levers => {}
+            () = state => {}
             () = health => {}
             () = shown => {}
             () = reloads => {}
@@ -84,7 +80,7 @@ impl Service for Background {
     }
 }
 
-/// Forgets holders that have nothing, and keeps what was spent for a restart.
+/// Forgets holders that have nothing.
 async fn keep_limits(shared: &Shared) {
     let mut again = tokio::time::interval(SWEEP_INTERVAL);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -93,7 +89,6 @@ async fn keep_limits(shared: &Shared) {
         let generation = shared.generation.load_full();
         shared.sweep_background();
         shared.limiter.sweep(&generation.settings.limits);
-        budgets::save(&shared.limiter, &generation.settings);
     }
 }
 

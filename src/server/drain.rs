@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::doors::Doors;
-use super::{levers, upgrade};
+use super::{persistence, upgrade};
 use crate::proxy::Shared;
 
 /// After readiness went off, connections are accepted for so long: load balancers and frontends that poll `/readyz`, or see
@@ -146,7 +146,7 @@ impl SignalWatch {
         };
         // The new process reads what is kept as soon as it has the sockets: nothing may change after that.
         self.shared.levers.seal();
-        levers::save(&self.shared, &self.doors);
+        persistence::save(&self.shared, &self.doors);
         let state_dir = self.state_dir.clone();
         let sent = tokio::task::spawn_blocking(move || upgrade::send(&state_dir, &sockets)).await;
         if !matches!(sent, Ok(Ok(()))) {

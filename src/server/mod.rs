@@ -2,13 +2,11 @@
 
 mod background;
 mod banner;
-mod budgets;
 mod doors;
 mod drain;
-mod levers;
 mod listen;
+mod persistence;
 mod reload;
-mod rollouts;
 mod service;
 mod source;
 mod state_dir;
@@ -102,9 +100,7 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
         let path = settings.server.state_dir.display();
         tracing::warn!(event = "state_dir.open", %path, "server.state_dir is not this user's alone: {complaint}");
     }
-    levers::restore(&shared);
-    budgets::restore(&shared.limiter, &settings);
-    rollouts::restore(&shared);
+    persistence::restore(&shared);
     prepare(&shared);
     banner::print(run.style, &settings);
 
@@ -145,7 +141,6 @@ impl Sockets {
 
 /// After the last request: what it used is told to those who keep the limits.
 fn settle_limits(shared: &Shared) {
-    budgets::save(&shared.limiter, &shared.generation.load().settings);
     if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
         runtime.block_on(shared.limiter.finish());
     }
@@ -201,8 +196,7 @@ fn serve(
         exit: Arc::clone(&exit),
     });
     server.run(RunArgs { shutdown_signal });
-    rollouts::save(shared, &doors);
-    levers::save(shared, &doors);
+    persistence::save(shared, &doors);
 
     if doors.handed_over.get().is_none() {
         for address in settings.server.listen.iter().chain([&settings.server.admin]) {

@@ -1,28 +1,53 @@
 //! What limits do at their edges: budgets over a restart, streams that are cut, absurd bounds, requests that move on.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use crate::limits::{assert_settled, chat, limited, stream, tokens};
-use crate::support::{Proxy, Redis, Upstream, config, soon};
+use crate::support::{Answer, Proxy, Redis, Upstream, config, soon};
+
+/// Each user may spend 3 dollars, and an answer costs 2: a dollar for a thousand tokens.
+fn three_dollars(upstream: &Upstream, state: &Path) -> String {
+    let prices = "[[price]]\nmodel = \"*\"\ninput = 1000.0\noutput = 1000.0\n";
+    let server = format!("[server]\nstate_dir = \"{}\"\n", state.display());
+    config(upstream.address, &format!("{server}\n{prices}\n{}", limited("cost_per_day = 3.0")))
+}
+
+/// Returns when the record is there, and so what the answer cost.
+async fn ask(proxy: &Proxy, id: &str) -> Answer {
+    let mut client = proxy.client().await;
+    client.post("/v1/chat/completions", &chat(10), &format!("x-request-id: {id}\r\n")).await;
+    let answer = client.answer().await;
+    proxy.record(id).await;
+    answer
+}
+
+#[tokio::test]
+async fn what_was_spent_a_moment_ago_is_known_after_a_hand_over() {
+    let upstream = Upstream::fixed(stream(1_000, 1_000)).await;
+    let state = tempfile::tempdir().unwrap();
+    let text = three_dollars(&upstream, state.path());
+    let mut old = Proxy::start(&text).await;
+    for id in ["first", "second"] {
+        assert_eq!(ask(&old, id).await.status, 200);
+    }
+    let mut new = Proxy::taking_over(&old, &text, state.path()).await;
+    assert_eq!(ask(&new, "third").await.status, 429, "the new process knows it at once");
+    old.exited().await;
+    new.signal("KILL");
+    new.exited().await;
+    let again = Proxy::start(&text).await;
+    assert_eq!(ask(&again, "fourth").await.status, 429, "the old one's end took nothing away");
+}
 
 #[tokio::test]
 async fn budgets_count_what_answers_cost_and_outlive_a_restart() {
     let upstream = Upstream::fixed(stream(1_000, 1_000)).await;
     let state = tempfile::tempdir().unwrap();
-    // A dollar for a thousand tokens: 2 dollars an answer.
-    let prices = "[[price]]\nmodel = \"*\"\ninput = 1000.0\noutput = 1000.0\n";
-    let server = format!("[server]\nstate_dir = \"{}\"\n", state.path().display());
-    let text = config(upstream.address, &format!("{server}\n{prices}\n{}", limited("cost_per_day = 3.0")));
-    let ask = async |proxy: &Proxy, id: &str| {
-        let mut client = proxy.client().await;
-        client.post("/v1/chat/completions", &chat(10), &format!("x-request-id: {id}\r\n")).await;
-        let answer = client.answer().await;
-        proxy.record(id).await;
-        answer
-    };
+    let text = three_dollars(&upstream, state.path());
     let mut proxy = Proxy::start(&text).await;
     assert_eq!(ask(&proxy, "first").await.status, 200);
     assert_eq!(proxy.record("first").await["cost_usd"], 2.0);
