@@ -1,11 +1,14 @@
-//! What operators should know of their upstreams, in words: said in the log now and then, and shown while it lasts.
+//! What operators should know, in words: said in the log now and then, and shown while it lasts. An upstream's streams come in
+//! clumps; or a peer names users and is not believed: a front end that nobody listed looks just so, and all its users are one.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::json::Json;
 use super::record::Record;
+use super::throttle::{Rule, Throttle};
 
 /// What a stream that came in clumps suggests.
 pub(crate) const BUFFERED: &str = "something between the model and this proxy collects the stream and lets it go in clumps: users \
@@ -13,97 +16,101 @@ pub(crate) const BUFFERED: &str = "something between the model and this proxy co
     compression, an nginx with `proxy_buffering on` (send `X-Accel-Buffering: no`, or switch it off), a server that batches its \
     output. Ask the backend itself with `curl -N`, and then each hop after it";
 
-/// Streams of one upstream that must have been buffered within [`MEMORY`] before it is said: one may be chance.
-const STREAMS: u64 = 3;
+/// What a peer that names users suggests.
+const IGNORED: &str = "this address names different users in x-user-id and is not believed, so limits and the log take them all for one \
+    client. If it is your own front end, and it sets the header itself: add the address to `server.trusted_proxies`. If not, leave it";
 
-/// A hint that nothing confirmed for so long is forgotten.
-const MEMORY: Duration = Duration::from_secs(3_600);
+/// Three streams: one that was buffered may be chance. The names of upstreams come from the configuration, and go with it.
+const BUFFERED_RULE: Rule =
+    Rule { after: 3, every: Duration::from_secs(600), memory: Duration::from_secs(3_600), things_max: 10_000 };
 
-/// The log hears of an upstream no more often than this.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Three users: a client of its own names itself alone.
+const IGNORED_RULE: Rule = Rule { things_max: 64, ..BUFFERED_RULE };
 
-/// The hints by upstream. Bounded: the names come from the configuration, and go with it.
-#[derive(Debug, Default)]
-pub struct Hints(Mutex<BTreeMap<Arc<str>, Buffered>>);
-
-#[derive(Debug, Clone, Copy)]
-struct Buffered {
-    streams: u64,
-    last: SystemTime,
-    said: Option<SystemTime>,
+/// The hints there are.
+#[derive(Debug)]
+pub struct Hints {
+    /// By upstream.
+    buffered: Throttle<Arc<str>>,
+    /// By address.
+    ignored: Throttle<IpAddr>,
+    hasher: RandomState,
 }
 
-impl Buffered {
-    fn is_fresh(&self, now: SystemTime) -> bool {
-        now.duration_since(self.last).is_ok_and(|age| age < MEMORY) || self.last > now
+impl Default for Hints {
+    fn default() -> Self {
+        Self {
+            buffered: Throttle::new(BUFFERED_RULE),
+            ignored: Throttle::new(IGNORED_RULE),
+            hasher: RandomState::new(),
+        }
     }
 }
 
 impl Hints {
-    /// Looks at a finished request; warns in the log when its upstream shows a pattern that was not named lately.
+    /// Looks at a finished request: warns where its upstream's streams are buffered.
     pub fn observe(&self, record: &Record) {
         let buffered = record.llm.as_ref().is_some_and(|llm| llm.reading.buffered);
-        if let Some(served_by) = record.served_by.as_ref().filter(|_| buffered) {
-            let now = record.started + record.duration;
-            if let Some(streams) = self.buffered(&served_by.upstream, now) {
-                tracing::warn!(
-                    event = "upstream.buffered",
-                    upstream = &*served_by.upstream,
-                    streams,
-                    request_id = &*record.request_id,
-                    "{BUFFERED}"
-                );
-            }
+        let Some(served_by) = record.served_by.as_ref().filter(|_| buffered) else { return };
+        let now = record.started + record.duration;
+        if let Some(streams) = self.buffered.came_up(Arc::clone(&served_by.upstream), now) {
+            tracing::warn!(
+                event = "upstream.buffered",
+                upstream = &*served_by.upstream,
+                streams,
+                request_id = &*record.request_id,
+                "{BUFFERED}"
+            );
+        }
+    }
+
+    /// A peer that is not trusted named a user: warns when it named several. Only addresses of private networks count: anybody
+    /// else could talk an operator into trusting them.
+    pub fn user_ignored(&self, peer: IpAddr, user: &[u8], now: SystemTime) {
+        let peer = peer.to_canonical();
+        if is_private(peer) && self.ignored.came_up_with(peer, self.hasher.hash_one(user), now).is_some() {
+            tracing::warn!(event = "identity.users_ignored", %peer, "{IGNORED}");
         }
     }
 
     /// Forgets all upstreams but these.
     pub fn retain(&self, upstreams: &[&str]) {
-        self.lock().retain(|upstream, _| upstreams.contains(&&**upstream));
+        self.buffered.retain(|upstream| upstreams.contains(&&**upstream));
     }
 
     /// Writes the hints of now as objects into an array.
     pub(super) fn render(&self, array: &mut Json<'_>, now: SystemTime) {
-        for (upstream, buffered) in self.lock().iter() {
-            if buffered.streams < STREAMS || !buffered.is_fresh(now) {
-                continue;
-            }
+        for standing in self.buffered.standing(now) {
             let mut hint = array.element();
-            hint.text("upstream", upstream);
+            hint.text("upstream", &standing.thing);
             hint.text("kind", "buffered_streams");
-            hint.number("streams", buffered.streams);
-            hint.time("last", buffered.last);
+            hint.number("streams", standing.count);
+            hint.time("last", standing.last);
             hint.text("hint", BUFFERED);
             hint.end();
         }
-    }
-
-    /// Books one buffered stream; how many there were, when it is time to say so.
-    fn buffered(&self, upstream: &Arc<str>, now: SystemTime) -> Option<u64> {
-        let mut hints = self.lock();
-        let fresh = Buffered { streams: 0, last: now, said: None };
-        let known = hints.entry(Arc::clone(upstream)).or_insert(fresh);
-        if !known.is_fresh(now) {
-            *known = fresh;
+        for standing in self.ignored.standing(now) {
+            let mut hint = array.element();
+            hint.text("peer", &standing.thing.to_string());
+            hint.text("kind", "ignored_users");
+            hint.time("last", standing.last);
+            hint.text("hint", IGNORED);
+            hint.end();
         }
-        known.streams += 1;
-        known.last = known.last.max(now);
-        let quiet = known.said.is_none_or(|said| now.duration_since(said).is_ok_and(|ago| ago >= PATIENCE));
-        let due = known.streams >= STREAMS && quiet;
-        if due {
-            known.said = Some(now);
-        }
-        due.then_some(known.streams)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Buffered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+fn is_private(peer: IpAddr) -> bool {
+    match peer {
+        IpAddr::V4(peer) => peer.is_private() || peer.is_loopback(),
+        IpAddr::V6(peer) => peer.is_unique_local() || peer.is_loopback(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::samples::chat;
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
@@ -120,27 +127,47 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_after_three_streams_and_then_now_and_then() {
-        let (hints, name) = (Hints::default(), Arc::from("app"));
-        let said: Vec<_> = (0..1_300).filter(|second| hints.buffered(&name, at(*second)).is_some()).collect();
-        assert_eq!(said, [2, 602, 1_202]);
+    fn buffered_streams_of_an_upstream_are_shown_while_they_last() {
+        let hints = Hints::default();
+        let mut record = chat("m");
+        let upstream = Arc::clone(&record.served_by.as_ref().unwrap().upstream);
+        let streams = |record: &Record, count: usize| (0..count).for_each(|_| hints.observe(record));
+        record.duration = Duration::ZERO;
+        record.started = at(0);
+        streams(&record, 9);
+        assert_eq!(shown(&hints, at(0)), r#"{"hints":[]}"#, "they flowed");
+        record.llm.as_mut().unwrap().reading.buffered = true;
+        streams(&record, 2);
+        assert_eq!(shown(&hints, at(1)), r#"{"hints":[]}"#, "two may be chance");
+        streams(&record, 1);
+        let text = shown(&hints, at(3));
+        assert!(text.contains(&format!(r#""upstream":"{upstream}","kind":"buffered_streams","streams":3"#)), "{text}");
+        assert!(text.contains("proxy_buffering") && text.contains("gzip"));
+        assert_eq!(shown(&hints, at(4_000)), r#"{"hints":[]}"#, "nothing confirmed it for an hour");
+        hints.retain(&["other"]);
+        assert_eq!(shown(&hints, at(3)), r#"{"hints":[]}"#, "the upstream is gone");
     }
 
     #[test]
-    fn hints_are_shown_while_they_last() {
-        let (hints, name) = (Hints::default(), Arc::from("app"));
-        hints.buffered(&name, at(0));
-        hints.buffered(&name, at(1));
-        assert_eq!(shown(&hints, at(2)), r#"{"hints":[]}"#, "two may be chance");
-        hints.buffered(&name, at(2));
-        let text = shown(&hints, at(3));
-        assert!(text.contains(r#""upstream":"app","kind":"buffered_streams","streams":3"#), "{text}");
-        assert!(text.contains("proxy_buffering") && text.contains("gzip"));
-        assert_eq!(shown(&hints, at(4_000)), r#"{"hints":[]}"#, "nothing confirmed it for an hour");
-        assert_eq!(hints.buffered(&name, at(4_000)), None, "it begins anew");
-        hints.buffered(&name, at(4_001));
-        hints.buffered(&name, at(4_002));
-        hints.retain(&["other"]);
-        assert_eq!(shown(&hints, at(4_003)), r#"{"hints":[]}"#, "the upstream is gone");
+    fn several_users_of_one_private_peer_are_told() {
+        let hints = Hints::default();
+        let named = |peer: &str, user: &str, now| hints.user_ignored(peer.parse().unwrap(), user.as_bytes(), at(now));
+        (0..9).for_each(|now| named("10.0.0.5", "alice", now));
+        named("10.0.0.5", "bob", 10);
+        assert_eq!(shown(&hints, at(10)), r#"{"hints":[]}"#, "one user may be the client's own");
+        named("::ffff:10.0.0.5", "carol", 11);
+        let text = shown(&hints, at(700));
+        assert!(text.contains(r#""peer":"10.0.0.5","kind":"ignored_users""#) && !text.contains("alice"), "{text}");
+        assert_eq!(shown(&hints, at(700 + 3_600)), r#"{"hints":[]}"#, "forgotten");
+    }
+
+    #[test]
+    fn peers_from_elsewhere_are_no_hint() {
+        let hints = Hints::default();
+        for user in 0..100_u64 {
+            hints.user_ignored("203.0.113.9".parse().unwrap(), &user.to_be_bytes(), at(0));
+            hints.user_ignored("2001:db8::1".parse().unwrap(), &user.to_be_bytes(), at(0));
+        }
+        assert_eq!(shown(&hints, at(0)), r#"{"hints":[]}"#);
     }
 }

@@ -28,7 +28,6 @@ use super::hints::Hints;
 use super::json::Json;
 use super::lock::lock;
 use super::record::Record;
-use super::strangers::Strangers;
 use copies::Copies;
 use endpoints::Endpoints;
 use first_tokens::FirstTokens;
@@ -57,7 +56,6 @@ pub struct Live {
     running: Arc<Mutex<Running>>,
     recent: Mutex<Recent>,
     hints: Hints,
-    strangers: Strangers,
     first_tokens: FirstTokens,
     endpoints: Endpoints,
     troubles: Troubles,
@@ -98,14 +96,9 @@ impl Live {
         self.troubles.turned_away(what, who, now)
     }
 
-    /// What is to be known of upstreams.
+    /// What is to be known of upstreams and peers.
     pub fn hints(&self) -> &Hints {
         &self.hints
-    }
-
-    /// What is to be known of peers.
-    pub fn strangers(&self) -> &Strangers {
-        &self.strangers
     }
 
     /// The times to the first token of the last minutes.
@@ -181,7 +174,6 @@ impl Live {
     fn render_hints(&self, object: &mut Json<'_>) {
         let mut hints = object.array("hints");
         self.hints.render(&mut hints, SystemTime::now());
-        self.strangers.render(&mut hints, SystemTime::now());
         hints.end();
     }
 

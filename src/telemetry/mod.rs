@@ -43,7 +43,7 @@ mod shadow_export;
 mod span_events;
 #[cfg(feature = "server")]
 pub mod spans;
-pub mod strangers;
+pub mod throttle;
 pub mod trace_context;
 
 #[cfg(feature = "server")]

@@ -1,8 +1,7 @@
 //! Connections to upstreams: a kept one where there is one, else a new one, to the first address that answers.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -14,6 +13,7 @@ use super::idle_pool::IdlePool;
 use super::shared_h2::SharedConnections;
 use super::tls::Handshakes;
 use crate::telemetry::record::ErrorType;
+use crate::telemetry::throttle::{Rule, Throttle};
 
 /// Idle connections kept per process towards all upstreams.
 const IDLE_CONNECTIONS_MAX: usize = 1024;
@@ -28,9 +28,9 @@ pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of one name that are tried for one connection.
 pub(crate) const ADDRESSES_MAX: usize = 6;
 
-/// How often the log hears of one address's TLS failures, and of how many addresses that is remembered.
-const SAY_EVERY: Duration = Duration::from_secs(60);
-const SAID_MAX: usize = 1024;
+/// When the log hears of an address's TLS failures.
+const TLS_FAILED: Rule =
+    Rule { after: 1, every: Duration::from_secs(60), memory: Duration::from_secs(60), things_max: 1024 };
 
 /// Connects to upstreams and keeps their connections.
 pub(crate) struct Connectors {
@@ -38,8 +38,8 @@ pub(crate) struct Connectors {
     kept: IdlePool,
     shared: SharedConnections,
     handshakes: Handshakes,
-    /// When the log last heard of an address, by its hash.
-    said: Mutex<HashMap<u64, Instant>>,
+    /// By an address's hash.
+    tls_failed: Throttle<u64>,
 }
 
 /// A connection to one of several addresses.
@@ -57,7 +57,7 @@ impl Connectors {
             kept: IdlePool::new(IDLE_CONNECTIONS_MAX, IDLE_CONNECTION_TIMEOUT),
             shared: SharedConnections::new(IDLE_CONNECTION_TIMEOUT),
             handshakes: Handshakes::new(),
-            said: Mutex::default(),
+            tls_failed: Throttle::new(TLS_FAILED),
         }
     }
 
@@ -152,17 +152,8 @@ impl Connectors {
 
     /// Operators mend certificates, so they hear what is wrong with them.
     fn say(&self, peer: &HttpPeer, unconnected: &Unconnected) {
-        if unconnected.error != ErrorType::TlsFailed {
-            return;
-        }
-        let now = Instant::now();
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() >= SAID_MAX {
-            said.clear();
-        }
-        let key = peer.reuse_hash();
-        if said.get(&key).is_none_or(|last| now.duration_since(*last) >= SAY_EVERY) {
-            said.insert(key, now);
+        let failed = unconnected.error == ErrorType::TlsFailed;
+        if failed && self.tls_failed.came_up(peer.reuse_hash(), SystemTime::now()).is_some() {
             let (address, name, cause) = (peer.address().to_string(), &*peer.sni, &*unconnected.cause);
             tracing::warn!(
                 event = "upstream.tls_failed",
@@ -178,6 +169,7 @@ impl Connectors {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Instant;
 
     use tokio::net::{TcpListener, TcpSocket, TcpStream};
 

@@ -75,7 +75,7 @@ pub(crate) fn without_subprotocol_key(head: &mut RequestHeader) {
 fn note_ignored_user(shared: &Shared, generation: &Generation, head: &RequestHeader, caller: &Caller) {
     let header = generation.settings.identity.as_ref().map_or(USER_HEADER, |rules| rules.user_header.as_str());
     if let (Some(user), Some(peer)) = (head.headers.get(header), caller.peer) {
-        shared.telemetry.live().strangers().named(peer.ip(), user.as_bytes(), SystemTime::now());
+        shared.telemetry.live().hints().user_ignored(peer.ip(), user.as_bytes(), SystemTime::now());
     }
 }
 

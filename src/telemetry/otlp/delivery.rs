@@ -5,11 +5,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use opentelemetry_sdk::error::OTelSdkResult;
 
 use crate::telemetry::queue::Dropped;
+use crate::telemetry::throttle::{Rule, Throttle};
 
 /// What an exporter's futures run on.
 #[derive(Debug, Clone)]
@@ -29,8 +30,8 @@ impl Driver {
     }
 }
 
-/// That exports fail is said once in so long, however often a collector comes and goes.
-const SAID_EVERY: Duration = Duration::from_secs(60);
+/// When the log hears that exports fail, however often a collector comes and goes.
+const FAILED: Rule = Rule { after: 1, every: Duration::from_secs(60), memory: Duration::from_secs(60), things_max: 1 };
 
 /// Counts what a collector did not take, and says so.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Delivery {
 
     /// Books an export of `count` things.
     pub(super) fn ended(&mut self, result: OTelSdkResult, count: u64) -> OTelSdkResult {
-        let (signal, now) = (self.signal, Instant::now());
+        let (signal, now) = (self.signal, SystemTime::now());
         match &result {
             Ok(()) => {
                 if self.complaint.is_over() {
@@ -77,19 +78,23 @@ impl Delivery {
 }
 
 /// When to say that something fails.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Complaint {
     said: bool,
-    last: Option<Instant>,
+    throttle: Throttle<()>,
+}
+
+impl Default for Complaint {
+    fn default() -> Self {
+        Self { said: false, throttle: Throttle::new(FAILED) }
+    }
 }
 
 impl Complaint {
     /// It failed at `now`: whether to say so.
-    fn is_due(&mut self, now: Instant) -> bool {
-        let is_due = !self.said && self.last.is_none_or(|last| now.saturating_duration_since(last) >= SAID_EVERY);
-        if is_due {
-            (self.said, self.last) = (true, Some(now));
-        }
+    fn is_due(&mut self, now: SystemTime) -> bool {
+        let is_due = !self.said && self.throttle.came_up((), now).is_some();
+        self.said |= is_due;
         is_due
     }
 
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_collector_that_comes_and_goes_is_named_once_a_minute() {
-        let start = Instant::now();
+        let start = SystemTime::UNIX_EPOCH;
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut complaint = Complaint::default();
         assert!(!complaint.is_over());
