@@ -424,7 +424,7 @@ impl LimitDecision {
     pub(super) fn of(verdict: &LimitVerdict) -> Self {
         match verdict {
             LimitVerdict::Admitted => Self::ADMITTED,
-            LimitVerdict::Denied { reason, .. } => Self(*reason),
+            LimitVerdict::Denied { reason, .. } => Self(reason),
         }
     }
 }

@@ -108,7 +108,7 @@ impl Metrics {
     /// Where limits are kept from now on, out of all `modes`.
     pub fn limiter_mode(&self, modes: &[&'static str], now: &str) {
         for mode in modes {
-            self.families.limiter_mode.get((LimiterMode(*mode),)).set(i64::from(*mode == now));
+            self.families.limiter_mode.get((LimiterMode(mode),)).set(i64::from(*mode == now));
         }
     }
 
