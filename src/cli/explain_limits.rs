@@ -320,7 +320,8 @@ mod tests {
         assert!(!asked.contains(UNFORESEEN) && asked.contains("for the answer"), "{asked}");
         assert!(!charged("GET", None));
         assert!(
-            told_of(&settings, "POST", "/v1/messages/batches", Some("{}")).contains("is refused with 403: a batch")
+            told_of(&settings, "POST", "/v1/messages/batches", Some("{}"))
+                .contains("is refused with 403: no answer here tells what it takes")
         );
     }
 

@@ -243,7 +243,7 @@ async fn what_is_delivered_tells_nothing_of_how_fast_a_place_is() {
     let resumed = get(&proxy, "goes-on", "/app/answers/8?stream=true", goes_on).await;
     assert_eq!(resumed["gen_ai.usage.output_tokens"], 30, "an app may well have it made anew: {resumed}");
     assert_eq!(score().await, (Value::Null, false));
-    get(&proxy, "made", "/app/answers/7?stream=true", "x-id: resp_7\r\n").await;
+    post(&proxy, "made", r#"{"model":"gpt-5","input":"hi","stream":true}"#, "x-id: resp_7\r\n").await;
     let (seconds, timed) = score().await;
     assert!(seconds.is_f64() && timed, "{seconds}");
 }

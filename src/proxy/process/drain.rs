@@ -1,7 +1,6 @@
 //! Going down without cutting anybody off: who is still in flight, and what stage the drain has reached.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Poll, Waker};
 
 use tokio::sync::{Notify, watch};
 
@@ -97,19 +96,7 @@ impl Drain {
     pub(crate) async fn reached(&self, stage: DrainStage) {
         let mut watcher = self.stage.subscribe();
         // The sender lives as long as `self`: an error cannot come.
-        let waiting = watcher.wait_for(|now| *now >= stage);
-        tokio::pin!(waiting);
-        // A stream looks at this with every event: once its task waits here, the stage alone tells whether anything came.
-        let mut armed: Option<(Waker, DrainStage)> = None;
-        std::future::poll_fn(|context| {
-            let now = *self.stage.borrow();
-            if armed.as_ref().is_some_and(|(waker, seen)| *seen == now && waker.will_wake(context.waker())) {
-                return Poll::Pending;
-            }
-            armed = Some((context.waker().clone(), now));
-            waiting.as_mut().poll(context).map(drop)
-        })
-        .await;
+        let _ = watcher.wait_for(|now| *now >= stage).await;
     }
 
     /// Counts one request in flight until the returned guard is dropped.
@@ -159,6 +146,30 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(second);
         waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_though_its_turns_are_used_up() {
+        let drain = Arc::new(Drain::default());
+        let (polled, waiting) = tokio::sync::oneshot::channel();
+        let waiter = tokio::spawn({
+            let drain = Arc::clone(&drain);
+            async move {
+                while tokio::task::coop::has_budget_remaining() {
+                    tokio::task::coop::consume_budget().await;
+                }
+                let reached = drain.reached(DrainStage::Cut);
+                tokio::pin!(reached);
+                assert!(futures_util::poll!(&mut reached).is_pending());
+                polled.send(()).unwrap();
+                reached.await;
+            }
+        });
+        waiting.await.unwrap();
+        drain.begin();
+        tokio::task::yield_now().await;
+        drain.cut();
+        waiter.await.unwrap();
     }
 
     #[tokio::test]
