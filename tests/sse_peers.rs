@@ -12,17 +12,20 @@ type Told = (String, String, String);
 fn ours(pieces: &[&[u8]]) -> Vec<Told> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (mut scanner, mut told) = (SseScanner::default(), Vec::new());
+    let mut tell = |frame: Frame<'_>| match frame {
+        Frame::Event(event) => {
+            let name = if event.name.is_empty() { "message".to_owned() } else { text(event.name) };
+            told.push((name, text(event.data), text(event.id)));
+        }
+        // Lines of no field and names without data are ours to notice, and nothing to others.
+        Frame::Named(_) | Frame::Stray(_) => {}
+        Frame::Skeleton(_) | Frame::Oversized => panic!("no event is that long"),
+    };
     for piece in pieces {
-        scanner.feed(piece, |frame| match frame {
-            Frame::Event(event) => {
-                let name = if event.name.is_empty() { "message".to_owned() } else { text(event.name) };
-                told.push((name, text(event.data), text(event.id)));
-            }
-            // Lines of no field and names without data are ours to notice, and nothing to others.
-            Frame::Named(_) | Frame::Stray(_) => {}
-            Frame::Skeleton(_) | Frame::Oversized => panic!("no event is that long"),
-        });
+        scanner.feed(piece, &mut tell);
     }
+    // The LF of a last CRLF may still be on its way: an event that ended with the CR is told when the stream is over.
+    scanner.cut(&mut tell);
     told
 }
 
