@@ -1,5 +1,5 @@
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{EncodingKey, Header, encode};
+use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header, encode};
 use proptest::prelude::*;
 use rcgen::KeyPair;
 use serde_json::json;
@@ -11,6 +11,22 @@ use crate::config::secret::Secret;
 /// Seconds since the epoch, as the tests have it.
 const NOW: u64 = 1_800_000_000;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// What `identity.jwt.algorithms` may name.
+const EVERY: [Algorithm; 12] = [
+    Algorithm::HS256,
+    Algorithm::HS384,
+    Algorithm::HS512,
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
 
 struct Issuer {
     algorithm: Algorithm,
@@ -121,6 +137,34 @@ fn tokens_of_each_kind_of_key_are_believed() {
         );
     }
     assert_eq!(judge(json!({})).unwrap().user.as_deref(), Some("alice"));
+}
+
+#[test]
+fn tokens_of_each_algorithm_that_another_library_signed_are_believed_and_altered_ones_are_not() {
+    let text = include_str!("../../../tests/keys/tokens.json");
+    let signed: Value = serde_json::from_str(text).unwrap();
+    let (public, secret) =
+        (KeySet::parse(text.as_bytes()).unwrap(), KeySet::of_secret(&Secret::new(SECRET.to_owned())));
+    let tokens = signed["tokens"].as_object().unwrap();
+    for algorithm in EVERY {
+        let token = tokens[&format!("{algorithm:?}")].as_str().unwrap();
+        let keys = if algorithm.family() == AlgorithmFamily::Hmac { &secret } else { &public };
+        let rules = rules(&[algorithm]);
+        assert_eq!(verify(&rules, keys, token).unwrap().user.as_deref(), Some("alice"), "{algorithm:?}");
+
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        for at in [0, bytes.len() / 2, bytes.len() - 1] {
+            bytes[at] ^= 1;
+            let altered = format!("{message}.{}", URL_SAFE_NO_PAD.encode(&bytes));
+            assert_eq!(verify(&rules, keys, &altered), Err(TokenFault::Signature), "{algorithm:?} at {at}");
+            bytes[at] ^= 1;
+        }
+        let head = message.split_once('.').unwrap().0;
+        let other = format!("{head}.{}.{signature}", part(&with(json!({ "sub": "mallory" }))));
+        assert_eq!(verify(&rules, keys, &other), Err(TokenFault::Signature), "{algorithm:?}");
+    }
+    assert_eq!(tokens.len(), EVERY.len());
 }
 
 #[test]
