@@ -120,6 +120,7 @@ impl Reading {
     }
 
     /// Books a token frame that ended at `now`.
+    #[inline(always)]
     pub(super) fn note_token(&mut self, is_answer: bool, now: Duration, slow_gap: Duration) {
         self.token_frames += 1;
         self.first_token.get_or_insert(now);

@@ -138,7 +138,7 @@ impl SseScanner {
                 let is_crlf = *first == b'\n';
                 self.lone_cr |= !is_crlf;
                 if mem::take(&mut self.ends) {
-                    self.end_event(&mut lent, &mut found);
+                    self.end_held_event(&mut lent, &mut found);
                 }
                 if is_crlf {
                     rest = rest.get(1..).unwrap_or_default();
@@ -164,7 +164,7 @@ impl SseScanner {
     /// The stream broke off: an event whose blank line ended in a CR is told, as no LF can follow any more.
     pub fn cut(&mut self, mut found: impl FnMut(Frame<'_>)) {
         if mem::take(&mut self.ends) {
-            self.end_event(&mut Lent::default(), &mut found);
+            self.end_held_event(&mut Lent::default(), &mut found);
         }
     }
 
@@ -314,6 +314,14 @@ impl SseScanner {
         self.data.extend_from_slice(value);
     }
 
+    /// Where the event's last byte came after the rest of it.
+    #[cold]
+    #[inline(never)]
+    fn end_held_event<'c>(&mut self, lent: &mut Lent<'c>, found: &mut impl FnMut(Frame<'_>)) {
+        self.end_event(lent, found);
+    }
+
+    #[inline(always)]
     fn end_event<'c>(&mut self, lent: &mut Lent<'c>, found: &mut impl FnMut(Frame<'_>)) {
         let (data, name) = (lent.data.take(), lent.name.take());
         if mem::take(&mut self.skipping) {

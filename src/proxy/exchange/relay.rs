@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use pingora::protocols::http::ServerSession;
 
 use super::commit::commit;
@@ -144,10 +147,13 @@ impl<'a> Relay<'a> {
             return self.write_rest(client, flight, &mut source.reader.tap, End::Complete).await;
         }
         flight.enter(waiting(&source.reader));
-        let cut = self.side.visit.shared.drain.reached(DrainStage::Cut);
-        tokio::pin!(cut);
-        let revoked = self.side.visit.revoked();
-        tokio::pin!(revoked);
+        let visit = self.side.visit;
+        let cut = async { visit.shared.drain.reached(DrainStage::Cut).await };
+        let revoked = async { visit.revoked().await };
+        // Each is looked at when it has woken, and not with every event.
+        let mut stops = FuturesUnordered::new();
+        stops.push(Either::Left(cut.map(|()| End::Cut)));
+        stops.push(Either::Right(revoked.map(|()| End::Revoked)));
         let patience = self.side.visit.settings().server.body_timeout;
         let has_length = self.side.line.has_length();
         self.upload.forward_waiting(&mut source.reader.session, patience).await;
@@ -157,8 +163,7 @@ impl<'a> Relay<'a> {
             let had_ended = source.reader.deadlines.has_ended();
             let woke = tokio::select! {
                 biased;
-                () = &mut cut => Woke::Stop(End::Cut),
-                () = &mut revoked => Woke::Stop(End::Revoked),
+                Some(end) = stops.next() => Woke::Stop(end),
                 next = source.reader.next(comment_due) => Woke::Upstream(next),
                 sent = self.upload.read(client, &mut self.pace, has_length) => Woke::Client(sent),
             };
