@@ -1,5 +1,7 @@
 //! Passes an answer on: head, then one loop that reads, taps and writes, with every timer that may end it.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -233,17 +235,26 @@ impl<'a> Relay<'a> {
             if bytes >= AT_ONCE_MAX || self.exhausted {
                 break;
             }
-            let Some(chunk) = source.reader.at_hand() else { break };
+            let Some(chunk) = source.reader.at_hand().await else { break };
             bytes += chunk.len();
             progress |= self.look_at(chunk, flight, source, came);
         }
         let ready = flight.now();
         flight.enter_at(Phase::ClientBlocked, ready);
+        let reader = &mut source.reader;
         if let Some(bytes) = joined(&mut self.pieces) {
-            client.write_response_body(bytes, false).await.map_err(|error| write_error(&error))?;
+            let mut write = pin!(client.write_response_body(bytes, false));
+            let written = poll_fn(|context| {
+                let written = write.as_mut().poll(context);
+                if written.is_pending() {
+                    reader.may_have_come();
+                }
+                written
+            })
+            .await;
+            written.map_err(|error| write_error(&error))?;
         }
         let written = flight.now();
-        let reader = &mut source.reader;
         reader.tap.wrote(came, written);
         self.last_write = written;
         // While the client did not take bytes, the upstream was not read: its silence then is not its own.
