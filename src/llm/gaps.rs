@@ -34,7 +34,8 @@ impl Gaps {
     /// Counts one gap. A few nanoseconds.
     pub fn note(&mut self, gap: Duration) {
         let nanos = gap.as_secs().saturating_mul(1_000 * NS_PER_MS).saturating_add(u64::from(gap.subsec_nanos()));
-        let bucket = BOUNDS_MS.iter().filter(|bound| **bound * NS_PER_MS < nanos).count();
+        // Most are short: the first bounds end the search.
+        let bucket = BOUNDS_MS.iter().position(|bound| nanos <= bound * NS_PER_MS).unwrap_or(BUCKETS);
         if let Some(count) = self.counts.get_mut(bucket) {
             *count = count.saturating_add(1);
         }

@@ -109,27 +109,45 @@ impl<'de: 'a, 'a> Loose<'de> for Word<'a> {
     }
 }
 
-/// A number; `None` for all else.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Number(pub Option<f64>);
+/// A number, or none. Of one word, as events have many of them: what is not told is NaN, which JSON cannot write.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Number(f64);
 
-impl Number {
-    /// As a count of something: `None` where it is negative.
-    pub(super) fn count(self) -> Option<u64> {
-        // The cast saturates, and JSON has no NaN.
-        self.0.filter(|value| *value >= 0.0).map(|value| value as u64)
+impl Default for Number {
+    fn default() -> Self {
+        Self(f64::NAN)
     }
 }
 
 impl Number {
+    pub(super) fn of(value: f64) -> Self {
+        Self(value)
+    }
+
+    /// `None` for all that is no number.
+    pub(super) fn get(self) -> Option<f64> {
+        (!self.0.is_nan()).then_some(self.0)
+    }
+
+    /// This number, or where it is none the other.
+    pub(super) fn or(self, other: Self) -> Self {
+        if self.0.is_nan() { other } else { self }
+    }
+
+    /// As a count of something: `None` where it is negative.
+    pub(super) fn count(self) -> Option<u64> {
+        // The cast saturates; NaN is not at least 0.
+        (self.0 >= 0.0).then_some(self.0 as u64)
+    }
+
     /// As seconds: `None` where they are negative or beyond all reason.
     pub(super) fn seconds(self) -> Option<Duration> {
-        self.0.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        Duration::try_from_secs_f64(self.0).ok()
     }
 
     /// As milliseconds: `None` where they are negative or beyond all reason.
     pub(super) fn millis(self) -> Option<Duration> {
-        Self(self.0.map(|millis| millis / 1e3)).seconds()
+        Self(self.0 / 1e3).seconds()
     }
 
     /// As nanoseconds: `None` where they are negative.
@@ -140,7 +158,7 @@ impl Number {
 
 impl Loose<'_> for Number {
     fn number(value: f64) -> Self {
-        Self(Some(value))
+        Self(value)
     }
 }
 

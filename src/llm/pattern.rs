@@ -139,7 +139,7 @@ fn only_string<'j>(json: &'j [u8], key: &str) -> Option<(usize, &'j str)> {
 
 /// The string whose opening quote stood before `json`, as it is written, and what follows from its closing quote on. `None`
 /// where it has none, or is not plainly valid.
-fn string_in(json: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn string_in(json: &[u8]) -> Option<(&str, &[u8])> {
     let mut end = 0;
     loop {
         end += memchr2(b'"', b'\\', json.get(end..)?)?;

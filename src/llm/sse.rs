@@ -145,7 +145,10 @@ impl SseScanner {
                     continue;
                 }
             }
-            let Some((line, tail)) = memchr2(b'\n', b'\r', rest).and_then(|at| rest.split_at_checked(at)) else {
+            // Every other line is blank: what it begins with is known.
+            let is_blank = matches!(first, b'\n' | b'\r');
+            let end = if is_blank { Some(0) } else { memchr2(b'\n', b'\r', rest) };
+            let Some((line, tail)) = end.and_then(|at| rest.split_at_checked(at)) else {
                 self.count_work(rest.len());
                 self.begin_line(rest);
                 break;
@@ -288,7 +291,7 @@ impl SseScanner {
             self.skip();
         }
         if self.skipping {
-            if let (b"data", value) = split_field(line) {
+            if let Some(value) = value_of(b"data", line) {
                 self.pass_data(value);
             }
             return Field::Other;
@@ -296,16 +299,16 @@ impl SseScanner {
         if self.is_stray {
             return Field::Data(line);
         }
-        let (name, value) = split_field(line);
-        match name {
-            b"data" => Field::Data(value),
-            b"event" => Field::Name(value),
-            b"id" if !value.contains(&0) => {
-                replace(&mut self.id, value);
-                Field::Other
-            }
-            _ => Field::Other,
+        if let Some(value) = value_of(b"data", line) {
+            return Field::Data(value);
         }
+        if let Some(value) = value_of(b"event", line) {
+            return Field::Name(value);
+        }
+        if let Some(value) = value_of(b"id", line).filter(|value| !value.contains(&0)) {
+            replace(&mut self.id, value);
+        }
+        Field::Other
     }
 
     fn join_data(&mut self, value: &[u8]) {
@@ -396,7 +399,7 @@ impl SseScanner {
     fn settle_line(&mut self) {
         let bytes = mem::take(&mut self.line.bytes);
         self.line.passed = Passed::Other;
-        if let (b"data", value) = split_field(&bytes) {
+        if let Some(value) = value_of(b"data", &bytes) {
             self.line.passed = Passed::Data;
             self.pass_data(value);
         }
@@ -421,13 +424,15 @@ impl SseScanner {
     fn count_work(&mut self, _: usize) {}
 }
 
-/// Splits a line at its colon; one space after it is not part of the value.
-fn split_field(line: &[u8]) -> (&[u8], &[u8]) {
-    let Some((name, value)) = memchr::memchr(b':', line).and_then(|at| line.split_at_checked(at)) else {
-        return (line, &[]);
-    };
-    let value = value.get(1..).unwrap_or_default();
-    (name, value.strip_prefix(b" ").unwrap_or(value))
+/// The value that a line gives to the field `name`: what follows its colon, less one space; empty where the line is the name
+/// alone. `None` where it is another field's.
+#[inline(always)]
+fn value_of<'x>(name: &[u8], line: &'x [u8]) -> Option<&'x [u8]> {
+    match line.strip_prefix(name)? {
+        [] => Some(&[]),
+        [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
+        _ => None,
+    }
 }
 
 fn replace(buffer: &mut Vec<u8>, value: &[u8]) {

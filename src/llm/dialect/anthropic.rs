@@ -209,7 +209,7 @@ impl Anthropic {
 
     fn note_tokens(&mut self, told: &Maybe<Tokens>, reading: &mut Reading) {
         let Some(told) = &told.0 else { return };
-        let replace = |old: &mut Number, new: Number| *old = Number(new.0.or(old.0));
+        let replace = |old: &mut Number, new: Number| *old = new.or(*old);
         let tokens = &mut self.tokens;
         replace(&mut tokens.input_tokens, told.input_tokens);
         replace(&mut tokens.cache_read_input_tokens, told.cache_read_input_tokens);

@@ -166,7 +166,7 @@ impl Counts {
 
     /// Takes over what `other` has and this lacks.
     fn or(&mut self, other: Self) {
-        let fill = |slot: &mut Number, other: Number| slot.0 = slot.0.or(other.0);
+        let fill = |slot: &mut Number, other: Number| *slot = slot.or(other);
         fill(&mut self.input, other.input);
         fill(&mut self.output, other.output);
         fill(&mut self.total, other.total);

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::closing::Closing;
 use super::reader::{Reader, note_failure};
 use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object, read_value};
+use crate::llm::pattern::string_in;
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
@@ -113,5 +114,9 @@ pub(super) fn coded(line: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 fn is_filled(json: &[u8]) -> bool {
+    // Nearly all are one string, and that without a rare escape.
+    if let Some((text, [b'"'])) = json.strip_prefix(b"\"").and_then(string_in) {
+        return !text.is_empty();
+    }
     std::str::from_utf8(json).ok().and_then(read_value::<Filled>).is_some_and(|filled| filled.0)
 }

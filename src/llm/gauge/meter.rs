@@ -157,7 +157,7 @@ impl Meter {
     }
 
     /// Books what an event brought.
-    #[inline]
+    #[inline(always)]
     fn book(&mut self, produced: Produced, event: &Event<'_>, now: Duration) {
         self.progress.work |= produced == Produced::Work;
         self.progress.unknown |= produced == Produced::Unknown;

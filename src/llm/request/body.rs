@@ -282,8 +282,8 @@ impl<'de> Loose<'de> for Body {
                 // llama.cpp's -1 and -2 mean: without limit.
                 Key::NPredict => body.max_tokens.widen(fields.next_value::<Limit>()?.or_endless()),
                 Key::N | Key::BestOf => body.answers(key, fields.next_value()?),
-                Key::Temperature => body.temperature = fields.next_value::<Number>()?.0,
-                Key::TopP => body.top_p = fields.next_value::<Number>()?.0,
+                Key::Temperature => body.temperature = fields.next_value::<Number>()?.get(),
+                Key::TopP => body.top_p = fields.next_value::<Number>()?.get(),
                 Key::Messages | Key::Contents => body.has_messages |= fields.next_value::<Listed>()?.0,
                 Key::Prompt => {
                     let Prompts { filled, count } = fields.next_value()?;
@@ -384,9 +384,9 @@ impl<'de> Loose<'de> for Options {
             } else if is(&["best_of"]) {
                 options.best_of.widen(fields.next_value()?);
             } else if is(&["temperature"]) {
-                options.temperature = fields.next_value::<Number>()?.0;
+                options.temperature = fields.next_value::<Number>()?.get();
             } else if is(&["top_p", "topP"]) {
-                options.top_p = fields.next_value::<Number>()?.0;
+                options.top_p = fields.next_value::<Number>()?.get();
             } else if !options.details.read(key, &mut fields)? {
                 fields.next_value::<IgnoredAny>()?;
             }
@@ -445,7 +445,7 @@ impl Limit {
 impl<'de> Loose<'de> for Limit {
     fn number(value: f64) -> Self {
         let is_good = (0.0..=MAX_TOKENS_MAX).contains(&value) && value.fract() == 0.0;
-        Self { count: Number(Some(value)).count(), is_bad: !is_good }
+        Self { count: Number::of(value).count(), is_bad: !is_good }
     }
 
     fn text(_: &str) -> Self {
@@ -479,7 +479,7 @@ impl Count {
 
 impl<'de> Loose<'de> for Count {
     fn number(value: f64) -> Self {
-        let count = Number(Some(value)).count().filter(|_| value.fract() == 0.0);
+        let count = Number::of(value).count().filter(|_| value.fract() == 0.0);
         Self { count, is_bad: count.is_none() }
     }
 

@@ -41,8 +41,8 @@ impl Details {
         match folded.as_deref().unwrap_or(key) {
             "seed" => self.seed = whole(fields.next_value()?),
             "top_k" | "topk" => self.top_k = whole(fields.next_value()?),
-            "frequency_penalty" | "frequencypenalty" => self.frequency_penalty = fields.next_value::<Number>()?.0,
-            "presence_penalty" | "presencepenalty" => self.presence_penalty = fields.next_value::<Number>()?.0,
+            "frequency_penalty" | "frequencypenalty" => self.frequency_penalty = fields.next_value::<Number>()?.get(),
+            "presence_penalty" | "presencepenalty" => self.presence_penalty = fields.next_value::<Number>()?.get(),
             "stop" | "stop_sequences" | "stopsequences" => self.stop_sequences = fields.next_value::<Stops>()?.0,
             "reasoning_effort" => self.reasoning_level = kept(&fields.next_value()?, WORD_MAX),
             "reasoning" | "output_config" => {
@@ -96,7 +96,7 @@ impl Details {
 }
 
 fn whole(number: Number) -> Option<i64> {
-    number.0.filter(|value| value.fract() == 0.0 && value.abs() <= WHOLE_MAX).map(|value| value as i64)
+    number.get().filter(|value| value.fract() == 0.0 && value.abs() <= WHOLE_MAX).map(|value| value as i64)
 }
 
 fn kept(word: &Word<'_>, limit: usize) -> Option<String> {

@@ -106,7 +106,7 @@ impl Tokens {
 
 impl<'de> Loose<'de> for Tokens {
     fn number(value: f64) -> Self {
-        Self { output: Number(Some(value)).count(), ..Self::default() }
+        Self { output: Number::of(value).count(), ..Self::default() }
     }
 
     fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
