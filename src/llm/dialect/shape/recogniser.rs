@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use super::builtin::shapes;
 use super::compile::by_spots;
 use super::compiled::Shape;
-use super::selector::{Seen, Selector};
+use super::selector::{Reach, Seen, Selector};
 use super::tree::{Found, Tree};
 use crate::llm::sse::Event;
 
@@ -19,6 +19,8 @@ pub struct Recogniser {
 #[derive(Debug)]
 struct Known {
     shape: Arc<Shape>,
+    /// Of all selectors below.
+    reach: Reach,
     events: Vec<Selector>,
     /// Events that show it where the stream was taken for the dialect of that name.
     instead_of: Vec<(String, Vec<Selector>)>,
@@ -41,8 +43,10 @@ impl Recogniser {
             };
             let events = read(&shape.written.recognise);
             let instead_of = &shape.written.instead_of;
-            let instead_of = instead_of.iter().map(|(name, events)| (name.clone(), read(events))).collect();
-            known.push(Known { events, instead_of, shape });
+            let instead_of: Vec<_> = instead_of.iter().map(|(name, events)| (name.clone(), read(events))).collect();
+            let mut reach = Reach::default();
+            events.iter().chain(instead_of.iter().flat_map(|(_, events)| events)).for_each(|one| reach.add(one));
+            known.push(Known { shape, reach, events, instead_of });
         }
         Self { tree, shapes: known }
     }
@@ -59,7 +63,7 @@ impl Recogniser {
         let seen = Seen { event, found: &found };
         let fits = |known: &&Known| {
             let instead = known.instead_of.iter().filter(|(name, _)| name == guess).flat_map(|(_, events)| events);
-            known.events.iter().chain(instead).any(|selector| selector.fits(seen))
+            known.reach.has(seen) && known.events.iter().chain(instead).any(|selector| selector.fits(seen))
         };
         self.shapes.iter().find(fits).map(|known| &known.shape)
     }

@@ -1,6 +1,6 @@
 //! Which events a rule is for.
 
-use super::tree::{Found, Slot, Tree};
+use super::tree::{Found, Places, Slot, Tree};
 use crate::llm::json::Word;
 use crate::llm::sse::Event;
 
@@ -46,6 +46,15 @@ pub(super) struct Glob {
     rest: Vec<String>,
 }
 
+/// Where some of a set of selectors look: an event that has nothing there fits none of them.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    places: Places,
+    name: bool,
+    /// One fits an event of which nothing is known.
+    everywhere: bool,
+}
+
 /// An event as rules see it.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'e, 'f> {
@@ -73,6 +82,29 @@ impl Selector {
 
     pub(super) fn fits(&self, seen: Seen<'_, '_>) -> bool {
         self.0.iter().all(|condition| condition.fits(seen))
+    }
+}
+
+impl Reach {
+    /// Takes in where `selector` looks.
+    pub(super) fn add(&mut self, selector: &Selector) {
+        let wants_something = |condition: &&Condition| !matches!(condition.test, Test::IsNot(_));
+        let Some(first) = selector.0.iter().find(wants_something) else {
+            self.everywhere = true;
+            return;
+        };
+        for spot in &first.spots {
+            match spot {
+                Spot::Name => self.name = true,
+                Spot::Data | Spot::Id => self.everywhere = true,
+                Spot::At(slot) => self.places.add(*slot),
+            }
+        }
+    }
+
+    /// Whether one of the selectors may fit.
+    pub(super) fn has(&self, seen: Seen<'_, '_>) -> bool {
+        self.everywhere || (self.name && !seen.event.name.is_empty()) || seen.found.has_any(&self.places)
     }
 }
 

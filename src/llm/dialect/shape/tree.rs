@@ -34,7 +34,27 @@ struct Node {
 
 /// What an event has at the places of a tree, in the order of the event.
 #[derive(Debug, Default)]
-pub(super) struct Found<'e>(Vec<(Slot, &'e str)>);
+pub(super) struct Found<'e> {
+    values: Vec<(Slot, &'e str)>,
+    /// The places that have a value.
+    places: Places,
+}
+
+/// A set of places, to tell quickly that an event has nothing at any of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Places([u64; PLACES_MAX / 64]);
+
+impl Places {
+    pub(super) fn add(&mut self, slot: Slot) {
+        if let Some(word) = self.0.get_mut(usize::from(slot) / 64) {
+            *word |= 1 << (slot % 64);
+        }
+    }
+
+    fn has_any_of(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).any(|(one, other)| one & other != 0)
+    }
+}
 
 impl Tree {
     /// The slot of a pointer, which is made where there is none yet.
@@ -97,7 +117,8 @@ impl Tree {
 
     /// Looks at `json` once. False where it is no JSON; what stood before its fault is found all the same.
     pub(super) fn find<'e>(&self, json: &'e str, found: &mut Found<'e>) -> bool {
-        found.0.clear();
+        found.values.clear();
+        found.places = Places::default();
         let Some(root) = self.nodes.first() else { return true };
         let mut from = serde_json::Deserializer::from_str(json);
         Place { tree: self, node: root, found }.deserialize(&mut from).is_ok() && from.end().is_ok()
@@ -105,14 +126,19 @@ impl Tree {
 }
 
 impl<'e> Found<'e> {
+    /// Whether there is a value at one of these places.
+    pub(super) fn has_any(&self, places: &Places) -> bool {
+        self.places.has_any_of(places)
+    }
+
     /// All values at a place, as they are written.
     pub(super) fn all(&self, slot: Slot) -> impl Iterator<Item = &'e str> {
-        self.0.iter().filter(move |(at, _)| *at == slot).map(|(_, value)| *value)
+        self.values.iter().filter(move |(at, _)| *at == slot).map(|(_, value)| *value)
     }
 
     /// The last value at a place: of a key that comes twice the last counts.
     pub(super) fn last(&self, slot: Slot) -> Option<&'e str> {
-        self.0.iter().rev().find(|(at, _)| *at == slot).map(|(_, value)| *value)
+        self.values.iter().rev().find(|(at, _)| *at == slot).map(|(_, value)| *value)
     }
 }
 
@@ -129,8 +155,9 @@ impl<'t, 'e> Place<'t, '_, 'e> {
     }
 
     fn note(&mut self, slot: Slot, value: &'e str) {
-        if self.found.0.len() < FOUND_MAX {
-            self.found.0.push((slot, value));
+        if self.found.values.len() < FOUND_MAX {
+            self.found.values.push((slot, value));
+            self.found.places.add(slot);
         }
     }
 
@@ -238,7 +265,7 @@ mod tests {
         }
         let mut found = Found::default();
         let is_json = tree.find(json, &mut found);
-        (is_json, found.0.iter().map(|(slot, value)| (tree.pointer(*slot).to_owned(), *value)).collect())
+        (is_json, found.values.iter().map(|(slot, value)| (tree.pointer(*slot).to_owned(), *value)).collect())
     }
 
     #[test]
