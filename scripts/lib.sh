@@ -86,6 +86,13 @@ find_deny() {
     return 1
 }
 
+# Sets helm and kubectl, and asks neither for a cluster: none is used, whatever the machine's own configuration says.
+find_helm() {
+    helm=$PWD/.cache/kubernetes/helm kubectl=$PWD/.cache/kubernetes/kubectl
+    export KUBECONFIG=/dev/null
+    [ -x "$helm" ] && [ -x "$kubectl" ]
+}
+
 # Sets next_app, where the Next.js app of the tests is or will be built: another place whenever one of its files changes.
 find_next() {
     next_app=$PWD/.cache/next-$(find tests/clients/next -name node_modules -prune -o -name .next -prune -o -type f -print0 |

@@ -56,7 +56,7 @@ Streamgauge, the admin address
 
 /                     the live view, for browsers; in a terminal: streamgauge top
 /healthz              the process runs
-/readyz               it can serve
+/readyz               it can serve; ?self: whatever its upstreams do
 /metrics              for Prometheus
 /api/streams          what runs now, the last 1,000, and what fails since when
 /api/streams/events   the live view's feed, as server-sent events

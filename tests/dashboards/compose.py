@@ -13,7 +13,7 @@ import yaml
 # Its image has neither a shell nor a command that could be one.
 NO_HEALTHCHECK = {"collector"}
 # Its own Dockerfile has one.
-IMAGE_HEALTHCHECK = {"streamgauge"}
+IMAGE_HEALTHCHECK = {"streamgauge", "streamgauge-2"}
 
 text = pathlib.Path("compose.yaml").read_text()
 compose_spec.PyCompose.from_yaml(text)
@@ -39,10 +39,18 @@ for name, service in compose["services"].items():
         if re.search("TOKEN|PASSWORD|SECRET", key) and not str(value).startswith("${"):
             problems.append(f"{name}: {key} is written into the file")
 # Where services say they reach each other, in the configurations that they mount.
-for path in ("streamgauge/streamgauge.toml", "collector.yaml", "prometheus.yml"):
-    for host in re.findall(r"(?:[\"'/]|targets: \[|endpoint: )([a-z]+):\d{4}", pathlib.Path("examples/compose", path).read_text()):
-        if host not in compose["services"]:
-            problems.append(f"examples/compose/{path}: there is no service {host}")
+named = {}
+for path in ("streamgauge/streamgauge.toml", "collector.yaml", "prometheus.yml", "haproxy.cfg"):
+    text = pathlib.Path("examples/compose", path).read_text()
+    named[path] = set(re.findall(r"(?:[\"'/]|targets: \[|, |endpoint: |server \w+ )([a-z][a-z0-9-]*):\d{4}", text))
+    for host in named[path] - set(compose["services"]):
+        problems.append(f"examples/compose/{path}: there is no service {host}")
+replicas = {name for name, service in compose["services"].items() if service["image"].startswith("streamgauge:")}
+if len(replicas) < 2:
+    problems.append(f"there is one replica: {replicas}")
+for path in ("prometheus.yml", "haproxy.cfg"):
+    if not replicas <= named[path]:
+        problems.append(f"examples/compose/{path}: does not name {replicas - named[path]}")
 if problems:
     sys.exit("\n".join(problems))
 print(f"compose.yaml is in order: {len(compose['services'])} services")

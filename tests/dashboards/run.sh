@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh
 binary=${1:-target/debug/streamgauge}
-scripts/setup dashboards apt curl prometheus redis-server
+scripts/setup dashboards apt curl haproxy prometheus redis-server
 python=$venv/bin/python
 
 dashboards/source.py --check
@@ -19,6 +19,7 @@ echo "promtool: rules are in order, fire and do not fire as they should"
 
 "$python" tests/dashboards/compose.py
 "$binary" check --config examples/compose/streamgauge/streamgauge.toml
+haproxy -c -q -f examples/compose/haproxy.cfg
 # As they lie beside each other in the container.
 layout=$(mktemp -d)
 trap 'rm -rf "$layout"' EXIT

@@ -1,5 +1,6 @@
 //! What the operator does: reload, drain, wrong files, ports in use.
 
+use crate::support::backend::refusing;
 use crate::support::{Proxy, Upstream, config, soon};
 use std::process::{Command, Stdio};
 
@@ -98,6 +99,34 @@ async fn drain_lets_streams_end_and_exits_soon_after() {
     assert_eq!(proxy.exited().await, Some(0));
     assert!(ended.elapsed() < std::time::Duration::from_secs(1), "{:?} after the last stream", ended.elapsed());
     assert_eq!(proxy.record("live").await["outcome"], "completed");
+}
+
+/// Replicas with the same upstreams would all leave a load balancer at once, and clients get no answer at all.
+#[tokio::test]
+async fn a_replica_is_ready_itself_while_no_upstream_is_up_but_not_while_it_drains() {
+    let upstream = format!(
+        "[[upstream]]\nname = \"dead\"\nurl = \"http://{}\"\nhealth = {{ path = \"/\", interval = \"100ms\" }}\n",
+        refusing().await
+    );
+    let mut proxy = Proxy::start(&upstream).await;
+    soon("the upstream to be down", async { while proxy.admin_get("/readyz").await.0 != 503 {} }).await;
+    let (status, told) = proxy.admin_get("/readyz?self").await;
+    assert_eq!((status, told.contains(r#""ready":true"#)), (200, true), "{told}");
+    assert_eq!(proxy.admin_get("/readyz?selfish").await.0, 503, "only that very word");
+
+    // A client that sends a body slowly holds the drain open, so that it can be asked.
+    let mut client = proxy.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\n{").await;
+    soon("the request to run", async {
+        while !proxy.admin_get("/api/streams").await.1.contains("\"url.path\":\"/\"") {}
+    })
+    .await;
+    proxy.signal("TERM");
+    proxy.line("the drain", |line| line["event"] == "drain.started").await;
+    let (status, told) = proxy.admin_get("/readyz?self").await;
+    assert_eq!((status, told.contains("draining")), (503, true), "{told}");
+    drop(client);
+    assert_eq!(proxy.exited().await, Some(0));
 }
 
 /// Who looks sees the drain, and does not put its end off.
