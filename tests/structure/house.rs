@@ -112,3 +112,39 @@ fn each_example_is_in_the_index() {
     }
     assert!(examples >= 3, "the check must see examples; it saw {examples}");
 }
+
+/// Actions of others are pinned by commit, jobs wait for jobs that exist, and each step runs a script of the project, which can be
+/// run without GitHub.
+#[test]
+fn workflows_run_scripts_of_the_project() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut actions, mut steps) = (0, 0);
+    for path in super::texts(&root.join(".github/workflows")) {
+        let (text, file) = (fs::read_to_string(&path).unwrap(), path.file_name().unwrap().display());
+        let jobs: Vec<&str> = text
+            .lines()
+            .skip_while(|line| *line != "jobs:")
+            .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+            .map(|line| line.trim().trim_end_matches(':'))
+            .collect();
+        for line in text.lines().map(|line| line.trim().trim_start_matches("- ")) {
+            if let Some(action) = line.strip_prefix("uses: ") {
+                let (_, pinned) = action.split_once('@').unwrap();
+                let (commit, version) = pinned.split_once(" # v").expect("the version of a pinned action");
+                let is_commit = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+                assert!(is_commit && !version.is_empty(), "{file}: {action} is not pinned by commit");
+                actions += 1;
+            } else if let Some(run) = line.strip_prefix("run: ") {
+                let script = run.split_whitespace().next().unwrap();
+                assert!(script.starts_with("scripts/"), "{file}: `{run}` calls no script");
+                assert!(root.join(script).is_file(), "{file}: there is no {script}");
+                steps += 1;
+            } else if let Some(needed) = line.strip_prefix("needs: ") {
+                for job in needed.trim_matches(['[', ']']).split(", ") {
+                    assert!(jobs.contains(&job), "{file}: there is no job {job}");
+                }
+            }
+        }
+    }
+    assert!(actions > 10 && steps > 10, "the check must see workflows; it saw {actions} actions and {steps} steps");
+}

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The workflows are sound, and the scripts that their jobs call do what they say, as far as that can be seen without GitHub: not
+# the uploads, the images of manylinux, other architectures and macOS.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. scripts/lib.sh
+
+work=$(mktemp -d)
+trap 'end_started; rm -rf "$work"' EXIT
+
+main() {
+    schemas
+    "$venv/bin/zizmor" --offline --no-progress --quiet .github
+    notes
+    checksums
+    links
+    say "the workflows are sound; notes, archives, checksums and links work"
+}
+
+schemas() {
+    local check=("$venv/bin/check-jsonschema" --quiet --builtin-schema)
+    "${check[@]}" vendor.github-workflows .github/workflows/*.yml
+    "${check[@]}" custom.github-workflows-require-timeout .github/workflows/*.yml
+    "${check[@]}" vendor.dependabot .github/dependabot.yml
+    "${check[@]}" vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+    "${check[@]}" vendor.github-issue-forms .github/ISSUE_TEMPLATE/{bug,stream,idea}.yml
+    sed 's/runs-on:/runs-at:/' .github/workflows/ci.yml >"$work/wrong.yml"
+    fails "a workflow with a misspelt key passes" "${check[@]}" vendor.github-workflows "$work/wrong.yml"
+}
+
+# A tree of its own, where a version was released.
+notes() {
+    local tree=$work/tree told
+    mkdir "$tree"
+    cp -r scripts Cargo.toml README.md LICENSE config "$tree"
+    printf '# Changelog\n\n## Unreleased\n\n- soon\n\n## 7.8.9 - today\n\n### Added\n\n- this\n\n## 7.8.8 - before\n\n- that\n' >"$tree/CHANGELOG.md"
+    sed -i 's/^version = ".*"/version = "7.8.9"/' "$tree/Cargo.toml"
+    told=$("$tree/scripts/release" notes v7.8.9)
+    [[ $told == *"- this"* && $told != *that* && $told != *soon* ]] || { say "these are not the notes of 7.8.9: $told"; return 1; }
+    fails "a tag that is not the version passes" "$tree/scripts/release" notes v7.8.8
+    sed -i 's/## 7.8.9/## 7.8.7/' "$tree/CHANGELOG.md"
+    fails "a version without a section passes" "$tree/scripts/release" notes v7.8.9
+}
+
+checksums() {
+    local tree=$work/tree
+    mkdir -p "$tree/dist"
+    printf 'a' >"$tree/dist/a.whl"
+    printf 'b' >"$tree/dist/b.tar.gz"
+    "$tree/scripts/release" checksums
+    [ "$(cut -d' ' -f3 "$tree/dist/SHA256SUMS" | paste -sd' ')" = "a.whl b.tar.gz" ] || { cat "$tree/dist/SHA256SUMS"; return 1; }
+    printf 'c' >>"$tree/dist/a.whl"
+    fails "a file that changed passes" bash -c 'cd "$0" && sha256sum --check --status SHA256SUMS' "$tree/dist"
+}
+
+links() {
+    local site
+    mkdir "$work/site"
+    printf 'there' >"$work/site/there"
+    python3 -u -m http.server --bind 127.0.0.1 --directory "$work/site" 0 >"$work/site.log" 2>&1 &
+    started_pids+=("$!")
+    site=$(wait_for_line "a site" "$!" "$work/site.log" '\((http:[^)]*)\/\)')
+    printf '[a](%s/there) [b](https://x.example.com/never)\n' "$site" >"$work/whole.md"
+    scripts/links "$work/whole.md"
+    printf '[a](%s/there) [b](%s/gone)\n' "$site" "$site" >"$work/broken.md"
+    fails "a broken link passes" scripts/links "$work/broken.md"
+    fails "a page without a link passes" scripts/links LICENSE
+}
+
+fails() { # WHAT COMMAND...
+    local what=$1
+    shift
+    if "$@" >/dev/null 2>&1; then
+        say "$what"
+        return 1
+    fi
+}
+
+main
