@@ -10,6 +10,7 @@ pub mod policy;
 #[cfg(feature = "server")]
 pub mod proxy;
 pub mod telemetry;
+mod words;
 
 #[cfg(feature = "server")]
 pub mod admin;

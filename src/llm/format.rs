@@ -1,5 +1,7 @@
 //! The format of an answer: its dialect, its framing, and how they were recognised.
 
+use crate::words::worded;
+
 /// What an LLM-shaped exchange speaks. Settled twice: a guess by the request, the truth by the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -25,21 +27,23 @@ pub enum Dialect {
     Shape(&'static str),
 }
 
-/// How the events of an answer are delimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// Server-sent events.
-    Sse,
-    /// One JSON value a line, which may have a code before it.
-    JsonLines,
-    /// JSON objects in one array that grows, or one after the other, over any lines.
-    JsonValues,
-    /// Binary frames of AWS, each an event with its name and data.
-    AwsEvents,
-    /// One JSON document: an answer that is not streamed.
-    Json,
-    /// Bytes without frames.
-    Opaque,
+worded! {
+    /// How the events of an answer are delimited.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Framing {
+        /// Server-sent events.
+        Sse = "sse",
+        /// One JSON value a line, which may have a code before it.
+        JsonLines = "json-lines",
+        /// JSON objects in one array that grows, or one after the other, over any lines.
+        JsonValues = "json-values",
+        /// Binary frames of AWS, each an event with its name and data.
+        AwsEvents = "aws-events",
+        /// One JSON document: an answer that is not streamed.
+        Json = "json",
+        /// Bytes without frames.
+        Opaque = "opaque",
+    }
 }
 
 impl Dialect {
@@ -78,42 +82,18 @@ impl Dialect {
     }
 }
 
-impl Framing {
-    /// The word used in labels and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sse => "sse",
-            Self::JsonLines => "json-lines",
-            Self::JsonValues => "json-values",
-            Self::AwsEvents => "aws-events",
-            Self::Json => "json",
-            Self::Opaque => "opaque",
-        }
-    }
-}
-
-/// By what it is known which event is the first token.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Basis {
-    /// The format says so.
-    #[default]
-    Dialect,
-    /// The configuration says so.
-    Rules,
-    /// Nothing says so: text under the usual keys was taken for it.
-    Guess,
-    /// The answer is text without events: its first byte.
-    Bytes,
-}
-
-impl Basis {
-    /// The word used in logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Dialect => "dialect",
-            Self::Rules => "rules",
-            Self::Guess => "guess",
-            Self::Bytes => "bytes",
-        }
+worded! {
+    /// By what it is known which event is the first token.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+    pub enum Basis {
+        /// The format says so.
+        #[default]
+        Dialect = "dialect",
+        /// The configuration says so.
+        Rules = "rules",
+        /// Nothing says so: text under the usual keys was taken for it.
+        Guess = "guess",
+        /// The answer is text without events: its first byte.
+        Bytes = "bytes",
     }
 }

@@ -45,6 +45,29 @@ pub(super) trait Loose<'de>: Default {
     }
 }
 
+/// Hands out each object of a list.
+pub(super) fn each<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(
+    mut items: A,
+    mut take: impl FnMut(T),
+) -> Result<(), A::Error> {
+    while let Some(Maybe(item)) = items.next_element::<Maybe<T>>()? {
+        item.into_iter().for_each(&mut take);
+    }
+    Ok(())
+}
+
+/// The word under one key of an object, the last where it comes again; all else is passed over.
+pub(super) fn member<'de, A: MapAccess<'de>>(mut fields: A, name: &str) -> Result<Word<'de>, A::Error> {
+    let mut found = Word::default();
+    while let Some(key) = fields.next_key::<Word<'_>>()? {
+        match key.is(name) {
+            true => found = fields.next_value()?,
+            false => drop(fields.next_value::<IgnoredAny>()?),
+        }
+    }
+    Ok(found)
+}
+
 /// Reads any JSON value into a [`Loose`] type.
 pub(super) fn read_loose<'de, T: Loose<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     deserializer.deserialize_any(LooseVisitor(PhantomData))
@@ -83,6 +106,17 @@ macro_rules! loose {
     };
 }
 pub(super) use loose;
+
+/// Visits of values of which nothing is read.
+macro_rules! passed_over {
+    ($($visit:ident $kind:ty),+) => {
+        $(fn $visit<E>(self, _: $kind) -> Result<(), E> { Ok(()) })+
+
+        fn visit_unit<E>(self) -> Result<(), E> { Ok(()) }
+    };
+}
+
+pub(super) use passed_over;
 
 /// A string; `None` for all else.
 #[derive(Debug, Default)]

@@ -5,26 +5,18 @@ use serde::Deserialize;
 use super::json::{Filled, Maybe, Word, read_object};
 use super::reading::{TEXT_LIMIT, cut};
 use super::sse::Event;
+use crate::words::worded;
 
-/// Which protocol a call or a message is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RpcProtocol {
-    /// The Model Context Protocol, over Streamable HTTP or SSE.
-    Mcp,
-    /// Agent2Agent.
-    A2a,
-    /// Any other.
-    JsonRpc,
-}
-
-impl RpcProtocol {
-    /// The word used in logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Mcp => "mcp",
-            Self::A2a => "a2a",
-            Self::JsonRpc => "jsonrpc",
-        }
+worded! {
+    /// Which protocol a call or a message is of.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum RpcProtocol {
+        /// The Model Context Protocol, over Streamable HTTP or SSE.
+        Mcp = "mcp",
+        /// Agent2Agent.
+        A2a = "a2a",
+        /// Any other.
+        JsonRpc = "jsonrpc",
     }
 }
 
@@ -68,26 +60,22 @@ impl Rpc {
 fn protocol(method: &str) -> RpcProtocol {
     const MCP: [&str; 9] =
         ["tools", "resources", "prompts", "notifications", "logging", "completion", "roots", "sampling", "elicitation"];
-    const A2A: [&str; 12] = [
-        "SendMessage",
-        "SendStreamingMessage",
-        "GetTask",
-        "ListTasks",
-        "CancelTask",
-        "SubscribeToTask",
-        "CreateTaskPushNotificationConfig",
-        "GetTaskPushNotificationConfig",
-        "ListTaskPushNotificationConfigs",
-        "DeleteTaskPushNotificationConfig",
-        "GetExtendedAgentCard",
-        "agent/getAuthenticatedExtendedCard",
-    ];
     match method.split_once('/') {
         Some((space, _)) if MCP.contains(&space) => RpcProtocol::Mcp,
-        Some(("message" | "tasks", _)) => RpcProtocol::A2a,
-        None if method == "initialize" => RpcProtocol::Mcp,
-        _ if A2A.contains(&method) => RpcProtocol::A2a,
-        _ => RpcProtocol::JsonRpc,
+        Some(("message" | "tasks", _) | ("agent", "getAuthenticatedExtendedCard")) => RpcProtocol::A2a,
+        Some(_) => RpcProtocol::JsonRpc,
+        None => match method {
+            "initialize" => RpcProtocol::Mcp,
+            "SendMessage"
+            | "SendStreamingMessage"
+            | "GetTask"
+            | "ListTasks"
+            | "CancelTask"
+            | "SubscribeToTask"
+            | "GetExtendedAgentCard" => RpcProtocol::A2a,
+            push if push.contains("TaskPushNotificationConfig") => RpcProtocol::A2a,
+            _ => RpcProtocol::JsonRpc,
+        },
     }
 }
 
@@ -106,9 +94,7 @@ pub(super) fn message(event: Event<'_>) -> Option<Message> {
     struct Wire<'a> {
         #[serde(borrow)]
         jsonrpc: Word<'a>,
-        #[serde(borrow)]
         method: Word<'a>,
-        #[serde(borrow)]
         result: Maybe<Result<'a>>,
     }
     #[derive(Default, Deserialize)]

@@ -1,5 +1,7 @@
 //! Token usage, normalised to the same numbers over all dialects.
 
+use crate::words::worded;
+
 /// How many tokens one answer took. A number that the upstream did not tell is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -24,39 +26,35 @@ impl Usage {
     pub fn is_known(&self) -> bool {
         self.input.is_some() || self.output.is_some()
     }
+
+    /// Takes over what `later` tells.
+    pub(super) fn update(&mut self, later: Self) {
+        self.input = later.input.or(self.input);
+        self.cached_input = later.cached_input.or(self.cached_input);
+        self.cache_write = later.cache_write.or(self.cache_write);
+        self.output = later.output.or(self.output);
+        self.reasoning = later.reasoning.or(self.reasoning);
+        self.input_audio = later.input_audio.or(self.input_audio);
+        self.output_audio = later.output_audio.or(self.output_audio);
+    }
 }
 
-/// Where the numbers of a [`Usage`] come from, the best first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum UsageSource {
-    /// The upstream reported it.
-    Reported,
-    /// Our tokenizer counted prompt and answer, or what of it the upstream did not report.
-    Counted,
-    /// A part of it is a guess from bytes or frames.
-    Estimated,
-    /// Nobody knows.
-    #[default]
-    Missing,
-    /// The response is made in the background, and tells its usage when it has ended.
-    Pending,
-    /// None is told here: the answer is one that was booked before, and is only handed out again.
-    Delivery,
-}
-
-impl UsageSource {
-    pub const ALL: [Self; 6] =
-        [Self::Reported, Self::Counted, Self::Estimated, Self::Missing, Self::Pending, Self::Delivery];
-
-    /// The word used in labels and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Reported => "reported",
-            Self::Counted => "counted",
-            Self::Estimated => "estimated",
-            Self::Missing => "missing",
-            Self::Pending => "pending",
-            Self::Delivery => "delivery",
-        }
+worded! {
+    /// Where the numbers of a [`Usage`] come from, the best first.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum UsageSource {
+        /// The upstream reported it.
+        Reported = "reported",
+        /// Our tokenizer counted prompt and answer, or what of it the upstream did not report.
+        Counted = "counted",
+        /// A part of it is a guess from bytes or frames.
+        Estimated = "estimated",
+        /// Nobody knows.
+        #[default]
+        Missing = "missing",
+        /// The response is made in the background, and tells its usage when it has ended.
+        Pending = "pending",
+        /// None is told here: the answer is one that was booked before, and is only handed out again.
+        Delivery = "delivery",
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::Word;
+use super::json::{Word, passed_over};
 
 /// What a value is to who walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,17 +111,7 @@ impl<'de, S: Sink> Visitor<'de> for Place<'_, S> {
         Ok(())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
+    passed_over!(visit_f64 f64, visit_bool bool);
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let Self { role, depth, sink } = self;

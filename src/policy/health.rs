@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::words::worded;
+
 /// Failures in a row that eject an endpoint.
 const IN_A_ROW: u32 = 5;
 
@@ -40,25 +42,16 @@ pub enum Sign {
     Faulty,
 }
 
-/// Why an endpoint was ejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// It could not be connected to, or failed its health checks.
-    Unreachable,
-    /// It could be connected to, and failed requests in a row.
-    Faulty,
-    /// At least half of the requests of the last while failed.
-    FailureShare,
-}
-
-impl Reason {
-    /// The word used in logs and the admin API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Faulty => "faulty",
-            Self::FailureShare => "failure_share",
-        }
+worded! {
+    /// Why an endpoint was ejected.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Reason {
+        /// It could not be connected to, or failed its health checks.
+        Unreachable = "unreachable",
+        /// It could be connected to, and failed requests in a row.
+        Faulty = "faulty",
+        /// At least half of the requests of the last while failed.
+        FailureShare = "failure_share",
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::worded;
+
 /// Levers that are set at one time: a file is the place for more.
 pub const SET_MAX: usize = 1_024;
 
@@ -82,57 +84,35 @@ impl fmt::Display for Lever {
     }
 }
 
-/// What a lever does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Setting {
-    /// No new request; running ones go on to their end. Health checks go on.
-    Drained,
-    /// The same, and no health check either: the machine may be gone.
-    Disabled,
-    /// The key lets nobody in any more.
-    Revoked,
-}
-
-impl Setting {
-    /// The word in the admin API, logs and labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Drained => "drained",
-            Self::Disabled => "disabled",
-            Self::Revoked => "revoked",
-        }
+worded! {
+    /// What a lever does.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Setting {
+        /// No new request; running ones go on to their end. Health checks go on.
+        Drained = "drained",
+        /// The same, and no health check either: the machine may be gone.
+        Disabled = "disabled",
+        /// The key lets nobody in any more.
+        Revoked = "revoked",
     }
 }
 
-/// What a person asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    Drain,
-    Disable,
-    /// Undoes either.
-    Enable,
-    Revoke,
-    /// Undoes that.
-    Restore,
+worded! {
+    /// What a person asks for.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Command {
+        Drain = "drain",
+        Disable = "disable",
+        /// Undoes either.
+        Enable = "enable",
+        Revoke = "revoke",
+        /// Undoes that.
+        Restore = "restore",
+    }
 }
 
 impl Command {
-    pub const ALL: [Self; 5] = [Self::Drain, Self::Disable, Self::Enable, Self::Revoke, Self::Restore];
-
-    /// The word in addresses and on the command line.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Drain => "drain",
-            Self::Disable => "disable",
-            Self::Enable => "enable",
-            Self::Revoke => "revoke",
-            Self::Restore => "restore",
-        }
-    }
-
     /// What a lever is set to by it; `None`: it is let go.
     #[must_use]
     pub fn setting(self) -> Option<Setting> {

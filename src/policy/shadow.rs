@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::limits::{Cells, Claim, Learned, Request, Used};
 use crate::config::limits::{Limit, LimitKey, OnExhausted, TokenLimit};
 use crate::config::settings::Shadow;
+use crate::words::worded;
 
 /// In whose name copies are counted.
 const HOLDER: &str = "shadow";
@@ -96,48 +97,27 @@ pub struct Side {
     pub finish_reasons: Vec<String>,
 }
 
-/// In what two answers differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Difference {
-    Status,
-    /// The copy's came later than half as long again, and 100 ms.
-    FirstToken,
-    /// One is more than twice as long, and 16 tokens longer.
-    Length,
-    FinishReason,
-}
-
-impl Difference {
-    /// The word used in labels and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::FirstToken => "first_token",
-            Self::Length => "length",
-            Self::FinishReason => "finish_reason",
-        }
+worded! {
+    /// In what two answers differ.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Difference {
+        Status = "status",
+        /// The copy's came later than half as long again, and 100 ms.
+        FirstToken = "first_token",
+        /// One is more than twice as long, and 16 tokens longer.
+        Length = "length",
+        FinishReason = "finish_reason",
     }
 }
 
-/// What a comparison comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    Same,
-    Differs,
-    /// The client had a whole answer, and the copy none.
-    Failed,
-}
-
-impl Verdict {
-    /// The word used in labels and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Same => "same",
-            Self::Differs => "differs",
-            Self::Failed => "failed",
-        }
+worded! {
+    /// What a comparison comes to.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Verdict {
+        Same = "same",
+        Differs = "differs",
+        /// The client had a whole answer, and the copy none.
+        Failed = "failed",
     }
 }
 

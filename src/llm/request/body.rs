@@ -7,9 +7,10 @@ use super::form::{Field, Form, FormKind};
 use super::lax;
 use super::operation::{CHAT, GENERATE_CONTENT, INVOKE_AGENT, TEXT_COMPLETION};
 use crate::llm::Dialect;
-use crate::llm::json::{Filled, Flag, Loose, Number, Word, loose};
+use crate::llm::json::{Filled, Flag, Loose, Number, Word, loose, member};
 use crate::llm::reading::{TEXT_LIMIT, cut};
 use crate::llm::rpc::Rpc;
+use crate::words::worded;
 
 /// More tokens than this nobody means to ask for.
 const MAX_TOKENS_MAX: f64 = 10_000_000.0;
@@ -44,98 +45,43 @@ pub(super) struct Body {
     pub(super) repeated: Option<&'static str>,
 }
 
-/// The keys that are read. Some backends read keys without regard to case: for them `Model` is `model`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Model,
-    Stream,
-    StreamOptions,
-    MaxTokens,
-    MaxOutputTokens,
-    MaxCompletionTokens,
-    MaxNewTokens,
-    MaxTokensToSample,
-    NPredict,
-    MaxGenLen,
-    N,
-    BestOf,
-    Temperature,
-    TopP,
-    Messages,
-    Contents,
-    Prompt,
-    Input,
-    Inputs,
-    Options,
-    GenerationConfig,
-    GenerationConfigSnake,
-    Parameters,
-    InferenceConfig,
+worded! {
+    /// The keys that are read. Some backends read keys without regard to case: for them `Model` is `model`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Key {
+        Model = "model",
+        Stream = "stream",
+        StreamOptions = "stream_options",
+        MaxTokens = "max_tokens",
+        MaxOutputTokens = "max_output_tokens",
+        MaxCompletionTokens = "max_completion_tokens",
+        MaxNewTokens = "max_new_tokens",
+        MaxTokensToSample = "max_tokens_to_sample",
+        NPredict = "n_predict",
+        MaxGenLen = "max_gen_len",
+        N = "n",
+        BestOf = "best_of",
+        Temperature = "temperature",
+        TopP = "top_p",
+        Messages = "messages",
+        Contents = "contents",
+        Prompt = "prompt",
+        Input = "input",
+        Inputs = "inputs",
+        Options = "options",
+        GenerationConfig = "generationConfig",
+        GenerationConfigSnake = "generation_config",
+        Parameters = "parameters",
+        InferenceConfig = "inferenceConfig",
+    }
 }
-
-const KEYS: [(&str, Key); 24] = [
-    ("model", Key::Model),
-    ("stream", Key::Stream),
-    ("stream_options", Key::StreamOptions),
-    ("max_tokens", Key::MaxTokens),
-    ("max_output_tokens", Key::MaxOutputTokens),
-    ("max_completion_tokens", Key::MaxCompletionTokens),
-    ("max_new_tokens", Key::MaxNewTokens),
-    ("max_tokens_to_sample", Key::MaxTokensToSample),
-    ("n_predict", Key::NPredict),
-    ("max_gen_len", Key::MaxGenLen),
-    ("n", Key::N),
-    ("best_of", Key::BestOf),
-    ("temperature", Key::Temperature),
-    ("top_p", Key::TopP),
-    ("messages", Key::Messages),
-    ("contents", Key::Contents),
-    ("prompt", Key::Prompt),
-    ("input", Key::Input),
-    ("inputs", Key::Inputs),
-    ("options", Key::Options),
-    ("generationConfig", Key::GenerationConfig),
-    ("generation_config", Key::GenerationConfigSnake),
-    ("parameters", Key::Parameters),
-    ("inferenceConfig", Key::InferenceConfig),
-];
 
 impl Key {
     fn of(text: &str) -> Option<Self> {
-        Self::exactly(text).or_else(|| {
+        Self::of_word(text).or_else(|| {
             // Nearly every key is in lower case.
-            let mut keys = KEYS.iter().filter(|_| lax::is_odd(text));
-            keys.find(|(name, _)| lax::is_same_key(text, name)).map(|(_, key)| *key)
-        })
-    }
-
-    fn exactly(text: &str) -> Option<Self> {
-        Some(match text {
-            "model" => Self::Model,
-            "stream" => Self::Stream,
-            "stream_options" => Self::StreamOptions,
-            "max_tokens" => Self::MaxTokens,
-            "max_output_tokens" => Self::MaxOutputTokens,
-            "max_completion_tokens" => Self::MaxCompletionTokens,
-            "max_new_tokens" => Self::MaxNewTokens,
-            "max_tokens_to_sample" => Self::MaxTokensToSample,
-            "n_predict" => Self::NPredict,
-            "max_gen_len" => Self::MaxGenLen,
-            "n" => Self::N,
-            "best_of" => Self::BestOf,
-            "temperature" => Self::Temperature,
-            "top_p" => Self::TopP,
-            "messages" => Self::Messages,
-            "contents" => Self::Contents,
-            "prompt" => Self::Prompt,
-            "input" => Self::Input,
-            "inputs" => Self::Inputs,
-            "options" => Self::Options,
-            "generationConfig" => Self::GenerationConfig,
-            "generation_config" => Self::GenerationConfigSnake,
-            "parameters" => Self::Parameters,
-            "inferenceConfig" => Self::InferenceConfig,
-            _ => return None,
+            let mut keys = Self::ALL.into_iter().filter(|_| lax::is_odd(text));
+            keys.find(|key| lax::is_same_key(text, key.as_str()))
         })
     }
 }
@@ -143,7 +89,7 @@ impl Key {
 /// Whether a name in brackets, as Node's `qs` reads it, or one in a doubtful place may be that of a key which is read here.
 fn names_key(name: &str) -> bool {
     const NESTED: [&str; 5] = ["num_predict", "maxOutputTokens", "maxTokens", "candidateCount", "candidate_count"];
-    name.split(['[', ']']).any(|part| Key::exactly(part).is_some() || NESTED.contains(&part))
+    name.split(['[', ']']).any(|part| Key::of_word(part).is_some() || NESTED.contains(&part))
 }
 
 impl Body {
@@ -173,7 +119,7 @@ impl Body {
     }
 
     fn field(&mut self, field: &Field<'_>) {
-        let Some(key) = Key::exactly(&field.name) else { return };
+        let Some(key) = Key::of_word(&field.name) else { return };
         self.note(key);
         let text = String::from_utf8_lossy(&field.value);
         let number = || text.trim().parse::<f64>().ok();
@@ -242,8 +188,7 @@ impl Body {
     fn note(&mut self, key: Key) {
         let bit = 1 << (key as u32);
         if self.seen & bit != 0 {
-            let name = KEYS.iter().find(|(_, other)| *other == key).map(|(name, _)| *name);
-            self.repeated = self.repeated.or(name);
+            self.repeated.get_or_insert(key.as_str());
         }
         self.seen |= bit;
     }
@@ -331,15 +276,8 @@ impl Call<'_> {
 }
 
 impl<'de> Loose<'de> for Params<'de> {
-    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
-        let mut params = Self::default();
-        while let Some(key) = fields.next_key::<Word<'_>>()? {
-            match key.0.as_deref().unwrap_or_default() {
-                "name" => params.name = fields.next_value()?,
-                _ => drop(fields.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(params)
+    fn object<A: MapAccess<'de>>(fields: A) -> Result<Self, A::Error> {
+        Ok(Self { name: member(fields, "name")? })
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::lax;
-use crate::llm::json::{Loose, Maybe, Number, Word, loose};
+use crate::llm::json::{Loose, Maybe, Number, Word, loose, member};
 use crate::llm::reading::{TEXT_LIMIT, cut};
 
 /// Stop sequences that are kept at most.
@@ -128,15 +128,8 @@ impl<'de> Loose<'de> for Stops {
 struct Effort(Option<String>);
 
 impl<'de> Loose<'de> for Effort {
-    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
-        let mut effort = None;
-        while let Some(key) = fields.next_key::<Word<'_>>()? {
-            match key.0.as_deref() {
-                Some("effort") => effort = kept(&fields.next_value()?, WORD_MAX),
-                _ => drop(fields.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(Self(effort))
+    fn object<A: MapAccess<'de>>(fields: A) -> Result<Self, A::Error> {
+        Ok(Self(kept(&member(fields, "effort")?, WORD_MAX)))
     }
 }
 
@@ -203,15 +196,8 @@ impl<'de> Loose<'de> for Id {
         Self((!text.is_empty()).then(|| cut(text, TEXT_LIMIT).to_owned()))
     }
 
-    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
-        let mut id = None;
-        while let Some(key) = fields.next_key::<Word<'_>>()? {
-            match key.0.as_deref() {
-                Some("id") => id = kept(&fields.next_value()?, TEXT_LIMIT),
-                _ => drop(fields.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(Self(id))
+    fn object<A: MapAccess<'de>>(fields: A) -> Result<Self, A::Error> {
+        Ok(Self(kept(&member(fields, "id")?, TEXT_LIMIT)))
     }
 }
 

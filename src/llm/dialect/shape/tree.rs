@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::llm::json::Word;
+use crate::llm::json::{Word, passed_over};
 
 /// The most values that are kept of one event: of a list without end the first ones.
 const FOUND_MAX: usize = 64;
@@ -197,29 +197,7 @@ impl<'e> Visitor<'e> for Place<'_, '_, 'e> {
         f.write_str("any JSON value")
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
+    passed_over!(visit_str &str, visit_u64 u64, visit_i64 i64, visit_f64 f64, visit_bool bool);
 
     fn visit_map<A: MapAccess<'e>>(mut self, mut fields: A) -> Result<(), A::Error> {
         let node = self.node;
