@@ -343,5 +343,5 @@ pub fn may_eject_more(all: usize, ejected: usize) -> bool {
 mod tests;
 
 #[cfg(test)]
-#[path = "health_simulation.rs"]
+#[path = "health_simulation_tests.rs"]
 mod simulation;
