@@ -4,6 +4,7 @@
 
 mod anthropic;
 mod closing;
+mod counts;
 mod document;
 mod gemini;
 mod modalities;
@@ -21,7 +22,9 @@ mod vercel_ui;
 use super::format::Dialect;
 
 pub(super) use closing::Closing;
+pub(super) use counts::Counts;
 pub(super) use document::complete;
+pub(super) use openai_responses::Response;
 pub(super) use reader::Reader;
 pub use recognise::{AnswerLabels, recognise_answer};
 pub(super) use recognise::{Look, dialect_in, dialect_instead, dialect_of_event, framing_of_bytes};

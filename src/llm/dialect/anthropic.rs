@@ -11,7 +11,7 @@ use serde_json::json;
 use super::closing::Closing;
 use super::reader::Reader;
 use crate::llm::Reading;
-use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
+use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, each, loose, read_object};
 use crate::llm::pattern::Varying;
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
@@ -34,11 +34,8 @@ pub(super) struct Anthropic {
 struct Wire<'a> {
     #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
     message: Maybe<Message<'a>>,
-    #[serde(borrow)]
     delta: Maybe<Delta<'a>>,
-    #[serde(borrow)]
     content_block: Maybe<Block<'a>>,
     index: Number,
     usage: Maybe<Tokens>,
@@ -61,9 +58,7 @@ struct Block<'a> {
 struct Message<'a> {
     #[serde(borrow)]
     id: Word<'a>,
-    #[serde(borrow)]
     model: Word<'a>,
-    #[serde(borrow)]
     stop_reason: Word<'a>,
     usage: Maybe<Tokens>,
     error: Fault,
@@ -78,7 +73,6 @@ struct Delta<'a> {
     partial_json: Filled,
     thinking: Filled,
     content: Filled,
-    #[serde(borrow)]
     stop_reason: Word<'a>,
 }
 
@@ -276,16 +270,17 @@ impl Delta<'_> {
 }
 
 impl<'de> Loose<'de> for Iterations {
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
         let mut sum = Compacted::default();
-        while let Some(item) = items.next_element::<Maybe<Iteration<'_>>>()? {
-            let Some(pass) = item.0.filter(|pass| pass.kind.is("compaction")) else { continue };
-            let add = |sum: &mut u64, told: Number| *sum = sum.saturating_add(told.count().unwrap_or_default());
-            add(&mut sum.input, pass.input_tokens);
-            add(&mut sum.cache_read, pass.cache_read_input_tokens);
-            add(&mut sum.cache_write, pass.cache_creation_input_tokens);
-            add(&mut sum.output, pass.output_tokens);
-        }
+        let add = |sum: &mut u64, told: Number| *sum = sum.saturating_add(told.count().unwrap_or_default());
+        each(items, |pass: Iteration<'_>| {
+            if pass.kind.is("compaction") {
+                add(&mut sum.input, pass.input_tokens);
+                add(&mut sum.cache_read, pass.cache_read_input_tokens);
+                add(&mut sum.cache_write, pass.cache_creation_input_tokens);
+                add(&mut sum.output, pass.output_tokens);
+            }
+        })?;
         Ok(Self(Some(sum)))
     }
 }

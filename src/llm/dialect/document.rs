@@ -2,8 +2,9 @@
 //! beside the chat. Their usage has many names, which all mean one of a few numbers.
 
 use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess};
+use serde::de::SeqAccess;
 
+use super::counts::Counts;
 use crate::llm::json::{Loose, Maybe, Number, Word, loose, read_object};
 use crate::llm::{Reading, Usage};
 
@@ -29,19 +30,13 @@ pub(in crate::llm) fn complete(json: &[u8], reading: &mut Reading) {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer<'a> {
-    #[serde(borrow)]
     id: Word<'a>,
-    #[serde(borrow)]
     model: Word<'a>,
-    #[serde(borrow)]
     object: Word<'a>,
     /// Of Gemini's interactions.
-    #[serde(borrow)]
     status: Word<'a>,
     /// Of Cohere and others.
-    #[serde(borrow)]
     finish_reason: Word<'a>,
-    #[serde(borrow)]
     stop_reason: Word<'a>,
     /// Of Bedrock.
     #[serde(borrow, rename = "stopReason")]
@@ -66,28 +61,6 @@ struct Wrapped {
     usage: Counts,
 }
 
-/// Numbers of tokens under any name, at this level or one further in.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    input: Number,
-    output: Number,
-    total: Number,
-    cached: Number,
-    reasoning: Number,
-    /// Of Mistral: the tokens of sound stand in the total alone.
-    sound_seconds: Number,
-    /// Numbers that stand outside those above.
-    outside: Outside,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Outside {
-    cache_read: Number,
-    cache_write: Number,
-    thoughts: Number,
-    tool_use: Number,
-}
-
 /// All results of an answer as one.
 #[derive(Default)]
 struct Results(Counts);
@@ -102,106 +75,11 @@ impl Answer<'_> {
     fn usage(&self) -> Usage {
         let wrapped = self.result.0.as_ref().map(|result| result.usage).unwrap_or_default();
         let places = [self.usage, self.meta, self.metrics, wrapped, self.results.0];
-        let told = places.into_iter().map(Counts::usage).find(Usage::is_known).unwrap_or_default();
-        Usage { input: told.input.or(self.input_text.count()), ..told }
-    }
-}
-
-impl Counts {
-    fn usage(self) -> Usage {
-        let Outside { cache_read, cache_write, thoughts, tool_use } = self.outside;
-        let plus = |told: Number, outside: &[Number]| {
-            let more = outside.iter().filter_map(|number| number.count()).fold(0, u64::saturating_add);
-            match told.count() {
-                None if more == 0 => None,
-                told => Some(told.unwrap_or_default().saturating_add(more)),
-            }
-        };
-        let output = plus(self.output, &[thoughts]);
-        let input = plus(self.input, &[cache_read, cache_write, tool_use]).map(|input| {
-            let hears = self.sound_seconds.count().is_some_and(|seconds| seconds > 0);
-            let rest =
-                self.total.count().filter(|_| hears).map(|total| total.saturating_sub(output.unwrap_or_default()));
-            input.max(rest.unwrap_or_default())
-        });
+        let told = places.iter().map(Counts::usage).find(Usage::is_known);
         // What generates nothing may tell a total alone.
-        let total = self.total.count().filter(|_| input.is_none() && output.is_none());
-        Usage {
-            input: input.or(total),
-            cached_input: self.cached.count().or(cache_read.count()),
-            cache_write: cache_write.count(),
-            output,
-            reasoning: self.reasoning.count().or(thoughts.count()),
-            ..Usage::default()
-        }
-    }
-
-    /// Where `key` is kept; `None`: it is no count.
-    fn slot(&mut self, key: &str) -> Option<&mut Number> {
-        Some(match key {
-            "prompt_tokens" | "input_tokens" | "promptTokens" | "inputTokens" | "total_input_tokens"
-            | "prompt_token_count" | "input_token_count" | "inputTokenCount" | "promptTokenCount" => &mut self.input,
-            "completion_tokens"
-            | "output_tokens"
-            | "completionTokens"
-            | "outputTokens"
-            | "total_output_tokens"
-            | "generated_token_count"
-            | "output_token_count"
-            | "outputTokenCount"
-            | "candidatesTokenCount"
-            | "generated_tokens"
-            | "tokenCount" => &mut self.output,
-            "total_tokens" | "totalTokens" | "total_token_count" | "totalTokenCount" => &mut self.total,
-            "cached_tokens" | "cachedTokens" | "total_cached_tokens" | "cachedContentTokenCount" => &mut self.cached,
-            "reasoning_tokens" | "reasoningTokens" => &mut self.reasoning,
-            "prompt_audio_seconds" => &mut self.sound_seconds,
-            "cacheReadInputTokens" | "cache_read_input_tokens" => &mut self.outside.cache_read,
-            "cacheWriteInputTokens" | "cache_creation_input_tokens" => &mut self.outside.cache_write,
-            "total_thought_tokens" | "thoughtsTokenCount" => &mut self.outside.thoughts,
-            "total_tool_use_tokens" | "toolUsePromptTokenCount" => &mut self.outside.tool_use,
-            _ => return None,
-        })
-    }
-
-    /// Takes over what `other` has and this lacks.
-    fn or(&mut self, other: Self) {
-        let fill = |slot: &mut Number, other: Number| *slot = slot.or(other);
-        fill(&mut self.input, other.input);
-        fill(&mut self.output, other.output);
-        fill(&mut self.total, other.total);
-        fill(&mut self.cached, other.cached);
-        fill(&mut self.reasoning, other.reasoning);
-        fill(&mut self.sound_seconds, other.sound_seconds);
-        fill(&mut self.outside.cache_read, other.outside.cache_read);
-        fill(&mut self.outside.cache_write, other.outside.cache_write);
-        fill(&mut self.outside.thoughts, other.outside.thoughts);
-        fill(&mut self.outside.tool_use, other.outside.tool_use);
-    }
-}
-
-/// What is counted further in: details, and what Cohere's models read and wrote, which it tells beside what it bills.
-fn is_group(key: &str) -> bool {
-    key == "tokens" || key.ends_with("_details") || key.ends_with("Details")
-}
-
-impl<'de> Loose<'de> for Counts {
-    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
-        let (mut counts, mut billed) = (Self::default(), Self::default());
-        while let Some(key) = fields.next_key::<Word<'_>>()? {
-            let key = key.0.as_deref().unwrap_or_default();
-            if let Some(slot) = counts.slot(key) {
-                *slot = fields.next_value()?;
-            } else if key == "billed_units" {
-                billed = fields.next_value()?;
-            } else if is_group(key) {
-                counts.or(fields.next_value()?);
-            } else {
-                fields.next_value::<IgnoredAny>()?;
-            }
-        }
-        counts.or(billed);
-        Ok(counts)
+        let total = || places.iter().find_map(|place| place.total.count());
+        let told = told.unwrap_or_else(|| Usage { input: total(), ..Usage::default() });
+        Usage { input: told.input.or(self.input_text.count()), ..told }
     }
 }
 
@@ -209,13 +87,13 @@ impl<'de> Loose<'de> for Results {
     fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
         let mut first = Counts::default();
         while let Some(item) = items.next_element::<Counts>()? {
-            first.or(item);
+            first.fill(item);
         }
         Ok(Self(first))
     }
 }
 
-loose!(Counts, Results);
+loose!(Results);
 
 #[cfg(test)]
 mod tests {

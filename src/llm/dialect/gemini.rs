@@ -11,7 +11,7 @@ use serde_json::json;
 use super::closing::Closing;
 use super::modalities::Sound;
 use super::reader::Reader;
-use crate::llm::json::{Fault, Filled, Flag, Loose, Maybe, Number, Word, loose, read_object};
+use crate::llm::json::{Fault, Filled, Flag, Loose, Maybe, Number, Word, each, loose, read_object};
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};
@@ -29,12 +29,9 @@ pub(super) struct Gemini {
 struct Piece<'a> {
     #[serde(borrow)]
     candidates: Candidates<'a>,
-    #[serde(borrow)]
     prompt_feedback: Maybe<Feedback<'a>>,
     usage_metadata: Maybe<Tokens>,
-    #[serde(borrow)]
     model_version: Word<'a>,
-    #[serde(borrow)]
     response_id: Word<'a>,
     error: Fault,
 }
@@ -200,11 +197,9 @@ impl Part {
 }
 
 impl<'de> Loose<'de> for Parts {
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
         let mut produced = Produced::Nothing;
-        while let Some(part) = items.next_element::<Maybe<Part>>()? {
-            produced = produced.max(part.0.map_or(Produced::Nothing, |part| part.produced()));
-        }
+        each(items, |part: Part| produced = produced.max(part.produced()))?;
         Ok(Self(produced))
     }
 }
@@ -237,26 +232,10 @@ impl<'de: 'a, 'a> Loose<'de> for FinishReason<'a> {
 
     /// `FinishReason` of `google/cloud/aiplatform/v1/content.proto`.
     fn number(value: f64) -> Self {
-        const WORDS: [&str; 17] = [
-            "",
-            "STOP",
-            "MAX_TOKENS",
-            "SAFETY",
-            "RECITATION",
-            "OTHER",
-            "BLOCKLIST",
-            "PROHIBITED_CONTENT",
-            "SPII",
-            "MALFORMED_FUNCTION_CALL",
-            "MODEL_ARMOR",
-            "IMAGE_SAFETY",
-            "IMAGE_PROHIBITED_CONTENT",
-            "IMAGE_RECITATION",
-            "IMAGE_OTHER",
-            "UNEXPECTED_TOOL_CALL",
-            "NO_IMAGE",
-        ];
-        Self(Word::text(WORDS.get(value as usize).copied().unwrap_or("OTHER")))
+        const WORDS: &str = " STOP MAX_TOKENS SAFETY RECITATION OTHER BLOCKLIST PROHIBITED_CONTENT SPII \
+            MALFORMED_FUNCTION_CALL MODEL_ARMOR IMAGE_SAFETY IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION IMAGE_OTHER \
+            UNEXPECTED_TOOL_CALL NO_IMAGE";
+        Self(Word::text(WORDS.split(' ').nth(value as usize).unwrap_or("OTHER")))
     }
 }
 

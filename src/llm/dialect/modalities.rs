@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::SeqAccess;
 
-use crate::llm::json::{Loose, Maybe, Number, loose};
+use crate::llm::json::{Loose, Number, each, loose};
 
 /// The tokens of sound among those that are told by modality; `None`: none of them are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,12 +22,12 @@ struct OfModality {
 struct IsSound(bool);
 
 impl<'de> Loose<'de> for Sound {
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
         let mut sound = None;
-        while let Some(item) = items.next_element::<Maybe<OfModality>>()? {
-            let tokens = item.0.filter(|item| item.modality.0).and_then(|item| item.token_count.count());
+        each(items, |OfModality { modality, token_count }| {
+            let tokens = token_count.count().filter(|_| modality.0);
             sound = tokens.map(|tokens| tokens.saturating_add(sound.unwrap_or(0))).or(sound);
-        }
+        })?;
         Ok(Self(sound))
     }
 }

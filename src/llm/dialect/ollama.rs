@@ -30,7 +30,6 @@ struct Line<'a> {
     response: Filled,
     thinking: Filled,
     done: Flag,
-    #[serde(borrow)]
     done_reason: Word<'a>,
     prompt_eval_count: Number,
     /// Part of the count before.

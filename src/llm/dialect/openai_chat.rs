@@ -14,7 +14,7 @@ use serde_json::json;
 use super::closing::Closing;
 use super::reader::Reader;
 use crate::llm::Reading;
-use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, loose, read_object};
+use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, each, loose, read_object};
 use crate::llm::pattern::Varying;
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
@@ -41,10 +41,8 @@ pub(super) struct OpenAiChat {
 struct Chunk<'a> {
     #[serde(borrow)]
     id: Word<'a>,
-    #[serde(borrow)]
     model: Word<'a>,
     created: Number,
-    #[serde(borrow)]
     choices: Choices<'a>,
     usage: Maybe<Tokens>,
     /// Of Groq, which tells usage and what broke a stream in there.
@@ -294,21 +292,17 @@ impl<'de> Loose<'de> for Content {
         Self(Produced::Answer)
     }
 
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
         let mut produced = Produced::Nothing;
-        while let Some(item) = items.next_element::<Maybe<Part<'_>>>()? {
-            produced = produced.max(item.0.as_ref().map(Part::produced).unwrap_or_default());
-        }
+        each(items, |part: Part<'_>| produced = produced.max(part.produced()))?;
         Ok(Self(produced))
     }
 }
 
 impl<'de> Loose<'de> for Details {
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
         let mut has_text = false;
-        while let Some(item) = items.next_element::<Maybe<Detail>>()? {
-            has_text |= item.0.is_some_and(|detail| detail.text.0 || detail.summary.0);
-        }
+        each(items, |detail: Detail| has_text |= detail.text.0 || detail.summary.0)?;
         Ok(Self(has_text))
     }
 }

@@ -8,12 +8,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::closing::Closing;
-use super::openai_chat::usage::output;
+use super::counts::Counts;
 use super::reader::Reader;
 use crate::llm::json::{Fault, Filled, Flag, Maybe, Number, Word, read_object};
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
-use crate::llm::{Background, Reading, Usage};
+use crate::llm::{Background, Reading};
 
 #[derive(Debug, Default)]
 pub(super) struct OpenAiResponses {
@@ -39,15 +39,11 @@ struct Wire<'a> {
     b64_json: Filled,
     audio: Filled,
     /// In boxes: few events have them, and each event is moved.
-    usage: Maybe<Box<Tokens>>,
-    #[serde(borrow)]
+    usage: Maybe<Box<Counts>>,
     item: Maybe<Box<Item<'a>>>,
-    #[serde(borrow)]
     response: Maybe<Box<Response<'a>>>,
     /// Of `error`, which holds them itself; others put them into an object.
-    #[serde(borrow)]
     code: Word<'a>,
-    #[serde(borrow)]
     message: Word<'a>,
     error: Fault,
 }
@@ -63,56 +59,29 @@ struct Item<'a> {
     result: Filled,
 }
 
-/// What the events that begin and end a stream hold, and what a whole answer is.
+/// What the events that begin and end a stream hold, what a whole answer is, and what messages of a WebSocket hold.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Response<'a> {
+pub(in crate::llm) struct Response<'a> {
     #[serde(borrow)]
-    id: Word<'a>,
-    #[serde(borrow)]
-    model: Word<'a>,
-    #[serde(borrow)]
-    status: Word<'a>,
+    pub(in crate::llm) id: Word<'a>,
+    pub(in crate::llm) model: Word<'a>,
+    pub(in crate::llm) status: Word<'a>,
     created_at: Number,
-    background: Flag,
+    pub(in crate::llm) background: Flag,
+    /// Of the Realtime API, which does not have the next.
+    pub(in crate::llm) status_details: Maybe<Details<'a>>,
+    pub(in crate::llm) incomplete_details: Maybe<Details<'a>>,
+    pub(in crate::llm) usage: Maybe<Counts>,
+    pub(in crate::llm) error: Fault,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(in crate::llm) struct Details<'a> {
     #[serde(borrow)]
-    incomplete_details: Maybe<Incomplete<'a>>,
-    usage: Maybe<Tokens>,
-    error: Fault,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Incomplete<'a> {
-    #[serde(borrow)]
-    reason: Word<'a>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Tokens {
-    input_tokens: Number,
-    input_tokens_details: Maybe<InputDetails>,
-    /// Of transcriptions.
-    input_token_details: Maybe<InputDetails>,
-    output_tokens: Number,
-    total_tokens: Number,
-    output_tokens_details: Maybe<OutputDetails>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct InputDetails {
-    cached_tokens: Number,
-    /// Of OpenRouter.
-    cache_write_tokens: Number,
-    audio_tokens: Number,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct OutputDetails {
-    reasoning_tokens: Number,
+    pub(in crate::llm) reason: Word<'a>,
+    pub(in crate::llm) error: Fault,
 }
 
 impl Reader for OpenAiResponses {
@@ -233,51 +202,27 @@ fn is_of_media(kind: &str) -> bool {
         .any(|start| kind.starts_with(start))
 }
 
-/// Whether events of this kind can be told: items and parts that begin and end, deltas, and how far a tool is.
-fn is_known(kind: &str) -> bool {
-    let Some((_, last)) = kind.strip_prefix("response.").map(|rest| rest.rsplit_once('.').unwrap_or(("", rest))) else {
-        return kind == "keepalive" || kind == "ping";
-    };
-    matches!(
-        last,
-        "created"
-            | "queued"
-            | "in_progress"
-            | "added"
-            | "delta"
-            | "done"
-            | "searching"
-            | "generating"
-            | "interpreting"
-            | "completed"
-            | "failed"
-            | "partial_image"
-    )
-}
-
-/// Whether a known event is a step of the work: all are, but those of the response as a whole, deltas and pings.
-fn tells_of_work(kind: &str) -> bool {
-    // What a shell printed is the tool's, not the model's.
-    kind == "response.shell_call_output_content.delta"
-        || !matches!(kind, "response.created" | "response.queued" | "response.in_progress" | "keepalive" | "ping")
-            && !kind.ends_with(".delta")
-}
-
 impl Wire<'_> {
+    /// Items and parts that begin and end and how far a tool is are steps of the work; deltas are tokens, if they have any.
     fn produced(&self, kind: &str) -> Produced {
         if self.partial_image_b64.0 {
             return Produced::Answer;
         }
-        if !is_known(kind) {
-            return Produced::Unknown;
+        let Some(what) = kind.strip_prefix("response.") else {
+            return if matches!(kind, "keepalive" | "ping") { Produced::Nothing } else { Produced::Unknown };
+        };
+        match what.rsplit_once('.').map_or(what, |(_, last)| last) {
+            // What a shell printed is the tool's, not the model's.
+            "delta" if what == "shell_call_output_content.delta" => Produced::Work,
+            "delta" if !self.delta.0 => Produced::Nothing,
+            "delta" if what.starts_with("reasoning") => Produced::Reasoning,
+            "delta" => Produced::Answer,
+            // The response as a whole.
+            "created" | "queued" | "in_progress" if !what.contains('.') => Produced::Nothing,
+            "created" | "queued" | "in_progress" | "added" | "done" | "searching" | "generating" | "interpreting"
+            | "completed" | "failed" | "partial_image" => Produced::Work,
+            _ => Produced::Unknown,
         }
-        if tells_of_work(kind) {
-            return Produced::Work;
-        }
-        if !self.delta.0 || !kind.ends_with(".delta") {
-            return Produced::Nothing;
-        }
-        if kind.starts_with("response.reasoning") { Produced::Reasoning } else { Produced::Answer }
     }
 
     /// Reads an event of media; its last one has the usage.
@@ -298,23 +243,6 @@ impl Wire<'_> {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(word), None) | (None, Some(word)) => word.to_owned(),
             (None, None) => "error".to_owned(),
-        }
-    }
-}
-
-impl Tokens {
-    fn usage(&self) -> Usage {
-        let input = self.input_tokens_details.0.as_ref().or(self.input_token_details.0.as_ref());
-        let details = self.output_tokens_details.0.as_ref();
-        let reasoning = details.and_then(|details| details.reasoning_tokens.count());
-        Usage {
-            input: self.input_tokens.count(),
-            cached_input: input.and_then(|details| details.cached_tokens.count()),
-            cache_write: input.and_then(|details| details.cache_write_tokens.count()),
-            output: output(self.input_tokens, self.output_tokens, reasoning, self.total_tokens),
-            reasoning,
-            input_audio: input.and_then(|details| details.audio_tokens.count()),
-            ..Usage::default()
         }
     }
 }

@@ -7,7 +7,7 @@ use super::shape::{Recogniser, built_in_recogniser};
 use super::stream_rules::StreamRules;
 use super::vercel_data::coded;
 use crate::llm::format::{Dialect, Framing};
-use crate::llm::json::{Filled, Flag, Loose, Maybe, Word, loose, read_object};
+use crate::llm::json::{Filled, Flag, Loose, Maybe, Word, each, loose, read_object};
 use crate::llm::sse::Event;
 
 /// What the first bytes of an answer tell of its framing.
@@ -184,7 +184,6 @@ fn code_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Shape<'a> {
-        #[serde(borrow)]
         object: Word<'a>,
         #[serde(borrow, rename = "type")]
         kind: Word<'a>,
@@ -253,16 +252,14 @@ fn code_of_event(guess: Dialect, event: Event<'_>) -> Dialect {
 struct Deltas(bool);
 
 impl<'de> Loose<'de> for Deltas {
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Choice {
             delta: Maybe<IgnoredAny>,
         }
         let mut has_delta = false;
-        while let Some(choice) = items.next_element::<Maybe<Choice>>()? {
-            has_delta |= choice.0.is_some_and(|choice| choice.delta.0.is_some());
-        }
+        each(items, |choice: Choice| has_delta |= choice.delta.0.is_some())?;
         Ok(Self(has_delta))
     }
 }
@@ -274,7 +271,7 @@ loose!(Deltas);
 struct Vectors(bool);
 
 impl<'de> Loose<'de> for Vectors {
-    fn array<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+    fn array<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct Item<'a> {
@@ -282,9 +279,7 @@ impl<'de> Loose<'de> for Vectors {
             object: Word<'a>,
         }
         let mut are_vectors = false;
-        while let Some(item) = items.next_element::<Maybe<Item<'de>>>()? {
-            are_vectors |= item.0.is_some_and(|item| item.object.is("embedding"));
-        }
+        each(items, |item: Item<'de>| are_vectors |= item.object.is("embedding"))?;
         Ok(Self(are_vectors))
     }
 }
@@ -302,15 +297,8 @@ pub(in crate::llm) fn dialect_in(guess: Dialect, framing: Framing) -> Dialect {
 }
 
 fn is_json_lines(essence: &str) -> bool {
-    matches!(
-        essence,
-        "application/x-ndjson"
-            | "application/ndjson"
-            | "application/jsonl"
-            | "application/x-jsonlines"
-            | "application/json-lines"
-            | "application/jsonlines"
-    )
+    let kind = essence.strip_prefix("application/").unwrap_or_default();
+    matches!(kind, "x-ndjson" | "ndjson" | "jsonl" | "x-jsonlines" | "json-lines" | "jsonlines")
 }
 
 /// The media type without parameters, in lower case.

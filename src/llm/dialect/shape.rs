@@ -10,7 +10,6 @@ mod read;
 mod recogniser;
 mod rules;
 mod selector;
-mod tokens;
 mod tree;
 mod value;
 

@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::closing::Closing;
+use super::counts::Counts;
 use super::reader::{Reader, note_failure};
-use crate::llm::json::{Fault, Filled, Maybe, Number, Word, read_object, read_value};
+use crate::llm::json::{Fault, Filled, Word, read_object, read_value};
 use crate::llm::pattern::string_in;
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
@@ -27,16 +28,8 @@ pub(super) struct VercelData {
 struct Mark<'a> {
     #[serde(borrow)]
     message_id: Word<'a>,
-    #[serde(borrow)]
     finish_reason: Word<'a>,
-    usage: Maybe<Tokens>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Tokens {
-    prompt_tokens: Number,
-    completion_tokens: Number,
+    usage: Counts,
 }
 
 impl Reader for VercelData {
@@ -85,7 +78,7 @@ impl VercelData {
         let mark = read_object::<Mark<'_>>(json).unwrap_or_default();
         self.in_step = code == b'f';
         reading.note_id(mark.message_id.filled());
-        let told = mark.usage.0.map(|tokens| tokens.usage()).filter(Usage::is_known);
+        let told = Some(mark.usage.usage()).filter(Usage::is_known);
         if code == b'd' {
             reading.note_finish_reason(mark.finish_reason.filled().filter(|_| !reading.normal_end));
             reading.usage = told.unwrap_or(reading.usage);
@@ -95,13 +88,6 @@ impl VercelData {
             reading.usage.input = sum(reading.usage.input, step.input);
             reading.usage.output = sum(reading.usage.output, step.output);
         }
-    }
-}
-
-impl Tokens {
-    fn usage(&self) -> Usage {
-        let (input, output) = (self.prompt_tokens.count(), self.completion_tokens.count());
-        Usage { input, output, ..Usage::default() }
     }
 }
 

@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::closing::Closing;
+use super::counts::Counts;
 use super::reader::{Reader, note_failure};
-use crate::llm::json::{Filled, Maybe, Number, Word, read_object};
+use crate::llm::json::{Filled, Maybe, Word, read_object};
 use crate::llm::pattern::Varying;
 use crate::llm::reading::Produced;
 use crate::llm::reading::TEXT_LIMIT;
@@ -43,17 +44,12 @@ struct Part {
 struct Wire<'a> {
     #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
     id: Word<'a>,
     delta: Filled,
     input_text_delta: Filled,
-    #[serde(borrow)]
     message_id: Word<'a>,
-    #[serde(borrow)]
     finish_reason: Word<'a>,
-    #[serde(borrow)]
     message_metadata: Maybe<Metadata<'a>>,
-    #[serde(borrow)]
     error_text: Word<'a>,
 }
 
@@ -62,33 +58,8 @@ struct Wire<'a> {
 struct Metadata<'a> {
     #[serde(borrow)]
     model: Word<'a>,
-    usage: Maybe<Tokens>,
-    total_usage: Maybe<Tokens>,
-}
-
-/// The SDK's `LanguageModelUsage`: of version 5, and with the details of version 6.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Tokens {
-    input_tokens: Number,
-    output_tokens: Number,
-    reasoning_tokens: Number,
-    cached_input_tokens: Number,
-    input_token_details: Maybe<InputDetails>,
-    output_token_details: Maybe<OutputDetails>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct InputDetails {
-    cache_read_tokens: Number,
-    cache_write_tokens: Number,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct OutputDetails {
-    reasoning_tokens: Number,
+    usage: Counts,
+    total_usage: Counts,
 }
 
 impl Reader for VercelUi {
@@ -197,25 +168,6 @@ impl VercelUi {
 
 fn note_metadata(metadata: &Metadata<'_>, reading: &mut Reading) {
     reading.note_model(metadata.model.filled());
-    let tokens = metadata.total_usage.0.as_ref().or(metadata.usage.0.as_ref());
-    if let Some(usage) = tokens.map(Tokens::usage).filter(Usage::is_known) {
-        reading.usage = usage;
-    }
-}
-
-impl Tokens {
-    fn usage(&self) -> Usage {
-        let input = self.input_token_details.0.as_ref();
-        let output = self.output_token_details.0.as_ref();
-        let cached = input.and_then(|details| details.cache_read_tokens.count());
-        let reasoning = output.and_then(|details| details.reasoning_tokens.count());
-        Usage {
-            input: self.input_tokens.count(),
-            cached_input: cached.or(self.cached_input_tokens.count()),
-            cache_write: input.and_then(|details| details.cache_write_tokens.count()),
-            output: self.output_tokens.count(),
-            reasoning: reasoning.or(self.reasoning_tokens.count()),
-            ..Usage::default()
-        }
-    }
+    let told = [metadata.total_usage, metadata.usage].iter().map(Counts::usage).find(Usage::is_known);
+    reading.usage = told.unwrap_or(reading.usage);
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::llm::count::{Encoding, count_prompt};
-use crate::llm::json::{Fault, Filled, Flag, Loose, Maybe, Number, Word, loose, read_object};
+use crate::llm::dialect::{Counts, Response};
+use crate::llm::json::{Filled, Loose, Maybe, Word, loose, read_object, read_value};
 use crate::llm::reading::{TEXT_LIMIT, cut};
 use crate::llm::request::label::Beginning;
 use crate::llm::request::lax::{in_utf8, is_same_key};
@@ -30,6 +32,7 @@ const SOUND_BYTES: u64 = 3_200;
 const PROMPT_BYTES: u64 = 4;
 
 /// The conversation on one connection.
+#[derive(Default)]
 pub struct Turns {
     /// As the session or the last request for a response says.
     model: Option<String>,
@@ -91,6 +94,7 @@ pub struct Ended {
     pub unannounced: bool,
 }
 
+#[derive(Default)]
 struct Turn {
     number: u64,
     facts: Arc<RequestFacts>,
@@ -109,56 +113,16 @@ struct Turn {
 struct Wire<'a> {
     #[serde(borrow, rename = "type")]
     kind: Word<'a>,
-    #[serde(borrow)]
     event_id: Word<'a>,
-    #[serde(borrow)]
     response_id: Word<'a>,
-    #[serde(borrow)]
     delta: Word<'a>,
     partial_image_b64: Filled,
-    #[serde(borrow)]
     response: Option<&'a RawValue>,
-    #[serde(borrow)]
-    session: Maybe<Session<'a>>,
-    #[serde(borrow)]
+    session: Option<&'a RawValue>,
     error: Maybe<Failure<'a>>,
-    #[serde(borrow)]
     message: Word<'a>,
     /// Of a transcript.
-    usage: Maybe<Tokens>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Session<'a> {
-    #[serde(borrow)]
-    model: Word<'a>,
-    #[serde(borrow)]
-    audio: Maybe<Audio<'a>>,
-    /// Before the interface was final.
-    #[serde(borrow)]
-    input_audio_transcription: Maybe<Transcriber<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Audio<'a> {
-    #[serde(borrow)]
-    input: Maybe<AudioInput<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct AudioInput<'a> {
-    #[serde(borrow)]
-    transcription: Maybe<Transcriber<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Transcriber<'a> {
-    #[serde(borrow)]
-    model: Word<'a>,
+    usage: Maybe<Counts>,
 }
 
 #[derive(Default, Deserialize)]
@@ -166,61 +130,7 @@ struct Transcriber<'a> {
 struct Failure<'a> {
     #[serde(borrow)]
     event_id: Word<'a>,
-    #[serde(borrow)]
     message: Word<'a>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Response<'a> {
-    #[serde(borrow)]
-    id: Word<'a>,
-    #[serde(borrow)]
-    model: Word<'a>,
-    #[serde(borrow)]
-    status: Word<'a>,
-    background: Flag,
-    #[serde(borrow)]
-    status_details: Maybe<Details<'a>>,
-    #[serde(borrow)]
-    incomplete_details: Maybe<Details<'a>>,
-    usage: Maybe<Tokens>,
-    error: Fault,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Details<'a> {
-    #[serde(borrow)]
-    reason: Word<'a>,
-    error: Fault,
-}
-
-/// Realtime writes `input_token_details`, Responses `input_tokens_details`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Tokens {
-    input_tokens: Number,
-    output_tokens: Number,
-    #[serde(alias = "input_tokens_details")]
-    input_token_details: Maybe<Parts>,
-    #[serde(alias = "output_tokens_details")]
-    output_token_details: Maybe<Parts>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Parts {
-    cached_tokens: Number,
-    audio_tokens: Number,
-    reasoning_tokens: Number,
-    cached_tokens_details: Maybe<Sounds>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Sounds {
-    audio_tokens: Number,
 }
 
 /// Whether backends may differ in what they take a message for: it begins as JSON, and is in another encoding than UTF-8, is
@@ -257,19 +167,7 @@ loose!(Kinds);
 impl Turns {
     /// A connection whose path or request names `model`.
     pub fn new(model: Option<&str>, slow_gap: Duration) -> Self {
-        Self {
-            model: model.map(str::to_owned),
-            turns: VecDeque::new(),
-            numbered: 0,
-            context: 0,
-            spoken: None,
-            transcriber: None,
-            committed: None,
-            happened: Vec::new(),
-            slow_gap,
-            strange: 0,
-            known: false,
-        }
+        Self { model: model.map(str::to_owned), slow_gap, ..Self::default() }
     }
 
     /// Whether nothing was said that is known, so often that nothing will be.
@@ -300,8 +198,8 @@ impl Turns {
     pub fn server(&mut self, text: &[u8], now: Duration) {
         let Some(wire) = self.read(text) else { return };
         let kind = wire.kind.filled().unwrap_or_default();
-        if let Some(session) = &wire.session.0 {
-            self.note_session(session);
+        if let Some(session) = wire.session.and_then(|session| read_value(session.get())) {
+            self.note_session(&session);
         }
         match kind {
             "response.created" => self.began(&wire, now),
@@ -363,34 +261,22 @@ impl Turns {
         let (number, facts, prompt) = (self.numbered, Arc::new(facts), own.saturating_add(self.context));
         self.numbered += 1;
         self.happened.push(Happened::Asked(Asked { turn: number, facts: Arc::clone(&facts), bytes, prompt }));
-        let reading = Reading::default();
-        self.turns.push_back(Turn {
-            number,
-            facts,
-            event_id,
-            asked_at: now,
-            prompt,
-            begun: false,
-            reading,
-            generated: 0,
-        });
+        self.turns.push_back(Turn { number, facts, event_id, asked_at: now, prompt, ..Turn::default() });
     }
 
-    fn note_session(&mut self, session: &Session<'_>) {
+    fn note_session(&mut self, session: &Value) {
+        let model = |place: &str| session.pointer(place)?.as_str().filter(|model| !model.is_empty());
         let kept = |model: &str| cut(model, TEXT_LIMIT).to_owned();
-        if let Some(model) = session.model.filled() {
-            self.model = Some(kept(model));
-        }
-        let of_input = session.audio.0.as_ref().and_then(|audio| audio.input.0.as_ref()?.transcription.0.as_ref());
-        let transcriber = of_input.or(session.input_audio_transcription.0.as_ref());
-        if let Some(model) = transcriber.and_then(|transcriber| transcriber.model.filled()) {
-            self.transcriber = Some(kept(model));
-        }
+        // The second is from before the interface was final.
+        let transcriber =
+            model("/audio/input/transcription/model").or_else(|| model("/input_audio_transcription/model"));
+        self.model = model("/model").map(kept).or(self.model.take());
+        self.transcriber = transcriber.map(kept).or(self.transcriber.take());
     }
 
     /// Another model wrote down what was said. Where it is billed by time it tells no tokens, and nothing is told of it.
     fn transcribed(&mut self, wire: &Wire<'_>, now: Duration) {
-        let usage = wire.usage.0.as_ref().map(Tokens::usage).unwrap_or_default();
+        let usage = wire.usage.0.as_ref().map(Counts::usage).unwrap_or_default();
         if !usage.is_known() {
             return;
         }
@@ -529,24 +415,6 @@ impl Turn {
 impl<'a> Wire<'a> {
     fn response(&self) -> Response<'a> {
         self.response.and_then(|response| read_object(response.get().as_bytes())).unwrap_or_default()
-    }
-}
-
-impl Tokens {
-    fn usage(&self) -> Usage {
-        let input = self.input_token_details.0.as_ref();
-        let output = self.output_token_details.0.as_ref();
-        let cached_sound = input.and_then(|parts| parts.cached_tokens_details.0.as_ref()?.audio_tokens.count());
-        let heard = input.and_then(|parts| parts.audio_tokens.count());
-        Usage {
-            input: self.input_tokens.count(),
-            cached_input: input.and_then(|parts| parts.cached_tokens.count()),
-            cache_write: None,
-            output: self.output_tokens.count(),
-            reasoning: output.and_then(|parts| parts.reasoning_tokens.count()),
-            input_audio: heard.map(|heard| heard.saturating_sub(cached_sound.unwrap_or(0))),
-            output_audio: output.and_then(|parts| parts.audio_tokens.count()),
-        }
     }
 }
 

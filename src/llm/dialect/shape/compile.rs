@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::compiled::{Code, Coding, CountSlot, Counts, InsideRule, Rule, Says, Shape, intern};
+use super::compiled::{Code, Coding, CountSlot, CountSlots, InsideRule, Rule, Says, Shape, intern};
 use super::rules::{CountPlaces, Inside, Places, Several, ShapeRules, UsagePlaces};
 use super::selector::{Selector, Spot};
 use super::tree::Tree;
@@ -203,7 +203,7 @@ impl Compiler {
                     });
                     slots.collect()
                 };
-                let counts = Counts {
+                let counts = CountSlots {
                     input: slots(input),
                     cached_input: slots(cached_input),
                     cache_write: slots(cache_write),

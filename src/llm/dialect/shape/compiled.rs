@@ -56,7 +56,7 @@ pub(super) enum Says {
     Text(Role, Spot, Option<String>),
     Whole(Spot),
     Usage(Spot),
-    Counts(Box<Counts>),
+    Counts(Box<CountSlots>),
     Error(Box<[Spot]>),
     Finish(Spot),
     Model(Spot),
@@ -74,7 +74,7 @@ pub(super) enum Says {
 
 /// Where each token count stands; of several the sum.
 #[derive(Debug, Clone)]
-pub(super) struct Counts {
+pub(super) struct CountSlots {
     pub(super) input: Box<[CountSlot]>,
     pub(super) cached_input: Box<[CountSlot]>,
     pub(super) cache_write: Box<[CountSlot]>,

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde::de::MapAccess;
 use serde_json::Value;
 
-use super::tokens::Tokens;
+use crate::llm::Usage;
+use crate::llm::dialect::counts::Counts;
 use crate::llm::json::{Loose, Word, loose};
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
@@ -23,7 +24,7 @@ const WORD_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Guess {
     pub(super) produced: Produced,
-    pub(super) tokens: Option<Tokens>,
+    pub(super) usage: Option<Usage>,
     /// The key whose one text is all that the event told.
     pub(super) text_key: Option<&'static str>,
 }
@@ -131,81 +132,26 @@ fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// What an event that only reports something is, by the word that it calls itself; `None`: it may carry text.
+/// What an event that only reports something is, by the word that it calls itself; `None`: it may carry text. Work outweighs.
 fn report_of(kind: &str) -> Option<Produced> {
-    let words = || kind.split(|c: char| !c.is_ascii_alphanumeric()).flat_map(humps);
-    if words().any(|word| WORK.contains(&word.to_ascii_lowercase().as_str())) {
-        return Some(Produced::Work);
-    }
-    words().any(|word| REPORTS.contains(&word.to_ascii_lowercase().as_str())).then_some(Produced::Nothing)
+    let words = kind.split(|c: char| !c.is_ascii_alphanumeric()).flat_map(humps);
+    words.filter_map(|word| report_in(&word.to_ascii_lowercase())).max()
 }
 
-/// Events that begin, end or report something.
-const REPORTS: [&str; 44] = [
-    "start",
-    "started",
-    "starting",
-    "begin",
-    "end",
-    "ended",
-    "done",
-    "stop",
-    "finish",
-    "finished",
-    "complete",
-    "completed",
-    "created",
-    "queued",
-    "init",
-    "initialized",
-    "ready",
-    "open",
-    "opened",
-    "connected",
-    "connect",
-    "hello",
-    "meta",
-    "metadata",
-    "session",
-    "thread",
-    "conversation",
-    "usage",
-    "source",
-    "sources",
-    "citation",
-    "citations",
-    "reference",
-    "references",
-    "title",
-    "suggestions",
-    "ping",
-    "heartbeat",
-    "keepalive",
-    "ack",
-    "log",
-    "debug",
-    "info",
-    "config",
-];
-
-/// Events that tell of work.
-const WORK: [&str; 15] = [
-    "status",
-    "progress",
-    "step",
-    "tool",
-    "tools",
-    "search",
-    "searching",
-    "retrieval",
-    "retrieving",
-    "agent",
-    "update",
-    "updates",
-    "running",
-    "working",
-    "processing",
-];
+fn report_in(word: &str) -> Option<Produced> {
+    match word {
+        // Events that begin, end or report something.
+        "start" | "started" | "starting" | "begin" | "end" | "ended" | "done" | "stop" | "finish" | "finished"
+        | "complete" | "completed" | "created" | "queued" | "init" | "initialized" | "ready" | "open" | "opened"
+        | "connected" | "connect" | "hello" | "meta" | "metadata" | "session" | "thread" | "conversation" | "usage"
+        | "source" | "sources" | "citation" | "citations" | "reference" | "references" | "title" | "suggestions"
+        | "ping" | "heartbeat" | "keepalive" | "ack" | "log" | "debug" | "info" | "config" => Some(Produced::Nothing),
+        // Events that tell of work.
+        "status" | "progress" | "step" | "tool" | "tools" | "search" | "searching" | "retrieval" | "retrieving"
+        | "agent" | "update" | "updates" | "running" | "working" | "processing" => Some(Produced::Work),
+        _ => None,
+    }
+}
 
 /// The words of `RunStarted` and the like.
 fn humps(word: &str) -> impl Iterator<Item = &str> {
@@ -240,24 +186,24 @@ struct Found {
 impl Found {
     fn into_guess(self, data: &[u8], said: Option<&mut String>) -> Guess {
         let Self { said: mut text, texts, key, report } = self;
-        let tokens = usage_of(data);
+        let usage = usage_of(data);
         if let Some(produced) = report {
-            return Guess { produced, tokens, text_key: None };
+            return Guess { produced, usage, text_key: None };
         }
-        let text_key = key.get().filter(|_| texts == 1 && tokens.is_none());
+        let text_key = key.get().filter(|_| texts == 1 && usage.is_none());
         if text.is_empty() {
             text = only_string(data).map(|(_, text)| text).unwrap_or_default();
         }
         let produced = match text.is_empty() {
             false => Produced::Answer,
             // Nobody can say what it means to a client; but what is empty, or only counts, shows nothing.
-            true if tokens.is_some() || matches!(data, b"{}" | b"[]" | b"\"\"") => Produced::Nothing,
+            true if usage.is_some() || matches!(data, b"{}" | b"[]" | b"\"\"") => Produced::Nothing,
             true => Produced::Unknown,
         };
         if let Some(said) = said {
             said.push_str(&text);
         }
-        Guess { produced, tokens, text_key }
+        Guess { produced, usage, text_key }
     }
 }
 
@@ -318,7 +264,7 @@ impl Sink for Found {
 }
 
 /// Token counts under the usual keys.
-fn usage_of(data: &[u8]) -> Option<Tokens> {
+fn usage_of(data: &[u8]) -> Option<Usage> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Keyed<'a> {
@@ -327,7 +273,7 @@ fn usage_of(data: &[u8]) -> Option<Tokens> {
     }
     memchr::memmem::find(data, b"sage")?;
     let keyed: Keyed<'_> = serde_json::from_slice(data).ok()?;
-    keyed.usage.filter(|usage| usage.get().starts_with('{')).and_then(|usage| Tokens::read(usage.get()))
+    keyed.usage.filter(|usage| usage.get().starts_with('{')).and_then(|usage| Counts::read(usage.get()))
 }
 
 /// The one member of an object, where it is a string that may be text.

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::compiled::{Code, Coding, CountSlot, Counts, Rule, Says, Shape};
+use super::compiled::{Code, Coding, CountSlot, CountSlots, Rule, Says, Shape};
 use super::guess::guess;
 use super::selector::{Seen, Spot, is_filled};
-use super::tokens::Tokens;
 use super::tree::Found;
 use super::value::{Role, produced};
+use crate::llm::Usage;
 use crate::llm::count::AnswerTexts;
 use crate::llm::dialect::closing::Closing;
+use crate::llm::dialect::counts::Counts;
 use crate::llm::dialect::reader::Reader;
 use crate::llm::dialect::stream_rules::StreamRules;
 use crate::llm::json::{Fault, Number, Word, read_value};
@@ -203,8 +204,8 @@ impl Reader for ShapeReader {
         }
         if self.shape.guesses && !told.is_known {
             let guess = guess(event, self.gathers.then_some(&mut self.said));
-            if let Some(tokens) = guess.tokens {
-                tokens.note(&mut reading.usage);
+            if let Some(usage) = guess.usage {
+                reading.usage.update(usage);
             }
             if guess.produced > Produced::Unknown && !told.told_more {
                 self.only_text = guess.text_key.map(Finder::Key);
@@ -289,8 +290,8 @@ fn tell(says: &Says, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told)
         Says::Start => told.opens = true,
         Says::Work => told.produced = told.produced.max(Produced::Work),
         Says::Usage(spot) => {
-            let Some(tokens) = all(seen, *spot).into_iter().filter_map(Tokens::read).next_back() else { return };
-            tokens.note(&mut reading.usage);
+            let Some(usage) = all(seen, *spot).into_iter().filter_map(Counts::read).next_back() else { return };
+            reading.usage.update(usage);
             told.is_known = true;
         }
         Says::Counts(counts) => {
@@ -345,7 +346,7 @@ fn text(seen: Seen<'_, '_>, spot: Spot, role: Role, mut said: Option<&mut String
 }
 
 /// Notes counts that stand each for itself. False where none stands there.
-fn note_counts(counts: &Counts, seen: Seen<'_, '_>, reading: &mut Reading) -> bool {
+fn note_counts(counts: &CountSlots, seen: Seen<'_, '_>, reading: &mut Reading) -> bool {
     let number = |value: &str| serde_json::from_str::<Number>(value).ok().and_then(Number::count);
     let sum = |slots: &[CountSlot]| {
         let told = slots.iter().filter_map(|at| match at.adds {
@@ -354,15 +355,16 @@ fn note_counts(counts: &Counts, seen: Seen<'_, '_>, reading: &mut Reading) -> bo
         });
         told.reduce(u64::saturating_add)
     };
-    let usage = &mut reading.usage;
-    let told = [&counts.input, &counts.cached_input, &counts.cache_write, &counts.output, &counts.reasoning];
-    let told = told.map(|slots| sum(slots));
-    let fields =
-        [&mut usage.input, &mut usage.cached_input, &mut usage.cache_write, &mut usage.output, &mut usage.reasoning];
-    for (field, count) in fields.into_iter().zip(told) {
-        *field = count.or(*field);
-    }
-    told.iter().any(Option::is_some)
+    let told = Usage {
+        input: sum(&counts.input),
+        cached_input: sum(&counts.cached_input),
+        cache_write: sum(&counts.cache_write),
+        output: sum(&counts.output),
+        reasoning: sum(&counts.reasoning),
+        ..Usage::default()
+    };
+    reading.usage.update(told);
+    told != Usage::default()
 }
 
 /// All values at a place, as they are written.

@@ -79,11 +79,8 @@ struct Written<'a> {
     #[serde(borrow, rename = "type")]
     kind: Word<'a>,
     thought: Flag,
-    #[serde(borrow)]
     text: Word<'a>,
-    #[serde(borrow)]
     thinking: Word<'a>,
-    #[serde(borrow)]
     reasoning: Word<'a>,
     partial_json: Filled,
     #[serde(rename = "functionCall", alias = "function_call", alias = "toolCall", alias = "toolUse")]
