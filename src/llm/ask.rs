@@ -2,17 +2,17 @@
 //! removes the resulting chunk from the answer. All other bytes are unchanged.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 use memchr::{memchr2, memmem};
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use serde_json::value::RawValue;
 
 use super::json::{Filled, Flag, Loose, Maybe, Word, loose, read_object};
+use super::splice::spliced;
 use super::sse::{Frame, SseScanner};
 
 const OPTIONS: &str = r#""stream_options":{"include_usage":true}"#;
@@ -23,23 +23,15 @@ const WISH: &str = r#""include_usage":true"#;
 /// Of a key that comes twice each value is edited: backends differ in which of them they believe.
 pub fn with_usage(body: &[u8]) -> Option<Bytes> {
     let text = std::str::from_utf8(body).ok()?;
-    let Members(members) = serde_json::from_str(text).ok()?;
+    let members = members(text)?;
     let mut edits = Vec::new();
-    for (_, value) in members.iter().filter(|(key, _)| key == "stream_options") {
+    for (_, value) in members.iter().filter(|(key, _)| key.is("stream_options")) {
         edits.extend(edits_of(text, value)?);
     }
     if edits.is_empty() {
         edits.push(insertion(text, 0..text.len(), OPTIONS)?);
     }
-    let mut out = Vec::with_capacity(body.len() + edits.len() * (OPTIONS.len() + 1));
-    let mut copied = 0;
-    for (place, edit) in &edits {
-        out.extend_from_slice(body.get(copied..place.start)?);
-        out.extend_from_slice(edit.as_bytes());
-        copied = place.end;
-    }
-    out.extend_from_slice(body.get(copied..)?);
-    Some(out.into())
+    spliced(body, edits.iter().map(|(place, edit)| (place.clone(), edit.as_bytes())))
 }
 
 /// Whether the client asks llama.cpp for its times on every chunk: then those in the usage chunk are its too.
@@ -71,8 +63,8 @@ fn edits_of(text: &str, options: &RawValue) -> Option<Vec<Edit>> {
     if options.get() == "null" {
         return Some(vec![(place, "{\"include_usage\":true}".into())]);
     }
-    let Members(members) = serde_json::from_str(options.get()).ok()?;
-    let wishes: Vec<_> = members.iter().filter(|(key, _)| key == "include_usage").map(|(_, value)| value).collect();
+    let members = members(options.get())?;
+    let wishes: Vec<_> = members.iter().filter(|(key, _)| key.is("include_usage")).map(|(_, value)| value).collect();
     if wishes.is_empty() {
         return Some(vec![insertion(text, place, WISH)?]);
     }
@@ -97,33 +89,26 @@ fn place(text: &str, value: &RawValue) -> Range<usize> {
     start..start + value.get().len()
 }
 
-/// The members of an object, in the order they come.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// All members of an object, also those that come again.
+#[derive(Default)]
+struct Members<'a>(Vec<(Word<'a>, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = fields.next_entry::<Key<'de>, &'de RawValue>()? {
-                    members.push((member.0.0, member.1));
-                }
-                Ok(Members(members))
-            }
+impl<'de: 'a, 'a> Loose<'de> for Members<'a> {
+    fn object<A: MapAccess<'de>>(mut fields: A) -> Result<Self, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = fields.next_entry()? {
+            members.push(member);
         }
-        from.deserialize_map(Object)
+        Ok(Self(members))
     }
 }
 
-#[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+loose!(Members<'a>);
+
+fn members(object: &str) -> Option<Vec<(Word<'_>, &RawValue)>> {
+    let Maybe(members) = serde_json::from_str::<Maybe<Members<'_>>>(object).ok()?;
+    Some(members?.0)
+}
 
 /// Most bytes of an event that are held until it is whole. A usage chunk is far smaller: what is larger passes.
 const HELD_MAX: usize = 64 << 10;

@@ -1,7 +1,6 @@
 //! Error bodies and error events in the client's dialect.
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::{Dialect, Framing};
 
@@ -21,14 +20,19 @@ pub struct ErrorReply<'a> {
 
 /// The JSON body of an error answer. `None`: FastAPI's shape.
 pub fn error_body(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Bytes {
-    let &ErrorReply { message, code, request_id, .. } = error;
     match dialect {
         Some(
             Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::Anthropic | Dialect::Gemini | Dialect::Ollama,
         ) => json_of(dialect, error),
         // The SDK's hooks show a body as it is.
         Some(Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText | Dialect::Shape(_))
-        | None => json(&Detail { detail: message, code, request_id }),
+        | None => {
+            let [detail, code] = [error.message, error.code].map(quoted);
+            // Where no request was read there is none.
+            let id = Some(error.request_id).filter(|id| !id.is_empty());
+            let id = id.map_or_else(String::new, |id| format!(r#","request_id":{}"#, quoted(id)));
+            format!(r#"{{"detail":{detail},"code":{code}{id}}}"#)
+        }
     }
     .into()
 }
@@ -38,53 +42,62 @@ pub fn error_body(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Bytes {
 /// It may be put in only where [`Gauge::at_boundary`](super::Gauge::at_boundary) holds. No `[DONE]` follows it: a failed
 /// stream must not look complete.
 pub fn error_event(dialect: Dialect, framing: Framing, error: &ErrorReply<'_>) -> Option<Bytes> {
+    let text = quoted(&one_text(error));
     let body = match dialect {
-        Dialect::OpenAiResponses => responses_event(error),
-        Dialect::VercelUi => json(&Ui { r#type: "error", error_text: &one_text(error) }),
+        // Its number is no more than a number: the next is not known here.
+        Dialect::OpenAiResponses => {
+            let code = quoted(error.code);
+            format!(r#"{{"type":"error","sequence_number":0,"code":{code},"message":{text},"param":null}}"#)
+        }
+        Dialect::VercelUi => format!(r#"{{"type":"error","errorText":{text}}}"#),
         // A code, and a string.
-        Dialect::VercelData => [b"3:".as_slice(), &json(&one_text(error))].concat(),
+        Dialect::VercelData => format!("3:{text}"),
         _ => json_of(Some(dialect), error),
     };
-    let name: &[u8] = match dialect {
+    let name = match dialect {
         // Their clients look into the data of unnamed events.
-        Dialect::OpenAiChat | Dialect::Gemini | Dialect::VercelUi | Dialect::VercelData => b"",
+        Dialect::OpenAiChat | Dialect::Gemini | Dialect::VercelUi | Dialect::VercelData => "",
         Dialect::OpenAiResponses
         | Dialect::Anthropic
         | Dialect::Ollama
         | Dialect::PlainSse
         | Dialect::PlainText
-        | Dialect::Shape(_) => b"event: error\n",
+        | Dialect::Shape(_) => "event: error\n",
     };
     match framing {
-        Framing::Sse => Some([name, b"data: ", &body, b"\n\n"].concat().into()),
-        Framing::JsonLines => Some([&body, b"\n".as_slice()].concat().into()),
+        Framing::Sse => Some(format!("{name}data: {body}\n\n").into()),
+        Framing::JsonLines => Some(format!("{body}\n").into()),
         // The boundary is inside an array.
-        Framing::JsonValues => Some([b",\n", body.as_slice(), b"\n]\n"].concat().into()),
+        Framing::JsonValues => Some(format!(",\n{body}\n]\n").into()),
         Framing::Json | Framing::AwsEvents | Framing::Opaque => None,
     }
 }
 
 /// The error as an event's data: with a top-level `error` key in every dialect, so that its readers see it.
-fn json_of(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Vec<u8> {
+fn json_of(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> String {
     let &ErrorReply { message, code, status, request_id } = error;
     let kind = |spent| if code == BUDGET_SPENT { spent } else { type_word(status) };
+    let [text, message, code, id] = [&*one_text(error), message, code, request_id].map(quoted);
     match dialect {
         Some(Dialect::OpenAiChat | Dialect::OpenAiResponses) => {
             let kind = kind(OPENAI_SPENT);
-            json(&OpenAi { error: OpenAiError { message, r#type: kind, param: None, code, request_id } })
+            format!(
+                r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":{code},"request_id":{id}}}}}"#
+            )
         }
         // Without a code of its own, the type says it.
         Some(Dialect::Anthropic) => {
             let kind = kind("billing_error");
-            json(&Anthropic { r#type: "error", error: AnthropicError { r#type: kind, message }, request_id })
+            format!(r#"{{"type":"error","error":{{"type":"{kind}","message":{message}}},"request_id":{id}}}"#)
         }
-        Some(Dialect::Gemini) => json(&Gemini {
-            error: GeminiError { code: status, message: &one_text(error), status: status_word(status) },
-        }),
+        Some(Dialect::Gemini) => {
+            let word = status_word(status);
+            format!(r#"{{"error":{{"code":{status},"message":{text},"status":"{word}"}}}}"#)
+        }
         // Its clients take a string alone.
-        Some(Dialect::Ollama) => json(&Ollama { error: &one_text(error) }),
+        Some(Dialect::Ollama) => format!(r#"{{"error":{text}}}"#),
         Some(Dialect::VercelUi | Dialect::VercelData | Dialect::PlainSse | Dialect::PlainText | Dialect::Shape(_))
-        | None => json(&Plain { error: message, code, request_id }),
+        | None => format!(r#"{{"error":{message},"code":{code},"request_id":{id}}}"#),
     }
 }
 
@@ -92,12 +105,6 @@ fn json_of(dialect: Option<Dialect>, error: &ErrorReply<'_>) -> Vec<u8> {
 fn one_text(error: &ErrorReply<'_>) -> String {
     let ErrorReply { message, code, request_id, .. } = error;
     format!("{message} ({code}, request {request_id})")
-}
-
-/// The event of the Responses API. Its number is no more than a number: the next is not known here.
-fn responses_event(error: &ErrorReply<'_>) -> Vec<u8> {
-    let message = one_text(error);
-    json(&Responses { r#type: "error", sequence_number: 0, code: error.code, message: &message, param: None })
 }
 
 /// The status of an error, as Google words it (`google.rpc.Code`).
@@ -131,85 +138,9 @@ fn type_word(status: u16) -> &'static str {
     }
 }
 
-/// Writes a shape below: strings alone, which cannot fail to become JSON.
-fn json(shape: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(shape).unwrap_or_default()
-}
-
-#[derive(Serialize)]
-struct OpenAi<'a> {
-    error: OpenAiError<'a>,
-}
-
-#[derive(Serialize)]
-struct OpenAiError<'a> {
-    message: &'a str,
-    r#type: &'a str,
-    param: Option<&'a str>,
-    code: &'a str,
-    request_id: &'a str,
-}
-
-#[derive(Serialize)]
-struct Anthropic<'a> {
-    r#type: &'a str,
-    error: AnthropicError<'a>,
-    request_id: &'a str,
-}
-
-#[derive(Serialize)]
-struct AnthropicError<'a> {
-    r#type: &'a str,
-    message: &'a str,
-}
-
-#[derive(Serialize)]
-struct Responses<'a> {
-    r#type: &'a str,
-    sequence_number: u64,
-    code: &'a str,
-    message: &'a str,
-    param: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Gemini<'a> {
-    error: GeminiError<'a>,
-}
-
-#[derive(Serialize)]
-struct GeminiError<'a> {
-    code: u16,
-    message: &'a str,
-    status: &'a str,
-}
-
-#[derive(Serialize)]
-struct Ui<'a> {
-    r#type: &'a str,
-    #[serde(rename = "errorText")]
-    error_text: &'a str,
-}
-
-#[derive(Serialize)]
-struct Ollama<'a> {
-    error: &'a str,
-}
-
-#[derive(Serialize)]
-struct Plain<'a> {
-    error: &'a str,
-    code: &'a str,
-    request_id: &'a str,
-}
-
-#[derive(Serialize)]
-struct Detail<'a> {
-    detail: &'a str,
-    code: &'a str,
-    /// Empty where no request was read.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    request_id: &'a str,
+/// A text as JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]

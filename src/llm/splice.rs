@@ -5,22 +5,28 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::request::lax::is_same_key;
+use super::request::lax::{is_same_key, string_end};
 
 /// `body` with `model` in place of the model that it names. `None`: it is no JSON object, or names no model. Of a key that
 /// comes twice every value is replaced, and `Model` is the same key: backends differ in which of them they believe.
 pub fn with_model(body: &[u8], model: &str) -> Option<Bytes> {
-    let places = top_level_strings(body, "model")?;
+    let places = top_level_strings(body, "model").filter(|places| !places.is_empty())?;
     let name = Value::from(model).to_string();
-    let mut out = Vec::with_capacity(body.len() + places.len() * name.len());
-    let mut copied = 0;
-    for place in &places {
+    let edits = places.into_iter().map(|place| (place, name.as_bytes()));
+    spliced(body, edits)
+}
+
+/// `body` with each of these places, which stand in its order, replaced by its text.
+pub(super) fn spliced(body: &[u8], edits: impl Iterator<Item = (Range<usize>, impl AsRef<[u8]>)>) -> Option<Bytes> {
+    const ROOM: usize = 64;
+    let (mut out, mut copied) = (Vec::with_capacity(body.len() + ROOM), 0);
+    for (place, text) in edits {
         out.extend_from_slice(body.get(copied..place.start)?);
-        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(text.as_ref());
         copied = place.end;
     }
     out.extend_from_slice(body.get(copied..)?);
-    (!places.is_empty()).then(|| out.into())
+    Some(out.into())
 }
 
 /// Where the string values of `key` stand, quotes included, in a JSON object's first level.
@@ -56,19 +62,6 @@ fn top_level_strings(body: &[u8], key: &str) -> Option<Vec<Range<usize>>> {
 fn skip_space(body: &[u8], from: usize) -> usize {
     let rest = body.get(from..).unwrap_or_default();
     from + rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
-}
-
-/// The end of the string that begins at `from`, behind its closing quote.
-fn string_end(body: &[u8], from: usize) -> Option<usize> {
-    let mut at = from + 1;
-    loop {
-        at += memchr::memchr2(b'"', b'\\', body.get(at..)?)?;
-        match body.get(at) {
-            Some(b'"') => return Some(at + 1),
-            // A backslash and what it escapes.
-            _ => at += 2,
-        }
-    }
 }
 
 /// The end of the value that begins at `from`. Brackets are counted, not matched: who routed the body has parsed it.

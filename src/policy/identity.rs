@@ -5,8 +5,11 @@ mod refusal;
 pub mod subprotocol;
 mod token;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
 
 use crate::config::identity::{ApiKey, IdentityRules, KEY_PREFIX, KeyHash, KeySet};
 pub use principal::Identity;
@@ -141,7 +144,7 @@ fn secret_of(value: &[u8]) -> Option<&str> {
 fn holds_key(query: &str) -> bool {
     query.split(['&', ';']).any(|pair| {
         let value = pair.split_once('=').map_or(pair, |(_, value)| value);
-        if value.contains('%') { is_key(&percent_decoded(value)) } else { is_key(value.as_bytes()) }
+        is_key(&Cow::from(percent_decode_str(value)))
     })
 }
 
@@ -151,21 +154,6 @@ pub fn is_key(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"Bearer ").or_else(|| text.strip_prefix(b"Bearer+")).unwrap_or(text);
     text.strip_prefix(KEY_PREFIX.as_bytes())
         .is_some_and(|rest| rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count() >= KEY_LETTERS_MIN)
-}
-
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut parts = text.split('%');
-    let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                decoded.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
-            }
-            None => decoded.extend([b"%", part.as_bytes()].concat()),
-        }
-    }
-    decoded
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use memchr::memmem;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 use super::parameters::parameters;
+use crate::llm::splice::spliced;
 
 /// More fields nobody means to send.
 const FIELDS_MAX: usize = 1_000;
@@ -76,17 +78,12 @@ impl FormKind {
     pub fn with_model(&self, body: &[u8], model: &str) -> Option<Bytes> {
         let form = self.read(body)?;
         let name = match self {
-            Self::UrlEncoded => url_encode(model).into_bytes(),
+            Self::UrlEncoded => utf8_percent_encode(model, &RESERVED).to_string().into_bytes(),
             Self::Multipart(_) => model.as_bytes().to_vec(),
         };
-        let (mut out, mut copied) = (Vec::with_capacity(body.len() + name.len()), 0);
-        for field in form.fields.iter().filter(|field| field.name == "model") {
-            out.extend_from_slice(body.get(copied..field.place.start)?);
-            out.extend_from_slice(&name);
-            copied = field.place.end;
-        }
-        out.extend_from_slice(body.get(copied..)?);
-        (copied > 0).then(|| out.into())
+        let mut places = form.fields.iter().filter(|field| field.name == "model").map(|field| &field.place).peekable();
+        places.peek()?;
+        spliced(body, places.map(|place| (place.clone(), &name)))
     }
 }
 
@@ -129,40 +126,17 @@ fn name_of(pair: &[u8]) -> String {
     String::from_utf8_lossy(&url_decoded(name)).into_owned()
 }
 
+/// Decodes a name or value of the URL encoding.
 fn url_decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr2(b'%', b'+', text).is_none() {
-        return Cow::Borrowed(text);
+    if memchr::memchr(b'+', text).is_none() {
+        return percent_decode(text).into();
     }
-    let (mut plain, mut rest) = (Vec::with_capacity(text.len()), text);
-    while let Some((byte, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match (byte, digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
-            (b'%', Some(meant)) => {
-                plain.push(meant);
-                rest = after.get(2..).unwrap_or_default();
-                continue;
-            }
-            (b'+', _) => plain.push(b' '),
-            _ => plain.push(*byte),
-        }
-        rest = after;
-    }
-    Cow::Owned(plain)
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    Cow::Owned(percent_decode(&spaced).collect())
 }
 
-fn url_encode(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // A String takes what is written to it.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
-}
+/// What need not be encoded anywhere.
+pub(super) const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn multipart<'a>(body: &'a [u8], boundary: &[u8]) -> Option<Form<'a>> {
     let mark = [b"--", boundary].concat();

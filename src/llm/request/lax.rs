@@ -62,7 +62,7 @@ fn without_specials(text: &str) -> Cow<'_, str> {
                 rest = after;
                 continue;
             }
-            (None, Some(b'"')) => string_len(rest),
+            (None, Some(b'"')) => string_end(rest.as_bytes(), 0).unwrap_or(rest.len()),
             _ => rest.chars().next().map_or(1, char::len_utf8),
         };
         let (kept, after) = rest.split_at_checked(len).unwrap_or((rest, ""));
@@ -72,18 +72,17 @@ fn without_specials(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The bytes of the string that `text` begins with, quotes included; all of it where it does not end.
-fn string_len(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let mut at = 1;
-    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        at += found;
-        match bytes.get(at) {
-            Some(b'"') => return at + 1,
+/// The end of the string that begins at `from`, behind its closing quote.
+pub(in crate::llm) fn string_end(body: &[u8], from: usize) -> Option<usize> {
+    let mut at = from + 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', body.get(at..)?)?;
+        match body.get(at) {
+            Some(b'"') => return Some(at + 1),
+            // A backslash and what it escapes.
             _ => at += 2,
         }
     }
-    bytes.len()
 }
 
 /// What a body is in UTF-8, where it is JSON in another encoding, by the rule of Python's reader: a byte order mark, else

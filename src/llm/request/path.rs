@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::{AsciiSet, utf8_percent_encode};
+
 use super::body::Body;
-use super::form::FormKind;
+use super::form::{FormKind, RESERVED};
 use super::operation::{
     CANCEL, CHAT, COMPACTION, CONTINUE, COUNT_TOKENS, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, MODERATION, RERANK,
     RETRIEVE, TEXT_COMPLETION,
@@ -283,6 +285,9 @@ pub(super) fn path_model(path: &str) -> Option<&str> {
     of_google().or_else(of_bedrock).or_else(of_azure)
 }
 
+/// What is encoded in a segment of a path.
+const IN_SEGMENTS: AsciiSet = RESERVED.remove(b':').remove(b'@');
+
 /// `path_and_query` with `model` in place of the model that its path or its query names; every other byte stays, but that a path
 /// which names it only when spelled plainly goes on so. `None`: it names none.
 #[must_use]
@@ -293,7 +298,8 @@ pub fn with_model(path_and_query: &str, model: &str) -> Option<String> {
         let at = named.as_ptr() as usize - canonical.as_ptr() as usize;
         let (before, after) =
             (canonical.get(..at).unwrap_or_default(), canonical.get(at + named.len()..).unwrap_or_default());
-        format!("{before}{}{after}", encoded(model))
+        let model = utf8_percent_encode(model, &IN_SEGMENTS);
+        format!("{before}{model}{after}")
     });
     let renamed_query = FormKind::UrlEncoded.with_model(query.as_bytes(), model);
     if renamed_path.is_none() && renamed_query.is_none() {
@@ -308,21 +314,6 @@ pub fn with_model(path_and_query: &str, model: &str) -> Option<String> {
         }
     }
     Some(renamed)
-}
-
-/// A model's name as one segment of a path.
-fn encoded(model: &str) -> String {
-    use std::fmt::Write as _;
-    let mut encoded = String::with_capacity(model.len());
-    for byte in model.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:@".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // A String takes what is written to it.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 /// Streaming and operation of a canonical path of Amazon Bedrock, such as `/model/amazon.nova-lite-v1:0/converse`.
