@@ -158,6 +158,8 @@ enum Machine {
 struct Step {
     read: usize,
     written: usize,
+    /// Whether the coding's end came.
+    ended: bool,
 }
 
 /// zlib's largest window, as an exponent of 2.
@@ -183,65 +185,54 @@ impl Layer {
 
     fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, Fault> {
         if input.is_empty() && self.ended {
-            return Ok(Step { read: 0, written: 0 });
+            return Ok(Step { read: 0, written: 0, ended: true });
         }
         if let (Machine::Deflate, Some(first)) = (&self.machine, input.first()) {
             // The low half of zlib's first byte is its method, 8; deflate's own blocks never begin so.
             self.machine = Machine::Inflate(Decompress::new(first & 0x0f == 8));
         }
-        match &mut self.machine {
-            Machine::Deflate => Ok(Step { read: 0, written: 0 }),
-            Machine::Inflate(_) if self.ended => Err(Fault::Corrupt),
+        let step = match &mut self.machine {
+            Machine::Deflate => Step { read: 0, written: 0, ended: false },
+            Machine::Inflate(_) | Machine::Brotli(_) if self.ended => return Err(Fault::Corrupt),
             Machine::Gzip(machine) => {
-                if std::mem::take(&mut self.ended) {
+                if self.ended {
                     // A gzip file may have several members.
                     *machine = Decompress::new_gzip(ZLIB_WINDOW);
                 }
-                let (step, ended) = inflate(machine, input, output)?;
-                self.ended = ended;
-                Ok(step)
+                inflate(machine, input, output)?
             }
-            Machine::Inflate(machine) => {
-                let (step, ended) = inflate(machine, input, output)?;
-                self.ended = ended;
-                Ok(step)
-            }
+            Machine::Inflate(machine) => inflate(machine, input, output)?,
             Machine::Zstd(machine) => {
                 let status = machine.run_on_buffers(input, output).map_err(|_| Fault::Corrupt)?;
-                self.ended = status.remaining == 0;
-                Ok(Step { read: status.bytes_read, written: status.bytes_written })
+                Step { read: status.bytes_read, written: status.bytes_written, ended: status.remaining == 0 }
             }
-            Machine::Brotli(_) if self.ended => Err(Fault::Corrupt),
-            Machine::Brotli(machine) => {
-                let (step, ended) = unbrotli(machine, input, output)?;
-                self.ended = ended;
-                Ok(step)
-            }
-        }
+            Machine::Brotli(machine) => unbrotli(machine, input, output)?,
+        };
+        self.ended = step.ended;
+        Ok(step)
     }
 }
 
-fn inflate(machine: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<(Step, bool), Fault> {
+fn inflate(machine: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<Step, Fault> {
     let (read, written) = (machine.total_in(), machine.total_out());
     let status = machine.decompress(input, output, FlushDecompress::None).map_err(|_| Fault::Corrupt)?;
     // Both differences are bounded by the lengths of the buffers.
     let read = usize::try_from(machine.total_in() - read).unwrap_or(input.len());
     let written = usize::try_from(machine.total_out() - written).unwrap_or(output.len());
-    Ok((Step { read, written }, status == Status::StreamEnd))
+    Ok(Step { read, written, ended: status == Status::StreamEnd })
 }
 
 fn unbrotli(
     machine: &mut BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
     input: &[u8],
     output: &mut [u8],
-) -> Result<(Step, bool), Fault> {
+) -> Result<Step, Fault> {
     let (mut left, mut read, mut room, mut written, mut total) = (input.len(), 0, output.len(), 0, 0);
     let result =
         BrotliDecompressStream(&mut left, &mut read, input, &mut room, &mut written, output, &mut total, machine);
     match result {
         BrotliResult::ResultFailure => Err(Fault::Corrupt),
-        BrotliResult::ResultSuccess => Ok((Step { read, written }, true)),
-        BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => Ok((Step { read, written }, false)),
+        result => Ok(Step { read, written, ended: matches!(result, BrotliResult::ResultSuccess) }),
     }
 }
 

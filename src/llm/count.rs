@@ -58,18 +58,9 @@ impl Encoding {
         {
             return Self::Qwen;
         }
-        const TEKKEN: [&str; 9] = [
-            "mistral-nemo",
-            "ministral",
-            "pixtral",
-            "magistral",
-            "devstral",
-            "voxtral",
-            "mistral-small",
-            "mistral-medium",
-            "mistral-large",
-        ];
-        if is_any(&TEKKEN) { Self::Tekken } else { Self::O200k }
+        let is_small = is_any(&["ministral", "pixtral", "magistral", "devstral", "voxtral"]);
+        let is_tekken = is_small || is_any(&["mistral-nemo", "mistral-small", "mistral-medium", "mistral-large"]);
+        if is_tekken { Self::Tekken } else { Self::O200k }
     }
 
     /// How many tokens `text` is. A byte costs about the same whatever the text: of a long run without a word boundary only
