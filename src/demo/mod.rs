@@ -84,7 +84,7 @@ fn greet(at: SocketAddr) {
          \x20   curl -N 'http://127.0.0.1:8080/api/v1/stream?tokens=20&cut_at=10'     # dies after ten events\n\n\
          Also: /v1/messages, /api/chat, /api/generate, /api/v1/chat, /echo, /large?bytes=N, /health, /__stats.\n\
          Knobs: {}.\nCtrl-C stops it.\n",
-        script::KNOBS.join(", ")
+        script::KNOBS
     );
     // Nobody may be reading.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());

@@ -1,16 +1,17 @@
 //! Which path answers what.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 
-use super::body::{Events, Whole};
+use super::body::{Events, Play};
 use super::script::Script;
 use super::shapes::{Shape, Usage};
 use super::stats::{Open, Stats};
@@ -83,7 +84,7 @@ fn generate(script: Script, shape: Shape, body: &[u8], by_default: bool, open: O
         let usage = Usage { input: 9, output: script.tokens };
         return json_answer(200, &shape.whole(&model, &text, usage), open);
     }
-    let mut answer = Response::new(Events::new(script, shape, model, ask_usage, open).boxed_unsync());
+    let mut answer = Response::new(Events::of(Play { script, shape, model, ask_usage, open }).boxed_unsync());
     set(&mut answer, "content-type", shape.content_type());
     answer
 }
@@ -110,15 +111,24 @@ fn large(query: Option<&str>, open: Open) -> Answer {
         .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("bytes=")))
         .and_then(|text| text.parse().ok());
     let bytes: usize = asked.unwrap_or(1 << 20);
-    let mut answer = Response::new(Whole::new(vec![b'x'; bytes.min(LARGE_MAX)], open).boxed_unsync());
-    set(&mut answer, "content-type", "application/octet-stream");
-    answer
+    whole(vec![b'x'; bytes.min(LARGE_MAX)], "application/octet-stream", open)
 }
 
 fn json_answer(status: u16, value: &Value, open: Open) -> Answer {
-    let mut answer = Response::new(Whole::new(value.to_string(), open).boxed_unsync());
+    let mut answer = whole(value.to_string(), "application/json", open);
     *answer.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    set(&mut answer, "content-type", "application/json");
+    answer
+}
+
+/// Bytes that are there already; they count as open until they are dropped.
+fn whole(bytes: impl Into<Bytes>, content_type: &'static str, open: Open) -> Answer {
+    open.completed();
+    let body = Full::new(bytes.into()).map_err(move |never: Infallible| {
+        let _ = &open;
+        match never {}
+    });
+    let mut answer = Response::new(body.boxed_unsync());
+    set(&mut answer, "content-type", content_type);
     answer
 }
 
