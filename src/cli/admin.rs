@@ -1,11 +1,11 @@
 //! Asks a running proxy at its admin address, with nothing but std.
 
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use crate::config::defaults::ADMIN_TOKEN_ENV;
@@ -39,19 +39,40 @@ pub(super) struct Question<'a> {
 /// # Errors
 /// Why nobody could be asked, or who answered instead.
 pub(super) fn ask(admin: &str, question: &Question<'_>) -> Result<Answer, String> {
-    let answer = match admin.strip_prefix("unix:") {
-        Some(path) => exchange(connect_unix(admin, path)?, "localhost", question),
+    let (status, answer) = open(admin, question, "1.1")?;
+    let mut body = Vec::new();
+    answer.take(ANSWER_MAX).read_to_end(&mut body).map_err(|error| unreachable(admin, &error))?;
+    Ok(Answer { status, body: String::from_utf8_lossy(&body).trim().to_owned() })
+}
+
+/// Sends what is asked, and reads the head of the answer: its status, and what follows.
+fn open(admin: &str, question: &Question<'_>, version: &str) -> Result<(u16, BufReader<Box<dyn Duplex>>), String> {
+    let Question { method, path, token } = question;
+    let gone = |error: std::io::Error| unreachable(admin, &error);
+    let (mut stream, host): (Box<dyn Duplex>, String) = match admin.strip_prefix("unix:") {
+        Some(socket) => (Box::new(connect_unix(socket).map_err(gone)?), "localhost".to_owned()),
         None => {
             let authority = authority(admin)?;
-            exchange(connect(&authority)?, &authority, question)
+            (Box::new(connect(&authority)?), authority)
         }
     };
-    let text = answer.map_err(|error| unreachable(admin, &error))?;
-    let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
-    match (status, text.split_once("\r\n\r\n")) {
-        (Some(status), Some((_, body))) => Ok(Answer { status, body: body.trim().to_owned() }),
-        _ => Err(stranger(&text)),
+    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let length = if *method == "POST" { "content-length: 0\r\n" } else { "" };
+    write!(
+        stream,
+        "{method} {path} HTTP/{version}\r\nhost: {host}\r\n{authorization}{length}connection: close\r\n\r\n"
+    )
+    .map_err(gone)?;
+    let mut answer = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let read = (&mut answer).take(HEAD_LINE_MAX).read_line(&mut head).map_err(gone)?;
+        if read == 0 || head.len() as u64 > HEAD_LINE_MAX {
+            return Err(stranger(&head));
+        }
     }
+    let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
+    Ok((status.ok_or_else(|| stranger(&head))?, answer))
 }
 
 /// As [`ask`], with the token that the address may ask for; what it answers with 200.
@@ -74,36 +95,15 @@ pub(super) fn token() -> Option<String> {
 /// # Errors
 /// Why nobody could be asked, or why it was refused.
 pub(super) fn stream(admin: &str, path: &str, token: Option<&str>) -> Result<Box<dyn BufRead + Send>, String> {
-    let (mut stream, host): (Box<dyn Duplex>, String) = match admin.strip_prefix("unix:") {
-        Some(socket) => (Box::new(connect_unix(admin, socket)?), "localhost".to_owned()),
-        None => {
-            let authority = authority(admin)?;
-            (Box::new(connect(&authority)?), authority)
-        }
-    };
-    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
     // HTTP/1.0: an answer without chunks.
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {host}\r\n{authorization}\r\n")
-        .map_err(|error| unreachable(admin, &error))?;
-    let mut answer = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        let read =
-            (&mut answer).take(HEAD_LINE_MAX).read_line(&mut head).map_err(|error| unreachable(admin, &error))?;
-        if read == 0 || head.len() as u64 > HEAD_LINE_MAX {
-            return Err(stranger(&head));
-        }
+    let (status, answer) = open(admin, &Question { method: "GET", path, token }, "1.0")?;
+    if status == 200 {
+        return Ok(Box::new(answer));
     }
-    match head.split(' ').nth(1) {
-        Some("200") => Ok(Box::new(answer)),
-        Some(status) if head.starts_with("HTTP/1.") => {
-            let mut body = String::new();
-            // What cannot be read says nothing.
-            let _ = answer.take(ANSWER_MAX).read_to_string(&mut body);
-            Err(refusal(&Answer { status: status.parse().unwrap_or(0), body }))
-        }
-        _ => Err(stranger(&head)),
-    }
+    let mut body = String::new();
+    // What cannot be read says nothing.
+    let _ = answer.take(ANSWER_MAX).read_to_string(&mut body);
+    Err(refusal(&Answer { status, body }))
 }
 
 /// What an answer other than 200 says.
@@ -129,25 +129,25 @@ pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, String> {
 
 /// Percent-encoded, all but letters, digits and what RFC 3986 calls unreserved.
 pub(super) fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // A String takes everything.
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
+    const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, &RESERVED).to_string()
 }
 
 trait Duplex: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Duplex for T {}
 
-fn connect_unix(admin: &str, path: &str) -> Result<UnixStream, String> {
-    let stream = UnixStream::connect(path).map_err(|error| unreachable(admin, &error))?;
-    stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| unreachable(admin, &error))?;
-    stream.set_write_timeout(Some(TIMEOUT)).map_err(|error| unreachable(admin, &error))?;
+fn connect_unix(path: &str) -> std::io::Result<UnixStream> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    Ok(stream)
+}
+
+fn connect_tcp(address: &SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
@@ -173,12 +173,8 @@ fn connect(authority: &str) -> Result<TcpStream, String> {
     })?;
     let mut last = None;
     for address in addresses {
-        match TcpStream::connect_timeout(&address, TIMEOUT) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| unreachable(authority, &error))?;
-                stream.set_write_timeout(Some(TIMEOUT)).map_err(|error| unreachable(authority, &error))?;
-                return Ok(stream);
-            }
+        match connect_tcp(&address) {
+            Ok(stream) => return Ok(stream),
             Err(error) => last = Some(error),
         }
     }
@@ -186,16 +182,6 @@ fn connect(authority: &str) -> Result<TcpStream, String> {
         Some(error) => unreachable(authority, &error),
         None => format!("{authority} stands for no address"),
     })
-}
-
-fn exchange(mut stream: impl Read + Write, host: &str, question: &Question<'_>) -> std::io::Result<String> {
-    let Question { method, path, token } = question;
-    let authorization = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let length = if *method == "POST" { "content-length: 0\r\n" } else { "" };
-    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {host}\r\n{authorization}{length}connection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn unreachable(admin: &str, error: &std::io::Error) -> String {

@@ -3,9 +3,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use serde::Deserialize;
 
 use super::admin::{self, encoded, read};
+use super::told::{Canary, CanaryFact, Failures, Tally};
 
 /// Decisions that are shown of each canary.
 const DECISIONS_SHOWN: usize = 5;
@@ -37,32 +39,16 @@ enum Action {
     Resume,
 }
 
-impl Action {
-    /// As the admin address knows it.
-    fn word(self) -> Option<&'static str> {
-        match self {
-            Self::List => None,
-            Self::Promote => Some("promote"),
-            Self::Rollback => Some("rollback"),
-            Self::Pause => Some("pause"),
-            Self::Resume => Some("resume"),
-        }
-    }
-}
-
 #[derive(Deserialize)]
 struct List {
     canaries: Vec<View>,
 }
 
 #[derive(Deserialize)]
-struct View {
-    route: String,
-    canary: String,
-    state: String,
-    percent: u8,
-    next: String,
-    steps: Vec<u8>,
+pub(super) struct View {
+    #[serde(flatten)]
+    pub(super) now: Canary,
+    pub(super) steps: Vec<u8>,
     step_requests: u64,
     min_requests: u64,
     /// `None` from an older proxy.
@@ -70,51 +56,8 @@ struct View {
     min_baseline_requests: Option<u64>,
     step_s: f64,
     step_time_s: f64,
-    /// `None` where nothing is compared.
-    block: Option<BlockView>,
-    facts: Vec<FactView>,
     /// The latest first.
     decisions: Vec<DecisionView>,
-}
-
-#[derive(Deserialize)]
-struct BlockView {
-    words: String,
-}
-
-#[derive(Deserialize)]
-struct FactView {
-    fact: String,
-    evidence: f64,
-    needed: f64,
-    canary: Tally,
-    baseline: Tally,
-    /// `None` from an older proxy.
-    step: Option<StepView>,
-    /// The canary's requests of which it was true.
-    seen: Option<Seen>,
-    /// Since when it takes no further step for it.
-    worse_since: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct StepView {
-    canary: Tally,
-    baseline: Tally,
-    chance: f64,
-}
-
-#[derive(Deserialize)]
-struct Seen {
-    first: String,
-    last: String,
-    count: u64,
-}
-
-#[derive(Deserialize)]
-struct Tally {
-    yes: u64,
-    of: u64,
 }
 
 #[derive(Deserialize)]
@@ -129,24 +72,32 @@ struct DecisionView {
 /// # Errors
 /// Why it was not done, and what to type instead.
 pub(super) fn run(options: &Options) -> Result<String, String> {
-    let ask = |method: &str, path: &str| admin::asked(&options.admin, method, path);
-    let list: List = read(&ask("GET", "/api/canaries")?)?;
+    let all = list(&options.admin)?;
     let views: Vec<&View> =
-        list.canaries.iter().filter(|view| options.route.as_ref().is_none_or(|route| *route == view.route)).collect();
-    let Some(word) = options.action.word() else {
+        all.iter().filter(|view| options.route.as_ref().is_none_or(|route| *route == view.now.route)).collect();
+    let word = options.action.to_possible_value().filter(|_| options.action != Action::List);
+    let Some(word) = word.as_ref().map(PossibleValue::get_name) else {
         return Ok(shown(&views, options.route.as_deref()));
     };
-    let route = match (&options.route, list.canaries.as_slice()) {
+    let route = match (&options.route, all.as_slice()) {
         (Some(route), _) => route,
-        (None, [only]) => &only.route,
+        (None, [only]) => &only.now.route,
         (None, []) => return Err(NO_CANARY.to_owned()),
         (None, several) => {
-            let names: Vec<&str> = several.iter().map(|view| view.route.as_str()).collect();
+            let names: Vec<&str> = several.iter().map(|view| view.now.route.as_str()).collect();
             return Err(format!("which one? Name its route: {}", names.join(", ")));
         }
     };
-    let view: View = read(&ask("POST", &format!("/api/canaries/{}/{word}", encoded(route)))?)?;
-    Ok(view.words())
+    let path = format!("/api/canaries/{}/{word}", encoded(route));
+    Ok(read::<View>(&admin::asked(&options.admin, "POST", &path)?)?.words())
+}
+
+/// How all canaries of the proxy at `admin` stand.
+///
+/// # Errors
+/// As of [`admin::asked`].
+pub(super) fn list(admin: &str) -> Result<Vec<View>, String> {
+    Ok(read::<List>(&admin::asked(admin, "GET", "/api/canaries")?)?.canaries)
 }
 
 const NO_CANARY: &str = "no route has a canary: give one `canary = { target = \"…\" }`";
@@ -159,32 +110,18 @@ fn shown(views: &[&View], route: Option<&str>) -> String {
     }
 }
 
-impl FactView {
-    /// Since when, and how often.
-    fn since(&self, Seen { first, last, count }: &Seen) -> String {
-        let worse =
-            self.worse_since.as_ref().map_or_else(String::new, |since| format!(" worse since {},", clock(since)));
-        let times = match count {
-            1 => format!("once, at {}", clock(first)),
-            count => format!("{count} times from {} to {}", clock(first), clock(last)),
-        };
-        format!("{}:{worse} {times}", self.fact.replace('_', " "))
-    }
+/// Since when, and how often.
+fn since(fact: &CanaryFact, Failures { first, last, count }: &Failures) -> String {
+    let worse = fact.worse_since.as_ref().map_or_else(String::new, |since| format!(" worse since {},", clock(since)));
+    let times = match count {
+        1 => format!("once, at {}", clock(first)),
+        count => format!("{count} times from {} to {}", clock(first), clock(last)),
+    };
+    format!("{}:{worse} {times}", fact.fact.replace('_', " "))
 }
 
-impl StepView {
-    /// What is put to the test before a step.
-    fn words(&self, fact: &str) -> String {
-        let Self { canary, baseline, chance } = self;
-        format!(
-            "{}: in this step {} of {}, of the baseline's {} of {} (by chance {chance:.3})",
-            fact.replace('_', " "),
-            canary.yes,
-            canary.of,
-            baseline.yes,
-            baseline.of
-        )
-    }
+fn tally(tally: &Tally) -> String {
+    format!("{} of {}", tally.yes, tally.of)
 }
 
 /// Date and time of a timestamp, without fractions.
@@ -194,7 +131,8 @@ fn clock(timestamp: &str) -> String {
 
 impl View {
     fn words(&self) -> String {
-        let mut out = format!("{}: canary `{}` at {} %, {}\n", self.route, self.canary, self.percent, self.state);
+        let Canary { route, canary, state, percent, next, block, facts } = &self.now;
+        let mut out = format!("{route}: canary `{canary}` at {percent} %, {state}\n");
         let steps: Vec<String> = self.steps.iter().map(|step| self.step(*step)).collect();
         let mut line = |text: String| {
             out.push_str("  ");
@@ -202,7 +140,7 @@ impl View {
             out.push('\n');
         };
         line(format!("steps     {} %", steps.join(" → ")));
-        if ["running", "paused", "watching"].contains(&self.state.as_str()) {
+        if ["running", "paused", "watching"].contains(&state.as_str()) {
             let baseline = self.step_baseline_requests.zip(self.min_baseline_requests);
             let baseline = baseline.map_or_else(String::new, |(had, min)| format!(" {had} of {min} of the baseline,"));
             line(format!(
@@ -213,23 +151,26 @@ impl View {
                 time(self.step_time_s)
             ));
         }
-        line(format!("next      {}", self.next));
-        let needed = self.facts.first().map_or(0.0, |fact| fact.needed);
+        line(format!("next      {next}"));
+        let needed = facts.first().map_or(0.0, |fact| fact.needed);
         line(format!("{:<11}{:<16}{:<16}evidence of harm (rolls back at {needed:.0})", "", "canary", "baseline"));
-        for fact in &self.facts {
-            let tally = |tally: &Tally| format!("{} of {}", tally.yes, tally.of);
+        for fact in facts {
             let name = fact.fact.replace('_', " ");
             line(format!("{name:<11}{:<16}{:<16}{:.2}", tally(&fact.canary), tally(&fact.baseline), fact.evidence));
         }
-        for fact in &self.facts {
+        for fact in facts {
             if let Some(seen) = &fact.seen {
-                line(fact.since(seen));
+                line(since(fact, seen));
             }
             if let Some(step) = fact.step.as_ref().filter(|step| step.canary.yes > 0) {
-                line(step.words(&fact.fact));
+                let (canary, baseline, chance) = (tally(&step.canary), tally(&step.baseline), step.chance);
+                line(format!(
+                    "{}: in this step {canary}, of the baseline's {baseline} (by chance {chance:.3})",
+                    fact.fact.replace('_', " ")
+                ));
             }
         }
-        if let Some(block) = &self.block {
+        if let Some(block) = block {
             line(block.words.clone());
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -241,7 +182,7 @@ impl View {
     }
 
     fn step(&self, step: u8) -> String {
-        if step == self.percent { format!("[{step}]") } else { step.to_string() }
+        if step == self.now.percent { format!("[{step}]") } else { step.to_string() }
     }
 }
 

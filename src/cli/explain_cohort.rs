@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde::Deserialize;
-
-use super::admin;
+use super::canary::{self, View};
 use crate::config::canary::{Canary, Sticky};
 use crate::config::identity::USER_HEADER;
 use crate::config::settings::{Route, Settings, Target};
@@ -30,23 +28,13 @@ pub(super) fn shares<'r>(route: &'r Route, live: &Live) -> impl Iterator<Item = 
 
 /// Asks the proxy at `admin` how far the canary of a route has come.
 pub(super) fn ask(admin: &str, route: &Route) -> Live {
-    #[derive(Deserialize)]
-    struct List {
-        canaries: Vec<View>,
-    }
-    #[derive(Deserialize)]
-    struct View {
-        route: String,
-        canary: String,
-        percent: u8,
-        steps: Vec<u8>,
-    }
     let Some(canary) = &route.canary else { return Live::Unknown };
-    let answer = admin::asked(admin, "GET", "/api/canaries").ok();
-    let list = answer.and_then(|answer| serde_json::from_str::<List>(&answer).ok());
     // A proxy that runs another file says nothing of this one.
-    let is_it = |view: &View| view.route == *route.name && view.canary == *canary.target && view.steps == canary.steps;
-    list.and_then(|list| list.canaries.into_iter().find(is_it)).map_or(Live::Unknown, |view| Live::At(view.percent))
+    let is_it = |View { now, steps, .. }: &&View| {
+        now.route == *route.name && now.canary == *canary.target && *steps == canary.steps
+    };
+    let views = canary::list(admin).unwrap_or_default();
+    views.iter().find(is_it).map_or(Live::Unknown, |view| Live::At(view.now.percent))
 }
 
 /// Tells who stays with whom, and where the caller is that `header` names.

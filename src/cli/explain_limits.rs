@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admin;
+use super::told::{Holder, Limits, Refused, TokensLeft};
 use crate::config::limits::{Limit, LimitKey, OnExhausted};
 use crate::config::settings::{Route, Settings};
 use crate::llm::RequestFacts;
@@ -23,44 +24,6 @@ pub(super) struct Asked<'a> {
     pub(super) body: Option<&'a str>,
     /// Who is named by the header that names users.
     pub(super) user: Option<&'a str>,
-}
-
-/// What `/api/limits` says, as far as it is told here.
-#[derive(Deserialize)]
-struct View {
-    limits: Vec<String>,
-    holders: Vec<Row>,
-    in_store: Option<Vec<Row>>,
-}
-
-#[derive(Clone, Deserialize)]
-struct Row {
-    limit: String,
-    tokens: Option<TokensLeft>,
-    #[serde(default)]
-    tokens_spent: u64,
-    #[serde(default)]
-    tokens_held: u64,
-    #[serde(default)]
-    cost_usd_24h: f64,
-    #[serde(default)]
-    cost_usd_30d: f64,
-    #[serde(default)]
-    cost_usd_held: f64,
-    refused: Option<Refused>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-struct TokensLeft {
-    remaining: u64,
-}
-
-#[derive(Clone, Deserialize)]
-struct Refused {
-    reason: String,
-    first: String,
-    last: String,
-    count: u64,
 }
 
 /// What the proxy at `admin` says of a holder of limits, as `user:alice`.
@@ -124,17 +87,17 @@ fn holder(limit: &Limit, route: &Route, user: Option<&str>) -> Option<String> {
 
 /// Where `holder` stands by what a running proxy told: what is spent, what is only held, and since when it is refused.
 fn now(limit: &Limit, holder: &str, told: &Value) -> Option<String> {
-    let told = View::deserialize(told).ok()?;
+    let told = Limits::deserialize(told).ok()?;
     if !told.limits.iter().any(|name| **name == *limit.name) {
         return None;
     }
-    let of_limit = |rows: &[Row]| rows.iter().find(|row| *row.limit == *limit.name).cloned();
+    let of_limit = |rows: &[Holder]| rows.iter().find(|row| *row.limit == *limit.name).cloned();
     let here = of_limit(&told.holders);
     let Some(row) = of_limit(&told.in_store.unwrap_or_default()).or_else(|| here.clone()) else {
         return Some(format!("{holder} has taken nothing"));
     };
     let mut parts = Vec::new();
-    if let Some(TokensLeft { remaining }) = row.tokens {
+    if let Some(TokensLeft { remaining, .. }) = row.tokens {
         parts.push(format!("{} tokens spent and {} held, {remaining} left", row.tokens_spent, row.tokens_held));
     }
     let windows =

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 
 use super::admin;
+use super::told::{Lever, Levers};
 use crate::config::identity::{KEY_PREFIX, KeyHash};
 use crate::config::settings::Route;
 use crate::policy::levers::Command;
@@ -81,49 +82,28 @@ impl To {
     }
 }
 
-/// What is out of service by hand.
-#[derive(Debug, Deserialize)]
-struct List {
-    levers: Vec<Set>,
-    unserved_routes: Vec<String>,
-}
-
-/// One lever that is set.
-#[derive(Debug, Deserialize)]
-struct Set {
-    upstream: Option<String>,
-    route: Option<String>,
-    words: String,
-    setting: String,
-    since: String,
-    by: String,
-    reason: Option<String>,
-}
-
-impl Set {
-    /// As a sentence without its end.
-    fn told(&self) -> String {
-        let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-        format!("{} is {} since {}, by {}{reason}", self.words, self.setting, self.since, self.by)
-    }
+/// A sentence without its end.
+fn words(lever: &Lever) -> String {
+    let reason = lever.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("{} is {} since {}, by {}{reason}", lever.words, lever.setting, lever.since, lever.by)
 }
 
 /// What is out of service by hand at the proxy at `admin`, of what this route names; nothing where no proxy answers.
 pub(super) fn of_route(admin: &str, route: &Route) -> Vec<String> {
     let Ok(list) = asked(admin) else { return Vec::new() };
     let places = || route.targets.iter().chain(&route.fallback);
-    let is_about = |set: &&Set| {
+    let is_about = |set: &&Lever| {
         set.route.as_deref() == Some(&*route.name)
             || places().any(|target| set.upstream.as_deref() == Some(&*target.upstream.name))
     };
-    let mut lines: Vec<String> = list.levers.iter().filter(is_about).map(Set::told).collect();
+    let mut lines: Vec<String> = list.levers.iter().filter(is_about).map(words).collect();
     if !lines.is_empty() && list.unserved_routes.iter().any(|name| **name == *route.name) {
         lines.push("NOBODY serves this route: its clients get 503 (out_of_service)".to_owned());
     }
     lines
 }
 
-fn asked(admin: &str) -> Result<List, String> {
+fn asked(admin: &str) -> Result<Levers, String> {
     admin::read(&admin::asked(admin, "GET", "/api/levers")?)
 }
 
@@ -131,13 +111,13 @@ fn list(admin: &str) -> Result<String, String> {
     Ok(listed(&asked(admin)?))
 }
 
-fn listed(list: &List) -> String {
+fn listed(list: &Levers) -> String {
     let mut out = String::new();
     if list.levers.is_empty() {
         out.push_str("Nothing is out of service by hand. Name what should be: UPSTREAM, UPSTREAM/ENDPOINT, or TARGET --route ROUTE\n");
     }
     for lever in &list.levers {
-        let _ = writeln!(out, "{}", lever.told());
+        let _ = writeln!(out, "{}", words(lever));
     }
     for route in &list.unserved_routes {
         let _ = writeln!(out, "NOBODY serves route `{route}`: its clients get 503 (out_of_service)");
@@ -155,12 +135,12 @@ mod tests {
             "since":"2026-11-27T03:12:44.000Z","by":"127.0.0.1","reason":"slow"},{"lever":"key","what":"0123","words":"key `0123`",
             "setting":"revoked","since":"2026-11-27T03:13:00.000Z","by":"127.0.0.1","reason":null}],"unserved_routes":["chat"]}"#;
         assert_eq!(
-            listed(&admin::read::<List>(body).unwrap()),
+            listed(&admin::read::<Levers>(body).unwrap()),
             "endpoint `h:1` of upstream `vllm` is drained since 2026-11-27T03:12:44.000Z, by 127.0.0.1: slow\n\
              key `0123` is revoked since 2026-11-27T03:13:00.000Z, by 127.0.0.1\n\
              NOBODY serves route `chat`: its clients get 503 (out_of_service)\n"
         );
-        let nothing = List { levers: vec![], unserved_routes: vec![] };
+        let nothing = Levers::default();
         assert!(listed(&nothing).starts_with("Nothing is out of service by hand."));
     }
 }

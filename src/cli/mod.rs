@@ -11,6 +11,7 @@ mod key;
 mod levers;
 mod prices;
 mod read;
+mod told;
 mod top;
 
 use std::io::{IsTerminal, Write};
@@ -145,19 +146,9 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // `STREAMGAUGE_ADMIN` may be set for `healthcheck` too, which takes a URL.
-        let plain = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() {
-                Err("`unix:` needs a path".to_owned())
-            } else {
-                Ok(Self(Listen::Unix(path.into())))
-            };
-        }
-        let with_loopback = plain.replacen("localhost:", "127.0.0.1:", 1);
-        with_loopback
-            .parse()
-            .map(|at| Self(Listen::Tcp(at)))
-            .map_err(|_| "write an address and a port (127.0.0.1:8080, [::]:8080) or unix:/path".to_owned())
+        let plain = text.strip_prefix("http://").unwrap_or(text);
+        let plain = if plain.starts_with("unix:") { plain } else { plain.trim_end_matches('/') };
+        plain.replacen("localhost:", "127.0.0.1:", 1).parse().map(Self)
     }
 }
 

@@ -18,8 +18,9 @@ const FILTER_MAX: usize = 120;
 const PAGE: isize = 10;
 
 /// What stands below the streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Pane {
+    #[default]
     FirstTokens,
     Upstreams,
     Failures,
@@ -50,16 +51,18 @@ impl Pane {
 }
 
 /// What lies over the streams.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Over {
+    #[default]
     Nothing,
     Help,
     Anatomy(Key),
 }
 
 /// How the feed stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Link {
+    #[default]
     Connecting,
     Live,
     /// Why, and since when, as a timestamp.
@@ -69,6 +72,7 @@ pub(super) enum Link {
     },
 }
 
+#[derive(Default)]
 pub(super) struct App {
     pub(super) admin: String,
     pub(super) link: Link,
@@ -94,26 +98,7 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(admin: &str) -> Self {
-        Self {
-            admin: admin.to_owned(),
-            link: Link::Connecting,
-            version: String::new(),
-            minutes: 5,
-            running: 0,
-            not_shown: 0,
-            streams: Streams::default(),
-            overview: Overview::default(),
-            paused: None,
-            filter: String::new(),
-            is_typing: false,
-            order: Order::Longest,
-            pane: Pane::FirstTokens,
-            over: Over::Nothing,
-            chosen: None,
-            listed: Vec::new(),
-            has_frame: false,
-            has_overview: false,
-        }
+        Self { admin: admin.to_owned(), minutes: 5, ..Self::default() }
     }
 
     /// Takes over what the proxy told.

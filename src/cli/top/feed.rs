@@ -57,38 +57,27 @@ fn read(admin: &str, token: Option<&str>, tell: &impl Fn(Told) -> bool) -> Resul
             word.trim_end().clone_into(&mut name);
         } else if let Some(data) = line.strip_prefix("data: ") {
             let told = parse(&name, data).ok_or("the proxy is of another version: its feed cannot be read")?;
-            match told {
-                Event::Told(told) => {
-                    if !tell(told) {
-                        return Ok(());
-                    }
-                }
-                Event::Unknown => {}
-                Event::End(why) => return Err(format!("{admin} ended the feed: {why}")),
+            let told = told.map_err(|why| format!("{admin} ended the feed: {why}"))?;
+            if told.is_some_and(|told| !tell(told)) {
+                return Ok(());
             }
         }
     }
 }
 
-enum Event {
-    Told(Told),
-    End(String),
-    /// Of a later version.
-    Unknown,
-}
-
-fn parse(name: &str, data: &str) -> Option<Event> {
+/// What an event tells, or why the feed ends; `Ok(None)`: it is of a later version. `None`: it cannot be read.
+fn parse(name: &str, data: &str) -> Option<Result<Option<Told>, String>> {
     let mut data: Value = serde_json::from_str(data).ok()?;
     text::make_plain(&mut data);
     let word = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    Some(match name {
-        "hello" => Event::Told(Told::Hello {
+    Some(Ok(Some(match name {
+        "hello" => Told::Hello {
             version: word("version"),
             minutes: data.get("percentiles_minutes").and_then(Value::as_u64).unwrap_or(5),
-        }),
-        "end" => Event::End(word("why")),
-        "overview" => Event::Told(Told::Overview(serde_json::from_value(data).ok()?)),
-        "streams" => Event::Told(Told::Streams(serde_json::from_value(data).ok()?)),
-        _ => Event::Unknown,
-    })
+        },
+        "end" => return Some(Err(word("why"))),
+        "overview" => Told::Overview(serde_json::from_value(data).ok()?),
+        "streams" => Told::Streams(serde_json::from_value(data).ok()?),
+        _ => return Some(Ok(None)),
+    })))
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::super::told::{Canary, Failures, Lever, Levers, Limits};
 use crate::telemetry::record::Phase;
 
 /// Ended requests that are kept.
@@ -198,13 +199,6 @@ pub(super) struct Endpoint {
     pub(super) each_address: Vec<Self>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Failures {
-    pub(super) first: String,
-    pub(super) last: String,
-    pub(super) count: u64,
-}
-
 /// Of the last minutes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -214,51 +208,6 @@ pub(super) struct Measured {
     pub(super) first_tokens: u64,
     pub(super) p50_s: Option<f64>,
     pub(super) p95_s: Option<f64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Canary {
-    pub(super) route: String,
-    pub(super) canary: String,
-    pub(super) state: String,
-    pub(super) percent: u8,
-    pub(super) next: String,
-    pub(super) block: Option<CanaryBlock>,
-    pub(super) facts: Vec<CanaryFact>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct CanaryBlock {
-    pub(super) words: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct CanaryFact {
-    pub(super) fact: String,
-    pub(super) evidence: f64,
-    pub(super) needed: f64,
-    pub(super) canary: Tally,
-    pub(super) baseline: Tally,
-    pub(super) seen: Option<Failures>,
-    pub(super) worse_since: Option<String>,
-}
-
-/// What is out of service by hand.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Levers {
-    pub(super) levers: Vec<Lever>,
-    pub(super) unserved_routes: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Lever {
-    pub(super) words: String,
-    pub(super) setting: String,
-    pub(super) since: String,
-    pub(super) by: String,
-    pub(super) reason: Option<String>,
 }
 
 /// What the copies of a route's requests showed.
@@ -282,52 +231,6 @@ pub(super) struct Shadow {
 pub(super) struct Side {
     pub(super) first_token_p50_s: Option<f64>,
     pub(super) output_tokens: u64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Tally {
-    pub(super) yes: u64,
-    pub(super) of: u64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Limits {
-    pub(super) holders: Vec<Holder>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Holder {
-    pub(super) limit: String,
-    pub(super) holder: String,
-    pub(super) utilization: f64,
-    pub(super) running: u64,
-    /// What is left; absent where no tokens are limited.
-    pub(super) tokens: Option<TokensLeft>,
-    pub(super) tokens_spent: u64,
-    pub(super) tokens_held: u64,
-    pub(super) cost_usd_24h: f64,
-    pub(super) cost_usd_30d: f64,
-    pub(super) cost_usd_held: f64,
-    pub(super) budget_usd_24h: Option<f64>,
-    pub(super) budget_usd_30d: Option<f64>,
-    pub(super) refused: Option<Refused>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct TokensLeft {
-    pub(super) limit: u64,
-    pub(super) remaining: u64,
-}
-
-/// Since when somebody is at a limit.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Refused {
-    pub(super) reason: String,
-    pub(super) first: String,
-    pub(super) last: String,
-    pub(super) count: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -380,7 +283,7 @@ pub(super) struct FirstTokens {
 }
 
 /// One request, running or ended. Times are in seconds since its head.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Stream {
     pub(super) key: Key,
     pub(super) facts: Facts,
@@ -407,6 +310,12 @@ pub(super) struct Stream {
 pub(super) enum Key {
     Running(u64),
     Ended(String),
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self::Running(0)
+    }
 }
 
 /// All streams that are known.
@@ -484,30 +393,17 @@ impl Streams {
 }
 
 /// Which streams come first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Order {
     Newest,
+    #[default]
     Longest,
     Quietest,
 }
 
 impl Stream {
     fn begin(id: u64) -> Self {
-        Self {
-            key: Key::Running(id),
-            facts: Facts::default(),
-            started: None,
-            age: 0.0,
-            phase: String::new(),
-            here: 0.0,
-            phases: PhaseTimes::default(),
-            frames: 0,
-            attempts: 0,
-            ticks: VecDeque::new(),
-            blocked: VecDeque::new(),
-            lost: false,
-            meaning: None,
-        }
+        Self { key: Key::Running(id), ..Self::default() }
     }
 
     /// What ended, with what was seen of it while it ran.
@@ -526,7 +422,7 @@ impl Stream {
             attempts: record.attempts.len() as u64,
             meaning: Some(meaning.unwrap_or_default()),
             facts: record,
-            ..seen.unwrap_or_else(|| Self::begin(0))
+            ..seen.unwrap_or_default()
         }
     }
 

@@ -3,8 +3,9 @@
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
+use super::super::told::{Failures, Holder, Lever};
 use super::app::{App, Pane};
-use super::model::{Endpoint, Facts, Failures, Holder, Lever, Shadow, Side, Trouble};
+use super::model::{Endpoint, Facts, Shadow, Side, Trouble};
 use super::rows::fit;
 use super::text::{count, time, words};
 
