@@ -19,6 +19,7 @@ use super::{AdminApp, Control};
 use crate::config;
 use crate::config::secret::Secret;
 use crate::proxy::Shared;
+use crate::telemetry::event::Event;
 use crate::telemetry::live::feed::VIEWERS_MAX;
 
 const CANARY: &str = "canary-5f2a";
@@ -228,7 +229,7 @@ async fn the_feed_tells_what_runs_and_what_ended() {
     let admin = Admin::start(true).await;
     let live = Arc::clone(admin.shared.telemetry.live());
     let stream = live.enter(&"POST".into(), &"/v1/chat".into());
-    stream.routed(&"chat".into());
+    stream.apply(&Event::Routed { route: &"chat".into(), target: None });
     let mut feed = admin.feed("").await;
     let told = events(&mut feed, 3).await;
     assert_eq!(told.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["hello", "overview", "streams"]);

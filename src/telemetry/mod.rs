@@ -1,6 +1,7 @@
-//! One record per request, and its renderings: metrics, spans, the log line, the live feed.
+//! What happens to a request, the one record that is made of it, and its renderings: metrics, spans, the log line, the live feed.
 //!
 //! ```text
+//! Event ──▶ Record::apply, LiveStream::apply, and the folds of the proxy
 //! Record ──▶ publish ──┬─▶ metrics      counted at once; read by /metrics, and sent once an interval where that is asked for
 //!                      ├─▶ spans, log records    built and sent by threads of their own
 //!                      ├─▶ access log   rendered and written by a thread of its own
@@ -10,6 +11,7 @@
 pub mod access_log;
 #[cfg(feature = "server")]
 mod attributes;
+pub mod event;
 #[cfg(feature = "server")]
 mod exposition;
 #[cfg(feature = "server")]
@@ -32,6 +34,7 @@ pub mod phases;
 mod place;
 mod queue;
 pub mod record;
+mod record_fold;
 pub mod sampler;
 #[cfg(test)]
 mod samples;

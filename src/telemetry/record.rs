@@ -10,7 +10,7 @@ use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::reply::BUDGET_SPENT;
 use crate::llm::rpc::Rpc;
-use crate::llm::{Claim, Dialect, Framing, Reading, RequestFacts, StreamReading};
+use crate::llm::{Claim, Dialect, Framing, Reading, RequestFacts, StreamReading, UsageSource};
 use crate::policy::canary::Decision;
 
 /// Everything that is told about one finished request. All durations count from "request head complete".
@@ -402,6 +402,11 @@ impl Record {
         self.passed_on.and_then(|number| self.attempts.get(number)).or(self.attempts.last())
     }
 
+    /// The upstream that is asked, or has answered.
+    pub fn upstream(&self) -> Option<&Arc<str>> {
+        self.served_by.as_ref().map(|served_by| &served_by.upstream)
+    }
+
     /// From when to when upstreams were asked; `None` where none was.
     pub fn asked(&self) -> Option<(Duration, Duration)> {
         let (first, last) = self.attempts.first().zip(self.attempts.last())?;
@@ -428,6 +433,11 @@ impl LlmInfo {
     pub fn streams(&self) -> bool {
         let came_as_one = || self.reading.framing.is_some_and(|framing| framing != Framing::Json);
         self.request.stream.unwrap_or_else(came_as_one)
+    }
+
+    /// Whether its usage is the request's own: not where the response runs on, was booked before, or is another request's.
+    pub fn is_own(&self) -> bool {
+        self.asked_by.is_none() && !matches!(self.reading.usage_source, UsageSource::Pending | UsageSource::Delivery)
     }
 
     /// Whether the answer was made before, for another request: its times are not the model's.

@@ -9,6 +9,7 @@ use crate::config::settings::Cors;
 use crate::policy::cors::{self as policy, Asked, Decision, Headers};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::Ending;
+use crate::telemetry::event::Event;
 use crate::telemetry::record::{Outcome, Phase};
 
 /// What the cross-origin rules say of one request.
@@ -58,7 +59,7 @@ pub(crate) async fn answer_preflight(
     if session.write_response_header(Box::new(head)).await.is_err() {
         return Ending::Dirty;
     }
-    flight.status_sent(204);
+    flight.tell(Event::StatusSent(204));
     Ending::Clean
 }
 

@@ -14,6 +14,7 @@ use crate::proxy::limits::ratelimit_headers;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::Ending;
 use crate::proxy::request::rejection::Rejection;
+use crate::telemetry::event::Event;
 use crate::telemetry::record::{ErrorType, Phase};
 
 /// How long we read on after an early refusal, so that the client reads it before the connection goes.
@@ -55,12 +56,12 @@ pub(crate) async fn answer(
     if session.write_response_header(Box::new(head)).await.is_err() {
         return Ending::Dirty;
     }
-    flight.status_sent(rejection.status);
+    flight.tell(Event::StatusSent(rejection.status));
     let sent = body.len() as u64;
     if session.write_response_body(body, true).await.is_err() {
         return Ending::Dirty;
     }
-    flight.bytes(0, sent);
+    flight.tell(Event::Sent(sent));
     if unread {
         linger(session).await;
     }
@@ -77,7 +78,7 @@ pub(crate) async fn answer_unparsed(session: &mut ServerSession, flight: &mut Fl
         && head.insert_header("x-request-id", &*request_id).is_ok()
         && session.write_error_response(head, body).await.is_ok()
     {
-        flight.status_sent(rejection.status);
+        flight.tell(Event::StatusSent(rejection.status));
     }
 }
 

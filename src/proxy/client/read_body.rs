@@ -12,6 +12,7 @@ use crate::proxy::process::body_memory::BodyBytes;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::Stop;
 use crate::proxy::request::rejection::Rejection;
+use crate::telemetry::event::Event;
 use crate::telemetry::record::{ErrorType, Phase};
 
 /// What came of a body.
@@ -41,12 +42,12 @@ impl Intake<'_> {
         let max = self.bounds.max_body;
         within(self.length, max, "max_body")?;
         flight.enter(Phase::Receive);
-        flight.bytes(first.len() as u64, 0);
+        flight.tell(Event::Received(first.len() as u64));
         answer_expectation(session).await?;
         let mut whole = first;
         let mut joined = BytesMut::new();
         while let Some(chunk) = self.pace.read_chunk(session).await? {
-            flight.bytes(chunk.len() as u64, 0);
+            flight.tell(Event::Received(chunk.len() as u64));
             self.hold(chunk.len() as u64)?;
             if whole.is_empty() && joined.is_empty() {
                 // Most bodies come in one piece: no copy.
@@ -76,7 +77,7 @@ impl Intake<'_> {
         let mut first = BytesMut::new();
         loop {
             let Some(chunk) = self.pace.read_chunk(session).await? else {
-                flight.bytes(first.len() as u64, 0);
+                flight.tell(Event::Received(first.len() as u64));
                 return Ok(Taken::Whole(first.freeze()));
             };
             self.hold(chunk.len() as u64)?;

@@ -8,6 +8,7 @@ use crate::proxy::client::client_side::ClientSide;
 use crate::proxy::client::headers::{self, AnswerFraming, Incoming};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::upstream::upstream_response::Source;
+use crate::telemetry::event::Event;
 use crate::telemetry::record::Phase;
 
 /// Sends the head. After this, status and headers are fixed.
@@ -21,7 +22,7 @@ pub(crate) async fn commit(
     let events = source.reader.tap.is_sse();
     if side.line.is_committed() {
         // The early head promised an event stream.
-        flight.status_sent(200);
+        flight.tell(Event::StatusSent(200));
         let fits = events && !source.reader.tap.is_packed() && head.status.is_success();
         return if fits { Ok(early_framing(session)) } else { Err(End::Unfit) };
     }
@@ -41,7 +42,7 @@ pub(crate) async fn commit(
     let status = head.status.as_u16();
     flight.enter(Phase::ClientBlocked);
     session.write_response_header(Box::new(head)).await.map_err(|_| End::ClientGone)?;
-    flight.status_sent(status);
+    flight.tell(Event::StatusSent(status));
     Ok(framing)
 }
 

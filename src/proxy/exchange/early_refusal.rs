@@ -16,6 +16,7 @@ use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::route;
+use crate::telemetry::event::Event;
 
 /// A body of at most so many bytes is read before it is refused: it is here as soon as its head, and the connection can be kept. Of
 /// one that is refused unread the rest would have to be read for nothing, or the client has to connect anew.
@@ -47,7 +48,7 @@ pub(super) async fn refuse(
     }
     let waited = flight.now().saturating_sub(before);
     flight.asks(&facts);
-    flight.routed(&route.name);
+    flight.tell(Event::Routed { route: &route.name, target: None });
     Err(reserve_tokens::deny(visit, flight, &route.limits, &denial, &facts, waited))
 }
 

@@ -32,6 +32,7 @@ use crate::proxy::upstream::tap::Read;
 use crate::proxy::upstream::upstream_error::late_error;
 use crate::proxy::upstream::upstream_request::UpstreamRequest;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
+use crate::telemetry::event::AttemptEvent;
 use crate::telemetry::ids;
 use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome};
 use crate::telemetry::shadow::{ShadowRecord, side};
@@ -237,7 +238,7 @@ impl Sending {
             Some(opened) => self.listen(*opened, clock, &tries).await,
             None => (None, None, Duration::ZERO),
         };
-        let attempts = tries.take();
+        let attempts = tries.take(None).attempts;
         let last = attempts.last();
         let whole = error.is_none() && last.is_some_and(|attempt| is_whole(attempt, reading.as_ref()));
         let side = side(last.and_then(|attempt| attempt.status), whole, reading.as_ref(), began);
@@ -245,7 +246,7 @@ impl Sending {
     }
 
     /// One attempt; a second on a fresh connection where a kept one had been closed.
-    async fn ask(&self, clock: Clock, tries: &Arc<Attempts>) -> Option<Box<UpstreamResponse>> {
+    async fn ask(&self, clock: Clock, tries: &Attempts) -> Option<Box<UpstreamResponse>> {
         let visit = RequestContext {
             shared: &self.shared,
             generation: &self.generation,
@@ -284,7 +285,7 @@ impl Sending {
         tries: &Attempts,
     ) -> (Option<Reading>, Option<ErrorType>, Duration) {
         let error = listen(&mut opened, clock).await.err();
-        tries.ended(opened.number, error);
+        tries.tell(opened.number, &AttemptEvent::Ended(error));
         let UpstreamResponse { reader, peer, early, started, .. } = opened;
         let ResponseReader { mut session, mut tap, .. } = *reader;
         let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };

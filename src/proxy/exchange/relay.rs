@@ -26,6 +26,7 @@ use crate::proxy::upstream::response_reader::{Next, ResponseReader, sign};
 use crate::proxy::upstream::tap::Tap;
 use crate::proxy::upstream::upstream_error::late_error;
 use crate::proxy::upstream::upstream_response::{Held, Source, UpstreamResponse};
+use crate::telemetry::event::Event;
 use crate::telemetry::record::Phase;
 
 /// What came at once goes at once, up to so many bytes: a write costs more than to copy them.
@@ -40,9 +41,9 @@ pub(crate) async fn pass(
     opened: Box<UpstreamResponse>,
     side: &ClientSide<'_>,
 ) -> Ending {
-    flight.bytes(side.line.received(), 0);
-    flight.passes_on(opened.number);
-    flight.served_by(&opened.upstream, &opened.variant);
+    flight.tell(Event::Received(side.line.received()));
+    let UpstreamResponse { number, upstream, variant, .. } = &*opened;
+    flight.tell(Event::PassedOn { number: *number, upstream, variant });
     let came = flight.now();
     let started = opened.started;
     let (mut source, head, held) = opened.take_apart();
@@ -72,7 +73,7 @@ pub(crate) async fn fail(
     rejection: &Rejection,
     side: &ClientSide<'_>,
 ) -> Ending {
-    flight.status_sent(200);
+    flight.tell(Event::StatusSent(200));
     termination::fail_early(session, flight, rejection, side).await
 }
 
@@ -103,19 +104,19 @@ enum Woke {
 }
 
 impl<'a> Relay<'a> {
-    fn new(flight: &Flight<'_>, source: &mut Source, started: Duration, side: &'a ClientSide<'a>) -> Self {
+    fn new(flight: &mut Flight<'_>, source: &mut Source, started: Duration, side: &'a ClientSide<'a>) -> Self {
         let now = flight.now();
         let upload = Rest::of(source.upload.take(), side.line.is_body_done(), source.early);
         let tap = &source.reader.tap;
         if let Some(at) = tap.first_token() {
-            flight.first_token(at);
+            flight.tell(Event::FirstToken(at));
         }
         if matches!(tap.kind(), Kind::Other { .. }) {
-            flight.is_other_stream(true);
+            flight.tell(Event::OtherStream(true));
         }
         let spoken = tap.speaks();
         if spoken.is_some() {
-            flight.speaks(spoken);
+            flight.tell(Event::Recognised(spoken));
         }
         source.reader.deadlines.commit();
         Self {
@@ -264,7 +265,7 @@ impl<'a> Relay<'a> {
         // Only now is known whether a token is waited for still.
         flight.enter_at(waiting(reader), written);
         if kind != before {
-            flight.is_other_stream(matches!(kind, Kind::Other { .. }));
+            flight.tell(Event::OtherStream(matches!(kind, Kind::Other { .. })));
         }
         self.note_end(reader);
         if self.exhausted { self.close(client, flight, &mut source.reader.tap).await } else { Ok(()) }
@@ -276,10 +277,10 @@ impl<'a> Relay<'a> {
         let progress = tap.feed(&chunk, came);
         if tap.speaks() != self.spoken {
             self.spoken = tap.speaks();
-            flight.speaks(self.spoken);
+            flight.tell(Event::Recognised(self.spoken));
         }
         if progress.token && tap.first_token() == Some(came) {
-            flight.first_token(came);
+            flight.tell(Event::FirstToken(came));
             source.ticket.answered(came.saturating_sub(self.started), true, self.side.facts.is_delivery());
         }
         flight.progress(tap.frames(), tap.bytes, progress.token.then_some(came));

@@ -22,6 +22,7 @@ use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::route::Routed;
+use crate::telemetry::event::Event;
 use crate::telemetry::record::{ErrorType, LimitInfo, LimitVerdict};
 
 /// Most seconds by which `Retry-After` is spread, and its greatest value: those who are refused together should not come
@@ -53,11 +54,11 @@ pub(crate) async fn reserve(
     let unseen = ask.facts.unseen.filter(|_| head.method == Method::POST || head.headers.contains_key("upgrade"));
     if let Some((unseen, counting)) = unseen.zip(limits.iter().find(|limit| limit.counts_tokens())) {
         let decision = if unseen.elsewhere { "elsewhere" } else { "batch" };
-        flight.limited(ask.refused_by(counting, decision, limits, flight.now()));
+        flight.tell(Event::Limited(ask.refused_by(counting, decision, limits, flight.now())));
         return Err(uncountable(counting, unseen));
     }
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
-        flight.limited(ask.refused_by(budget, "no_price", limits, flight.now()));
+        flight.tell(Event::Limited(ask.refused_by(budget, "no_price", limits, flight.now())));
         return Err(ask.unpriced(budget));
     }
     let countable = ask.countable(admitted, limits);
@@ -78,29 +79,22 @@ pub(crate) async fn reserve(
     // Memory answers at once, and what it takes is our own.
     let is_shared = visit.shared.limiter.mode() != Mode::Memory;
     let waited = if is_shared { looked + flight.now().saturating_sub(before) } else { Duration::ZERO };
-    let told = |verdict, mode: Mode, standing: &Standing| LimitInfo {
-        at: flight.now(),
-        verdict,
-        mode: mode.as_str(),
-        names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
+    let told = |verdict, mode, standing: &Standing| LimitInfo {
         waited,
         reserved,
         prompt_counted,
-        used: 0,
-        remaining: standing.tokens.map(|tokens| tokens.remaining),
-        cut: false,
+        ..decision(flight.now(), verdict, mode, limits, standing)
     };
     match decided {
         Ok((hold, standing)) => {
             let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
-            flight.limited(info);
+            flight.tell(Event::Limited(info));
             flight.reserved(ask.reservation(hold, expected));
             Ok(standing)
         }
         Err(denial) => {
-            let refusing = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
-            let info = told(refusing, visit.shared.limiter.mode(), &denial.standing);
-            flight.limited(info);
+            let info = told(denied(&denial), visit.shared.limiter.mode(), &denial.standing);
+            flight.tell(Event::Limited(info));
             visit.shared.limiter.refused(limits, &denial);
             Err(refusal(&denial))
         }
@@ -118,18 +112,11 @@ pub(super) fn deny(
 ) -> Rejection {
     let limiter = &visit.shared.limiter;
     let mode = limiter.mode();
-    flight.limited(LimitInfo {
-        at: flight.now(),
-        verdict: LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() },
-        mode: mode.as_str(),
-        names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
+    flight.tell(Event::Limited(LimitInfo {
         waited: if mode == Mode::Memory { Duration::ZERO } else { waited },
-        reserved: 0,
         prompt_counted: (facts.is_llm() && limits.iter().any(|limit| limit.counts_tokens())).then_some(false),
-        used: 0,
-        remaining: denial.standing.tokens.map(|tokens| tokens.remaining),
-        cut: false,
-    });
+        ..decision(flight.now(), denied(denial), mode, limits, &denial.standing)
+    }));
     limiter.refused(limits, denial);
     refusal(denial)
 }
@@ -163,26 +150,15 @@ pub(crate) async fn reserve_response(
     }
     let (claims, expected) = ask.claims(limits);
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
-    let told = |verdict, mode: Mode, standing: &Standing| LimitInfo {
-        at,
-        verdict,
-        mode: mode.as_str(),
-        names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
-        waited: Duration::ZERO,
-        reserved,
-        prompt_counted: None,
-        used: 0,
-        remaining: standing.tokens.map(|tokens| tokens.remaining),
-        cut: false,
-    };
+    let told =
+        |verdict, mode, standing: &Standing| LimitInfo { reserved, ..decision(at, verdict, mode, limits, standing) };
     match visit.shared.limiter.admit(claims).await {
         Ok((hold, standing)) => {
             let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
             Ok((ask.reservation(hold, expected), info))
         }
         Err(denial) => {
-            let verdict = LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() };
-            let info = told(verdict, visit.shared.limiter.mode(), &denial.standing);
+            let info = told(denied(&denial), visit.shared.limiter.mode(), &denial.standing);
             visit.shared.limiter.refused(limits, &denial);
             Err(Refused { info, message: denial.to_string(), error: status_of(denial.reason).1 })
         }
@@ -293,18 +269,8 @@ impl<'a> Ask<'a> {
 
     /// What is told of a request that `limit` cannot count.
     fn refused_by(&self, limit: &Limit, reason: &'static str, limits: &[Arc<Limit>], at: Duration) -> LimitInfo {
-        LimitInfo {
-            at,
-            verdict: LimitVerdict::Denied { limit: Arc::clone(&limit.name), reason },
-            mode: self.visit.shared.limiter.mode().as_str(),
-            names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
-            waited: Duration::ZERO,
-            reserved: 0,
-            prompt_counted: None,
-            used: 0,
-            remaining: None,
-            cut: false,
-        }
+        let verdict = LimitVerdict::Denied { limit: Arc::clone(&limit.name), reason };
+        decision(at, verdict, self.visit.shared.limiter.mode(), limits, &Standing::default())
     }
 
     fn unpriced(&self, budget: &Limit) -> Rejection {
@@ -385,6 +351,26 @@ impl<'a> Ask<'a> {
         };
         self.visit.shared.limiter.estimate(&request, limit)
     }
+}
+
+/// What is told of a decision of `limits`, where nothing was reserved or waited for.
+fn decision(at: Duration, verdict: LimitVerdict, mode: Mode, limits: &[Arc<Limit>], standing: &Standing) -> LimitInfo {
+    LimitInfo {
+        at,
+        verdict,
+        mode: mode.as_str(),
+        names: limits.iter().map(|limit| Arc::clone(&limit.name)).collect(),
+        waited: Duration::ZERO,
+        reserved: 0,
+        prompt_counted: None,
+        used: 0,
+        remaining: standing.tokens.map(|tokens| tokens.remaining),
+        cut: false,
+    }
+}
+
+fn denied(denial: &Denial) -> LimitVerdict {
+    LimitVerdict::Denied { limit: Arc::clone(&denial.limit), reason: denial.reason.as_str() }
 }
 
 fn uncountable(limit: &Limit, unseen: Unseen) -> Rejection {

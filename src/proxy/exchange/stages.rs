@@ -32,7 +32,7 @@ use crate::proxy::process::concurrency::AddressPermit;
 use crate::proxy::process::drain::DrainStage;
 use crate::proxy::process::state::{Generation, Shared};
 use crate::proxy::request::accounting::Flight;
-use crate::proxy::request::caller;
+use crate::proxy::request::caller::{self, Caller};
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::identity;
 use crate::proxy::request::outcome::{Ending, Stop};
@@ -41,6 +41,7 @@ use crate::proxy::request::route::{self, Routed};
 use crate::proxy::upstream::failover;
 use crate::proxy::upstream::upstream_request::UpstreamRequest;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
+use crate::telemetry::event::Event;
 use crate::telemetry::ids;
 use crate::telemetry::record::{ErrorType, Outcome, RequestInfo};
 
@@ -73,7 +74,8 @@ async fn walk(
         caller: caller::identify(session, settings),
         cors: cors::decide(settings.cors.as_ref(), session.req_header()),
     };
-    flight.identified(&visit.caller.request_id, visit.caller.trace, visit.caller.client());
+    let Caller { request_id, trace, .. } = &visit.caller;
+    flight.tell(Event::Identified { request_id, trace: *trace, client: visit.caller.client() });
     let staged = match looked_over {
         Ok(()) => stages(&mut visit, session, flight).await,
         Err(rejection) => Err(rejection.into()),
@@ -118,7 +120,7 @@ async fn stages(
     }
     let has_body = !session.is_body_done();
     identity::establish(visit.shared, visit.generation, session.req_header_mut(), has_body, &mut visit.caller)?;
-    flight.known(visit.caller.client());
+    flight.tell(Event::Authenticated(visit.caller.client()));
     let visit = &*visit;
     let must_read =
         (has_body || session.is_upgrade_req()) && route::depends_on_body(visit.generation, session.req_header());
@@ -145,8 +147,8 @@ async fn stages(
     #[cfg(test)]
     super::panic_switch::panic_if_asked(session, "before the head");
     let routed = routed?;
-    flight.routed(&routed.route.name);
-    flight.served_by(&routed.target.upstream.name, &routed.target.name);
+    let target = Some((&routed.target.upstream.name, &routed.target.name));
+    flight.tell(Event::Routed { route: &routed.route.name, target });
     flight.assigned(routed.assigned.clone(), &admitted.facts);
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
     let standing = reserve_tokens::reserve(visit, flight, &admitted, &routed, session.req_header()).await?;
@@ -215,7 +217,7 @@ async fn ask(
             websocket::keep_known_extensions(&mut head).map_err(|_| Rejection::internal())?;
         }
     }
-    let (clock, tries) = (flight.clock, flight.tries());
+    let (clock, tries) = (flight.clock, flight.attempts());
     let asked = UpstreamRequest { head: &head, routed, admitted, line, clock, tries, upgrades };
     let opened = tokio::select! {
         biased;

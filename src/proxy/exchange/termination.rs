@@ -20,6 +20,7 @@ use crate::proxy::request::outcome::Ending;
 use crate::proxy::request::rejection::{KEY_REVOKED, Rejection};
 use crate::proxy::upstream::tap::Read;
 use crate::proxy::upstream::upstream_response::Source;
+use crate::telemetry::event::Event;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
 
 /// How long a reset waits for what was written before it, over HTTP/2: there it would overtake it.
@@ -118,14 +119,14 @@ pub(crate) async fn conclude(
     side: &ClientSide<'_>,
 ) -> Ending {
     let now = flight.now();
-    flight.bytes(0, source.reader.tap.bytes);
+    flight.tell(Event::Sent(source.reader.tap.bytes));
     let boundary = source.reader.tap.at_boundary();
     let status = source.status.as_u16();
     if end == End::Exhausted {
         // What the upstream still sends nobody wants.
         source.early = true;
         source.reader.session.shutdown().await;
-        flight.cut();
+        flight.tell(Event::Cut);
     }
     if matches!(end, End::Complete | End::Exhausted) {
         let read = source.reader.tap.finish(StreamEnd::Clean, now);
@@ -226,11 +227,11 @@ pub(crate) fn judge(status: u16, reading: Option<&Reading>) -> (Outcome, Option<
 
 fn book(flight: &mut Flight<'_>, read: Read, outcome: Outcome, error: Option<ErrorType>, side: &ClientSide<'_>) {
     let upstreams_fault = !matches!(outcome, Outcome::ClientCancelled | Outcome::InternalError | Outcome::Stopped);
-    flight.last_attempt_ended(error.filter(|_| upstreams_fault));
+    flight.tell(Event::AnswerEnded(error.filter(|_| upstreams_fault)));
     flight.end(outcome, error);
     match read {
         Read::Llm(dialect, claim, reading) => flight.read((dialect, claim), side.facts, *reading),
-        Read::Stream(stream) => flight.streamed(stream),
+        Read::Stream(stream) => flight.tell(Event::StreamRead(stream)),
         Read::Nothing => {}
     }
 }
@@ -277,7 +278,7 @@ async fn tell(
     flight.enter(Phase::ClientBlocked);
     let length = event.len() as u64;
     if client.write_response_body(event, false).await.is_ok() {
-        flight.bytes(0, length);
+        flight.tell(Event::Sent(length));
     }
 }
 

@@ -21,6 +21,7 @@ use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::{KEY_REVOKED, Rejection};
 use crate::proxy::upstream::response_reader::ResponseReader;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
+use crate::telemetry::event::Event;
 use crate::telemetry::record::{ErrorType, Outcome, Phase, WebSocketInfo};
 
 /// "Going away" (RFC 6455, section 7.4.1).
@@ -48,13 +49,12 @@ pub(crate) async fn serve(
     let UpstreamResponse { reader, head, mut ticket, number, upstream: name, variant, .. } = opened;
     let ResponseReader { session: mut upstream, .. } = *reader;
     let ClientSide { visit, routed, facts, .. } = side;
-    flight.passes_on(number);
-    flight.served_by(&name, &variant);
+    flight.tell(Event::PassedOn { number, upstream: &name, variant: &variant });
     ticket.tell(Sign::Well);
     flight.enter(Phase::ClientBlocked);
     let answer = answer_head(visit, &head).map_err(|_| Rejection::internal())?;
     client.write_response_header(Box::new(answer)).await.map_err(|_| Stop::ClientGone)?;
-    flight.status_sent(101);
+    flight.tell(Event::StatusSent(101));
     if let HttpSession::H1(session) = &mut upstream {
         session.maybe_upgrade_body_writer();
     }
@@ -449,9 +449,10 @@ impl<'a> Pipe<'a> {
             let lost = if said { (Outcome::Stopped, Some(why_cut)) } else { (outcome, error) };
             talk.close(flight, &mut self.info, lost).await;
         }
-        flight.bytes(self.to_upstream.bytes, self.to_client.bytes);
-        flight.websocket(self.info);
-        flight.last_attempt_ended(error.filter(|_| end == End::Upstream));
+        flight.tell(Event::Received(self.to_upstream.bytes));
+        flight.tell(Event::Sent(self.to_client.bytes));
+        flight.tell(Event::WebSocketClosed(self.info));
+        flight.tell(Event::AnswerEnded(error.filter(|_| end == End::Upstream)));
         flight.end(outcome, error);
     }
 }

@@ -8,14 +8,11 @@ use super::reserve_tokens::{self, Refused};
 use crate::config::limits::Limit;
 use crate::config::settings::Target;
 use crate::llm::websocket::{Asked, Ended, Happened, Turns, is_ambiguous};
-use crate::llm::{Claim, Dialect, RequestFacts};
-use crate::proxy::limits::background::Booking;
 use crate::proxy::limits::reservation::Reservation;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::route::Routed;
-use crate::telemetry::ids;
-use crate::telemetry::record::{AskedBy, ErrorType, LimitInfo, LlmInfo, Outcome, WebSocketInfo};
+use crate::telemetry::record::{ErrorType, LimitInfo, Outcome, WebSocketInfo};
 
 /// What is said on one connection.
 pub(crate) struct Talk<'a> {
@@ -160,67 +157,22 @@ impl<'a> Talk<'a> {
 
     /// Settles a response, and tells of it.
     fn ended(&mut self, ended: Ended, flight: &Flight<'_>, told: &mut WebSocketInfo) {
-        let Ended { turn, facts, mut reading, asked_at, ended_at, cancelled, unannounced } = ended;
-        let (provider, upstream) = (self.target.upstream.provider.clone(), &self.target.upstream.name);
-        let background = &self.visit.shared.usage.background;
-        let runs_on = matches!(background.booking(upstream, &facts, &mut reading), Booking::Pending);
-        let models = [reading.response_model.as_deref(), self.target.model.as_deref(), facts.model.as_deref()];
-        let bill = self.visit.settings().prices.bill(provider.as_deref(), models, &reading.usage);
-        let refused = self.refused.filter(|(refused, _)| *refused == turn);
-        let (outcome, error) = match () {
+        let refused = self.refused.filter(|(refused, _)| *refused == ended.turn);
+        let end = match () {
             () if refused.is_some() => (Outcome::Rejected, refused.map(|(_, error)| error)),
-            () if reading.error.is_some() => (Outcome::ErrorInStream, Some(ErrorType::ErrorEvent)),
-            () if cancelled || !reading.normal_end => self.lost,
+            () if ended.reading.error.is_some() => (Outcome::ErrorInStream, Some(ErrorType::ErrorEvent)),
+            () if ended.cancelled || !ended.reading.normal_end => self.lost,
             () => (Outcome::Completed, None),
         };
-        let (hold, info) = self.held.remove(&turn).map(|held| (held.reservation, held.info)).unzip();
-        let hold = hold.flatten();
-        let used = if runs_on {
-            background.runs(upstream, reading.response_id.as_deref(), self.asked_by(&facts), hold);
-            0
-        } else {
-            hold.map_or(0, |mut hold| {
-                hold.read(&reading, bill.cost());
-                hold.ended(outcome);
-                hold.settle()
-            })
-        };
+        let (hold, limit) = self.held.remove(&ended.turn).map(|held| (held.reservation, held.info)).unzip();
+        let (facts, unannounced) = (Arc::clone(&ended.facts), ended.unannounced);
+        let (usage, cost) = flight.response_ended(ended, end, (hold.flatten(), limit), self.target.model.as_deref());
         if unannounced {
-            reserve_tokens::charge_response(
-                self.visit,
-                self.routed,
-                &self.limits,
-                &facts,
-                (&reading.usage, bill.cost()),
-            );
+            reserve_tokens::charge_response(self.visit, self.routed, &self.limits, &facts, (&usage, cost));
         }
-        let limit = info.map(|info| LimitInfo { used, ..info });
         told.responses += 1;
-        told.input_tokens = told.input_tokens.saturating_add(reading.usage.input.unwrap_or(0));
-        told.output_tokens = told.output_tokens.saturating_add(reading.usage.output.unwrap_or(0));
-        told.cost = told.cost + bill.cost().unwrap_or_default();
-        let dialect = Dialect::OpenAiResponses;
-        let llm = LlmInfo {
-            dialect,
-            claim: Claim::Request,
-            request: facts,
-            reading,
-            bill,
-            provider,
-            span_id: ids::new_span_id(),
-            asked_by: None,
-        };
-        flight.tell_response(asked_at, ended_at, (outcome, error), llm, limit);
-    }
-
-    /// Who asks for a response that is made in the background.
-    fn asked_by(&self, facts: &Arc<RequestFacts>) -> AskedBy {
-        let caller = &self.visit.caller;
-        AskedBy {
-            request_id: Arc::clone(&caller.request_id),
-            route: Some(Arc::clone(&self.routed.route.name)),
-            client: caller.client(),
-            request: Arc::clone(facts),
-        }
+        told.input_tokens = told.input_tokens.saturating_add(usage.input.unwrap_or(0));
+        told.output_tokens = told.output_tokens.saturating_add(usage.output.unwrap_or(0));
+        told.cost = told.cost + cost.unwrap_or_default();
     }
 }

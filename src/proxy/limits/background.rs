@@ -7,6 +7,7 @@ use super::reservation::Reservation;
 use crate::llm::price::Cost;
 use crate::llm::{self, Reading, RequestFacts, Usage, UsageSource};
 use crate::policy::background::{Background, Left, Seen};
+use crate::telemetry::event::Event;
 use crate::telemetry::record::{AskedBy, Outcome};
 
 /// The responses that are made in the background. Outlives reloads.
@@ -127,5 +128,5 @@ impl BackgroundBook {
 /// Settles what a request held whose response has ended.
 pub(crate) fn settle(mut hold: Reservation, reading: &Reading, cost: Option<Cost>) {
     hold.read(reading, cost);
-    hold.ended(Outcome::Completed);
+    hold.apply(&Event::Ended(Outcome::Completed, None));
 }

@@ -6,6 +6,7 @@ use super::limiter::Hold;
 use crate::llm::price::{Cost, Price};
 use crate::llm::{Reading, RequestFacts, Usage, UsageSource};
 use crate::policy::limits::{Place, Used};
+use crate::telemetry::event::{Attempted, Event};
 use crate::telemetry::record::Outcome;
 
 /// Bytes of a body that was not read, for a token.
@@ -118,6 +119,23 @@ impl Reservation {
         used.tokens >= told.tokens + STEP_TOKENS && self.hold.report(used, false)
     }
 
+    /// Keeps what `event` tells of what the request took. Inlined, with one arm left of it: each stage tells an event that it names.
+    #[inline(always)]
+    pub(crate) fn apply(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Read(llm) if llm.is_own() => self.read(&llm.reading, llm.bill.cost()),
+            Event::Ended(outcome, error) => {
+                self.outcome = *outcome;
+                self.succeeded |= *outcome == Outcome::Completed && error.is_none();
+            }
+            Event::Attempted(Attempted { sent: true, .. }) => self.asked(),
+            // The caller's budget pays it, as the bill will have it; of its tokens a minute it takes nothing: that was asked twice
+            // was not its wish.
+            Event::HedgesBilled(cost, _) => self.outrun = *cost,
+            _ => {}
+        }
+    }
+
     /// What the answer said that it took.
     pub(crate) fn read(&mut self, reading: &Reading, cost: Option<Cost>) {
         self.usage = reading.usage;
@@ -132,21 +150,6 @@ impl Reservation {
         if self.is_llm && self.prompt == 0 {
             self.prompt = bytes / UNREAD_BYTES_PER_TOKEN;
         }
-    }
-
-    /// Attempts that were outrun cost so much. The caller's budget pays it, as the bill will have it; of its tokens a minute
-    /// they take nothing: that was asked twice was not its wish.
-    pub(crate) fn outrun(&mut self, cost: Cost) {
-        self.outrun = cost;
-    }
-
-    /// The answer is whole, and tells of no error.
-    pub(crate) fn succeeded(&mut self) {
-        self.succeeded = true;
-    }
-
-    pub(crate) fn ended(&mut self, outcome: Outcome) {
-        self.outcome = outcome;
     }
 
     /// The response is made in the background, and what is held waits for its end no longer: it is taken for what such answers

@@ -18,6 +18,7 @@ use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::caller;
 use crate::proxy::request::outcome::Ending;
 use crate::proxy::request::rejection::Rejection;
+use crate::telemetry::event::Event;
 use crate::telemetry::metrics::Received;
 use crate::telemetry::record::{ErrorType, RequestInfo};
 
@@ -141,7 +142,7 @@ async fn refuse_unread(shared: &Shared, session: &mut ServerSession, refusal: &R
     let request = RequestInfo { method: Arc::from("?"), path: Arc::from(""), http_version: "1.1" };
     let mut flight = Flight::begin(shared, &generation, Clock::start(), request);
     let (request_id, trace, client) = caller::identify_unread(session, &generation.settings);
-    flight.identified(&request_id, trace, client);
+    flight.tell(Event::Identified { request_id: &request_id, trace, client });
     session.set_write_timeout(Some(generation.settings.server.write_timeout));
     error_answer::answer_unparsed(session, &mut flight, refusal).await;
     session.shutdown().await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::rollout::Rollout;
 use crate::llm::{Reading, RequestFacts};
 use crate::policy::canary::{FirstAttempt, FirstToken, Sample};
+use crate::telemetry::event::{Attempted, Event, PassedOver};
 use crate::telemetry::record::{Attempt, ErrorType, Outcome};
 
 /// The side of a comparison that a request was assigned to.
@@ -61,20 +62,46 @@ impl Witness {
         Self { assigned, streams, first: First::NotAsked, read: None, end: None }
     }
 
-    /// An upstream is about to be asked.
-    pub(crate) fn asked(&mut self, now: Duration) {
-        if matches!(self.first, First::NotAsked) {
-            self.first = First::Asked(now);
+    /// Keeps what `event` tells of the first attempt. Inlined, with one arm left of it: each stage tells an event that it names.
+    #[inline(always)]
+    pub(crate) fn apply(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Read(llm) => self.read(&llm.reading),
+            Event::Ended(outcome, error) => self.end = Some((*outcome, *error)),
+            Event::Attempted(tried) => self.tried(tried),
+            _ => {}
         }
     }
 
-    /// The assigned target was down, and another asked in its place: whatever that one answered, this one could not.
-    pub(crate) fn passed_over(&mut self) {
-        self.first = First::Over(FirstAttempt::FAILED);
+    /// What the attempts came to. How the one went whose answer was passed on is told by its end.
+    fn tried(&mut self, tried: &Attempted) {
+        match tried.passed_over {
+            // What was taken out by hand may have been stopped as well: nobody failed.
+            Some(PassedOver::TakenOut) => return,
+            // Whatever another answered in its place, the assigned target could not.
+            Some(PassedOver::Down) => return self.first = First::Over(FirstAttempt::FAILED),
+            None => {}
+        }
+        for (number, attempt) in tried.attempts.iter().enumerate() {
+            if tried.passed_on == Some(number) {
+                self.attempted(&Attempt { error: None, ..attempt.clone() });
+            } else if attempt.status.is_none() && attempt.error.is_none() {
+                // Broken off with the request.
+                self.asked(attempt.started);
+            } else {
+                self.attempted(attempt);
+            }
+        }
+    }
+
+    fn asked(&mut self, since: Duration) {
+        if matches!(self.first, First::NotAsked) {
+            self.first = First::Asked(since);
+        }
     }
 
     /// An attempt has brought a head, or failed.
-    pub(crate) fn attempted(&mut self, attempt: &Attempt) {
+    fn attempted(&mut self, attempt: &Attempt) {
         let is_first = match &self.first {
             First::NotAsked | First::Asked(_) => true,
             First::Lost { upstream } => *upstream == attempt.upstream,
@@ -102,17 +129,13 @@ impl Witness {
         };
     }
 
-    pub(crate) fn read(&mut self, reading: &Reading) {
+    fn read(&mut self, reading: &Reading) {
         self.read = Some(Read {
             first_token: reading.first_token,
             had_slow_gap: reading.slow_gap_count > 0,
             tokens: reading.usage.output.unwrap_or(0),
             frames: reading.token_frames,
         });
-    }
-
-    pub(crate) fn ended(&mut self, outcome: Outcome, error: Option<ErrorType>) {
-        self.end = Some((outcome, error));
     }
 
     /// The request is over: what it tells, if anything.

@@ -52,7 +52,7 @@ fn a_whole_answer_tells_everything() {
     let mut witness = witness();
     witness.attempted(&attempt("a", Some(200), None));
     witness.read(&reading(Some(110)));
-    witness.ended(Outcome::Completed, None);
+    witness.apply(&Event::Ended(Outcome::Completed, None));
     let expected = FirstAttempt {
         failed: Some(false),
         stalled: Some(false),
@@ -70,7 +70,7 @@ fn failover_does_not_hide_a_failure() {
         witness.attempted(&lost);
         witness.attempted(&attempt("b", Some(200), None));
         witness.read(&reading(Some(110)));
-        witness.ended(Outcome::Completed, None);
+        witness.apply(&Event::Ended(Outcome::Completed, None));
         assert_eq!(concluded(witness).unwrap(), FirstAttempt::FAILED);
     }
 }
@@ -81,18 +81,18 @@ fn a_lost_idle_connection_is_no_failure_unless_nobody_is_asked_again() {
     let mut again = witness();
     again.attempted(&race);
     again.attempted(&attempt("a", Some(200), None));
-    again.ended(Outcome::Completed, None);
+    again.apply(&Event::Ended(Outcome::Completed, None));
     assert_eq!(concluded(again).unwrap().failed, Some(false));
 
     let mut elsewhere = witness();
     elsewhere.attempted(&race);
     elsewhere.attempted(&attempt("b", Some(200), None));
-    elsewhere.ended(Outcome::Completed, None);
+    elsewhere.apply(&Event::Ended(Outcome::Completed, None));
     assert_eq!(concluded(elsewhere), Some(FirstAttempt::FAILED));
 
     let mut given_up = witness();
     given_up.attempted(&race);
-    given_up.ended(Outcome::UpstreamError, Some(ErrorType::UpstreamReset));
+    given_up.apply(&Event::Ended(Outcome::UpstreamError, Some(ErrorType::UpstreamReset)));
     assert_eq!(concluded(given_up), Some(FirstAttempt::FAILED));
 }
 
@@ -102,7 +102,7 @@ fn each_bad_end_is_its_own_fact() {
         let mut witness = witness();
         witness.attempted(&attempt("a", Some(200), None));
         witness.read(&reading(Some(110)));
-        witness.ended(outcome, Some(error));
+        witness.apply(&Event::Ended(outcome, Some(error)));
         let told = concluded(witness)?;
         Some((told.failed, told.stalled, told.truncated, told.output))
     };
@@ -120,14 +120,14 @@ fn each_bad_end_is_its_own_fact() {
 #[test]
 fn whoever_goes_away_waiting_tells_how_long_it_was() {
     let mut before_the_head = witness();
-    before_the_head.ended(Outcome::ClientCancelled, Some(ErrorType::ClientGone));
+    before_the_head.apply(&Event::Ended(Outcome::ClientCancelled, Some(ErrorType::ClientGone)));
     let expected = FirstAttempt { first_token: Some(FirstToken::NotWithin(ms(995))), ..FirstAttempt::default() };
     assert_eq!(concluded(before_the_head), Some(expected));
 
     let mut before_the_token = witness();
     before_the_token.attempted(&attempt("a", Some(200), None));
     before_the_token.read(&reading(None));
-    before_the_token.ended(Outcome::ClientCancelled, Some(ErrorType::ClientGone));
+    before_the_token.apply(&Event::Ended(Outcome::ClientCancelled, Some(ErrorType::ClientGone)));
     let expected = FirstAttempt { first_token: Some(FirstToken::NotWithin(ms(990))), ..FirstAttempt::default() };
     assert_eq!(concluded(before_the_token), Some(expected));
 }
@@ -135,12 +135,12 @@ fn whoever_goes_away_waiting_tells_how_long_it_was() {
 #[test]
 fn what_never_reached_an_upstream_says_nothing() {
     let mut refused = Witness::new(assigned(), &RequestFacts::default());
-    refused.ended(Outcome::Rejected, None);
+    refused.apply(&Event::Ended(Outcome::Rejected, None));
     assert_eq!(concluded(refused), None);
 
     let mut no_first_token = witness();
     no_first_token.attempted(&attempt("a", None, Some(ErrorType::FirstTokenTimeout)));
-    no_first_token.ended(Outcome::Timeout, Some(ErrorType::FirstTokenTimeout));
+    no_first_token.apply(&Event::Ended(Outcome::Timeout, Some(ErrorType::FirstTokenTimeout)));
     let expected = FirstAttempt { first_token: Some(FirstToken::NotWithin(ms(50))), ..FirstAttempt::FAILED };
     assert_eq!(concluded(no_first_token), Some(expected));
 }
@@ -148,9 +148,10 @@ fn what_never_reached_an_upstream_says_nothing() {
 #[test]
 fn what_another_answers_in_place_of_a_target_that_is_down_is_not_its_merit() {
     let mut witness = witness();
-    witness.passed_over();
-    witness.attempted(&attempt("b", Some(200), None));
+    let attempts = vec![attempt("b", Some(200), None)];
+    let passed_over = Some(PassedOver::Down);
+    witness.apply(&Event::Attempted(Attempted { attempts, passed_on: Some(0), sent: true, passed_over }));
     witness.read(&reading(Some(110)));
-    witness.ended(Outcome::Completed, None);
+    witness.apply(&Event::Ended(Outcome::Completed, None));
     assert_eq!(concluded(witness), Some(FirstAttempt::FAILED));
 }

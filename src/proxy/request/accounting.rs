@@ -1,15 +1,15 @@
-//! The end of a request: one outcome, one record, whatever happened.
+//! The accounting of a request: stages tell it what happened, its folds make of that one outcome and one record, whatever happened.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::attempts::{Attempts, PassedOver};
+use super::attempts::Attempts;
 use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
-use crate::llm::rpc::RpcProtocol;
-use crate::llm::{Claim, Dialect, Framing, Reading, RequestFacts, StreamReading, Usage};
+use crate::llm::websocket::Ended;
+use crate::llm::{Claim, Dialect, Reading, RequestFacts, Usage};
 use crate::policy::shadow::Side;
 use crate::proxy::clock::Clock;
 use crate::proxy::limits::background::{self, Booking};
@@ -17,11 +17,11 @@ use crate::proxy::limits::reservation::Reservation;
 use crate::proxy::process::body::Admitted;
 use crate::proxy::process::canary_sample::{Assigned, Witness};
 use crate::proxy::process::state::{Generation, Shared};
+use crate::telemetry::event::{AttemptEvent, Event, PassedOver};
 use crate::telemetry::ids;
 use crate::telemetry::live::LiveStream;
 use crate::telemetry::record::{
-    AskedBy, Attempt, ClientInfo, ErrorType, LimitInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy,
-    Stopwatch, TraceIds, WebSocketInfo,
+    AskedBy, ErrorType, LimitInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, Stopwatch,
 };
 use crate::telemetry::shadow::side_of_client;
 
@@ -41,57 +41,54 @@ pub(crate) struct Flight<'a> {
     witness: Option<Witness>,
     /// Who waits to compare the answer with a copy's.
     shadow: Option<oneshot::Sender<Side>>,
-    tries: Arc<Attempts>,
+    attempts: Attempts,
     /// The attempt whose answer is passed on.
     passed_on: Option<usize>,
 }
 
 impl<'a> Flight<'a> {
-    /// Begins the record of a request whose head is complete. Until [`Flight::end`] says otherwise, it ended in an
-    /// internal error: that is what a drop without an end is.
+    /// Begins with a request whose head is complete.
     pub(crate) fn begin(shared: &'a Shared, generation: &'a Generation, clock: Clock, request: RequestInfo) -> Self {
         let live = shared.telemetry.live().enter(&request.method, &request.path);
-        let record = Record {
-            request_id: Arc::from(""),
-            trace: TraceIds { trace_id: 0, span_id: 0, parent: None, link: None, sampled: false },
-            started: SystemTime::now(),
-            duration: Duration::ZERO,
-            client: ClientInfo::default(),
-            request,
-            route: None,
-            served_by: None,
-            config_generation: generation.number,
-            status: None,
-            outcome: Outcome::InternalError,
-            error: Some(ErrorType::Internal),
-            attempts: Vec::new(),
-            passed_on: None,
-            phases: Phases::default(),
-            bytes_in: 0,
-            bytes_out: 0,
-            llm: None,
-            stream: None,
-            rpc: None,
-            websocket: None,
-            prompt: None,
-            limit: None,
-            canary: None,
-            of_websocket: false,
-        };
-        let (tries, stopwatch) = (Attempts::new(clock, Some(live.follower())), Stopwatch::start(Phase::Admit));
         Self {
             shared,
             generation,
             clock,
-            stopwatch,
-            record: Some(record),
+            stopwatch: Stopwatch::start(Phase::Admit),
+            record: Some(Record::begin(request, generation.number)),
+            attempts: Attempts::new(clock, Some(live.follower())),
             live,
             reservation: None,
             witness: None,
             shadow: None,
-            tries,
             passed_on: None,
         }
+    }
+
+    /// Something happened: each fold hears of it, the record last, which keeps what the event brings. Inlined, with one arm left of
+    /// each fold: to tell an event costs what it changes.
+    #[inline(always)]
+    pub(crate) fn tell(&mut self, event: Event<'_>) {
+        match &event {
+            Event::PassedOn { number, .. } => self.passes_on(*number),
+            Event::AnswerEnded(error) => self.answer_ended(*error),
+            _ => {}
+        }
+        self.live.apply(&event);
+        if let Some(reservation) = &mut self.reservation {
+            reservation.apply(&event);
+        }
+        if let Some(witness) = &mut self.witness {
+            witness.apply(&event);
+        }
+        if let Some(record) = &mut self.record {
+            record.apply(event);
+        }
+    }
+
+    /// How the request ended. The last word counts.
+    pub(crate) fn end(&mut self, outcome: Outcome, error: Option<ErrorType>) {
+        self.tell(Event::Ended(outcome, error));
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -116,28 +113,22 @@ impl<'a> Flight<'a> {
         self.stopwatch.read(self.clock.now())
     }
 
-    /// Where attempts write what they do.
-    pub(crate) fn tries(&self) -> &Arc<Attempts> {
-        &self.tries
+    /// Where attempts tell what they do.
+    pub(crate) fn attempts(&self) -> &Attempts {
+        &self.attempts
     }
 
     /// The answer of this attempt is passed on: where the time went is told by it, and what came before it was lost.
-    pub(crate) fn passes_on(&mut self, number: usize) {
-        self.tries.book(number, &mut self.stopwatch);
-        let now = self.clock.now();
-        self.stopwatch.enter(self.stopwatch.current(), now);
-        self.live.entered_for_long(&self.stopwatch, now);
+    fn passes_on(&mut self, number: usize) {
+        self.attempts.book(number, &mut self.stopwatch);
+        self.enter(self.stopwatch.current());
         self.passed_on = Some(number);
     }
 
-    pub(crate) fn identified(&mut self, request_id: &Arc<str>, trace: TraceIds, client: ClientInfo) {
-        self.live.identified(request_id, trace);
-        self.live.known(client.user.as_ref());
-        self.note(|record| {
-            record.request_id = Arc::clone(request_id);
-            record.trace = trace;
-            record.client = client;
-        });
+    fn answer_ended(&self, error: Option<ErrorType>) {
+        if let Some(number) = self.passed_on {
+            self.attempts.tell(number, &AttemptEvent::Ended(error));
+        }
     }
 
     /// The id by which its client can name it.
@@ -145,80 +136,21 @@ impl<'a> Flight<'a> {
         self.record.as_ref().map_or_else(|| Arc::from(""), |record| Arc::clone(&record.request_id))
     }
 
-    /// Who calls is known better now.
-    pub(crate) fn known(&mut self, client: ClientInfo) {
-        self.live.known(client.user.as_ref());
-        self.note(|record| record.client = client);
-    }
-
-    pub(crate) fn routed(&mut self, route: &Arc<str>) {
-        self.live.routed(route);
-        self.note(|record| record.route = Some(Arc::clone(route)));
-    }
-
-    pub(crate) fn served_by(&mut self, upstream: &Arc<str>, variant: &Arc<str>) {
-        if let Some(witness) = &mut self.witness {
-            witness.asked(self.clock.now());
-        }
-        self.live.served_by(upstream, variant);
-        self.note(|record| {
-            record.served_by = Some(ServedBy { upstream: Arc::clone(upstream), variant: Arc::clone(variant) });
-        });
-    }
-
-    /// The attempt whose answer is passed on ended: books its end and what went wrong, if anything did.
-    pub(crate) fn last_attempt_ended(&mut self, error: Option<ErrorType>) {
-        if let Some(number) = self.passed_on {
-            self.tries.ended(number, error);
-        }
-    }
-
-    pub(crate) fn status_sent(&mut self, status: u16) {
-        self.live.status(status);
-        self.note(|record| record.status = Some(status));
-    }
-
-    pub(crate) fn bytes(&mut self, received: u64, sent: u64) {
-        self.note(|record| {
-            record.bytes_in += received;
-            record.bytes_out += sent;
-        });
-    }
-
     /// What the request asks for, where it is LLM-shaped.
     pub(crate) fn asks(&mut self, request: &Arc<RequestFacts>) {
-        if let Some(model) = &request.model {
-            self.live.asks_for(model);
-        }
+        self.tell(Event::Requested(request));
         if let Some(dialect) = request.dialect.filter(|_| request.is_llm()) {
             self.read((dialect, Claim::Request), request, Reading::default());
         }
-        if let Some(rpc) = &request.rpc {
-            self.note(|record| record.rpc = Some(rpc.clone()));
+    }
+
+    /// What was asked, for those whose configuration wants it kept.
+    pub(crate) fn prompt(&mut self, admitted: &Admitted) {
+        if let Some(body) = admitted.content.json()
+            && admitted.facts.is_llm()
+        {
+            self.tell(Event::PromptKept(Prompt::read(body).map(Box::new)));
         }
-    }
-
-    /// What was read of an answer that is a stream of another kind than an LLM's.
-    pub(crate) fn streamed(&mut self, mut stream: Box<StreamReading>) {
-        self.note(|record| {
-            record.llm = None;
-            if let Some(told) = stream.rpc.take() {
-                let known = record.rpc.get_or_insert_with(|| told.clone());
-                // The request has named its call; of a stream that asked for none the first message is the name.
-                if known.method.is_none() {
-                    known.method = told.method;
-                    if known.protocol == RpcProtocol::JsonRpc {
-                        known.protocol = told.protocol;
-                    }
-                }
-            }
-            record.stream = Some(stream);
-        });
-    }
-
-    /// What the limits of its route say of the request.
-    pub(crate) fn limited(&mut self, info: LimitInfo) {
-        self.note(|record| record.limit = Some(info));
     }
 
     /// What the request holds, until it ends.
@@ -236,94 +168,10 @@ impl<'a> Flight<'a> {
         self.shadow = Some(tell);
     }
 
-    /// The request is on its way to an upstream.
-    pub(crate) fn asked(&mut self) {
-        if let Some(reservation) = &mut self.reservation {
-            reservation.asked();
-        }
-    }
-
     /// So many tokens have flowed by now. Tells whether a limit wants the stream cut.
     #[must_use]
     pub(crate) fn generated(&mut self, tokens: u64) -> bool {
         self.reservation.as_mut().is_some_and(|reservation| reservation.generated(tokens))
-    }
-
-    /// A limit had the stream cut.
-    pub(crate) fn cut(&mut self) {
-        self.note(|record| {
-            if let Some(limit) = &mut record.limit {
-                limit.cut = true;
-            }
-        });
-    }
-
-    /// What was read of the answer.
-    pub(crate) fn read(
-        &mut self,
-        (dialect, claim): (Dialect, Claim),
-        request: &Arc<RequestFacts>,
-        mut reading: Reading,
-    ) {
-        let upstream = self.upstream();
-        let booking = match &upstream {
-            Some(upstream) => self.shared.usage.background.booking(upstream, request, &mut reading),
-            None => Booking::Own,
-        };
-        let asked_by = if let Booking::Of(by, _) = &booking { Some(Arc::clone(by)) } else { None };
-        let request = &Arc::clone(asked_by.as_ref().map_or(request, |by| &by.request));
-        let models = [reading.response_model.as_deref(), request.model.as_deref()];
-        let provider = self.provider();
-        let bill = self.generation.settings.prices.bill(provider.as_deref(), models, &reading.usage);
-        match (booking, &mut self.reservation) {
-            (Booking::Own, Some(reservation)) => reservation.read(&reading, bill.cost()),
-            (Booking::Of(_, Some(hold)), _) => background::settle(*hold, &reading, bill.cost()),
-            (Booking::Pending, _) if !request.retrieves() => self.runs_on(upstream, request, &reading),
-            _ => {}
-        }
-        if let Some(witness) = &mut self.witness {
-            witness.read(&reading);
-        }
-        self.note(|record| {
-            let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |llm| llm.span_id);
-            record.llm = Some(LlmInfo {
-                dialect,
-                claim,
-                request: Arc::clone(request),
-                reading,
-                bill,
-                provider,
-                span_id,
-                asked_by,
-            });
-        });
-    }
-
-    /// The response is made in the background: what is held waits for its end.
-    fn runs_on(&mut self, upstream: Option<Arc<str>>, request: &Arc<RequestFacts>, reading: &Reading) {
-        let (Some(record), Some(upstream)) = (&self.record, upstream) else { return };
-        let by = AskedBy {
-            request_id: Arc::clone(&record.request_id),
-            route: record.route.clone(),
-            client: record.client.clone(),
-            request: Arc::clone(request),
-        };
-        let hold = self.reservation.take().map(|mut hold| {
-            hold.asked();
-            hold.received(record.bytes_in);
-            hold
-        });
-        self.shared.usage.background.runs(&upstream, reading.response_id.as_deref(), by, hold);
-    }
-
-    /// What was asked, for those whose configuration wants it kept.
-    pub(crate) fn prompt(&mut self, admitted: &Admitted) {
-        if let Some(body) = admitted.content.json()
-            && admitted.facts.is_llm()
-        {
-            let prompt = Prompt::read(body).map(Box::new);
-            self.note(|record| record.prompt = prompt);
-        }
     }
 
     /// How far the answer has come, and when a token came with it, for those who watch.
@@ -331,164 +179,149 @@ impl<'a> Flight<'a> {
         self.live.progress(frames, bytes, token);
     }
 
-    /// What the answer speaks, where it is an LLM's, as far as it has shown.
-    pub(crate) fn speaks(&self, speaks: Option<(Dialect, Framing)>) {
-        self.live.speaks(speaks);
+    /// What was read of the answer.
+    pub(crate) fn read(&mut self, speaks: (Dialect, Claim), request: &Arc<RequestFacts>, reading: Reading) {
+        let Some(record) = &self.record else { return };
+        let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |known| known.span_id);
+        let (llm, booking) = self.billed(record, span_id, speaks, request, None, reading);
+        match booking {
+            Booking::Of(_, Some(hold)) => background::settle(*hold, &llm.reading, llm.bill.cost()),
+            Booking::Pending if !llm.request.retrieves() => {
+                let hold = self.reservation.take();
+                self.runs_on(record, &llm, hold);
+            }
+            _ => {}
+        }
+        self.tell(Event::Read(llm));
     }
 
-    /// Whether the answer is a stream that is no LLM's, as far as it has shown.
-    pub(crate) fn is_other_stream(&self, other: bool) {
-        self.live.is_other(other);
-    }
-
-    /// The first token has passed.
-    pub(crate) fn first_token(&self, at: Duration) {
-        self.live.first_token(at);
-    }
-
-    /// Tells of one response on a WebSocket, beside the connection's own record. Times are on the connection's clock.
-    pub(crate) fn tell_response(
+    /// A response on a WebSocket has ended, with what it held: it is told as a request of its own, beside the connection. `model`
+    /// is what its target calls it. Returns what it took, and cost.
+    pub(crate) fn response_ended(
         &self,
-        asked_at: Duration,
-        ended_at: Duration,
+        ended: Ended,
         (outcome, error): (Outcome, Option<ErrorType>),
-        llm: LlmInfo,
-        limit: Option<LimitInfo>,
-    ) {
-        let Some(connection) = &self.record else { return };
-        self.shared.telemetry.publish_response(Record {
-            started: connection.started + asked_at,
-            duration: ended_at.saturating_sub(asked_at),
-            outcome,
-            error,
+        (mut reservation, limit): (Option<Reservation>, Option<LimitInfo>),
+        model: Option<&str>,
+    ) -> (Usage, Option<Cost>) {
+        let Some(connection) = &self.record else { return Default::default() };
+        let speaks = (Dialect::OpenAiResponses, Claim::Request);
+        let span_id = ids::new_span_id();
+        let (llm, booking) = self.billed(connection, span_id, speaks, &ended.facts, model, ended.reading);
+        if matches!(booking, Booking::Pending) {
+            self.runs_on(connection, &llm, reservation.take());
+        }
+        let took = (llm.reading.usage, llm.bill.cost());
+        let mut record = Record {
+            started: connection.started + ended.asked_at,
+            duration: ended.ended_at.saturating_sub(ended.asked_at),
             attempts: Vec::new(),
             phases: Phases::default(),
-            llm: Some(llm),
             limit,
             of_websocket: true,
             ..connection.clone()
+        };
+        for event in [Event::Read(llm), Event::Ended(outcome, error)] {
+            reservation.iter_mut().for_each(|reservation| reservation.apply(&event));
+            record.apply(event);
+        }
+        record.charge(reservation.map_or(0, Reservation::settle));
+        self.shared.telemetry.publish_response(record);
+        took
+    }
+
+    /// What is known of an answer to `request`, and whose usage it tells. `model`: what the target calls it.
+    fn billed(
+        &self,
+        record: &Record,
+        span_id: u64,
+        (dialect, claim): (Dialect, Claim),
+        request: &Arc<RequestFacts>,
+        model: Option<&str>,
+        mut reading: Reading,
+    ) -> (LlmInfo, Booking) {
+        let (settings, upstream) = (&self.generation.settings, record.upstream());
+        let booking = match upstream {
+            Some(upstream) => self.shared.usage.background.booking(upstream, request, &mut reading),
+            None => Booking::Own,
+        };
+        let asked_by = if let Booking::Of(by, _) = &booking { Some(Arc::clone(by)) } else { None };
+        let request = Arc::clone(asked_by.as_ref().map_or(request, |by| &by.request));
+        let models = [reading.response_model.as_deref(), model, request.model.as_deref()];
+        let provider = upstream.and_then(|upstream| settings.provider_of(upstream));
+        let bill = settings.prices.bill(provider.as_deref(), models, &reading.usage);
+        (LlmInfo { dialect, claim, request, reading, bill, provider, span_id, asked_by }, booking)
+    }
+
+    /// The response is made in the background: what is held waits for its end.
+    fn runs_on(&self, record: &Record, llm: &LlmInfo, hold: Option<Reservation>) {
+        let Some(upstream) = record.upstream() else { return };
+        let by = AskedBy {
+            request_id: Arc::clone(&record.request_id),
+            route: record.route.clone(),
+            client: record.client.clone(),
+            request: Arc::clone(&llm.request),
+        };
+        let hold = hold.map(|mut hold| {
+            hold.asked();
+            hold
         });
-    }
-
-    pub(crate) fn websocket(&mut self, info: WebSocketInfo) {
-        self.note(|record| record.websocket = Some(info));
-    }
-
-    /// How the request ended. The last word counts.
-    pub(crate) fn end(&mut self, outcome: Outcome, error: Option<ErrorType>) {
-        if let Some(reservation) = &mut self.reservation {
-            reservation.ended(outcome);
-            if outcome == Outcome::Completed && error.is_none() {
-                reservation.succeeded();
-            }
-        }
-        if let Some(witness) = &mut self.witness {
-            witness.ended(outcome, error);
-        }
-        self.note(|record| {
-            record.outcome = outcome;
-            record.error = error;
-        });
-    }
-
-    /// Who runs the models of the upstream that is asked.
-    fn provider(&self) -> Option<Arc<str>> {
-        self.generation.settings.provider_of(&self.upstream()?)
-    }
-
-    fn upstream(&self) -> Option<Arc<str>> {
-        self.record.as_ref()?.served_by.as_ref().map(|served_by| Arc::clone(&served_by.upstream))
-    }
-
-    /// Nobody has said how it ended.
-    fn is_unended(&self) -> bool {
-        self.record
-            .as_ref()
-            .is_some_and(|record| record.outcome == Outcome::InternalError && record.error == Some(ErrorType::Internal))
-    }
-
-    fn note(&mut self, write: impl FnOnce(&mut Record)) {
-        if let Some(record) = &mut self.record {
-            write(record);
-        }
+        self.shared.usage.background.runs(upstream, llm.reading.response_id.as_deref(), by, hold);
     }
 }
 
 impl Flight<'_> {
-    /// Tells the canary's judge of the attempts. How the one went whose answer was passed on is told by its end.
-    fn testify(&mut self, tries: &[Attempt]) {
-        let Some(witness) = &mut self.witness else { return };
-        // What was taken out by hand may have been stopped as well: nobody failed.
-        let levers = &self.shared.levers;
-        let is_out = tries.iter().any(|attempt| levers.is_out(&attempt.upstream, &attempt.place));
-        match self.tries.passed_over() {
-            _ if is_out => return self.witness = None,
-            Some(PassedOver::TakenOut) => return self.witness = None,
-            Some(PassedOver::Down) => return witness.passed_over(),
-            None => {}
+    /// All attempts are over.
+    fn attempted(&mut self) {
+        if let (None, Some(last)) = (self.passed_on, self.attempts.last()) {
+            self.attempts.book(last, &mut self.stopwatch);
         }
-        for (number, attempt) in tries.iter().enumerate() {
-            if self.passed_on == Some(number) {
-                witness.attempted(&Attempt { error: None, ..attempt.clone() });
-            } else if attempt.status.is_none() && attempt.error.is_none() {
-                // Broken off with the request.
-                witness.asked(attempt.started);
-            } else {
-                witness.attempted(attempt);
-            }
+        let mut tried = self.attempts.take(self.passed_on);
+        let levers = &self.shared.levers;
+        if self.witness.is_some() && tried.attempts.iter().any(|one| levers.is_out(&one.upstream, &one.place)) {
+            tried.passed_over = Some(PassedOver::TakenOut);
+        }
+        let outrun = tried.attempts.iter().filter(|one| one.error == Some(ErrorType::HedgeLost)).count();
+        self.tell(Event::Attempted(tried));
+        if outrun > 0 {
+            self.bill_hedges(outrun);
         }
     }
 
     /// An attempt that was outrun was broken off before its first token: its upstream has read the prompt for nothing, and
     /// bills it. How many tokens that is can only be estimated: as many as the winner's.
-    fn charge_outrun(&mut self, record: &mut Record) {
-        let outrun = record.attempts.iter().filter(|attempt| attempt.error == Some(ErrorType::HedgeLost)).count();
-        let Some(llm) = record.llm.as_mut().filter(|_| outrun > 0) else { return };
+    fn bill_hedges(&mut self, outrun: usize) {
+        let Some((record, llm)) = self.record.as_ref().and_then(|record| Some((record, record.llm.as_ref()?))) else {
+            return;
+        };
+        let settings = &self.generation.settings;
+        let provider = record.upstream().and_then(|upstream| settings.provider_of(upstream));
         let prompt = Usage { input: llm.reading.usage.input, ..Usage::default() };
         let models = [llm.reading.response_model.as_deref(), llm.request.model.as_deref()];
-        let one = self.generation.settings.prices.bill(llm.provider.as_deref(), models, &prompt);
-        let Bill::Priced { cost: one, source } = one else { return };
-        let cost: Cost = std::iter::repeat_n(one, outrun).sum();
-        llm.bill = llm.bill.plus(cost, source);
-        if let Some(reservation) = &mut self.reservation {
-            reservation.outrun(cost);
-        }
+        let Bill::Priced { cost, source } = settings.prices.bill(provider.as_deref(), models, &prompt) else { return };
+        let cost: Cost = std::iter::repeat_n(cost, outrun).sum();
+        self.tell(Event::HedgesBilled(cost, source));
     }
 }
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        if self.shared.drain.is_cut() && self.is_unended() {
+        if self.shared.drain.is_cut() && self.record.as_ref().is_some_and(Record::is_unended) {
             // Its task was dropped with the process: that is the operator's doing, and no fault of ours.
             self.end(Outcome::Stopped, Some(self.shared.drain.why_cut()));
         }
+        self.attempted();
         let Some(mut record) = self.record.take() else { return };
-        if let (None, Some(last)) = (self.passed_on, self.tries.last()) {
-            self.tries.book(last, &mut self.stopwatch);
-        }
-        if self.tries.any_sent() {
-            self.asked();
-        }
-        if let Some(reservation) = &mut self.reservation {
-            reservation.received(record.bytes_in);
-        }
-        let tries = self.tries.take();
-        self.testify(&tries);
-        record.attempts.extend(tries);
-        record.passed_on = self.passed_on;
-        if record.outcome == Outcome::Rejected && record.attempts.is_empty() {
-            // It would have gone there, and nobody there heard of it.
-            record.served_by = None;
-        }
         if let Some(llm) = &mut record.llm {
-            llm.provider = record.served_by.as_ref().and_then(|by| self.generation.settings.provider_of(&by.upstream));
+            let by = record.served_by.as_ref();
+            llm.provider = by.and_then(|by| self.generation.settings.provider_of(&by.upstream));
         }
-        self.charge_outrun(&mut record);
         let now = self.clock.now();
         record.phases = self.stopwatch.read(now);
         record.duration = record.phases.total();
-        if let (Some(reservation), Some(limit)) = (self.reservation.take(), &mut record.limit) {
-            limit.used = reservation.settle();
+        if let Some(mut reservation) = self.reservation.take() {
+            reservation.received(record.bytes_in);
+            record.charge(reservation.settle());
         }
         if let Some((assigned, attempt)) = self.witness.take().and_then(|witness| witness.conclude(now)) {
             record.canary = self.shared.judge(&assigned, &attempt);

@@ -1,12 +1,14 @@
 //! What was tried for one request: each attempt with its times, whether it won, failed, was outrun or broke off with the
-//! request. Attempts write it, several at once where a request is hedged; the flight reads it at the end.
+//! request. Attempts tell of themselves, several at once where a request is hedged; two folds listen: this log, which is read at
+//! the end, and the live view.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::proxy::clock::Clock;
+use crate::telemetry::event::{AttemptEvent, Attempted, PassedOver};
 use crate::telemetry::live::Follower;
-use crate::telemetry::record::{Attempt, ErrorType, Phase, Place, Stopwatch};
+use crate::telemetry::record::{Attempt, ErrorType, Phase, Stopwatch};
 
 /// The attempts of one request, in the order of their beginning.
 pub(crate) struct Attempts {
@@ -26,47 +28,35 @@ struct Try {
     over: bool,
 }
 
-/// Why the target that a request was assigned to was not asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PassedOver {
-    Down,
-    /// By hand, after the request was assigned.
-    TakenOut,
-}
-
-/// Writes one attempt's part. Dropped without a word, the attempt broke off.
-pub(crate) struct AttemptLog {
-    tries: Arc<Attempts>,
+/// Tells of one attempt. Dropped without a word, the attempt broke off.
+pub(crate) struct AttemptLog<'a> {
+    attempts: &'a Attempts,
     pub(crate) number: usize,
 }
 
 impl Attempts {
-    pub(crate) fn new(clock: Clock, live: Option<Follower>) -> Arc<Self> {
-        Arc::new(Self { clock, log: Mutex::default(), passed_over: OnceLock::new(), live })
+    pub(crate) fn new(clock: Clock, live: Option<Follower>) -> Self {
+        Self { clock, log: Mutex::default(), passed_over: OnceLock::new(), live }
     }
 
-    pub(crate) fn begin(self: &Arc<Self>, attempt: Attempt) -> AttemptLog {
+    pub(crate) fn begin(&self, attempt: Attempt) -> AttemptLog<'_> {
         let mut log = self.log();
         if let Some(live) = &self.live {
             live.attempt(&attempt.place, attempt.started);
         }
         log.push(Try { attempt, waiting: None, preamble: None, over: false });
-        AttemptLog { tries: Arc::clone(self), number: log.len() - 1 }
+        AttemptLog { attempts: self, number: log.len() - 1 }
     }
 
-    /// The attempt that broke off lost against another.
-    pub(crate) fn outrun(&self, number: usize) {
-        if let Some(entry) = self.log().get_mut(number) {
-            entry.attempt.error = Some(ErrorType::HedgeLost);
-        }
-    }
-
-    /// The attempt whose answer is passed on ended now; `error` is what went wrong with it, if anything did.
-    pub(crate) fn ended(&self, number: usize, error: Option<ErrorType>) {
+    /// Something happened to the attempt `number`. Under the lock: hedged attempts take turns.
+    pub(crate) fn tell(&self, number: usize, event: &AttemptEvent<'_>) {
         let now = self.clock.now();
-        if let Some(entry) = self.log().get_mut(number) {
-            entry.attempt.ended = now;
-            entry.attempt.error = entry.attempt.error.or(error);
+        let mut log = self.log();
+        if let Some(live) = &self.live {
+            live.apply(event, now);
+        }
+        if let Some(entry) = log.get_mut(number) {
+            entry.apply(event, now);
         }
     }
 
@@ -93,22 +83,20 @@ impl Attempts {
         self.passed_over.get_or_init(|| why);
     }
 
-    pub(crate) fn passed_over(&self) -> Option<PassedOver> {
-        self.passed_over.get().copied()
-    }
-
     /// The number of the last one begun.
     pub(crate) fn last(&self) -> Option<usize> {
         self.log().len().checked_sub(1)
     }
 
-    /// Whether any upstream got a byte of the request.
-    pub(crate) fn any_sent(&self) -> bool {
-        self.log().iter().any(|entry| entry.waiting.is_some())
-    }
-
-    pub(crate) fn take(&self) -> Vec<Attempt> {
-        std::mem::take(&mut *self.log()).into_iter().map(|entry| entry.attempt).collect()
+    /// All that was tried, now that it is over; `passed_on`: whose answer was passed on.
+    pub(crate) fn take(&self, passed_on: Option<usize>) -> Attempted {
+        let log = std::mem::take(&mut *self.log());
+        Attempted {
+            sent: log.iter().any(|entry| entry.waiting.is_some()),
+            attempts: log.into_iter().map(|entry| entry.attempt).collect(),
+            passed_on,
+            passed_over: self.passed_over.get().copied(),
+        }
     }
 
     fn log(&self) -> MutexGuard<'_, Vec<Try>> {
@@ -116,76 +104,40 @@ impl Attempts {
     }
 }
 
-impl AttemptLog {
-    /// The connection stands.
-    pub(crate) fn connected(&self, reused: bool) {
-        let now = self.tries.clock.now();
-        self.passes_to(Phase::UpstreamWait, now);
-        self.note(|entry| {
-            entry.waiting = Some(now);
-            entry.attempt.reused_connection = reused;
-        });
-    }
-
-    /// Another address of the same name is asked.
-    pub(crate) fn moved(&self, place: &Place) {
-        if let Some(live) = &self.tries.live {
-            live.moved(place);
-        }
-        self.note(|entry| entry.attempt.place = place.clone());
-    }
-
-    /// The answer's head came.
-    pub(crate) fn answered(&self, status: u16) {
-        let now = self.tries.clock.now();
-        self.passes_to(Phase::Preamble, now);
-        self.note(|entry| {
-            entry.preamble = Some(now);
-            entry.attempt.status = Some(status);
-        });
-    }
-
-    pub(crate) fn failed(&self, error: ErrorType) {
-        let now = self.tries.clock.now();
-        self.passes_to(Phase::FailedAttempts, now);
-        self.note(|entry| {
-            entry.over = true;
-            entry.attempt.ended = now;
-            entry.attempt.error = Some(error);
-        });
-    }
-
-    /// The attempt's answer may be passed on: its end is told by [`Attempts::ended`].
-    pub(crate) fn opened(&self) {
-        let now = self.tries.clock.now();
-        self.note(|entry| {
-            entry.over = true;
-            entry.attempt.ended = now;
-        });
-    }
-
-    fn passes_to(&self, phase: Phase, now: Duration) {
-        // Under the lock: hedged attempts take turns.
-        let _turn = self.tries.log();
-        if let Some(live) = &self.tries.live {
-            live.phase(phase, now);
-        }
-    }
-
-    fn note(&self, write: impl FnOnce(&mut Try)) {
-        if let Some(entry) = self.tries.log().get_mut(self.number) {
-            write(entry);
+impl Try {
+    fn apply(&mut self, event: &AttemptEvent<'_>, now: Duration) {
+        let attempt = &mut self.attempt;
+        match event {
+            AttemptEvent::Moved(place) => attempt.place = (*place).clone(),
+            AttemptEvent::Connected { reused } => {
+                self.waiting = Some(now);
+                attempt.reused_connection = *reused;
+            }
+            AttemptEvent::Answered(status) => {
+                self.preamble = Some(now);
+                attempt.status = Some(*status);
+            }
+            AttemptEvent::Failed(error) => (self.over, attempt.ended, attempt.error) = (true, now, Some(*error)),
+            AttemptEvent::Opened => (self.over, attempt.ended) = (true, now),
+            AttemptEvent::Outrun => attempt.error = Some(ErrorType::HedgeLost),
+            AttemptEvent::Ended(error) => {
+                attempt.ended = now;
+                attempt.error = attempt.error.or(*error);
+            }
+            AttemptEvent::Dropped if self.over => {}
+            AttemptEvent::Dropped => attempt.ended = now,
         }
     }
 }
 
-impl Drop for AttemptLog {
+impl AttemptLog<'_> {
+    pub(crate) fn tell(&self, event: &AttemptEvent<'_>) {
+        self.attempts.tell(self.number, event);
+    }
+}
+
+impl Drop for AttemptLog<'_> {
     fn drop(&mut self) {
-        let now = self.tries.clock.now();
-        self.note(|entry| {
-            if !entry.over {
-                entry.attempt.ended = now;
-            }
-        });
+        self.tell(&AttemptEvent::Dropped);
     }
 }

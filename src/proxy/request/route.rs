@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use pingora::http::RequestHeader;
 
-use super::attempts::PassedOver;
 use super::caller::Caller;
 use super::rejection::Rejection;
 use crate::config::settings::{Route, Target, Timeouts};
@@ -15,6 +14,7 @@ use crate::proxy::process::body::Admitted;
 use crate::proxy::process::canary_sample::Assigned;
 use crate::proxy::process::in_service::InService;
 use crate::proxy::process::state::Generation;
+use crate::telemetry::event::PassedOver;
 use crate::telemetry::record::ErrorType;
 
 /// A request that has a place to go.

@@ -34,6 +34,7 @@ use crate::proxy::process::body::RequestBody;
 use crate::proxy::process::usage::{Doubt, Metering};
 use crate::proxy::request::attempts::AttemptLog;
 use crate::proxy::request::context::RequestContext;
+use crate::telemetry::event::AttemptEvent;
 use crate::telemetry::ids;
 use crate::telemetry::record::{Attempt, Cause, ErrorType};
 
@@ -75,7 +76,7 @@ pub(crate) struct Trial<'a> {
     visit: &'a RequestContext<'a>,
     asked: &'a UpstreamRequest<'a>,
     step: Step<'a>,
-    log: AttemptLog,
+    log: AttemptLog<'a>,
     span_id: u64,
     started: Duration,
 }
@@ -192,7 +193,7 @@ impl<'a> Trial<'a> {
             Err(fault) => return (Came::Nothing(fault), doubt),
         };
         metering.answered(&mut answer.head);
-        self.log.answered(answer.head.status.as_u16());
+        self.log.tell(&AttemptEvent::Answered(answer.head.status.as_u16()));
         let mut opened = self.opened(answer, metering);
         let doubts = doubt.is_some() || !asks;
         let error = self.look(&mut opened, doubts).await.err();
@@ -250,7 +251,7 @@ impl<'a> Trial<'a> {
         let passes = !self.step.holds && opened.head.status.is_success();
         let Some(error) = error.filter(|error| !passes || *error == ErrorType::UpstreamBodyReset) else {
             opened.held.whole |= error == Some(ErrorType::MissingEnd);
-            self.log.opened();
+            self.log.tell(&AttemptEvent::Opened);
             self.settle(&mut opened);
             return Ok(opened);
         };
@@ -377,7 +378,7 @@ impl<'a> Trial<'a> {
     }
 
     fn failed(self, fault: UpstreamError, answer: Option<Box<UpstreamResponse>>) -> Box<Failed> {
-        self.log.failed(fault.error);
+        self.log.tell(&AttemptEvent::Failed(fault.error));
         Box::new(Failed {
             stage: fault.stage,
             race: fault.race,
@@ -391,7 +392,7 @@ impl<'a> Trial<'a> {
 
     async fn exchange(&mut self, upload: &mut Upload, body: &RequestBody) -> Result<Answer, UpstreamError> {
         let (mut session, reused) = self.connect().await?;
-        self.log.connected(reused);
+        self.log.tell(&AttemptEvent::Connected { reused });
         let socket = session.as_http1().and_then(|_| session.stream()).map(|stream| stream.id());
         let taken = || socket.filter(|_| reused).and_then(socket::acknowledged);
         let clock = self.asked.clock;
@@ -452,7 +453,7 @@ impl<'a> Trial<'a> {
         let ticket = &mut self.step.ticket;
         if let Some(place) = places.get(at).filter(|_| at > 0) {
             ticket.move_to(place);
-            self.log.moved(&place.place);
+            self.log.tell(&AttemptEvent::Moved(&place.place));
         }
         for place in behind.iter().filter_map(|behind| places.get(*behind)) {
             ticket.tell_unreachable(place);

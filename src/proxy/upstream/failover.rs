@@ -17,6 +17,7 @@ use crate::proxy::endpoints::pool::Pool;
 use crate::proxy::endpoints::retry_budget::{Again, RouteLoad};
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::rejection::Rejection;
+use crate::telemetry::event::AttemptEvent;
 use crate::telemetry::ids;
 use crate::telemetry::metrics::HedgeResult;
 use crate::telemetry::record::{Cause, ErrorType};
@@ -136,7 +137,7 @@ impl<'a> Opening<'a> {
             },
         };
         if let Some(loser) = outrun {
-            self.asked.tries.outrun(loser);
+            self.asked.tries.tell(loser, &AttemptEvent::Outrun);
         }
         let result = match &ended {
             Ok(opened) if opened.number == hedge => HedgeResult::Won,

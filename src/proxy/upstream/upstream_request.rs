@@ -1,7 +1,5 @@
 //! What is asked of the upstreams for one request.
 
-use std::sync::Arc;
-
 use memchr::memmem;
 use pingora::http::RequestHeader;
 
@@ -23,7 +21,7 @@ pub(crate) struct UpstreamRequest<'a> {
     pub(crate) admitted: &'a Admitted,
     pub(crate) line: &'a Line,
     pub(crate) clock: Clock,
-    pub(crate) tries: &'a Arc<Attempts>,
+    pub(crate) tries: &'a Attempts,
     /// A WebSocket's handshake.
     pub(crate) upgrades: bool,
 }

@@ -3,8 +3,10 @@
 use serde_json::Value;
 
 use super::*;
+use crate::llm::RequestFacts;
+use crate::telemetry::event::{AttemptEvent, Event};
 use crate::telemetry::live::LiveStream;
-use crate::telemetry::record::{Outcome, Phase, Stopwatch};
+use crate::telemetry::record::{ClientInfo, ErrorType, Outcome, Phase, Stopwatch};
 use crate::telemetry::samples::{attempt, chat, ms};
 
 fn view() -> (Arc<Live>, Viewer) {
@@ -30,9 +32,8 @@ fn facts_are_told_once_and_again_when_they_change() {
     let first = frame(&mut viewer);
     assert_eq!((&first["facts"][0]["url.path"], &first["rows"][0]["phase"]), (&"/v1/chat".into(), &"admit".into()));
     assert_eq!(frame(&mut viewer)["facts"], Value::Array(Vec::new()));
-    stream.routed(&"chat".into());
-    stream.served_by(&"first".into(), &"a".into());
-    stream.served_by(&"second".into(), &"b".into());
+    stream.apply(&Event::Routed { route: &"chat".into(), target: Some((&"first".into(), &"a".into())) });
+    stream.apply(&Event::PassedOn { number: 1, upstream: &"second".into(), variant: &"b".into() });
     let changed = frame(&mut viewer);
     assert_eq!((&changed["facts"][0]["route"], &changed["facts"][0]["upstream"]), (&"chat".into(), &"second".into()));
 }
@@ -64,10 +65,10 @@ fn attempts_that_failed_are_lost_time() {
     let stream = enter(&live, "/");
     let attempts = stream.follower();
     attempts.attempt(&attempt("a", 1).place, ms(1));
-    attempts.phase(Phase::UpstreamWait, ms(3));
-    attempts.phase(Phase::FailedAttempts, ms(10));
+    attempts.apply(&AttemptEvent::Connected { reused: false }, ms(3));
+    attempts.apply(&AttemptEvent::Failed(ErrorType::UpstreamReset), ms(10));
     attempts.attempt(&attempt("b", 2).place, ms(12));
-    attempts.phase(Phase::UpstreamWait, ms(14));
+    attempts.apply(&AttemptEvent::Connected { reused: false }, ms(14));
     let row = frame(&mut viewer)["rows"][0].clone();
     assert_eq!((&row["attempts"], &row["phase"]), (&2.into(), &"upstream_wait".into()));
     assert_eq!((&row["phases_ms"][1], &row["phases_ms"][2], &row["phases_ms"][3]), (&1.into(), &11.into(), &2.into()));
@@ -78,7 +79,8 @@ fn who_ends_is_gone_and_has_a_record_with_its_meaning() {
     let (live, mut viewer) = view();
     let stream = enter(&live, "/");
     let mut record = chat("gpt-4o");
-    stream.identified(&"r1".into(), record.trace);
+    let (trace, client) = (record.trace, ClientInfo::default());
+    stream.apply(&Event::Identified { request_id: &"r1".into(), trace, client });
     assert_eq!(frame(&mut viewer)["gone"], Value::Array(Vec::new()));
     // What is new before the one that was shown must not hide it.
     record.trace.span_id = 99;
@@ -129,9 +131,10 @@ fn frames_are_bounded() {
     let hostile = "\u{1}\"\\".repeat(5_000);
     let streams: Vec<_> = (0..5_000).map(|_| enter(&live, &hostile)).collect();
     for stream in &streams {
-        stream.asks_for(&hostile);
-        stream.known(Some(&hostile.as_str().into()));
-        stream.routed(&hostile.as_str().into());
+        stream.apply(&Event::Requested(&RequestFacts { model: Some(hostile.clone()), ..RequestFacts::default() }));
+        stream
+            .apply(&Event::Authenticated(ClientInfo { user: Some(hostile.as_str().into()), ..ClientInfo::default() }));
+        stream.apply(&Event::Routed { route: &hostile.as_str().into(), target: None });
         (0..200).for_each(|at| stream.progress(at, at, Some(ms(at * 100_000))));
     }
     let text = viewer.frame();

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::ticks::Ticks;
-use crate::llm::{Dialect, Framing};
+use crate::llm::{Dialect, Framing, RequestFacts};
+use crate::telemetry::event::{AttemptEvent, Event};
 use crate::telemetry::json::{self, Json};
 use crate::telemetry::lock::lock;
-use crate::telemetry::record::{Phase, Phases, Place, Stopwatch, TraceIds};
+use crate::telemetry::record::{ClientInfo, Phase, Phases, Place, Stopwatch, TraceIds};
 
 /// Longest text of a row, in bytes.
 const TEXT_MAX: usize = 200;
@@ -49,52 +50,44 @@ impl LiveStream {
         Self { stream, running }
     }
 
-    pub fn identified(&self, request_id: &Arc<str>, trace: TraceIds) {
-        self.stream.note(|facts| {
-            facts.request_id = Some(Arc::clone(request_id));
-            facts.trace = Some(trace);
-        });
-    }
-
-    pub fn known(&self, user: Option<&Arc<str>>) {
-        if user.is_some() {
-            self.stream.note(|facts| facts.user = user.cloned());
+    /// Shows what `event` tells. Inlined, with one arm left of it: each stage tells an event that it names.
+    #[inline(always)]
+    pub fn apply(&self, event: &Event<'_>) {
+        let stream = &self.stream;
+        match event {
+            Event::Identified { request_id, trace, client } => stream.note(|facts| {
+                facts.request_id = Some(Arc::clone(request_id));
+                facts.trace = Some(*trace);
+                facts.user.clone_from(&client.user);
+            }),
+            Event::Authenticated(ClientInfo { user: user @ Some(_), .. }) => {
+                stream.note(|facts| facts.user.clone_from(user));
+            }
+            Event::Requested(RequestFacts { model: Some(model), .. }) => {
+                stream.note(|facts| facts.model = Some(model.as_str().into()));
+            }
+            Event::Routed { route, target } => stream.note(|facts| {
+                facts.route = Some(Arc::clone(route));
+                facts.served_by = target.map(|(upstream, variant)| (Arc::clone(upstream), Arc::clone(variant)));
+            }),
+            Event::PassedOn { upstream, variant, .. } => {
+                stream.note(|facts| facts.served_by = Some((Arc::clone(upstream), Arc::clone(variant))));
+            }
+            Event::Recognised(speaks) => stream.note(|facts| facts.speaks = *speaks),
+            Event::OtherStream(other) => {
+                stream.other.store(*other, Relaxed);
+                stream.version.fetch_add(1, Relaxed);
+            }
+            Event::StatusSent(status) => {
+                stream.status.store(*status, Relaxed);
+                stream.version.fetch_add(1, Relaxed);
+            }
+            Event::FirstToken(after) => {
+                stream.first_token_us.store(micros(*after), Relaxed);
+                stream.version.fetch_add(1, Relaxed);
+            }
+            _ => {}
         }
-    }
-
-    pub fn routed(&self, route: &Arc<str>) {
-        self.stream.note(|facts| facts.route = Some(Arc::clone(route)));
-    }
-
-    pub fn asks_for(&self, model: &str) {
-        self.stream.note(|facts| facts.model = Some(model.into()));
-    }
-
-    /// The upstream and variant of the current attempt; the last call counts.
-    pub fn served_by(&self, upstream: &Arc<str>, variant: &Arc<str>) {
-        self.stream.note(|facts| facts.served_by = Some((Arc::clone(upstream), Arc::clone(variant))));
-    }
-
-    /// The dialect and framing of its answer, as recognised so far; `None`: not an LLM's.
-    pub fn speaks(&self, speaks: Option<(Dialect, Framing)>) {
-        self.stream.note(|facts| facts.speaks = speaks);
-    }
-
-    /// Whether its answer is a stream that is no LLM's.
-    pub fn is_other(&self, other: bool) {
-        self.stream.other.store(other, Relaxed);
-        self.stream.version.fetch_add(1, Relaxed);
-    }
-
-    pub fn status(&self, status: u16) {
-        self.stream.status.store(status, Relaxed);
-        self.stream.version.fetch_add(1, Relaxed);
-    }
-
-    /// Counted from "request head complete".
-    pub fn first_token(&self, after: Duration) {
-        self.stream.first_token_us.store(micros(after), Relaxed);
-        self.stream.version.fetch_add(1, Relaxed);
     }
 
     /// How much has passed so far, in all; `token` is when a token frame ended with it.
@@ -155,13 +148,15 @@ impl Follower {
         }
     }
 
-    /// It is another address that the attempt asks.
-    pub fn moved(&self, place: &Place) {
-        self.0.note(|facts| facts.place = Some(place.clone()));
-    }
-
-    /// The attempt goes on to `phase`.
-    pub fn phase(&self, phase: Phase, now: Duration) {
+    /// Shows what happened to an attempt at `now`.
+    pub fn apply(&self, event: &AttemptEvent<'_>, now: Duration) {
+        let phase = match event {
+            AttemptEvent::Moved(place) => return self.0.note(|facts| facts.place = Some((*place).clone())),
+            AttemptEvent::Connected { .. } => Phase::UpstreamWait,
+            AttemptEvent::Answered(_) => Phase::Preamble,
+            AttemptEvent::Failed(_) => Phase::FailedAttempts,
+            _ => return,
+        };
         self.0.pass_to(phase, now);
     }
 }

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::*;
-use crate::llm::{Dialect, Framing};
-use crate::telemetry::record::Outcome;
+use crate::llm::{Dialect, Framing, RequestFacts};
+use crate::telemetry::event::Event;
+use crate::telemetry::record::{ClientInfo, Outcome};
 use crate::telemetry::samples::{chat, ms, plain};
 
 fn json(live: &Live) -> Value {
@@ -23,13 +24,13 @@ fn a_request_is_shown_while_it_runs_and_after() {
     let row = json(&live)["live"][0].clone();
     assert_eq!(row["url.path"], "/v1/chat");
     assert!(row.get("ttft_s").is_none() && row.get("http.response.status_code").is_none());
-    stream.identified(&"r1".into(), plain().trace);
-    stream.routed(&"chat".into());
-    stream.asks_for("gpt-4o");
-    stream.served_by(&"fastapi".into(), &"next".into());
-    stream.speaks(Some((Dialect::OpenAiChat, Framing::Sse)));
-    stream.status(200);
-    stream.first_token(ms(250));
+    let client = ClientInfo::default();
+    stream.apply(&Event::Identified { request_id: &"r1".into(), trace: plain().trace, client });
+    stream.apply(&Event::Routed { route: &"chat".into(), target: Some((&"fastapi".into(), &"next".into())) });
+    stream.apply(&Event::Requested(&RequestFacts { model: Some("gpt-4o".to_owned()), ..RequestFacts::default() }));
+    stream.apply(&Event::Recognised(Some((Dialect::OpenAiChat, Framing::Sse))));
+    stream.apply(&Event::StatusSent(200));
+    stream.apply(&Event::FirstToken(ms(250)));
     stream.progress(3, 99, None);
     let row = json(&live)["live"][0].clone();
     for (key, value) in [
