@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::limits::decoded;
-use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Filling, Pair, Tally};
+use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Pair, Tally};
 use crate::proxy::{Generation, Rollout, Shared};
 use crate::telemetry::metrics::{Metrics, TrafficShare};
 use crate::telemetry::timestamp;
@@ -94,20 +94,8 @@ fn view(generation: &Generation, rollout: &Rollout) -> Value {
         "step_s": report.step_age.as_secs_f64(),
         "step_time_s": plan.step_time.as_secs_f64(),
         "alpha": plan.alpha,
-        "block": report.filling.map(block_view),
         "facts": report.facts.iter().map(fact_view).collect::<Vec<_>>(),
         "decisions": report.decisions.iter().rev().map(decision_view).collect::<Vec<_>>(),
-    })
-}
-
-/// What is known and not in the numbers of the facts yet.
-fn block_view(filling: Filling) -> Value {
-    json!({
-        "users": filling.users,
-        "users_needed": filling.users_needed,
-        "requests": filling.requests,
-        "requests_needed": filling.requests_needed,
-        "words": filling.to_string(),
     })
 }
 

@@ -131,7 +131,7 @@ fn clock(timestamp: &str) -> String {
 
 impl View {
     fn words(&self) -> String {
-        let Canary { route, canary, state, percent, next, block, facts } = &self.now;
+        let Canary { route, canary, state, percent, next, facts } = &self.now;
         let mut out = format!("{route}: canary `{canary}` at {percent} %, {state}\n");
         let steps: Vec<String> = self.steps.iter().map(|step| self.step(*step)).collect();
         let mut line = |text: String| {
@@ -170,9 +170,6 @@ impl View {
                 ));
             }
         }
-        if let Some(block) = block {
-            line(block.words.clone());
-        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         for decision in self.decisions.iter().take(DECISIONS_SHOWN) {
             let ago = time((now - decision.at_unix_s).max(0.0));
@@ -203,7 +200,7 @@ mod tests {
     #[test]
     fn a_canary_is_told_in_words() {
         let body = r#"{"route":"chat","canary":"next","state":"running","percent":5,"next":"25 % in 9 s.","steps":[1,5,25],
-            "step_requests":7,"min_requests":20,"step_baseline_requests":31,"min_baseline_requests":20,"step_s":61.2,"step_time_s":600.0,"block":{"words":"Not counted yet: 9 requests."},
+            "step_requests":7,"min_requests":20,"step_baseline_requests":31,"min_baseline_requests":20,"step_s":61.2,"step_time_s":600.0,
             "facts":[{"fact":"odd_length","evidence":0.5,"needed":526.3,"canary":{"yes":0,"of":7},"baseline":{"yes":2,"of":120},
             "step":{"canary":{"yes":3,"of":7},"baseline":{"yes":0,"of":31},"chance":0.0041},
             "seen":{"first":"2026-11-27T03:10:00.120Z","last":"2026-11-27T03:14:09.000Z","count":12},"worse_since":"2026-11-27T03:12:44.000Z"}],
@@ -211,7 +208,7 @@ mod tests {
         let words = read::<View>(body).unwrap().words();
         let lines: Vec<&str> = words.lines().collect();
         assert_eq!(
-            lines[..9],
+            lines[..8],
             [
                 "chat: canary `next` at 5 %, running",
                 "  steps     1 → [5] → 25 %",
@@ -221,9 +218,8 @@ mod tests {
                 "  odd length 0 of 7          2 of 120        0.50",
                 "  odd length: worse since 2026-11-27 03:12:44, 12 times from 2026-11-27 03:10:00 to 2026-11-27 03:14:09",
                 "  odd length: in this step 3 of 7, of the baseline's 0 of 31 (by chance 0.004)",
-                "  Not counted yet: 9 requests.",
             ]
         );
-        assert!(lines[9].ends_with("ago, by the judge: raised from 1 % to 5 %: 20 of its requests showed no harm"));
+        assert!(lines[8].ends_with("ago, by the judge: raised from 1 % to 5 %: 20 of its requests showed no harm"));
     }
 }

@@ -10,14 +10,7 @@ pub(super) struct Canary {
     pub(super) state: String,
     pub(super) percent: u8,
     pub(super) next: String,
-    /// `None` where nothing is compared.
-    pub(super) block: Option<CanaryBlock>,
     pub(super) facts: Vec<CanaryFact>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct CanaryBlock {
-    pub(super) words: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -181,7 +181,7 @@ impl Rollout<'_> {
         let salt = random.next();
         let mut judge = Judge::start(self.plan, Duration::ZERO);
         let mut under_way = BinaryHeap::new();
-        let (mut arrives_s, mut last_step_s, mut canary_requests) = (0.0, None, 0);
+        let (mut arrives_s, mut last_step_s, mut canary_requests, mut baseline_requests) = (0.0, None, 0, 0);
         let (mut holds_s, mut held_since_s) = (Vec::new(), None);
         loop {
             let turned_s = self.turns.map_or(0.0, |(at, _)| at);
@@ -198,7 +198,8 @@ impl Rollout<'_> {
                 let (load, stress) = self.traffic.weather.at(now_s);
                 arrives_s += random.gap(self.traffic.rate * load);
                 let user = self.traffic.users.draw(&mut random, salt);
-                let arm = if user.draw < f64::from(judge.share(self.plan)) { Arm::Canary } else { Arm::Baseline };
+                let share = judge.share(self.plan);
+                let arm = if user.draw < f64::from(share) { Arm::Canary } else { Arm::Baseline };
                 let backend = match (arm, self.turns) {
                     (Arm::Canary, Some((at, after))) if now_s >= at => after,
                     (Arm::Canary, _) => self.canary,
@@ -207,7 +208,9 @@ impl Rollout<'_> {
                 canary_requests += u64::from(arm == Arm::Canary && now_s >= turned_s);
                 let fails = if user.trouble < self.traffic.troubled { 0.5 } else { backend.fails };
                 let (attempt, lasts_s) = Backend { fails, ..backend }.answer(&mut random, stress);
-                let sample = Sample { arm, unit: user.unit, epoch: judge.epoch() };
+                let (epoch, at) = (judge.epoch(), Duration::from_secs_f64(now_s));
+                let sample = Sample { arm, unit: user.unit, epoch, share, at, number: baseline_requests };
+                baseline_requests += u64::from(arm == Arm::Baseline);
                 let lags_s = if random.chance(self.traffic.lags) { random.unit() * 900.0 } else { 0.0 };
                 under_way.push(UnderWay { ends_s: now_s + lasts_s + lags_s, sample, attempt });
             } else if let Some(UnderWay { ends_s, sample, attempt }) = under_way.pop() {

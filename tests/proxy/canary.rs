@@ -150,7 +150,7 @@ async fn a_bad_canary_is_rolled_back_and_says_why() {
     let failed = &view["facts"][0];
     assert!(failed["canary"]["yes"].as_u64().unwrap() <= 20, "{failed}");
     let seen = &failed["seen"];
-    assert!(seen["count"].as_u64() >= failed["canary"]["yes"].as_u64(), "the open block's count too: {failed}");
+    assert!(seen["count"].as_u64() >= failed["canary"]["yes"].as_u64(), "a user counts once a block there: {failed}");
     assert!(seen["count"].as_u64().unwrap() >= 3, "nobody rolls back for less: {failed}");
     assert!(seen["first"].as_str().unwrap() <= seen["last"].as_str().unwrap(), "{failed}");
     assert!(view["facts"][1]["seen"].is_null(), "it never stalled: {view}");

@@ -146,7 +146,6 @@ function canary(one) {
     el("p", { class: "dim" }, one.next),
     el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "fact"), el("th", { scope: "col", class: "number" }, "canary"), el("th", { scope: "col", class: "number" }, "baseline"), el("th", { scope: "col", class: "number", title: needed ? `rolled back at ${needed.toFixed(0)}` : "" }, needed ? `evidence (of ${needed.toFixed(0)})` : "evidence"))), el("tbody", {}, facts)),
     ...seen,
-    ...(one.block ? [el("p", { class: "dim" }, one.block.words)] : []),
     ...(one.decisions[0] ? [el("p", { class: "dim" }, `Last: ${one.decisions[0].words}`)] : []),
   ];
 }

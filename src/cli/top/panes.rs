@@ -208,7 +208,6 @@ fn canaries(app: &App) -> Vec<Line<'static>> {
                 lines.push(Line::styled(text, if worse.is_empty() { dim() } else { bad(true) }));
             }
         }
-        lines.extend(canary.block.iter().map(|block| Line::styled(format!("  {}", block.words), dim())));
     }
     lines.extend(app.overview.live.shadows.iter().flat_map(shadow));
     lines

@@ -35,7 +35,6 @@ fn overview() -> Value {
                     "measured": { "attempts": 12, "failed": 12, "first_tokens": 12, "p50_s": 0.2, "p95_s": 0.3 } },
             ] }],
             "canaries": [{ "route": "chat", "canary": "next", "state": "running", "percent": 5, "next": "25 % in 9 s.",
-                "block": { "words": "Not counted yet: 9 requests of 7 users in the open block." },
                 "facts": [{ "fact": "odd_length", "evidence": 0.5, "needed": 526.3, "canary": tally(0, 7), "baseline": tally(2, 120) }] }],
             "limits": { "mode": "memory", "holders": [
                 { "limit": "per-user", "holder": "user:alice", "utilization": 0.95, "running": 2, "tokens": null,

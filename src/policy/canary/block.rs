@@ -1,11 +1,9 @@
-//! Requests are compared in blocks: short stretches of the traffic of one epoch, in which each user counts once for each
-//! fact, so that one bad user is not a crowd.
+//! Plain counts are made in blocks: short stretches of traffic, in which each user counts once for each fact, so that one busy
+//! user is not a crowd.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::evidence::Pair;
 use super::facts::{Arm, Fact, PerFact};
 
 /// A block is whole when the smaller side may be expected to have this many users ...
@@ -15,32 +13,15 @@ const UNITS: u64 = 4;
 const REQUESTS: u64 = 32;
 
 /// The block being filled. What closes it is the number of all its users or requests: neither what was answered nor which
-/// side answered, for the bets rest on that.
+/// side answered.
 #[derive(Debug)]
 pub(super) struct Block {
-    size: Size,
+    /// Users and requests that make it whole.
+    units_max: u64,
+    requests_max: u64,
     requests: u64,
     baseline: Side,
     canary: Side,
-    tallies: PerFact<Pair>,
-}
-
-/// How much makes a block whole.
-#[derive(Debug, Clone, Copy)]
-struct Size {
-    units: u64,
-    requests: u64,
-}
-
-/// How far a block is filled. It is whole, and its requests are counted, as soon as either number is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Filling {
-    /// Users of both sides so far, each counted once, and how many make the block whole.
-    pub users: u64,
-    pub users_needed: u64,
-    /// Requests of both sides so far, and how many make the block whole.
-    pub requests: u64,
-    pub requests_needed: u64,
 }
 
 /// The facts that each user of one side has given already, a bit each. At most as many as make a block whole.
@@ -48,7 +29,7 @@ type Side = HashMap<u64, u8, BuildHasherDefault<Unmixed>>;
 
 /// A unit is a hash, or random, already.
 #[derive(Debug, Default)]
-struct Unmixed(u64);
+pub(super) struct Unmixed(u64);
 
 impl Hasher for Unmixed {
     fn write(&mut self, bytes: &[u8]) {
@@ -64,12 +45,18 @@ impl Hasher for Unmixed {
     }
 }
 
+impl Default for Block {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Block {
-    /// An empty block of an epoch in which the canary has `share` percent.
+    /// An empty block of a time in which the canary has `share` percent.
     pub(super) fn new(share: u8) -> Self {
         let smaller = u64::from(share.min(100_u8.saturating_sub(share)).max(1));
-        let size = Size { units: UNITS * 100 / smaller, requests: REQUESTS * 100 / smaller };
-        Self { size, requests: 0, baseline: Side::default(), canary: Side::default(), tallies: PerFact::default() }
+        let (units_max, requests_max) = (UNITS * 100 / smaller, REQUESTS * 100 / smaller);
+        Self { units_max, requests_max, requests: 0, baseline: Side::default(), canary: Side::default() }
     }
 
     /// Whether nothing was seen of this user in the baseline yet.
@@ -77,64 +64,35 @@ impl Block {
         !self.baseline.contains_key(&unit)
     }
 
-    pub(super) fn filling(&self) -> Filling {
-        Filling {
-            users: self.units(),
-            users_needed: self.size.units,
-            requests: self.requests,
-            requests_needed: self.size.requests,
-        }
-    }
-
-    /// Counts the answers of one request, those that its user has not given yet: they are left in `answers`. The tallies of the
-    /// whole block, if that was what it lacked; it is empty again then.
-    pub(super) fn note(&mut self, arm: Arm, unit: u64, answers: &mut PerFact<Option<bool>>) -> Option<PerFact<Pair>> {
+    /// Takes in the answers of one request, and leaves those that its user has not given yet.
+    pub(super) fn note(&mut self, arm: Arm, unit: u64, answers: PerFact<Option<bool>>) -> PerFact<Option<bool>> {
         self.requests += 1;
         let side = match arm {
             Arm::Baseline => &mut self.baseline,
             Arm::Canary => &mut self.canary,
         };
         let given = side.entry(unit).or_default();
+        let mut counted = answers;
         for fact in Fact::ALL {
             let bit = 1_u8 << fact as u8;
-            let answer = answers.get_mut(fact);
+            let answer = counted.get_mut(fact);
             *answer = answer.filter(|_| *given & bit == 0);
-            let Some(yes) = *answer else { continue };
-            *given |= bit;
-            self.tallies.get_mut(fact).count(arm, yes);
+            *given |= if answer.is_some() { bit } else { 0 };
         }
-        let is_whole = self.units() >= self.size.units || self.requests >= self.size.requests;
-        is_whole.then(|| self.take())
-    }
-
-    fn units(&self) -> u64 {
-        (self.baseline.len() + self.canary.len()) as u64
-    }
-
-    /// The next begins, in the room of the last.
-    fn take(&mut self) -> PerFact<Pair> {
-        self.requests = 0;
-        self.baseline.clear();
-        self.canary.clear();
-        std::mem::take(&mut self.tallies)
-    }
-}
-
-impl fmt::Display for Filling {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { users, users_needed, requests, requests_needed } = self;
-        write!(
-            f,
-            "Not counted yet: {requests} requests of {users} users in the open block; all at once when it has {users_needed} \
-             users or {requests_needed} requests."
-        )
+        let units = (self.baseline.len() + self.canary.len()) as u64;
+        if units >= self.units_max || self.requests >= self.requests_max {
+            // The next begins, in the room of the last.
+            self.requests = 0;
+            self.baseline.clear();
+            self.canary.clear();
+        }
+        counted
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::canary::evidence::Tally;
 
     fn failed(yes: bool) -> PerFact<Option<bool>> {
         PerFact { failed: Some(yes), ..PerFact::default() }
@@ -143,43 +101,42 @@ mod tests {
     #[test]
     fn one_user_counts_once_a_block_and_fact() {
         let mut block = Block::new(50);
+        assert_eq!(block.note(Arm::Canary, 7, failed(true)), failed(true));
         for _ in 0..10 {
-            assert_eq!(block.note(Arm::Canary, 7, &mut failed(true)), None);
+            assert_eq!(block.note(Arm::Canary, 7, failed(true)), PerFact::default());
         }
-        let mut late = PerFact { late: Some(false), ..failed(true) };
-        assert_eq!(block.note(Arm::Canary, 7, &mut late), None);
-        assert_eq!(late, PerFact { late: Some(false), ..PerFact::default() }, "what counted");
-        for unit in 0..6 {
-            assert_eq!(block.note(Arm::Baseline, unit, &mut failed(false)), None);
+        let late = PerFact { late: Some(false), ..failed(true) };
+        assert_eq!(block.note(Arm::Canary, 7, late), PerFact { late: Some(false), ..PerFact::default() });
+        for unit in 0..7 {
+            assert_eq!(block.note(Arm::Baseline, unit, failed(false)), failed(false));
         }
-        assert_eq!(block.filling(), Filling { users: 7, users_needed: 8, requests: 17, requests_needed: 64 });
-        let tallies = block.note(Arm::Canary, 8, &mut failed(false)).unwrap();
-        assert_eq!(tallies.failed.canary, Tally { yes: 1, of: 2 });
-        assert_eq!(tallies.failed.baseline, Tally { yes: 0, of: 6 });
-        assert_eq!(tallies.late.canary, Tally { yes: 0, of: 1 });
-        assert_eq!((block.filling().users, block.filling().requests), (0, 0), "the next has begun");
+        assert_eq!(
+            block.note(Arm::Canary, 7, failed(true)),
+            failed(true),
+            "eight users were one block: the next has begun"
+        );
+        assert_eq!(block.note(Arm::Canary, 7, failed(true)), PerFact::default());
     }
 
     #[test]
     fn few_users_fill_a_block_by_many_requests() {
         let mut block = Block::new(50);
-        for _ in 1..2 * REQUESTS {
-            assert_eq!(block.note(Arm::Canary, 1, &mut failed(true)), None);
-        }
-        assert_eq!(block.note(Arm::Baseline, 2, &mut failed(false)).unwrap().failed.canary, Tally { yes: 1, of: 1 });
+        let counted = (0..4 * REQUESTS).filter(|_| block.note(Arm::Canary, 1, failed(true)) == failed(true));
+        assert_eq!(counted.count(), 2);
     }
 
     #[test]
     fn the_smaller_a_side_the_larger_the_block() {
-        let users = |share| Block::new(share).filling().users_needed;
-        assert_eq!([0, 1, 5, 25, 50, 75, 99, 100].map(users), [400, 400, 80, 16, 8, 16, 400, 400]);
+        assert_eq!(
+            [0, 1, 5, 25, 50, 75, 99, 100].map(|share| Block::new(share).units_max),
+            [400, 400, 80, 16, 8, 16, 400, 400]
+        );
     }
 
     #[test]
     fn a_crowd_is_bounded() {
         let mut block = Block::new(1);
-        let whole = (0..10_000).filter(|unit| block.note(Arm::Baseline, *unit, &mut failed(false)).is_some());
-        assert_eq!(whole.count(), 25);
+        (0..10_000).for_each(|unit| assert_eq!(block.note(Arm::Baseline, unit, failed(false)), failed(false)));
         assert!(block.baseline.capacity() < 1_000);
     }
 }

@@ -21,6 +21,12 @@ pub struct Sample {
     pub unit: u64,
     /// The epoch in which it was: what [`super::Judge::epoch`] said then.
     pub epoch: u64,
+    /// The canary's share of requests by which it was, in percent.
+    pub share: u8,
+    /// When it was, since 1970.
+    pub at: Duration,
+    /// How many of the baseline's requests were assigned before it, in this process.
+    pub number: u64,
 }
 
 /// One of the questions. "Yes" is always the bad answer.
@@ -51,6 +57,11 @@ impl Fact {
             Self::Late => "late",
             Self::OddLength => "odd_length",
         }
+    }
+
+    /// Whether no is known no later than yes. A failure is known long before it is known that a request does not fail.
+    pub(super) fn is_known_at_the_end(self) -> bool {
+        !matches!(self, Self::Failed)
     }
 
     /// What people read after "12 of 200 requests".

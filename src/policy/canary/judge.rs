@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::band::{Band, Usual};
+use super::band::{Band, Firsts, Usual};
+use super::block::Block;
 use super::decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
 use super::doubt::Comparison;
-use super::epoch::Blocks;
+use super::drawn::Drawn;
 use super::evidence::{Pair, Test};
 use super::facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
 use super::harmed::Harmed;
@@ -41,8 +42,8 @@ pub(super) enum Stage {
 }
 
 /// The judge of one rollout. Its size is bounded, however long it judges. What it says depends on nothing but what it was
-/// given, so it can be stored and read back at any time, see [`Judge::restored`]; only the blocks being filled, the row of
-/// failures, and the names of whom the canary harmed, are lost then.
+/// given, so it can be stored and read back at any time, see [`Judge::restored`]; only the open block, the row of failures, and
+/// the names of users, are lost then.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
@@ -74,8 +75,16 @@ pub struct Judge {
     pub(super) decisions: VecDeque<Decision>,
     #[serde(default = "unknown_harm")]
     harmed: PerFact<Harmed>,
+    /// The epoch with which this rollout began, or went on after a restart. Nothing that was assigned before it counts.
     #[serde(skip)]
-    pub(super) blocks: Blocks,
+    begun: u64,
+    /// Whose lengths are learnt.
+    #[serde(skip)]
+    firsts: Firsts,
+    #[serde(skip)]
+    drawn: PerFact<Drawn>,
+    #[serde(skip)]
+    block: Block,
 }
 
 impl Judge {
@@ -98,7 +107,10 @@ impl Judge {
             streak: Streak::default(),
             decisions: VecDeque::new(),
             harmed: PerFact::default(),
-            blocks: Blocks::default(),
+            begun: 1,
+            firsts: Firsts::default(),
+            drawn: PerFact::default(),
+            block: Block::default(),
         };
         judge.enter(plan, Stage::Running { step: 0 }, now);
         let to = judge.share(plan);
@@ -131,6 +143,7 @@ impl Judge {
             self.step_requests = 0;
         }
         self.begin_epoch(plan);
+        self.begun = self.epoch;
         self
     }
 
@@ -143,18 +156,10 @@ impl Judge {
         now: Duration,
     ) -> Option<Decision> {
         let Stage::Running { step } = self.stage else { return None };
-        let full = self.note(plan, sample, attempt, now);
-        if let Some(tallies) = &full {
-            for fact in Fact::ALL {
-                self.tests.get_mut(fact).bet(*tallies.get(fact));
-                let evidence = self.finding(plan, fact).evidence;
-                self.trails.get_mut(fact).weigh(evidence, now);
-            }
-        }
+        let has_told = self.note(plan, sample, attempt, now);
         let (kind, stage, reason) = match self.streak.broken(plan.alpha * FAST_SHARE) {
             Some(broken) => (Kind::RollBack, Stage::RolledBack, Reason::Broken(broken)),
-            // Evidence changes with a block alone.
-            None if full.is_some() || self.is_due(plan, now) => self.verdict(plan, step, now)?,
+            None if has_told || self.is_due(plan, now) => self.verdict(plan, step, now)?,
             None => return None,
         };
         Some(self.decide(plan, (kind, By::Judge, reason), stage, now))
@@ -180,7 +185,7 @@ impl Judge {
                 // A new rollout: what was held against the last one was acted on.
                 let decisions = std::mem::take(&mut self.decisions);
                 let epoch = self.epoch;
-                *self = Self { stage: Stage::RolledBack, decisions, epoch, ..Self::start(plan, now) };
+                *self = Self { stage: Stage::RolledBack, decisions, epoch, begun: epoch + 1, ..Self::start(plan, now) };
                 (Kind::Resume, Stage::Running { step: 0 })
             }
         };
@@ -198,29 +203,56 @@ impl Judge {
             && self.epoch <= EPOCH_MAX
     }
 
-    /// Counts a request with those of its epoch; the tallies of the block that it made whole.
-    fn note(&mut self, plan: &Canary, sample: Sample, attempt: &FirstAttempt, now: Duration) -> Option<PerFact<Pair>> {
-        let Sample { arm, unit, epoch } = sample;
-        let age = self.epoch.saturating_sub(epoch);
-        let answers = attempt.answers(self.objective(plan), &self.length);
-        let block = self.blocks.of(age)?;
-        let teaches = arm == Arm::Baseline && block.is_new(unit);
-        let mut counted = answers;
-        let full = block.note(arm, unit, &mut counted);
-        if teaches {
-            self.learn(attempt);
+    /// Counts a request. Whether it has told anything of whose the bad answers are.
+    fn note(&mut self, plan: &Canary, sample: Sample, attempt: &FirstAttempt, now: Duration) -> bool {
+        let Sample { arm, unit, epoch, .. } = sample;
+        if epoch < self.begun {
+            return false;
         }
-        if age == 0 {
+        let is_of_this_step = epoch == self.epoch;
+        let answers = attempt.answers(self.objective(plan), &self.length);
+        let is_new = self.block.is_new(unit);
+        let counted = self.block.note(arm, unit, answers);
+        if arm == Arm::Baseline {
+            self.learn(sample, attempt, is_new);
+        }
+        if is_of_this_step {
             self.note_step(arm, &counted);
             if let Some(failed) = attempt.failed {
                 self.streak.note(arm, unit, failed);
             }
         }
-        for fact in Fact::ALL.into_iter().filter(|fact| arm == Arm::Canary && *answers.get(*fact) == Some(true)) {
-            self.harmed.get_mut(fact).note(unit, age == 0 && *counted.get(fact) == Some(true));
-            self.trails.get_mut(fact).note(now);
+        let mut has_told = false;
+        for fact in Fact::ALL {
+            let is_counted = *counted.get(fact);
+            if let Some(yes) = is_counted {
+                self.tests.get_mut(fact).count(arm, yes);
+            }
+            if *answers.get(fact) != Some(true) {
+                continue;
+            }
+            if arm == Arm::Canary {
+                self.harmed.get_mut(fact).note(unit, is_of_this_step && is_counted == Some(true));
+                self.trails.get_mut(fact).note(now);
+            }
+            has_told |= self.bet(plan, fact, sample, now);
         }
-        full
+        has_told
+    }
+
+    /// Bets on whose a bad answer is, unless that is known already.
+    fn bet(&mut self, plan: &Canary, fact: Fact, sample: Sample, now: Duration) -> bool {
+        let Some(told) = self.drawn.get_mut(fact).note(sample.arm, sample.unit, sample.share, now) else {
+            return false;
+        };
+        let is_early = fact.is_known_at_the_end() && sample.epoch == self.epoch;
+        // The canary's part of the answers that ended: more than its share for a time if it is the faster one, and for good if
+        // users who count anew ask more there.
+        let part = if is_early || told.again { self.step_counts.get(fact).canary_part() } else { 0.0 };
+        self.tests.get_mut(fact).bet(sample.arm, told.chance.max(part), sample.at, now);
+        let evidence = self.finding(plan, fact).evidence;
+        self.trails.get_mut(fact).weigh(evidence, now);
+        true
     }
 
     /// One more request of this step, and of its answers those that count.
@@ -237,13 +269,12 @@ impl Judge {
     }
 
     /// What is usual is learnt from the baseline, once a user and block.
-    fn learn(&mut self, attempt: &FirstAttempt) {
-        if let Some(FirstToken::Came(after)) = attempt.first_token {
+    fn learn(&mut self, sample: Sample, attempt: &FirstAttempt, teaches: bool) {
+        if let Some(FirstToken::Came(after)) = attempt.first_token.filter(|_| teaches) {
             self.first_token.learn(micros(after), FIRST_TOKEN);
         }
-        if let Some(output) = attempt.output {
-            self.length.learn(output, LENGTH);
-        }
+        let output = attempt.output.filter(|_| teaches);
+        self.firsts.note(&mut self.length, sample.number, sample.at, output, LENGTH);
     }
 
     /// From when on a first token is late.
@@ -347,7 +378,7 @@ impl Judge {
 
     fn begin_epoch(&mut self, plan: &Canary) {
         self.epoch += 1;
-        self.blocks.begin(self.share(plan));
+        self.block = Block::new(self.share(plan));
         self.streak.end_row();
     }
 

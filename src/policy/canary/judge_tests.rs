@@ -26,12 +26,14 @@ struct Rollout {
     judge: Judge,
     now: Duration,
     users: u64,
+    /// Requests that were assigned to the baseline.
+    baseline: u64,
 }
 
 impl Rollout {
     fn start(steps: &[u8]) -> Self {
         let (plan, now) = (plan(steps), Duration::from_secs(1_000_000));
-        Self { judge: Judge::start(&plan, now), plan, now, users: 0 }
+        Self { judge: Judge::start(&plan, now), plan, now, users: 0, baseline: 0 }
     }
 
     fn see(&mut self, arm: Arm, attempt: &FirstAttempt) -> Option<Decision> {
@@ -41,7 +43,15 @@ impl Rollout {
 
     /// A request that is answered at once.
     fn see_of(&mut self, arm: Arm, unit: u64, attempt: &FirstAttempt) -> Option<Decision> {
-        self.end(Sample { arm, unit, epoch: self.judge.epoch() }, attempt)
+        let sample = self.assign(arm, unit);
+        self.end(sample, attempt)
+    }
+
+    /// A request that begins.
+    fn assign(&mut self, arm: Arm, unit: u64) -> Sample {
+        let number = self.baseline;
+        self.baseline += u64::from(arm == Arm::Baseline);
+        Sample { arm, unit, epoch: self.judge.epoch(), share: self.share(), at: self.now, number }
     }
 
     /// An answer's end.
@@ -163,43 +173,45 @@ fn an_outage_of_both_is_no_fault_of_the_canary() {
 }
 
 #[test]
-fn two_bad_users_are_not_a_crowd() {
+fn a_few_bad_users_are_not_a_crowd() {
     let mut rollout = Rollout::start(&[25, 100]);
     for _ in 0..500 {
         let decisions = rollout.pass(1, &OK, &OK);
         assert!(decisions.iter().all(|decision| decision.kind == Kind::Hold), "{decisions:?}");
-        for user in [u64::MAX, u64::MAX - 1] {
+        for user in [u64::MAX, u64::MAX - 1, u64::MAX - 2] {
             let decision = rollout.see_of(Arm::Canary, user, &FirstAttempt::FAILED);
             assert!(decision.is_none_or(|decision| decision.kind == Kind::Hold), "{decision:?}");
         }
     }
-    assert_eq!(rollout.share(), 25, "suspicious enough to go no further");
-    let third = (0..8)
+    assert_eq!(rollout.share(), 25, "the plain counts take it no further");
+    let failed = rollout.report().facts[0];
+    assert!(failed.finding.evidence < 20.0, "three users were drawn, however often they fail: {failed:?}");
+    assert!(failed.finding.requests.canary.yes > 100, "{failed:?}");
+    let crowd = (0..20)
         .find_map(|_| rollout.see(Arm::Canary, &FirstAttempt::FAILED).or_else(|| rollout.see(Arm::Baseline, &OK)));
-    assert_eq!(third.map(|decision| decision.kind), Some(Kind::RollBack));
+    assert_eq!(crowd.map(|decision| decision.kind), Some(Kind::RollBack));
 }
 
-/// The failures of a burst are known before its successes, and fill blocks of their own, which tell nothing. So there is no
-/// evidence to speak of, and a canary that fails most of its requests must not be raised for that.
+/// There may be little evidence where there are few requests, and a canary that fails more of them must not be raised for that.
 #[test]
 fn weak_evidence_is_not_enough_for_a_step() {
     let mut rollout = Rollout::start(&[50, 100]);
     rollout.plan.min_requests = 19;
     rollout.now += Duration::from_secs(60);
-    (0..12).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &FirstAttempt::FAILED), None));
-    assert_eq!(rollout.see(Arm::Canary, &OK), None);
+    (0..5).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &FirstAttempt::FAILED), None));
+    (0..8).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &OK), None));
     (0..37).for_each(|_| assert_eq!(rollout.see(Arm::Baseline, &OK), None));
     let decisions: Vec<Decision> = (0..6).filter_map(|_| rollout.see(Arm::Canary, &OK)).collect();
     assert_eq!(kinds(&decisions), [(Kind::Hold, 50)]);
-    assert_eq!(decisions[0].to_string(), "held at 50 %: 12 of 19 failed, of the baseline's 0 of 37");
+    assert_eq!(decisions[0].to_string(), "held at 50 %: 5 of 19 failed, of the baseline's 0 of 37");
     assert_eq!(decisions[0].fact(), Some(Fact::Failed));
     let failed = rollout.report().facts[0];
     assert!(failed.finding.evidence < SUSPICION, "{failed:?}");
-    assert!(failed.step.chance < 1e-4, "{failed:?}");
+    assert!(failed.step.chance < 1e-2, "{failed:?}");
     let next = rollout.report().next;
     assert_eq!(
         next,
-        "It stays at 50 % for as long as that is hardly chance: 12 of 19 failed, of the baseline's 0 of 37."
+        "It stays at 50 % for as long as that is hardly chance: 5 of 19 failed, of the baseline's 0 of 37."
     );
     assert_eq!(rollout.pass(1, &OK, &OK), [], "told once");
     let back = rollout.pass(60, &FirstAttempt::FAILED, &OK);
@@ -208,17 +220,26 @@ fn weak_evidence_is_not_enough_for_a_step() {
 
 #[test]
 fn a_step_needs_something_to_compare_with() {
-    let mut rollout = Rollout::start(&[50, 100]);
-    rollout.plan.min_requests = 14;
-    rollout.now += Duration::from_secs(60);
-    (0..8).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &FirstAttempt::FAILED), None));
-    (0..6).for_each(|_| assert_eq!(rollout.see(Arm::Canary, &OK), None));
-    assert_eq!(rollout.report().next, "100 % after 14 more baseline requests, if they show no harm.");
-    (0..10).for_each(|_| assert_eq!(rollout.see(Arm::Baseline, &OK), None));
-    assert!(rollout.report().next.ends_with("chance: 8 of 14 failed, of the baseline's 0 of 10."));
-    let decisions: Vec<Decision> = (0..4).filter_map(|_| rollout.see(Arm::Baseline, &OK)).collect();
+    let start = || {
+        let mut rollout = Rollout::start(&[50, 100]);
+        rollout.plan.min_requests = 14;
+        rollout.now += Duration::from_secs(60);
+        rollout
+    };
+    let (mut good, mut bad) = (start(), start());
+    (0..14).for_each(|_| assert_eq!(good.see(Arm::Canary, &OK), None));
+    assert_eq!(good.report().next, "100 % after 14 more baseline requests, if they show no harm.");
+    (0..13).for_each(|_| assert_eq!(good.see(Arm::Baseline, &OK), None));
+    assert_eq!(kinds(good.see(Arm::Baseline, &OK).as_slice()), [(Kind::Promote, 100)]);
+    (0..8).for_each(|_| assert_eq!(bad.see(Arm::Canary, &FirstAttempt::FAILED), None));
+    (0..6).for_each(|_| assert_eq!(bad.see(Arm::Canary, &OK), None));
+    (0..10).for_each(|_| assert_eq!(bad.see(Arm::Baseline, &OK), None));
+    let decisions: Vec<Decision> = (0..4).filter_map(|_| bad.see(Arm::Baseline, &OK)).collect();
     assert_eq!(kinds(&decisions), [(Kind::Hold, 50)]);
-    assert_eq!(decisions[0].to_string(), "held at 50 %: 8 of 14 failed, of the baseline's 0 of 14");
+    let words = decisions[0].to_string();
+    let expected =
+        "held at 50 %: it may do harm: 8 of 14 canary requests failed, and 0 of 14 on the baseline (evidence ";
+    assert!(words.starts_with(expected), "{words}");
     // A baseline that gets less than the canary needs no more than what falls to it.
     let min = |share| Rollout::start(&[share, 100]).report().baseline_requests_min;
     assert_eq!([1, 50, 80, 99].map(min), [20, 20, 5, 1]);
@@ -274,7 +295,8 @@ fn a_steps_counts_outlast_storage() {
     rollout.judge = serde_json::from_value::<Judge>(old).unwrap().restored(&rollout.plan);
     assert!(rollout.judge.is_sound());
     assert_eq!(rollout.report().step_requests, 0);
-    assert_eq!(kinds(&rollout.pass(20, &OK, &OK)), [(Kind::Promote, 100)]);
+    // The evidence is kept: failures of the baseline outweigh it.
+    assert_eq!(kinds(&rollout.pass(20, &OK, &FirstAttempt::FAILED)), [(Kind::Promote, 100)]);
 }
 
 #[test]
@@ -351,12 +373,17 @@ fn evidence_outlasts_steps_and_storage() {
     assert!(before.facts[2].finding.requests.canary.yes >= 2, "{:?}", before.facts[2]);
     let stored = serde_json::to_string(&rollout.judge).unwrap();
     assert!(stored.len() < 20_000, "{}", stored.len());
-    let under_way = Sample { arm: Arm::Canary, unit: 1, epoch: rollout.judge.epoch() };
+    let under_way = rollout.assign(Arm::Canary, 1);
     rollout.judge = serde_json::from_str::<Judge>(&stored).unwrap().restored(&rollout.plan);
     assert!(rollout.judge.is_sound());
     let after = rollout.report();
-    assert_eq!((&after.facts, after.step_requests), (&before.facts, before.step_requests));
-    assert_eq!(after.filling.map(|filling| filling.users), Some(0), "a block that was not whole is lost");
+    // The last digit of a number may get lost in JSON.
+    let rounded = |mut report: crate::policy::canary::Report| {
+        report.facts.iter_mut().for_each(|fact| fact.finding.evidence = (fact.finding.evidence * 1e9).round());
+        report.facts
+    };
+    assert_eq!(after.step_requests, before.step_requests);
+    assert_eq!(rounded(after), rounded(before.clone()));
     assert_eq!(rollout.end(under_way, &bad), None);
     assert_eq!(rollout.report().step_requests, before.step_requests, "what was assigned before is another epoch's");
 }
@@ -377,8 +404,7 @@ fn what_was_stored_without_epochs_is_read() {
 #[test]
 fn failures_of_a_step_are_not_held_against_successes_of_the_last_one() {
     let mut rollout = Rollout::start(&[1, 50]);
-    let old = |arm, unit, rollout: &Rollout| Sample { arm, unit, epoch: rollout.judge.epoch() };
-    let before: Vec<Sample> = (0..2_000).map(|unit| old(Arm::Baseline, unit, &rollout)).collect();
+    let before: Vec<Sample> = (0..2_000).map(|unit| rollout.assign(Arm::Baseline, 1_000_000 + unit)).collect();
     assert_eq!(kinds(&rollout.pass(61, &OK, &OK)), [(Kind::Step, 50)]);
     // One in ten fails, on both sides; the canary's failures are known, and of the baseline what was assigned before.
     for (at, sample) in before.into_iter().enumerate() {
@@ -391,31 +417,68 @@ fn failures_of_a_step_are_not_held_against_successes_of_the_last_one() {
     assert_eq!(rollout.share(), 50);
 }
 
+/// Each is compared by the share that it was assigned by, and counts in no other step.
 #[test]
-fn answers_of_older_epochs_are_dropped_and_the_last_ones_count_apart() {
+fn answers_may_come_after_the_next_step() {
     let mut rollout = Rollout::start(&[10, 20, 30]);
-    let sample = |rollout: &Rollout| Sample { arm: Arm::Canary, unit: u64::MAX, epoch: rollout.judge.epoch() };
-    let first = sample(&rollout);
-    let steps: Vec<Decision> = rollout.pass(61, &OK, &OK);
-    assert_eq!(kinds(&steps), [(Kind::Step, 20)]);
-    let second = sample(&rollout);
-    assert!(second.epoch > first.epoch);
-    let known = |rollout: &Rollout| (rollout.judge.step_requests, rollout.judge.blocks.filling().requests);
-    let before = known(&rollout);
-    let apart = rollout.judge.blocks.of(1).map(|block| block.filling());
-    assert_eq!(rollout.end(first, &FirstAttempt::FAILED), None);
-    assert_eq!(known(&rollout), before, "it is no request of this step");
-    assert_ne!(rollout.judge.blocks.of(1).map(|block| block.filling()), apart, "it counts with its own");
+    let first: Vec<Sample> = (0..9).map(|unit| rollout.assign(Arm::Canary, 1_000_000 + unit)).collect();
+    assert_eq!(kinds(&rollout.pass(61, &OK, &OK)), [(Kind::Step, 20)]);
     assert_eq!(kinds(&rollout.pass(61, &OK, &OK)), [(Kind::Step, 30)]);
-    let harmed = rollout.report().facts[0].finding.requests;
-    (0..10_000).for_each(|_| assert_eq!(rollout.end(first, &FirstAttempt::FAILED), None));
-    assert_eq!(rollout.report().facts[0].finding.requests, harmed, "it comes too late");
-    assert_eq!(rollout.end(second, &OK), None);
-    // A rollout that starts anew hears nothing of what was assigned before.
+    let before = rollout.report().step_requests;
+    assert_eq!(rollout.end(first[0], &FirstAttempt::FAILED), None);
+    assert_eq!(rollout.report().step_requests, before, "it is no request of this step");
+    let back: Vec<Decision> =
+        first[1..].iter().filter_map(|sample| rollout.end(*sample, &FirstAttempt::FAILED)).collect();
+    assert_eq!(kinds(&back), [(Kind::RollBack, 0)], "one in ten of all bad answers should be the canary's");
+    let Reason::Harm(finding) = back[0].reason else { panic!("{back:?}") };
+    assert!(finding.requests.canary.yes <= 5, "{finding:?}");
+}
+
+#[test]
+fn a_rollout_that_starts_anew_hears_nothing_of_what_was_assigned_before() {
+    let mut rollout = Rollout::start(&[10, 20, 30]);
+    let before: Vec<Sample> = (0..100).map(|unit| rollout.assign(Arm::Canary, 1_000_000 + unit)).collect();
     let _ = rollout.command(Command::RollBack).unwrap();
     let _ = rollout.command(Command::Resume).unwrap();
-    (0..10_000).for_each(|_| assert_eq!(rollout.end(second, &FirstAttempt::FAILED), None));
+    before.iter().for_each(|sample| assert_eq!(rollout.end(*sample, &FirstAttempt::FAILED), None));
     assert_eq!(rollout.report().facts[0].finding.requests.canary, Tally::default());
+    assert_eq!(rollout.report().step_requests, 0);
+}
+
+/// What has failed is known at once, and what has not at an answer's end: a slower canary's successes come later.
+#[test]
+fn a_slower_canary_is_no_worse_for_that() {
+    let mut rollout = Rollout::start(&[50]);
+    let mut under_way = Vec::new();
+    for unit in 0..2_000 {
+        rollout.now += Duration::from_millis(50);
+        let (arm, fails) = (if unit % 2 == 0 { Arm::Canary } else { Arm::Baseline }, unit % 20 < 2);
+        let sample = rollout.assign(arm, unit);
+        match (arm, fails) {
+            (_, true) => assert_eq!(rollout.end(sample, &FirstAttempt::FAILED), None, "{unit}"),
+            (Arm::Baseline, false) => assert_eq!(rollout.end(sample, &OK), None),
+            (Arm::Canary, false) => under_way.push(sample),
+        }
+    }
+    let failed = rollout.report().facts[0].finding;
+    assert_eq!(failed.requests.canary, Tally { yes: 100, of: 100 }, "so far");
+    assert!(failed.evidence < SUSPICION, "{failed:?}");
+}
+
+/// A faster one is known to have long answers, and other ends, sooner.
+#[test]
+fn the_ends_of_a_faster_canary_are_compared_with_ends() {
+    let evidence = |baselines_ends: u64| {
+        let mut rollout = Rollout::start(&[50]);
+        let truncated = FirstAttempt { truncated: Some(true), ..OK };
+        for unit in 0..100 {
+            let _ = rollout.see(Arm::Canary, if unit % 10 == 9 { &truncated } else { &OK });
+            (0..baselines_ends).for_each(|_| assert_eq!(rollout.see(Arm::Baseline, &OK), None));
+        }
+        rollout.report().facts[2].finding.evidence
+    };
+    assert!(evidence(0) < 2.0, "{}", evidence(0));
+    assert!(evidence(1) > SUSPICION, "{}", evidence(1));
 }
 
 #[test]

@@ -2,20 +2,20 @@
 //! given the facts of each first attempt and the time, and returns decisions.
 //!
 //! ```text
-//! first attempt ─▶ facts ─▶ block ─▶ evidence ─▶ judge ─▶ decision: next step, hold, roll back
-//!                 (band)      ├────▶ streak ──────┤
-//!                             └────▶ doubt ───────┘
+//! first attempt ─▶ facts ─┬▶ drawn ─▶ evidence ─▶ judge ─▶ decision: next step, hold, roll back
+//!                 (band)  ├▶ streak ──────────────┤
+//!                         └▶ block ─▶ doubt ──────┘
 //! ```
 //!
-//! `facts` are five yes/no questions; `band` knows what is usual for the baseline; `block` gathers short stretches of
-//! traffic, of one `epoch` each; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `doubt` is
-//! what plain counts say against a next step; `harmed` tells a canary's fault from a user's; `trail` tells since when; `judge` decides.
+//! `facts` are five yes/no questions; `band` knows what is usual for the baseline; `drawn` knows with which
+//! chance a bad answer is the canary's; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `block`
+//! counts a user once for a stretch of traffic; `doubt` is what these plain counts say against a next step; `harmed` tells a canary's fault from a user's; `trail` tells since when; `judge` decides.
 
 mod band;
 mod block;
 mod decision;
 mod doubt;
-mod epoch;
+mod drawn;
 mod evidence;
 mod facts;
 mod harmed;
@@ -24,7 +24,6 @@ mod report;
 mod streak;
 mod trail;
 
-pub use block::Filling;
 pub use decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
 pub use doubt::Comparison;
 pub use evidence::{Pair, Tally};

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::block::Filling;
 use super::decision::{Decision, Finding, Reason};
 use super::doubt::Comparison;
 use super::facts::Fact;
@@ -42,7 +41,7 @@ pub struct FactReport {
     pub step: Comparison,
     /// The objective of `late`, the band of `odd_length`; `None` while it is being learnt, and for the others.
     pub bounds: Option<Bounds>,
-    /// The canary's requests of which it was true, those of the open block too.
+    /// The canary's requests of which it was true: all of them, however many are one user's.
     pub seen: Option<Seen>,
     /// Since when the evidence has been enough to take no further step; since 1970.
     pub worse_since: Option<Duration>,
@@ -74,8 +73,6 @@ pub struct Report {
     pub baseline_requests_min: u64,
     /// How long this step has lasted.
     pub step_age: Duration,
-    /// Requests that are known and not in the numbers of `facts` yet; `None` where nothing is compared.
-    pub filling: Option<Filling>,
     pub facts: Vec<FactReport>,
     /// The last ones, oldest first; at most 16.
     pub decisions: Vec<Decision>,
@@ -108,7 +105,6 @@ impl Judge {
             step_baseline_requests: self.step_baseline_requests,
             baseline_requests_min: self.baseline_requests_min(plan),
             step_age,
-            filling: matches!(self.stage, Stage::Running { .. }).then(|| self.blocks.filling()),
             facts,
             decisions: self.decisions.iter().copied().collect(),
             next: String::new(),

@@ -10,7 +10,11 @@ fn assigned() -> Assigned {
     let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
     let settings = config::parse(text, "test.toml", &|_| None, &no_file).unwrap();
     let rollout = rollout::build(&settings, None).remove("chat").unwrap();
-    Assigned { rollout, sample: Sample { arm: Arm::Canary, unit: 1, epoch: 1 }, counts: true }
+    Assigned {
+        rollout,
+        sample: Sample { arm: Arm::Canary, unit: 1, epoch: 1, share: 50, at: Duration::ZERO, number: 0 },
+        counts: true,
+    }
 }
 
 const fn ms(millis: u64) -> Duration {

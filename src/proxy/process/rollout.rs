@@ -11,6 +11,7 @@ use crate::config::canary::Canary as Plan;
 use crate::config::settings::Route;
 use crate::hashing::Map;
 use crate::policy::canary::{Arm, Command, Decision, FirstAttempt, Judge, Kind, Refusal, Report, Sample};
+use crate::policy::cohort::Unit;
 use crate::policy::routing;
 
 /// By route name.
@@ -30,6 +31,8 @@ struct IdlePool {
     judge: Mutex<Judge>,
     /// What requests are assigned by, as [`Draw::packed`]: read by each, set with each decision.
     draw: AtomicU64,
+    /// Requests that were assigned to the baseline.
+    baseline: AtomicU64,
     /// The start was told, or lies before a restart.
     is_told: AtomicBool,
 }
@@ -62,7 +65,7 @@ impl Draw {
 impl IdlePool {
     fn new(subject: String, judge: Judge, plan: &Plan) -> Self {
         let draw = AtomicU64::new(Draw::of(&judge, plan).packed());
-        Self { subject, judge: Mutex::new(judge), draw, is_told: AtomicBool::new(false) }
+        Self { subject, judge: Mutex::new(judge), draw, baseline: AtomicU64::new(0), is_told: AtomicBool::new(false) }
     }
 
     /// Requests from here on are assigned as the judge has it.
@@ -99,9 +102,13 @@ impl Rollout {
         Draw::unpacked(self.kept.draw.load(Ordering::Relaxed))
     }
 
-    /// The side on which a target stands.
-    pub(crate) fn arm(&self, target: &str) -> Arm {
-        if target == &*self.plan.target { Arm::Canary } else { Arm::Baseline }
+    /// A request is assigned to a target.
+    pub(crate) fn assign(&self, target: &str, unit: Unit, draw: Draw) -> Sample {
+        let Draw { share, epoch } = draw;
+        let is_canary = target == &*self.plan.target;
+        let arm = if is_canary { Arm::Canary } else { Arm::Baseline };
+        let number = self.kept.baseline.fetch_add(u64::from(!is_canary), Ordering::Relaxed);
+        Sample { arm, unit: unit.0, epoch, share, at: since_1970(), number }
     }
 
     pub(crate) fn observe(&self, sample: Sample, attempt: &FirstAttempt) -> Option<Decision> {

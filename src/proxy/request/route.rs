@@ -7,7 +7,6 @@ use pingora::http::RequestHeader;
 use super::caller::Caller;
 use super::rejection::Rejection;
 use crate::config::settings::{Route, Target, Timeouts};
-use crate::policy::canary::Sample;
 use crate::policy::cohort;
 use crate::policy::routing::{self, RequestHead};
 use crate::proxy::process::body::Admitted;
@@ -111,7 +110,7 @@ fn draw<'a>(
     };
     let assigned = rollout.zip(draw).map(|(rollout, draw)| Assigned {
         rollout: Arc::clone(rollout),
-        sample: Sample { arm: rollout.arm(&target.name), unit: unit.0, epoch: draw.epoch },
+        sample: rollout.assign(&target.name, unit, draw),
         counts: in_service.holds_canary(route).is_none(),
     });
     Ok((target, assigned))
