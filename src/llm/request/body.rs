@@ -5,7 +5,7 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use super::details::Details;
 use super::form::{Field, Form, FormKind};
 use super::lax;
-use super::operation::{CHAT, GENERATE_CONTENT, INVOKE_AGENT, TEXT_COMPLETION};
+use super::operation::{CHAT, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, TEXT_COMPLETION};
 use crate::llm::Dialect;
 use crate::llm::json::{Filled, Flag, Loose, Number, Word, loose, member};
 use crate::llm::reading::{TEXT_LIMIT, cut};
@@ -37,6 +37,8 @@ pub(super) struct Body {
     pub(super) has_prompt: bool,
     pub(super) has_input: bool,
     has_files: bool,
+    /// It says in which forms it wants embeddings, as Cohere's requests do.
+    wants_embeddings: bool,
     is_form: bool,
     /// The call that JSON-RPC makes.
     pub(super) rpc: Option<Box<Rpc>>,
@@ -172,6 +174,8 @@ impl Body {
     pub(super) fn shape(&self) -> Option<(Dialect, &'static str)> {
         if self.has_messages {
             Some((Dialect::PlainSse, CHAT))
+        } else if self.wants_embeddings && self.model.is_some() {
+            Some((Dialect::PlainSse, EMBEDDINGS))
         } else if self.has_files && self.model.is_some() {
             Some((Dialect::PlainSse, GENERATE_CONTENT))
         } else if self.has_prompt {
@@ -205,6 +209,7 @@ impl<'de> Loose<'de> for Body {
                     "jsonrpc" => call.version = fields.next_value()?,
                     "method" => call.method = fields.next_value()?,
                     "params" => call.params = fields.next_value()?,
+                    "embedding_types" => body.wants_embeddings = fields.next_value::<Filled>()?.0,
                     _ if body.details.read(text, &mut fields)? => {}
                     _ => drop(fields.next_value::<IgnoredAny>()?),
                 }

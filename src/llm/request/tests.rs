@@ -62,6 +62,8 @@ fn paths_and_bodies_tell_the_dialect() {
         ("/v2/rerank", r#"{"model":"m","query":"q","documents":["d"]}"#, Some((PlainSse, "rerank"))),
         ("/v1/embed", r#"{"model":"m","images":["x"]}"#, Some((PlainSse, "embeddings"))),
         ("/embed", r#"{"a":1}"#, None),
+        ("/api/own", r#"{"model":"m","images":["x"],"embedding_types":["float"]}"#, Some((PlainSse, "embeddings"))),
+        ("/api/own", r#"{"images":["x"],"embedding_types":["float"]}"#, None),
         ("/model/a.b-v1%3A0/converse", r#"{"messages":[]}"#, Some((PlainSse, "chat"))),
         ("/model/a.b-v1:0/count-tokens", "{}", Some((PlainSse, "count_tokens"))),
         ("/model/a.b-v1:0/edit", "{}", None),
