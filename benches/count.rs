@@ -6,8 +6,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use streamgauge::llm::Dialect;
-use streamgauge::llm::count::{AnswerCounter, Encoding, PROMPT_MAX, count_prompt};
 use streamgauge::llm::sse::Event;
+use streamgauge::llm::token_count::{AnswerCounter, Encoding, PROMPT_MAX, count_prompt};
 
 const PROSE: &str = "The gauge stood two metres above the mean, and the river carried 1,840 m³/s past the old bridge. ";
 const CODE: &str = "    if let Some(level) = gauge.read(&now)? {\n        levels.push((station_id, level));\n    }\n";

@@ -15,7 +15,7 @@ use streamgauge::llm::{Dialect, Reading, RequestFacts, Usage, UsageSource};
 use streamgauge::telemetry::access_log::{AccessLog, Style, render};
 use streamgauge::telemetry::otlp::Exporters;
 use streamgauge::telemetry::record::{
-    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Place, Record, RequestInfo, ServedBy, TraceIds,
+    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, ServerAddress, TraceIds,
 };
 use streamgauge::telemetry::{Metrics, Telemetry, ids, trace_context};
 
@@ -66,7 +66,7 @@ impl Names {
         }
         let attempt = Attempt {
             upstream: Arc::clone(&self.upstream),
-            place: Place {
+            place: ServerAddress {
                 endpoint: Arc::clone(&self.address),
                 address: Arc::clone(&self.address),
                 port: Some(8000),

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use streamgauge::llm::ask::{UsageFilter, with_usage};
-use streamgauge::llm::count::count_prompt;
 use streamgauge::llm::dialect::shape;
-use streamgauge::llm::lines::LineScanner;
+use streamgauge::llm::ndjson::LineScanner;
 use streamgauge::llm::request::form::{Form, FormKind};
-use streamgauge::llm::request::lax;
+use streamgauge::llm::request::lenient_json;
 use streamgauge::llm::sse::{EVENT_LIMIT, Frame, SseScanner};
+use streamgauge::llm::token_count::count_prompt;
+use streamgauge::llm::usage_injection::{UsageFilter, with_usage};
 use streamgauge::llm::{Dialect, Framing, Gauge, Reading, RequestFacts, StreamEnd, StreamRules};
 
 /// A function that is fuzzed.
@@ -173,7 +173,7 @@ pub fn request(data: &[u8]) {
 /// The same bytes as a form, in another encoding and under each coding: nothing of it panics, and a form that was renamed is
 /// still one.
 fn disguised(path: &str, body: &[u8]) {
-    let _ = lax::in_utf8(body);
+    let _ = lenient_json::in_utf8(body);
     let boundary = body.iter().copied().take_while(u8::is_ascii_alphanumeric).take(8).collect();
     for kind in [FormKind::UrlEncoded, FormKind::Multipart(boundary)] {
         let Some(form) = kind.read(body) else { continue };

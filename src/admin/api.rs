@@ -13,11 +13,11 @@ use super::canaries;
 use super::control::{Control, Reload, ReloadRequest};
 use super::levers;
 use super::limits;
-use super::login;
+use super::login_form;
 use super::overview::Overview;
-use super::pages::{self, File};
 use super::prices;
 use super::sessions::Sessions;
+use super::static_files::{self, File};
 use super::upstreams;
 use crate::config::Settings;
 use crate::policy::canary::Command;
@@ -118,14 +118,14 @@ impl Api {
     /// Answers somebody who may ask; `peer` is where it comes from.
     pub(super) async fn answer(&self, page: Page, head: &RequestHeader, body: &[u8], peer: Option<IpAddr>) -> Answer {
         match page {
-            Page::Live if !pages::takes_html(head) => pages::list(),
-            Page::Live => pages::live(self.has_session(head)),
+            Page::Live if !static_files::takes_html(head) => static_files::list(),
+            Page::Live => static_files::live(self.has_session(head)),
             Page::File(file) => file.answer(),
             Page::Login => {
                 let generation = self.shared.generation.load();
-                login::enter(&self.sessions, generation.settings.server.admin_token.as_ref(), head, body)
+                login_form::enter(&self.sessions, generation.settings.server.admin_token.as_ref(), head, body)
             }
-            Page::Logout => login::leave(&self.sessions, head),
+            Page::Logout => login_form::leave(&self.sessions, head),
             // Served where it can be written bit by bit.
             Page::Events => Answer::error(500, "the feed is not an answer in one piece"),
             Page::Metrics => self.metrics(head),
@@ -175,7 +175,7 @@ impl Api {
     pub(super) fn has_session(&self, head: &RequestHeader) -> bool {
         let generation = self.shared.generation.load();
         let token = generation.settings.server.admin_token.as_ref();
-        token.is_some_and(|token| self.sessions.knows(&login::cookies(head), token, Instant::now()))
+        token.is_some_and(|token| self.sessions.knows(&login_form::cookies(head), token, Instant::now()))
     }
 
     /// Who asks, as far as is known: where from, and by what it was let in.

@@ -12,17 +12,17 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
+use super::access::{Access, AccessRequest, Denial};
 use super::answer::Answer;
 use super::api::{Api, Page};
+use super::connection_slots::{ConnectionSlots, Slot};
 use super::control::Control;
-use super::events;
-use super::gate::{Asked, Denial, Gate};
-use super::login;
-use super::logins::Logins;
+use super::failed_logins::Logins;
+use super::live_feed;
+use super::login_form;
 use super::overview::Overview;
-use super::pages;
-use super::places::{Place, Places};
 use super::sessions::Sessions;
+use super::static_files;
 use crate::proxy::Shared;
 
 /// How often it is looked whether a connection that says nothing should go.
@@ -42,7 +42,7 @@ pub struct AdminApp {
     api: Api,
     /// Only this machine can reach the address.
     local: bool,
-    places: Places,
+    places: ConnectionSlots,
     logins: Logins,
 }
 
@@ -50,7 +50,7 @@ impl AdminApp {
     /// `local`: the address is loopback or a unix socket, so that no token is asked for.
     pub fn new(shared: Arc<Shared>, control: Control, local: bool) -> Self {
         let api = Api { shared, control, sessions: Sessions::default(), overview: Overview::default() };
-        Self { api, local, places: Places::default(), logins: Logins::default() }
+        Self { api, local, places: ConnectionSlots::default(), logins: Logins::default() }
     }
 
     /// Decides on one request whose head has come, and answers it; `None` when that was written already.
@@ -84,7 +84,7 @@ impl AdminApp {
         };
         if page == Page::Events {
             let may_look = |session: &ServerSession| self.check(session.req_header(), page, address).is_ok();
-            return events::serve(&self.api, session, shutdown, may_look).await.err();
+            return live_feed::serve(&self.api, session, shutdown, may_look).await.err();
         }
         let answer = self.api.answer(page, session.req_header(), &body, address).await;
         if page == Page::Login {
@@ -108,8 +108,8 @@ impl AdminApp {
                 let answer = Answer::error(denial.status(), denial.message());
                 return Err(answer.with("retry-after", (left.as_secs() + 1).to_string()));
             }
-            if page == Page::Live && denial == Denial::NoToken && pages::takes_html(head) {
-                return Err(login::form(""));
+            if page == Page::Live && denial == Denial::NoToken && static_files::takes_html(head) {
+                return Err(login_form::form(""));
             }
             let answer = Answer::error(denial.status(), denial.message());
             let asks = matches!(denial, Denial::NoToken | Denial::WrongToken);
@@ -143,7 +143,7 @@ impl AdminApp {
         let generation = self.api.shared.generation.load();
         let hosts: Vec<&[u8]> = head.headers.get_all("host").iter().map(|value| value.as_bytes()).collect();
         let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
-        Gate { local: self.local, token: generation.settings.server.admin_token.as_ref() }.check(&Asked {
+        Access { local: self.local, token: generation.settings.server.admin_token.as_ref() }.check(&AccessRequest {
             hosts: &hosts,
             origin: header("origin"),
             site: header("sec-fetch-site"),
@@ -194,7 +194,7 @@ fn address(session: &ServerSession) -> Option<IpAddr> {
 }
 
 /// Reads a head; `None` when it did not come in the time that there is, which is less while places are wanted.
-async fn read_head(session: &mut ServerSession, place: &Place<'_>) -> Option<pingora::Result<bool>> {
+async fn read_head(session: &mut ServerSession, place: &Slot<'_>) -> Option<pingora::Result<bool>> {
     let began = Instant::now();
     let mut read = std::pin::pin!(session.read_request());
     loop {

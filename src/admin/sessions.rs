@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::gate::equal;
+use super::access::equal;
 use crate::config::secret::Secret;
 
 /// The cookie that names a session.

@@ -68,11 +68,11 @@ fn open(admin: &str, question: &Question<'_>, version: &str) -> Result<(u16, Buf
     while !head.ends_with("\r\n\r\n") {
         let read = (&mut answer).take(HEAD_LINE_MAX).read_line(&mut head).map_err(gone)?;
         if read == 0 || head.len() as u64 > HEAD_LINE_MAX {
-            return Err(stranger(&head));
+            return Err(not_streamgauge(&head));
         }
     }
     let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
-    Ok((status.ok_or_else(|| stranger(&head))?, answer))
+    Ok((status.ok_or_else(|| not_streamgauge(&head))?, answer))
 }
 
 /// As [`ask`], with the token that the address may ask for; what it answers with 200.
@@ -115,7 +115,7 @@ fn refusal(answer: &Answer) -> String {
     match serde_json::from_str::<Error>(&answer.body) {
         Ok(error) if answer.status == 401 => format!("{} (set {ADMIN_TOKEN_ENV})", error.error),
         Ok(error) => error.error,
-        Err(_) => stranger(&format!("HTTP/1.1 {}", answer.status)),
+        Err(_) => not_streamgauge(&format!("HTTP/1.1 {}", answer.status)),
     }
 }
 
@@ -152,7 +152,7 @@ fn connect_tcp(address: &SocketAddr) -> std::io::Result<TcpStream> {
 }
 
 /// Somebody else answered.
-pub(super) fn stranger(answer: &str) -> String {
+pub(super) fn not_streamgauge(answer: &str) -> String {
     let line: String = answer.lines().next().unwrap_or("no answer").chars().take(200).collect();
     format!("this is no Streamgauge admin address: {line}")
 }

@@ -10,7 +10,7 @@ use super::told::{Holder, Limits, Refused, TokensLeft};
 use crate::config::limits::{Limit, LimitKey, OnExhausted};
 use crate::config::settings::{Route, Settings};
 use crate::llm::RequestFacts;
-use crate::llm::count::count_prompt;
+use crate::llm::token_count::count_prompt;
 use crate::policy::limits::{Estimate, Learned, OutputBasis, PromptBasis, Request, is_unforeseen};
 
 /// What is told of a request that is [`is_unforeseen`].

@@ -11,7 +11,7 @@ pub(super) fn ask(admin: &str) -> Result<(), String> {
     match answer.status {
         200 => Ok(()),
         503 => Err(format!("not ready: {}", answer.body)),
-        status => Err(admin::stranger(&format!("HTTP/1.1 {status}"))),
+        status => Err(admin::not_streamgauge(&format!("HTTP/1.1 {status}"))),
     }
 }
 

@@ -21,9 +21,9 @@ use super::units::Table;
 use super::view::Shown;
 
 pub use super::tables::cors::{Cors, OriginPattern};
+pub use super::tables::mirror::Mirror;
 pub use super::tables::route::{Failover, Retries, Route, RouteKind, Timeouts};
 pub use super::tables::server::{ContinueTraces, Server, Tls};
-pub use super::tables::shadow::Shadow;
 pub use super::tables::target::Target;
 pub use super::tables::telemetry::Telemetry;
 pub use super::tables::upstream::{AskUsage, HealthCheck, HostPolicy, Upstream, UpstreamProtocol};

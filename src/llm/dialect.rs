@@ -3,7 +3,7 @@
 //! A dialect is one file below this one, which implements [`Reader`], and a line in each `match` here.
 
 mod anthropic;
-mod closing;
+mod closing_events;
 mod counts;
 mod document;
 mod gemini;
@@ -21,7 +21,7 @@ mod vercel_ui;
 
 use super::format::Dialect;
 
-pub(super) use closing::Closing;
+pub(super) use closing_events::Closing;
 pub(super) use counts::Counts;
 pub(super) use document::complete;
 pub(super) use openai_responses::Response;

@@ -1,8 +1,8 @@
 //! The gauge: a pure state machine that reads one answer as it passes, and measures it.
 
 mod meter;
+mod not_yet_llm;
 mod progress;
-mod unclaimed;
 mod whole;
 
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::aws::AwsScanner;
-use super::clumps::Clumps;
-use super::count::AnswerCounter;
+use super::aws_event_stream::AwsScanner;
+use super::buffering::BufferingDetector;
 use super::dialect::{Closing, Look, StreamRules, dialect_in, framing_of_bytes};
-use super::lines::LineScanner;
+use super::json_values::ValueScanner;
+use super::ndjson::LineScanner;
 use super::sse::SseScanner;
-use super::values::ValueScanner;
+use super::token_count::AnswerCounter;
 use super::{Claim, Dialect, Framing, Reading, StreamReading};
 use meter::Meter;
+use not_yet_llm::NotYetLlm;
 pub use progress::Progress;
-use unclaimed::Unclaimed;
 use whole::{Lines, Whole};
 
 /// How the bytes of an answer ended.
@@ -40,7 +40,7 @@ pub struct Gauge {
     look: Option<Vec<u8>>,
     scanner: Scanner,
     meter: Meter,
-    clumps: Clumps,
+    buffering: BufferingDetector,
 }
 
 enum Scanner {
@@ -64,7 +64,7 @@ impl Gauge {
             look: Some(Vec::new()),
             scanner: Scanner::of(framing),
             meter: Meter::new(dialect, rules, slow_gap),
-            clumps: Clumps::default(),
+            buffering: BufferingDetector::default(),
         }
     }
 
@@ -72,14 +72,14 @@ impl Gauge {
     /// it is told. With `guesses` text is enough.
     #[must_use]
     pub fn unclaimed(mut self, guesses: bool) -> Self {
-        self.meter.leave_unclaimed(Unclaimed::new(&self.meter.rules, guesses));
+        self.meter.leave_unclaimed(NotYetLlm::new(&self.meter.rules, guesses));
         self
     }
 
     /// As [`Gauge::unclaimed`], of a stream that is known to be none of an LLM's.
     #[must_use]
     pub fn of_other_stream(mut self) -> Self {
-        self.meter.leave_unclaimed(Unclaimed::for_good());
+        self.meter.leave_unclaimed(NotYetLlm::for_good());
         self
     }
 
@@ -140,19 +140,19 @@ impl Gauge {
                 self.look_at(&held, now);
             }
         }
-        self.clumps.read(self.meter.reading.token_frames.saturating_sub(token_frames), now);
+        self.buffering.read(self.meter.reading.token_frames.saturating_sub(token_frames), now);
         self.meter.progress
     }
 
     /// The wait for this answer began at `at`.
     pub fn asked(&mut self, at: Duration) {
-        self.clumps.asked(at);
+        self.buffering.asked(at);
     }
 
     /// The upstream was not read from `from` to `to`, while the client took bytes: what queued meanwhile says nothing of
     /// the upstream's pace.
     pub fn wrote(&mut self, from: Duration, to: Duration) {
-        self.clumps.wrote(from, to);
+        self.buffering.wrote(from, to);
     }
 
     /// Whether the bytes fed so far end between two events: only there may anything be put into the stream. Never true
@@ -174,7 +174,7 @@ impl Gauge {
         self.flush(end, now);
         self.meter.explain();
         let reading = &mut self.meter.reading;
-        reading.buffered = self.clumps.are_held();
+        reading.buffered = self.buffering.are_held();
         reading.framing = Some(self.framing);
         reading.output = self.meter.capture.as_ref().and_then(|capture| capture.messages());
     }

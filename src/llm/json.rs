@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::mend::read_mended;
+use super::json_repair::read_mended;
 
 /// A value that any JSON can be read into; what a type does not name reads as its default.
 pub(super) trait Loose<'de>: Default {

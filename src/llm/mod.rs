@@ -3,45 +3,45 @@
 //! This room is pure. It takes bytes and the time at which they came, and never a socket, a clock or randomness; so it
 //! is unit-tested, fuzzed and benchmarked without a server.
 
-pub mod ask;
-mod aws;
-mod carry;
-pub mod claim;
-mod clumps;
-#[cfg(feature = "server")]
-pub mod coding;
+mod aws_event_stream;
+mod buffering;
 pub mod content;
-pub mod count;
+#[cfg(feature = "server")]
+pub mod content_encoding;
 pub mod dialect;
+pub mod error_body;
+mod event_pattern;
 pub mod format;
-pub mod gaps;
 pub mod gauge;
 mod json;
-pub mod lines;
-mod mend;
+mod json_repair;
+pub mod json_rpc;
+pub mod json_values;
+pub mod llm_basis;
 pub mod message;
-mod pattern;
+pub mod ndjson;
+mod partial_buffer;
 pub mod price;
 pub mod provider;
 mod prune;
 pub mod reading;
-pub mod reply;
 pub mod request;
-pub mod rpc;
 pub mod splice;
 pub mod sse;
 pub mod timings;
+pub mod token_count;
+pub mod token_gaps;
 pub mod usage;
-pub mod values;
-mod walk;
+pub mod usage_injection;
+mod walk_texts;
 #[cfg(feature = "server")]
 pub mod websocket;
 
-pub use claim::{Claim, StreamReading};
 pub use dialect::StreamRules;
 pub use dialect::shape::ShapeRules;
 pub use format::{Basis, Dialect, Framing};
 pub use gauge::{Gauge, Progress, StreamEnd};
+pub use llm_basis::{Claim, StreamReading};
 pub use reading::{Background, Reading};
 pub use request::RequestFacts;
 pub use timings::ServerTimings;

@@ -1,8 +1,8 @@
 //! What tokens cost. Amounts are whole nano-dollars, so that a million small ones add up to what they are.
 
 mod catalogue;
+mod lookup_cache;
 pub(super) mod names;
-mod remembered;
 
 use std::fmt;
 use std::iter::Sum;

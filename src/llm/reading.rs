@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::format::{Basis, Framing};
-use super::gaps::Gaps;
 use super::message::Message;
+use super::token_gaps::Gaps;
 use super::{ServerTimings, Usage, UsageSource};
 
 /// What the model produced in one event; of several in one event the greatest counts.
@@ -51,7 +51,7 @@ pub struct Reading {
     pub frames: u64,
     /// Frames that carried a token.
     pub token_frames: u64,
-    /// Something behind us collected the stream and let it go in clumps.
+    /// Something behind us collected the stream and let it go in bursts.
     pub buffered: bool,
     pub bytes: u64,
     pub usage: Usage,

@@ -1,10 +1,10 @@
 //! What an LLM-shaped request asks for.
 
 mod body;
+pub mod body_kind;
 pub mod details;
 pub mod form;
-pub mod label;
-pub mod lax;
+pub mod lenient_json;
 mod operation;
 mod parameters;
 mod path;
@@ -12,8 +12,8 @@ mod path;
 use std::borrow::Cow;
 
 use super::Dialect;
+use super::json_rpc::{Rpc, RpcProtocol};
 use super::reading::{TEXT_LIMIT, cut};
-use super::rpc::{Rpc, RpcProtocol};
 use body::Body;
 use details::Details;
 use form::{Form, FormKind};

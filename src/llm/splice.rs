@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::request::lax::{is_same_key, string_end};
+use super::request::lenient_json::{is_same_key, string_end};
 
 /// `body` with `model` in place of the model that it names. `None`: it is no JSON object, or names no model. Of a key that
 /// comes twice every value is replaced, and `Model` is the same key: backends differ in which of them they believe.

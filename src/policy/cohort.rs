@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 
 use super::identity::Identity;
-use super::trust::network;
+use super::trusted_proxies::network;
 use crate::config::canary::Sticky;
 
 /// What is assigned to a cohort: a user, an address or one request, as a number.

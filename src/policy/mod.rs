@@ -1,22 +1,22 @@
 //! Decisions. Pure: each takes the facts and the time, and returns what to do.
 
-pub mod attempts;
-pub mod background;
+pub mod background_responses;
 pub mod balance;
 pub mod canary;
 pub mod cohort;
 pub mod cors;
 pub mod deadlines;
 pub mod failover;
-pub mod habits;
+pub mod head_checks;
 pub mod health;
-pub mod hygiene;
+pub mod hop_by_hop;
 pub mod identity;
+pub mod learned_usage;
 pub mod levers;
 pub mod limits;
-pub mod locations;
-pub mod nominated;
-mod recent;
+pub mod location_header;
+pub mod login_throttle;
+pub mod mirror;
+mod recent_map;
 pub mod routing;
-pub mod shadow;
-pub mod trust;
+pub mod trusted_proxies;

@@ -34,13 +34,13 @@ mod process;
 mod request;
 mod upstream;
 
+pub use endpoints::endpoint_pool::EndpointPool;
 pub use endpoints::endpoint_view::{EndpointView, MemberView};
 pub use endpoints::levers::Levers;
-pub use endpoints::pool::Pool;
 pub use limits::limiter::{Limiter, Mode};
-pub use listener::connection::Door;
+pub use listener::connection::ProxyApp;
 pub use process::concurrency::{AddressConcurrency, AddressPermit};
 pub use process::drain::Drain;
-pub use process::operator::{Done, Order};
+pub use process::lever_commands::{Done, Order};
 pub use process::rollout::Rollout;
 pub use process::state::{Generation, Shared};

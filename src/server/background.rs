@@ -10,7 +10,7 @@ use pingora::services::Service;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::doors::Doors;
+use super::listener_control::ListenerControl;
 use super::persistence;
 use super::reload::Reloader;
 use crate::admin::control::ReloadRequest;
@@ -27,7 +27,7 @@ const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Runs on one thread of its own.
 pub(super) struct Background {
     shared: Arc<Shared>,
-    doors: Arc<Doors>,
+    listeners: Arc<ListenerControl>,
     reloader: Reloader,
     requests: mpsc::Receiver<ReloadRequest>,
 }
@@ -35,11 +35,11 @@ pub(super) struct Background {
 impl Background {
     pub(super) fn new(
         shared: Arc<Shared>,
-        doors: Arc<Doors>,
+        listeners: Arc<ListenerControl>,
         reloader: Reloader,
         requests: mpsc::Receiver<ReloadRequest>,
     ) -> Self {
-        Self { shared, doors, reloader, requests }
+        Self { shared, listeners, reloader, requests }
     }
 }
 
@@ -50,7 +50,7 @@ impl Service for Background {
         let keys = self.shared.keep_keys_fresh();
         let limits = keep_limits(&self.shared);
         let store = self.shared.limiter.keep_store();
-        let state = persistence::keep(&self.shared, &self.doors);
+        let state = persistence::keep(&self.shared, &self.listeners);
         let health = self.shared.check_health();
         let shown = show_health(&self.shared);
         let reloads = self.reloader.run(&mut self.requests, shutdown);

@@ -13,7 +13,7 @@ use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use super::doors::Doors;
+use super::listener_control::ListenerControl;
 use super::{persistence, upgrade};
 use crate::proxy::Shared;
 
@@ -47,7 +47,7 @@ pub enum Exit {
 /// at once.
 pub(super) struct SignalWatch {
     pub(super) shared: Arc<Shared>,
-    pub(super) doors: Arc<Doors>,
+    pub(super) listeners: Arc<ListenerControl>,
     pub(super) state_dir: PathBuf,
     /// Carries the end out of pingora's `run`.
     pub(super) exit: Arc<OnceLock<Exit>>,
@@ -84,7 +84,7 @@ impl SignalWatch {
                 asked = signals.next() => if asked == Asked::Stop {
                     return false;
                 },
-                () = self.doors.failed.notified() => return true,
+                () = self.listeners.failed.notified() => return true,
             }
             tokio::select! {
                 handed_over = self.hand_over() => if handed_over {
@@ -109,10 +109,10 @@ impl SignalWatch {
             ?timeout,
             "draining: not ready, streams in flight go on"
         );
-        if self.doors.handed_over.get().is_none() {
+        if self.listeners.handed_over.get().is_none() {
             tokio::time::sleep(LAME_DUCK.min(timeout)).await;
         }
-        self.doors.data.send_replace(true);
+        self.listeners.data.send_replace(true);
         tokio::time::sleep(LATE_REQUEST).await;
         let close_websockets = async {
             rest_of(websockets, began).await;
@@ -137,7 +137,7 @@ impl SignalWatch {
 
     /// Whether a new process has the sockets now. When not, this one goes on as before.
     async fn hand_over(&self) -> bool {
-        let Some(sockets) = self.doors.sockets.get().map(Arc::clone) else {
+        let Some(sockets) = self.listeners.sockets.get().map(Arc::clone) else {
             tracing::error!(
                 event = "upgrade.failed",
                 "cannot hand the sockets over: the listeners have not started yet"
@@ -146,7 +146,7 @@ impl SignalWatch {
         };
         // The new process reads what is kept as soon as it has the sockets: nothing may change after that.
         self.shared.levers.seal();
-        persistence::save(&self.shared, &self.doors);
+        persistence::save(&self.shared, &self.listeners);
         let state_dir = self.state_dir.clone();
         let sent = tokio::task::spawn_blocking(move || upgrade::send(&state_dir, &sockets)).await;
         if !matches!(sent, Ok(Ok(()))) {
@@ -155,10 +155,10 @@ impl SignalWatch {
         match sent {
             Ok(Ok(())) => {
                 tracing::info!(event = "upgrade.handed_over", "the listening sockets are with the new process");
-                let _ = self.doors.handed_over.set(());
+                let _ = self.listeners.handed_over.set(());
                 tokio::time::sleep(HANDOVER).await;
                 // Two processes answering on one admin address would mix two sets of metrics.
-                self.doors.admin.send_replace(true);
+                self.listeners.admin.send_replace(true);
                 true
             }
             Ok(Err(error)) => {

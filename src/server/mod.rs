@@ -2,18 +2,18 @@
 
 mod background;
 mod banner;
-mod doors;
+mod config_source;
 mod drain;
 mod listen;
+mod listener_control;
+mod listening_service;
 mod persistence;
 mod reload;
-mod service;
-mod source;
 mod state_dir;
+mod symlinks;
 mod tls;
-mod trail;
 mod upgrade;
-mod watch;
+mod watch_files;
 
 use std::collections::HashSet;
 use std::fs::Permissions;
@@ -28,21 +28,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 pub use banner::Style;
+pub use config_source::{Origin, Source};
 pub use drain::Exit;
-pub use source::{Origin, Source};
 
 use crate::admin::{AdminApp, Control};
 use crate::config::address::Listen;
 use crate::config::{Moment, Settings};
 use crate::llm::dialect::shape;
-use crate::proxy::{Door, Shared};
+use crate::proxy::{ProxyApp, Shared};
 use crate::telemetry::Telemetry;
 use background::Background;
-use doors::Doors;
 use drain::SignalWatch;
 use listen::Bound;
+use listener_control::ListenerControl;
+use listening_service::Prebound;
 use reload::Reloader;
-use service::Prebound;
 use tls::Certificates;
 
 /// Read buffer of a client connection, in bytes. Heads and bodies are read into buffers of their own, larger than any that
@@ -179,26 +179,26 @@ fn serve(
     reloader: Reloader,
 ) -> Result<Exit, String> {
     let settings = shared.generation.load().settings.clone();
-    let doors = Arc::new(Doors::default());
+    let listeners = Arc::new(ListenerControl::default());
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
     let control = Control { reloads, status: reloader.status() };
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
-    server.add_service(data_service(shared, sockets.data, certificates, &doors)?);
-    server.add_service(admin_service(shared, sockets.admin, control, &doors));
-    server.add_service(Background::new(Arc::clone(shared), Arc::clone(&doors), reloader, requests));
+    server.add_service(data_service(shared, sockets.data, certificates, &listeners)?);
+    server.add_service(admin_service(shared, sockets.admin, control, &listeners));
+    server.add_service(Background::new(Arc::clone(shared), Arc::clone(&listeners), reloader, requests));
 
     let exit = Arc::new(OnceLock::new());
     let shutdown_signal = Box::new(SignalWatch {
         shared: Arc::clone(shared),
-        doors: Arc::clone(&doors),
+        listeners: Arc::clone(&listeners),
         state_dir: settings.server.state_dir.clone(),
         exit: Arc::clone(&exit),
     });
     server.run(RunArgs { shutdown_signal });
-    persistence::save(shared, &doors);
+    persistence::save(shared, &listeners);
 
-    if doors.handed_over.get().is_none() {
+    if listeners.handed_over.get().is_none() {
         for address in settings.server.listen.iter().chain([&settings.server.admin]) {
             listen::remove_socket_file(address);
         }
@@ -221,9 +221,9 @@ fn data_service(
     shared: &Arc<Shared>,
     sockets: Vec<Bound>,
     certificates: Option<&Arc<Certificates>>,
-    doors: &Arc<Doors>,
-) -> Result<Prebound<Door>, String> {
-    let mut service = pingora::services::listening::Service::new("data".to_owned(), Door::new(Arc::clone(shared)));
+    listeners: &Arc<ListenerControl>,
+) -> Result<Prebound<ProxyApp>, String> {
+    let mut service = pingora::services::listening::Service::new("data".to_owned(), ProxyApp::new(Arc::clone(shared)));
     let mode = shared.generation.load().settings.server.socket_mode;
     for bound in &sockets {
         let name = listen::key(&bound.address);
@@ -236,11 +236,16 @@ fn data_service(
         let buffers = L4BufferSettings::new(CLIENT_READ_BUFFER, CLIENT_WRITE_BUFFER);
         service.add_listener(listener.l4_buffer(buffers));
     }
-    Ok(Prebound::new(service, sockets, doors.data.subscribe(), Arc::clone(doors)))
+    Ok(Prebound::new(service, sockets, listeners.data.subscribe(), Arc::clone(listeners)))
 }
 
-fn admin_service(shared: &Arc<Shared>, socket: Bound, control: Control, doors: &Arc<Doors>) -> Prebound<AdminApp> {
-    let app = AdminApp::new(Arc::clone(shared), control, source::is_local(&socket.address));
+fn admin_service(
+    shared: &Arc<Shared>,
+    socket: Bound,
+    control: Control,
+    listeners: &Arc<ListenerControl>,
+) -> Prebound<AdminApp> {
+    let app = AdminApp::new(Arc::clone(shared), control, config_source::is_local(&socket.address));
     let mut service = pingora::services::listening::Service::new("admin".to_owned(), app);
     service.threads = Some(1);
     let name = listen::key(&socket.address);
@@ -248,5 +253,5 @@ fn admin_service(shared: &Arc<Shared>, socket: Bound, control: Control, doors: &
         Listen::Unix(_) => ListenerConfig::uds(name).permissions(Permissions::from_mode(ADMIN_SOCKET_MODE)),
         Listen::Tcp(_) => ListenerConfig::tcp(name),
     });
-    Prebound::new(service, vec![socket], doors.admin.subscribe(), Arc::clone(doors))
+    Prebound::new(service, vec![socket], listeners.admin.subscribe(), Arc::clone(listeners))
 }

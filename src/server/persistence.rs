@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::doors::Doors;
+use super::listener_control::ListenerControl;
 use super::state_dir;
 use crate::config::Settings;
 use crate::policy::levers;
@@ -64,7 +64,7 @@ pub(super) fn restore(shared: &Shared) {
 }
 
 /// Saves all now and then, and what somebody decided at once. Never ends.
-pub(super) async fn keep(shared: &Shared, doors: &Doors) {
+pub(super) async fn keep(shared: &Shared, listeners: &ListenerControl) {
     let mut again = tokio::time::interval(SAVE_INTERVAL);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -73,13 +73,13 @@ pub(super) async fn keep(shared: &Shared, doors: &Doors) {
             () = shared.canary_decided.notified() => {}
             () = shared.levers.changed.notified() => {}
         }
-        save(shared, doors);
+        save(shared, listeners);
     }
 }
 
 /// Saves all as it is by now. What fails is logged, and tried again with the next save.
-pub(super) fn save(shared: &Shared, doors: &Doors) {
-    if doors.handed_over.get().is_some() {
+pub(super) fn save(shared: &Shared, listeners: &ListenerControl) {
+    if listeners.handed_over.get().is_some() {
         // The files are the new process's.
         return;
     }

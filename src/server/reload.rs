@@ -9,9 +9,9 @@ use rustls::sign::CertifiedKey;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::source::{self, Files, Origin, Source};
+use super::config_source::{self, Files, Origin, Source};
 use super::tls::{self, Certificates};
-use super::watch::Watch;
+use super::watch_files::Watch;
 use crate::admin::control::{Reload, ReloadRequest, ReloadStatus};
 use crate::config::{self, Moment, Settings};
 use crate::proxy::Shared;
@@ -115,7 +115,7 @@ impl Reloader {
             Ok(certificate) => certificate,
             Err(problem) => return Reload::Failed { problems: vec![problem] },
         };
-        let authorities_differ = files.differ(&self.installed, source::authority_files(&settings));
+        let authorities_differ = files.differ(&self.installed, config_source::authority_files(&settings));
         let settings_differ = settings != current.settings || authorities_differ;
         if settings_differ
             && !force
@@ -142,7 +142,9 @@ impl Reloader {
     /// The certificate to change to, where its files are not what they were.
     fn next_certificate(&self, settings: &Settings, files: &Files) -> Result<Option<CertifiedKey>, String> {
         match &settings.server.tls {
-            Some(named) if files.differ(&self.installed, source::tls_files(settings)) => tls::read(named).map(Some),
+            Some(named) if files.differ(&self.installed, config_source::tls_files(settings)) => {
+                tls::read(named).map(Some)
+            }
             _ => Ok(None),
         }
     }

@@ -13,7 +13,7 @@ use super::queue::{Dropped, Pace, Queue};
 use super::record::{LimitVerdict, LlmInfo, Outcome, Record};
 use super::semconv as names;
 use crate::llm::Framing;
-use crate::policy::trust::put_address;
+use crate::policy::trusted_proxies::put_address;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

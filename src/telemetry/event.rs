@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::{Attempt, ClientInfo, ErrorType, LimitInfo, LlmInfo, Outcome, Place, TraceIds, WebSocketInfo};
+use super::record::{
+    Attempt, ClientInfo, ErrorType, LimitInfo, LlmInfo, Outcome, ServerAddress, TraceIds, WebSocketInfo,
+};
 use crate::llm::content::Prompt;
 use crate::llm::price::{Cost, PriceSource};
 use crate::llm::{Dialect, Framing, RequestFacts, StreamReading};
@@ -79,7 +81,7 @@ pub enum PassedOver {
 /// Something that happened to one attempt.
 pub enum AttemptEvent<'e> {
     /// Another address of the same name is asked.
-    Moved(&'e Place),
+    Moved(&'e ServerAddress),
     /// The connection stands; `reused`: it served another request before.
     Connected {
         reused: bool,

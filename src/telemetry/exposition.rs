@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use std::time::UNIX_EPOCH;
 
 use super::ids;
-use super::metrics::declaration::{Declaration, Exemplar, Kind};
+use super::metrics::family::{Declaration, Exemplar, Kind};
 
 /// What a scraper is answered in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

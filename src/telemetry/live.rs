@@ -1,21 +1,21 @@
 //! The live view's data: running requests, and the last ones that ended. Bounded, and cheap for the requests.
 //!
-//! `stream` is one running request; `choice` picks those that are shown if there are too many; `feed` sends one viewer
+//! `stream` is one running request; `shown_streams` picks those that are shown if there are too many; `feed` sends one viewer
 //! what is new; `first_tokens` and `endpoints` have the times to first token of the last `minutes`, by route and by
-//! endpoint; `recent` has the last requests that ended; `troubles` current failures and refusals; `copies` the
+//! endpoint; `recent` has the last requests that ended; `troubles` current failures and refusals; `mirror_results` the
 //! differences of mirrored answers.
 
-mod choice;
-pub mod copies;
 pub mod endpoints;
 pub mod feed;
 pub mod first_tokens;
 mod minutes;
+pub mod mirror_results;
 mod recent;
+mod shown_streams;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod ticks;
+mod token_times;
 mod troubles;
 
 use std::ops::Bound;
@@ -24,14 +24,14 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::access_log;
-use super::hints::Hints;
 use super::json::Json;
 use super::lock::lock;
+use super::operator_hints::OperatorHints;
 use super::record::Record;
-use copies::Copies;
 use endpoints::Endpoints;
 use first_tokens::FirstTokens;
 pub use minutes::Summary;
+use mirror_results::MirrorResults;
 use recent::{Kind, Recent};
 pub use stream::{Follower, LiveStream};
 use stream::{Running, Stream, Viewers};
@@ -55,13 +55,13 @@ const AT_ONCE: usize = 1_024;
 pub struct Live {
     running: Arc<Mutex<Running>>,
     recent: Mutex<Recent>,
-    hints: Hints,
+    hints: OperatorHints,
     first_tokens: FirstTokens,
     endpoints: Endpoints,
     troubles: Troubles,
-    copies: Copies,
+    copies: MirrorResults,
     viewers: Arc<Viewers>,
-    chosen: Mutex<choice::Chosen>,
+    chosen: Mutex<shown_streams::Chosen>,
 }
 
 impl Live {
@@ -97,7 +97,7 @@ impl Live {
     }
 
     /// What is to be known of upstreams and peers.
-    pub fn hints(&self) -> &Hints {
+    pub fn hints(&self) -> &OperatorHints {
         &self.hints
     }
 
@@ -112,7 +112,7 @@ impl Live {
     }
 
     /// What copies of requests showed.
-    pub fn copies(&self) -> &Copies {
+    pub fn copies(&self) -> &MirrorResults {
         &self.copies
     }
 

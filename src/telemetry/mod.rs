@@ -12,26 +12,26 @@ pub mod access_log;
 #[cfg(feature = "server")]
 mod attributes;
 pub mod event;
+pub mod explanation;
 #[cfg(feature = "server")]
 mod exposition;
-#[cfg(feature = "server")]
-mod facade;
-pub mod hints;
 pub mod ids;
 pub(crate) mod json;
-#[cfg(feature = "server")]
-pub mod late;
 pub mod live;
 mod lock;
 #[cfg(feature = "server")]
 pub mod logs;
-pub mod meaning;
 #[cfg(feature = "server")]
 pub mod metrics;
+pub mod mirror;
+#[cfg(feature = "server")]
+mod mirror_export;
+pub mod operator_hints;
 #[cfg(feature = "server")]
 pub mod otlp;
 pub mod phases;
-mod place;
+#[cfg(feature = "server")]
+mod publish;
 mod queue;
 pub mod record;
 mod record_fold;
@@ -39,20 +39,20 @@ pub mod sampler;
 #[cfg(test)]
 mod samples;
 pub mod semconv;
-pub mod shadow;
-#[cfg(feature = "server")]
-mod shadow_export;
+mod server_address;
 #[cfg(feature = "server")]
 mod span_events;
 #[cfg(feature = "server")]
 pub mod spans;
+#[cfg(feature = "server")]
+pub mod tail_sampling;
 pub mod throttle;
 pub mod trace_context;
 
-#[cfg(feature = "server")]
-pub use facade::{StartError, Telemetry};
 pub use json::timestamp;
 #[cfg(feature = "server")]
 pub use metrics::{Metrics, Names};
+#[cfg(feature = "server")]
+pub use publish::{StartError, Telemetry};
 pub use queue::Dropped;
 pub use record::Record;

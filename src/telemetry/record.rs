@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use super::phases::{Phase, Phases, Stopwatch};
-pub use super::place::Place;
+pub use super::server_address::ServerAddress;
 use crate::llm::content::Prompt;
+use crate::llm::error_body::BUDGET_SPENT;
+use crate::llm::json_rpc::Rpc;
 use crate::llm::price::{Bill, Cost};
-use crate::llm::reply::BUDGET_SPENT;
-use crate::llm::rpc::Rpc;
 use crate::llm::{Claim, Dialect, Framing, Reading, RequestFacts, StreamReading, UsageSource};
 use crate::policy::canary::Decision;
 
@@ -101,7 +101,7 @@ pub struct ServedBy {
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub upstream: Arc<str>,
-    pub place: Place,
+    pub place: ServerAddress,
     pub span_id: u64,
     pub started: Duration,
     pub ended: Duration,

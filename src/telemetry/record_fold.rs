@@ -7,7 +7,7 @@ use super::event::{Attempted, Event};
 use super::phases::Phases;
 use super::record::{ClientInfo, ErrorType, Outcome, Record, RequestInfo, ServedBy, TraceIds};
 use crate::llm::StreamReading;
-use crate::llm::rpc::RpcProtocol;
+use crate::llm::json_rpc::RpcProtocol;
 
 impl Record {
     /// The record of a request whose head is complete. Until [`Event::Ended`] says otherwise, it ended in an internal error.

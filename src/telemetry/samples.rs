@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::record::{
-    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Place, Record, RequestInfo, ServedBy, TraceIds,
-    WebSocketInfo,
+    Attempt, Cause, ClientInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, ServedBy, ServerAddress,
+    TraceIds, WebSocketInfo,
 };
-use crate::llm::gaps::Gaps;
 use crate::llm::price::{Bill, Cost, PriceSource};
+use crate::llm::token_gaps::Gaps;
 use crate::llm::{Background, Basis, Dialect, Framing, Reading, RequestFacts, Usage, UsageSource};
 
 pub(crate) fn ms(value: u64) -> Duration {
@@ -54,7 +54,12 @@ pub(crate) fn plain() -> Record {
 pub(crate) fn attempt(upstream: &str, span_id: u64) -> Attempt {
     Attempt {
         upstream: upstream.into(),
-        place: Place { endpoint: "127.0.0.1:8000".into(), address: "127.0.0.1".into(), port: Some(8000), peer: None },
+        place: ServerAddress {
+            endpoint: "127.0.0.1:8000".into(),
+            address: "127.0.0.1".into(),
+            port: Some(8000),
+            peer: None,
+        },
         span_id,
         started: ms(1),
         ended: ms(15),

@@ -2,7 +2,7 @@
 //! place where their names stand. Names of our own begin with `streamgauge.`.
 
 use super::phases::Phase;
-use crate::llm::rpc::RpcProtocol;
+use crate::llm::json_rpc::RpcProtocol;
 
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
@@ -193,14 +193,14 @@ pub const LIMIT_RESERVED: &str = "streamgauge.limit.reserved_tokens";
 /// Tokens charged in the end.
 pub const LIMIT_USED: &str = "streamgauge.limit.used_tokens";
 /// On spans of copies: no client waits for them.
-pub const SHADOW: &str = "streamgauge.shadow";
-pub const SHADOW_RESULT: &str = "streamgauge.shadow.result";
-pub const SHADOW_DIFFERENCES: &str = "streamgauge.shadow.differences";
+pub const MIRROR: &str = "streamgauge.shadow";
+pub const MIRROR_RESULT: &str = "streamgauge.shadow.result";
+pub const MIRROR_DIFFERENCES: &str = "streamgauge.shadow.differences";
 /// What the client had to wait for, for comparison.
-pub const SHADOW_CLIENT_TIME_TO_FIRST_TOKEN: &str = "streamgauge.shadow.client_time_to_first_token";
-pub const SHADOW_OUTPUT_TOKENS: &str = "streamgauge.shadow.output_tokens";
+pub const MIRROR_CLIENT_TIME_TO_FIRST_TOKEN: &str = "streamgauge.shadow.client_time_to_first_token";
+pub const MIRROR_OUTPUT_TOKENS: &str = "streamgauge.shadow.output_tokens";
 /// US dollars.
-pub const SHADOW_COST: &str = "streamgauge.shadow.cost";
+pub const MIRROR_COST: &str = "streamgauge.shadow.cost";
 pub const FAILOVER_TO: &str = "streamgauge.failover.to";
 
 /// `streamgauge.phase.…`, in seconds.

@@ -17,10 +17,10 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::attributes;
 use super::json::bounded;
-use super::late::Late;
 use super::record::{Attempt, Cause, ErrorType, LlmInfo, Outcome, Record};
 use super::semconv as names;
 use super::span_events;
+use super::tail_sampling::SampleReason;
 use crate::llm::message;
 
 /// How many spans the tree of `record` has.
@@ -29,7 +29,12 @@ pub(super) fn count(record: &Record) -> u64 {
 }
 
 /// Appends the spans of `record`, parents first.
-pub(super) fn build(record: &Record, late: Option<Late>, scope: &InstrumentationScope, spans: &mut Vec<SpanData>) {
+pub(super) fn build(
+    record: &Record,
+    late: Option<SampleReason>,
+    scope: &InstrumentationScope,
+    spans: &mut Vec<SpanData>,
+) {
     let tree = Tree { record, scope };
     if !record.of_websocket {
         spans.push(tree.server(late));
@@ -52,7 +57,7 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    fn server(&self, late: Option<Late>) -> SpanData {
+    fn server(&self, late: Option<SampleReason>) -> SpanData {
         let record = self.record;
         let method = names::method(&record.request.method);
         // Paths of LLM interfaces are few and telling; other paths hold ids, which make poor span names, and routes do not.

@@ -6,10 +6,10 @@ use crate::llm::content::Prompt;
 use crate::llm::message::{Message, Part};
 use crate::llm::request::details::Details;
 use crate::llm::{Framing, RequestFacts};
-use crate::telemetry::late::Slow;
 use crate::telemetry::samples::{attempt, chat, ms, plain, websocket};
+use crate::telemetry::tail_sampling::SlowRules;
 
-const SLOW: Slow = Slow { first_token: Duration::from_secs(5), gap: Duration::from_secs(2) };
+const SLOW: SlowRules = SlowRules { first_token: Duration::from_secs(5), gap: Duration::from_secs(2) };
 
 fn tree(record: &Record) -> Vec<SpanData> {
     let mut spans = Vec::new();
@@ -270,24 +270,24 @@ fn failed_and_slow_requests_are_worth_an_export() {
     let reason = |change: fn(&mut Record)| {
         let mut record = chat("gpt-4o");
         change(&mut record);
-        Late::reason(&record, SLOW)
+        SampleReason::reason(&record, SLOW)
     };
     let slow_first_token = |record: &mut Record| record.llm.as_mut().unwrap().reading.first_token = Some(ms(5_001));
     let slow_gap = |record: &mut Record| record.llm.as_mut().unwrap().reading.max_gap = Some(ms(2_001));
     assert_eq!(reason(|_| {}), None);
-    assert_eq!(reason(slow_first_token), Some(Late::SlowFirstToken));
-    assert_eq!(reason(slow_gap), Some(Late::SlowGap));
-    assert_eq!(reason(|record| record.outcome = Outcome::Stalled), Some(Late::Failed));
-    assert_eq!(reason(|record| record.outcome = Outcome::InternalError), Some(Late::Failed));
+    assert_eq!(reason(slow_first_token), Some(SampleReason::SlowFirstToken));
+    assert_eq!(reason(slow_gap), Some(SampleReason::SlowGap));
+    assert_eq!(reason(|record| record.outcome = Outcome::Stalled), Some(SampleReason::Failed));
+    assert_eq!(reason(|record| record.outcome = Outcome::InternalError), Some(SampleReason::Failed));
     assert_eq!(reason(|record| record.outcome = Outcome::ClientCancelled), None);
-    assert_eq!(reason(|record| record.status = Some(404)), Some(Late::Failed), "an LLM's 4xx is worth a look");
+    assert_eq!(reason(|record| record.status = Some(404)), Some(SampleReason::Failed), "an LLM's 4xx is worth a look");
     let not_llm = |record: &mut Record| (record.llm, record.status) = (None, Some(404));
     assert_eq!(reason(not_llm), None, "a scanner's is not");
     let refused = |record: &mut Record| (record.status, record.outcome) = (Some(429), Outcome::Rejected);
     assert_eq!(reason(refused), None);
 
     let mut spans = Vec::new();
-    build(&chat("gpt-4o"), Some(Late::SlowGap), &InstrumentationScope::builder("test").build(), &mut spans);
+    build(&chat("gpt-4o"), Some(SampleReason::SlowGap), &InstrumentationScope::builder("test").build(), &mut spans);
     assert_eq!(value(&spans[0], "streamgauge.sampled_late"), Some("slow_gap".into()));
 }
 
@@ -322,7 +322,7 @@ fn a_canary_s_decision_is_an_event_and_always_exported() {
         to: 5,
         reason: Reason::Clean { requests: 200, nearest: None },
     });
-    assert_eq!(Late::reason(&record, SLOW), Some(Late::CanaryDecision));
+    assert_eq!(SampleReason::reason(&record, SLOW), Some(SampleReason::CanaryDecision));
     let spans = tree(&record);
     let event = spans[0].events.iter().find(|event| event.name == "streamgauge.canary").unwrap();
     let texts: Vec<String> = event.attributes.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect();

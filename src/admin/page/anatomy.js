@@ -117,7 +117,7 @@ function numbers(stream) {
     ["cost", facts.cost_usd === undefined ? undefined : `$ ${facts.cost_usd}`],
     ["frames", count(stream.frames)],
     ["bytes", bytes(stream.bytes)],
-    ["buffered", facts.buffered ? "yes: its tokens came in clumps" : undefined],
+    ["buffered", facts.buffered ? "yes: its tokens came in bursts" : undefined],
     ["finish reason", facts["gen_ai.response.finish_reasons"]?.join(", ")],
   ]);
 }

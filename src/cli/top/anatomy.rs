@@ -4,7 +4,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::model::{Facts, Stream};
-use super::rows::{Slow, colour, fit, state};
+use super::stream_columns::{Slow, colour, fit, state};
 use super::text::{time, words};
 use crate::telemetry::record::Phase;
 

@@ -1,6 +1,6 @@
 //! `streamgauge top`: the live view in a terminal, over the admin address.
 //!
-//! `feed` reads what the proxy tells, `model` keeps it, `view` draws it: `rows`, `panes` and `anatomy` are its parts. Three
+//! `feed` reads what the proxy tells, `model` keeps it, `view` draws it: `stream_columns`, `panes` and `anatomy` are its parts. Three
 //! threads (feed, keys, signals) send to the one that draws; where the terminal is slow, the feed waits, and the proxy tells less.
 
 mod anatomy;
@@ -8,7 +8,7 @@ mod app;
 mod feed;
 mod model;
 mod panes;
-mod rows;
+mod stream_columns;
 mod text;
 mod view;
 

@@ -213,7 +213,7 @@ pub(super) struct Measured {
 /// What the copies of a route's requests showed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Shadow {
+pub(super) struct Mirror {
     pub(super) route: String,
     pub(super) variant: String,
     pub(super) same: u64,
@@ -238,7 +238,7 @@ pub(super) struct Side {
 pub(super) struct LiveOverview {
     pub(super) hints: Vec<Hint>,
     pub(super) first_tokens: Vec<FirstTokens>,
-    pub(super) shadows: Vec<Shadow>,
+    pub(super) shadows: Vec<Mirror>,
     pub(super) troubles: Vec<Trouble>,
     pub(super) failed: Vec<Facts>,
     pub(super) refused: Vec<Facts>,

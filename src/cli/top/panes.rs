@@ -5,8 +5,8 @@ use ratatui::text::{Line, Span};
 
 use super::super::told::{Failures, Holder, Lever};
 use super::app::{App, Pane};
-use super::model::{Endpoint, Facts, Shadow, Side, Trouble};
-use super::rows::fit;
+use super::model::{Endpoint, Facts, Mirror, Side, Trouble};
+use super::stream_columns::fit;
 use super::text::{count, time, words};
 
 /// Troubles above the last that failed, or were refused.
@@ -214,8 +214,8 @@ fn canaries(app: &App) -> Vec<Line<'static>> {
 }
 
 /// What the copies of a route's requests showed.
-fn shadow(shadow: &Shadow) -> Vec<Line<'static>> {
-    let Shadow { same, differs, failed, skipped, .. } = shadow;
+fn shadow(shadow: &Mirror) -> Vec<Line<'static>> {
+    let Mirror { same, differs, failed, skipped, .. } = shadow;
     let head = format!("{}: copies to `{}`: {same} same, {differs} differ, ", shadow.route, shadow.variant);
     let mut lines = vec![Line::from(vec![
         Span::styled(head, Style::new().add_modifier(Modifier::BOLD)),

@@ -10,7 +10,7 @@ use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
 
 use super::app::{App, Link, Over, Pane};
 use super::model::Order;
-use super::rows::{self, Slow};
+use super::stream_columns::{self, Slow};
 use super::{anatomy, panes};
 use crate::telemetry::json;
 
@@ -146,7 +146,7 @@ fn notes(app: &App) -> Vec<Line<'static>> {
         let text = match &*hint.upstream {
             "" => format!("{}: {}", hint.peer, hint.hint),
             upstream => format!(
-                "{upstream}: something collected {} streams and let them go in clumps; the live view and the log say \
+                "{upstream}: something collected {} streams and let them go in bursts; the live view and the log say \
                  what to look for",
                 hint.streams
             ),
@@ -162,10 +162,10 @@ fn streams(frame: &mut Frame<'_>, app: &App, area: Rect, now: Instant) {
     let chosen = app.chosen.as_ref().and_then(|chosen| app.listed.iter().position(|key| key == chosen));
     // The chosen one is always in sight.
     let first = chosen.map_or(0, |at| (at + 1).saturating_sub(space));
-    let mut lines = vec![rows::heads(width)];
+    let mut lines = vec![stream_columns::heads(width)];
     for key in app.listed.iter().skip(first).take(space) {
         if let Some(stream) = app.streams.find(key) {
-            lines.push(rows::line(stream, now, slow(app), width, app.chosen.as_ref() == Some(key)));
+            lines.push(stream_columns::line(stream, now, slow(app), width, app.chosen.as_ref() == Some(key)));
         }
     }
     if app.listed.is_empty() {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::canary::{Canary, CanaryTable, Sticky};
 use super::limits::{Limit, LimitTable};
+use super::mirror::{Mirror, MirrorTable};
 use super::prices::Prices;
-use super::shadow::{Shadow, ShadowTable};
 use super::target::{FallbackTable, Target, TargetTable, plain_target};
 use super::upstream::Declared;
 use crate::config::address::check_path;
@@ -73,7 +73,7 @@ pub struct RouteTable {
     #[schemars(extend("default" = "user"))]
     pub sticky: Option<At<Sticky>>,
     pub canary: Option<Table<CanaryTable>>,
-    pub shadow: Option<Table<ShadowTable>>,
+    pub shadow: Option<Table<MirrorTable>>,
     /// Where a request goes on when no target can answer it, in this order.
     #[serde(default)]
     pub fallback: Vec<Table<FallbackTable>>,
@@ -141,7 +141,7 @@ pub struct Route {
     pub targets: Vec<Target>,
     pub sticky: Sticky,
     pub canary: Option<Canary>,
-    pub shadow: Option<Shadow>,
+    pub shadow: Option<Mirror>,
     /// Asked in this order when no target can answer. Their weights mean nothing.
     pub fallback: Vec<Target>,
     pub failover: Failover,

@@ -3,10 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::parts::{CONTENT_MAX, Call, Left, Parts, call_in, word};
-use crate::llm::count::AnswerTexts;
 use crate::llm::message::Message;
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
+use crate::llm::token_count::AnswerTexts;
 
 /// Answers to one prompt that are kept at most.
 const CHOICES_MAX: usize = 8;

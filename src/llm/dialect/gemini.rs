@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::SeqAccess;
 use serde_json::json;
 
-use super::closing::Closing;
+use super::closing_events::Closing;
 use super::modalities::Sound;
 use super::reader::Reader;
 use crate::llm::json::{Fault, Filled, Flag, Loose, Maybe, Number, Word, each, loose, read_object};

@@ -4,10 +4,10 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::closing::Closing;
+use super::closing_events::Closing;
 use super::reader::Reader;
+use crate::llm::event_pattern::Varying;
 use crate::llm::json::{Fault, Filled, Flag, Maybe, Number, Word, read_object};
-use crate::llm::pattern::Varying;
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, ServerTimings, Usage};

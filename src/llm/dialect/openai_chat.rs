@@ -11,11 +11,11 @@ use serde::Deserialize;
 use serde::de::SeqAccess;
 use serde_json::json;
 
-use super::closing::Closing;
+use super::closing_events::Closing;
 use super::reader::Reader;
 use crate::llm::Reading;
+use crate::llm::event_pattern::Varying;
 use crate::llm::json::{Fault, Filled, Loose, Maybe, Number, Word, each, loose, read_object};
-use crate::llm::pattern::Varying;
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use usage::{Groq, Metrics, Timings, Tokens};

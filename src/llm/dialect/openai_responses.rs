@@ -7,7 +7,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::closing::Closing;
+use super::closing_events::Closing;
 use super::counts::Counts;
 use super::reader::Reader;
 use crate::llm::json::{Fault, Filled, Flag, Maybe, Number, Word, read_object};

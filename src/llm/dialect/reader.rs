@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::closing::Closing;
+use super::closing_events::Closing;
+use crate::llm::event_pattern::Varying;
 use crate::llm::json::{Fault, read_object};
-use crate::llm::pattern::Varying;
 use crate::llm::reading::{Produced, Reading};
 use crate::llm::sse::Event;
 

@@ -6,11 +6,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::closing::Closing;
+use super::closing_events::Closing;
 use super::counts::Counts;
 use super::reader::{Reader, note_failure};
+use crate::llm::event_pattern::string_in;
 use crate::llm::json::{Fault, Filled, Word, read_object, read_value};
-use crate::llm::pattern::string_in;
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use crate::llm::{Reading, Usage};

@@ -6,11 +6,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::closing::Closing;
+use super::closing_events::Closing;
 use super::counts::Counts;
 use super::reader::{Reader, note_failure};
+use crate::llm::event_pattern::Varying;
 use crate::llm::json::{Filled, Maybe, Word, read_object};
-use crate::llm::pattern::Varying;
 use crate::llm::reading::Produced;
 use crate::llm::reading::TEXT_LIMIT;
 use crate::llm::sse::Event;

@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::not_yet_llm::NotYetLlm;
 use super::progress::Progress;
-use super::unclaimed::Unclaimed;
-use crate::llm::carry::{Carried, Carry};
 use crate::llm::content::Capture;
-use crate::llm::count::AnswerCounter;
 use crate::llm::dialect::shape::sketch;
 use crate::llm::dialect::{Reader, StreamRules, complete, dialect_instead, dialect_of_event};
+use crate::llm::event_pattern::Pattern;
 use crate::llm::format::Basis;
 use crate::llm::json::{Fault, read_object};
-use crate::llm::pattern::Pattern;
+use crate::llm::partial_buffer::{Partial, PartialBuffer};
 use crate::llm::reading::Produced;
 use crate::llm::sse::{Event, Frame};
+use crate::llm::token_count::AnswerCounter;
 use crate::llm::{Claim, Dialect, Reading};
 
 /// So many events at most are looked at for what the stream speaks.
@@ -42,7 +42,7 @@ pub(super) struct Meter {
     pub(super) progress: Progress,
     pub(super) claim: Claim,
     /// Present while nothing says that the answer is an LLM's.
-    pub(super) unclaimed: Option<Box<Unclaimed>>,
+    pub(super) unclaimed: Option<Box<NotYetLlm>>,
     /// The last event was too long to be read.
     pub(super) unread: bool,
     /// An event was too long to be read but for its skeleton, or at all.
@@ -74,7 +74,7 @@ impl Meter {
         }
     }
 
-    pub(super) fn leave_unclaimed(&mut self, unclaimed: Unclaimed) {
+    pub(super) fn leave_unclaimed(&mut self, unclaimed: NotYetLlm) {
         self.claim = Claim::None;
         self.unclaimed = Some(Box::new(unclaimed));
     }
@@ -323,15 +323,15 @@ impl Meter {
     }
 
     /// Reads a whole answer: it has one frame, and no tokens that could be timed.
-    pub(super) fn document(&mut self, document: &Carry) {
+    pub(super) fn document(&mut self, document: &PartialBuffer) {
         self.reading.frames = u64::from(self.reading.bytes > 0);
         let json = match document.carried() {
-            Carried::Whole(json) | Carried::Skeleton(json) => json,
-            Carried::Lost => &[],
+            Partial::Whole(json) | Partial::Skeleton(json) => json,
+            Partial::Lost => &[],
         };
         let event = Event::of(json);
         self.look(event);
-        self.cut = !matches!(document.carried(), Carried::Whole(_));
+        self.cut = !matches!(document.carried(), Partial::Whole(_));
         if !self.cut
             && let Some(capture) = &mut self.capture
         {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use memchr::memchr;
 use serde::de::IgnoredAny;
 
-use crate::llm::carry::{Carried, Carry};
+use crate::llm::partial_buffer::{Partial, PartialBuffer};
 
 /// An answer in one piece, or what may still show to be lines of JSON.
 #[derive(Default)]
 pub(super) struct Whole {
-    carry: Carry,
+    carry: PartialBuffer,
     /// Bytes gathered so far, while the first line decides.
     len: usize,
     first_line: FirstLine,
@@ -47,7 +47,7 @@ impl Whole {
         self.carry.push(chunk);
         self.len = self.len.saturating_add(chunk.len());
         let FirstLine::Ended(len, first_at) = self.first_line else { return None };
-        let Carried::Whole(bytes) = self.carry.carried() else {
+        let Partial::Whole(bytes) = self.carry.carried() else {
             self.first_line = FirstLine::Judged;
             return None;
         };
@@ -61,7 +61,7 @@ impl Whole {
         Some(Lines { first: first.to_vec(), first_at, rest: rest.to_vec() })
     }
 
-    pub(super) fn carry(&self) -> &Carry {
+    pub(super) fn carry(&self) -> &PartialBuffer {
         &self.carry
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use super::lookup_cache::Remembered;
 use super::names::{Letters, fits};
-use super::remembered::Remembered;
 use super::{Price, Rates, Sound};
 use crate::llm::provider;
 

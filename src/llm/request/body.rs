@@ -4,12 +4,12 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::details::Details;
 use super::form::{Field, Form, FormKind};
-use super::lax;
+use super::lenient_json;
 use super::operation::{CHAT, EMBEDDINGS, GENERATE_CONTENT, INVOKE_AGENT, TEXT_COMPLETION};
 use crate::llm::Dialect;
 use crate::llm::json::{Filled, Flag, Loose, Number, Word, loose, member};
+use crate::llm::json_rpc::Rpc;
 use crate::llm::reading::{TEXT_LIMIT, cut};
-use crate::llm::rpc::Rpc;
 use crate::words::worded;
 
 /// More tokens than this nobody means to ask for.
@@ -82,8 +82,8 @@ impl Key {
     fn of(text: &str) -> Option<Self> {
         Self::of_word(text).or_else(|| {
             // Nearly every key is in lower case.
-            let mut keys = Self::ALL.into_iter().filter(|_| lax::is_odd(text));
-            keys.find(|key| lax::is_same_key(text, key.as_str()))
+            let mut keys = Self::ALL.into_iter().filter(|_| lenient_json::is_odd(text));
+            keys.find(|key| lenient_json::is_same_key(text, key.as_str()))
         })
     }
 }
@@ -97,7 +97,7 @@ fn names_key(name: &str) -> bool {
 impl Body {
     /// Reads JSON as the most forgiving backend would; `None`: not even that could read it.
     pub(super) fn read(json: &[u8]) -> Option<Self> {
-        Self::read_strictly(json).or_else(|| lax::read(json))
+        Self::read_strictly(json).or_else(|| lenient_json::read(json))
     }
 
     pub(super) fn read_strictly(json: &[u8]) -> Option<Self> {
@@ -314,9 +314,10 @@ impl<'de> Loose<'de> for Options {
         let mut options = Self::default();
         while let Some(key) = fields.next_key::<Word<'_>>()? {
             let key = key.0.as_deref().unwrap_or_default();
-            let is_odd = lax::is_odd(key);
-            let is =
-                |names: &[&str]| names.contains(&key) || is_odd && names.iter().any(|name| lax::is_same_key(key, name));
+            let is_odd = lenient_json::is_odd(key);
+            let is = |names: &[&str]| {
+                names.contains(&key) || is_odd && names.iter().any(|name| lenient_json::is_same_key(key, name))
+            };
             if is(&["num_predict"]) {
                 // Ollama's -1 and -2 mean: without limit.
                 options.max_tokens.widen(fields.next_value::<Limit>()?.or_endless());

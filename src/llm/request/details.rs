@@ -2,7 +2,7 @@
 
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
-use super::lax;
+use super::lenient_json;
 use crate::llm::json::{Loose, Maybe, Number, Word, loose, member};
 use crate::llm::reading::{TEXT_LIMIT, cut};
 
@@ -37,7 +37,7 @@ impl Details {
     /// Reads the value of `key`, where that is one of a parameter. False: it is not, and its value is not read.
     pub(super) fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, fields: &mut A) -> Result<bool, A::Error> {
         // Gemini and Bedrock write `topK`, all others `top_k`.
-        let folded = lax::fold(key);
+        let folded = lenient_json::fold(key);
         match folded.as_deref().unwrap_or(key) {
             "seed" => self.seed = whole(fields.next_value()?),
             "top_k" | "topk" => self.top_k = whole(fields.next_value()?),

@@ -346,7 +346,7 @@ fn a_model_name_is_bounded() {
 
 #[test]
 fn json_rpc_is_named_and_is_no_llms_unless_it_asks_an_agent() {
-    use crate::llm::rpc::RpcProtocol::{A2a, JsonRpc, Mcp};
+    use crate::llm::json_rpc::RpcProtocol::{A2a, JsonRpc, Mcp};
     let vectors = [
         (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#, None, Some((Mcp, "tools/call"))),
         (r#"[{"jsonrpc":"2.0","id":1,"method":"tools/list"},7]"#, None, Some((Mcp, "tools/list"))),

@@ -3,7 +3,7 @@
 
 use super::frames::{Frame, FrameReader, Payloads};
 use super::inflate::{Inflate, Unreadable};
-use crate::llm::request::label::Beginning;
+use crate::llm::request::body_kind::Beginning;
 
 /// Longer messages are not read.
 const TEXT_MAX: usize = 4 << 20;

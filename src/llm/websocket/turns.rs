@@ -11,12 +11,12 @@ use serde::de::{IgnoredAny, MapAccess};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::llm::count::{Encoding, count_prompt};
 use crate::llm::dialect::{Counts, Response};
 use crate::llm::json::{Filled, Loose, Maybe, Word, loose, read_object, read_value};
 use crate::llm::reading::{TEXT_LIMIT, cut};
-use crate::llm::request::label::Beginning;
-use crate::llm::request::lax::{in_utf8, is_same_key};
+use crate::llm::request::body_kind::Beginning;
+use crate::llm::request::lenient_json::{in_utf8, is_same_key};
+use crate::llm::token_count::{Encoding, count_prompt};
 use crate::llm::{Background, Dialect, Reading, RequestFacts, Usage, UsageSource};
 
 /// Responses asked for or running at a time. More than that nobody has; the oldest gives way.

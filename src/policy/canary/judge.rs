@@ -11,10 +11,10 @@ use super::decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
 use super::doubt::Comparison;
 use super::drawn::Drawn;
 use super::evidence::{Pair, Test};
+use super::fact_history::{FactHistory, SUSPICION};
 use super::facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
 use super::harmed::Harmed;
 use super::streak::Streak;
-use super::trail::{SUSPICION, Trail};
 use crate::config::canary::Canary;
 
 /// The part of alpha that the fast rule may spend; the facts share the rest evenly.
@@ -67,7 +67,7 @@ pub struct Judge {
     pub(super) tests: PerFact<Test>,
     /// Nothing in what an older version stored.
     #[serde(default)]
-    pub(super) trails: PerFact<Trail>,
+    pub(super) trails: PerFact<FactHistory>,
     pub(super) first_token: Band,
     pub(super) length: Band,
     streak: Streak,

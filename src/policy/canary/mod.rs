@@ -9,7 +9,7 @@
 //!
 //! `facts` are five yes/no questions; `band` knows what is usual for the baseline; `drawn` knows with which
 //! chance a bad answer is the canary's; `evidence` is the test, with its proof; `streak` is the rule for what is plainly broken; `block`
-//! counts a user once for a stretch of traffic; `doubt` is what these plain counts say against a next step; `harmed` tells a canary's fault from a user's; `trail` tells since when; `judge` decides.
+//! counts a user once for a stretch of traffic; `doubt` is what these plain counts say against a next step; `harmed` tells a canary's fault from a user's; `fact_history` tells since when; `judge` decides.
 
 mod band;
 mod block;
@@ -17,18 +17,18 @@ mod decision;
 mod doubt;
 mod drawn;
 mod evidence;
+mod fact_history;
 mod facts;
 mod harmed;
 mod judge;
 mod report;
 mod streak;
-mod trail;
 
 pub use decision::{By, Command, Decision, Finding, Kind, Reason, Refusal};
 pub use doubt::Comparison;
 pub use evidence::{Pair, Tally};
+pub use fact_history::Seen;
 pub use facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
 pub use judge::Judge;
 pub use report::{Bounds, FactReport, Report, State};
 pub use streak::Broken;
-pub use trail::Seen;

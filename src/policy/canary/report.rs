@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::decision::{Decision, Finding, Reason};
 use super::doubt::Comparison;
+use super::fact_history::{FactHistory, Seen};
 use super::facts::Fact;
 use super::judge::{Judge, Stage};
-use super::trail::{Seen, Trail};
 use crate::config::canary::Canary;
 
 /// Where a rollout stands.
@@ -114,7 +114,7 @@ impl Judge {
     }
 
     fn fact_report(&self, plan: &Canary, fact: Fact) -> FactReport {
-        let Trail { seen, worse_since } = *self.trails.get(fact);
+        let FactHistory { seen, worse_since } = *self.trails.get(fact);
         let (finding, step) = (self.finding(plan, fact), self.comparison(fact));
         FactReport { finding, step, bounds: self.bounds(plan, fact), seen, worse_since }
     }

@@ -7,7 +7,7 @@ use crate::config::limits::{Limit, LimitKey};
 use crate::config::settings::RouteKind;
 use crate::llm::RequestFacts;
 use crate::policy::identity::Identity;
-use crate::policy::trust::{network, put_address};
+use crate::policy::trusted_proxies::{network, put_address};
 
 /// One limit that a request is under, and what it may take of it.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::limits::TokenLimit;
-use crate::policy::recent::Recent;
+use crate::policy::recent_map::RecentMap;
 
 /// Bytes of a JSON body a token, until a model's own ratio is learned.
 const BYTES_PER_TOKEN: f64 = 4.0;
@@ -85,9 +85,9 @@ pub enum OutputBasis {
 #[derive(Debug)]
 pub struct Learned {
     /// Bytes of a body a prompt token, by model.
-    ratios: Recent<Arc<str>, f64>,
+    ratios: RecentMap<Arc<str>, f64>,
     /// Output tokens, by holder and model.
-    outputs: Recent<(Arc<str>, Arc<str>), Outputs>,
+    outputs: RecentMap<(Arc<str>, Arc<str>), Outputs>,
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ struct Outputs {
 
 impl Default for Learned {
     fn default() -> Self {
-        Self { ratios: Recent::new(GENERATION), outputs: Recent::new(GENERATION) }
+        Self { ratios: RecentMap::new(GENERATION), outputs: RecentMap::new(GENERATION) }
     }
 }
 

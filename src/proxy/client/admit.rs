@@ -6,16 +6,16 @@ use bytes::Bytes;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
+use super::body_pace::BodyPace;
 use super::client_body::{too_large, within};
-use super::pace::BodyPace;
 use super::read_body::{Intake, Taken};
 use crate::config::settings::{RouteKind, Server};
 use crate::llm::RequestFacts;
-use crate::llm::coding::{Coding, Decoder, Fault, codings};
-use crate::llm::request::label::{Beginning, Labels};
-use crate::llm::request::lax;
-use crate::proxy::process::body::{Admitted, Content, MARK, RequestBody};
+use crate::llm::content_encoding::{Coding, Decoder, Fault, codings};
+use crate::llm::request::body_kind::{Beginning, Labels};
+use crate::llm::request::lenient_json;
 use crate::proxy::process::body_memory::BodyBytes;
+use crate::proxy::process::request_body::{Admitted, Content, MARK, RequestBody};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::Stop;
 use crate::proxy::request::rejection::Rejection;
@@ -107,7 +107,7 @@ impl Look {
         let unknown = || (Content::Unknown, RequestFacts::read(path, None));
         let Some(plain) = self.decoded(body, intake).await? else { return Ok(unknown()) };
         let marked = plain.starts_with(MARK);
-        let text = match lax::in_utf8(&plain) {
+        let text = match lenient_json::in_utf8(&plain) {
             Some(text) => {
                 intake.hold(text.len() as u64)?;
                 Bytes::from(text)

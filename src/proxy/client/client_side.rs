@@ -11,12 +11,12 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::{Notify, mpsc};
 
+use super::body_pace::BodyPace;
 use super::client_body;
 use super::headers;
-use super::pace::BodyPace;
 use crate::llm::{Dialect, RequestFacts};
 use crate::policy::limits::Standing;
-use crate::proxy::process::body::RequestBody;
+use crate::proxy::process::request_body::RequestBody;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::outcome::Stop;
 use crate::proxy::request::route::Routed;

@@ -8,7 +8,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::cors;
 use crate::llm::Dialect;
-use crate::llm::reply::{ErrorReply, error_body};
+use crate::llm::error_body::{ErrorBody, error_body};
 use crate::policy::cors::Decision;
 use crate::proxy::limits::ratelimit_headers;
 use crate::proxy::request::accounting::Flight;
@@ -35,7 +35,7 @@ pub(crate) async fn answer(
     rejection: &Rejection,
 ) -> Ending {
     flight.end(rejection.outcome, Some(rejection.error));
-    let reply = ErrorReply {
+    let reply = ErrorBody {
         message: &rejection.message,
         code: rejection.error.as_str(),
         status: rejection.status,
@@ -100,7 +100,7 @@ pub(crate) fn unasked(rejection: &Rejection) -> Bytes {
 /// The body for a client whose dialect is not known.
 fn plain(rejection: &Rejection, request_id: &str) -> Bytes {
     let (message, code) = (&*rejection.message, rejection.error.as_str());
-    error_body(None, &ErrorReply { message, code, status: rejection.status, request_id })
+    error_body(None, &ErrorBody { message, code, status: rejection.status, request_id })
 }
 
 fn head_of(rejection: &Rejection, length: usize) -> pingora::Result<ResponseHeader> {

@@ -15,10 +15,10 @@ use crate::llm::Dialect;
 use crate::llm::request::with_model;
 use crate::policy::identity::{CREDENTIAL_HEADERS, subprotocol};
 use crate::policy::limits::Standing;
-use crate::policy::locations::{self, Way};
-use crate::policy::{routing, trust};
+use crate::policy::location_header::{self, Way};
+use crate::policy::{routing, trusted_proxies};
 use crate::proxy::limits::ratelimit_headers;
-use crate::proxy::process::body::RequestBody;
+use crate::proxy::process::request_body::RequestBody;
 use crate::proxy::request::caller::Caller;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::identity;
@@ -67,7 +67,7 @@ pub(crate) fn request(out: &Outgoing<'_>) -> pingora::Result<Box<RequestHeader>>
     let renamed = out.target.model.as_deref().and_then(|model| with_model(&path, model));
     let path = renamed.map_or(path, Cow::Owned);
     let connection = connection_headers(&head.headers);
-    let believed = |name: &HeaderName| !out.caller.trusted && trust::is_believed(name.as_str());
+    let believed = |name: &HeaderName| !out.caller.trusted && trusted_proxies::is_believed(name.as_str());
     for name in present(&out.head.headers, |name| connection(name) || OURS.contains(name) || believed(name)) {
         head.remove_header(name);
     }
@@ -108,7 +108,7 @@ pub(crate) fn map_locations(head: &mut ResponseHeader, out: &Outgoing<'_>) {
     };
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let location = head.headers.get(&name).and_then(|value| value.to_str().ok());
-        if let Some(seen) = location.and_then(|location| locations::mapped(location, &way)) {
+        if let Some(seen) = location.and_then(|location| location_header::mapped(location, &way)) {
             // A part of a header's value is one.
             let _ = head.insert_header(name, seen);
         }

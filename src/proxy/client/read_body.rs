@@ -3,11 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use pingora::protocols::http::ServerSession;
 
+use super::body_pace::BodyPace;
 use super::client_body::{answer_expectation, within};
-use super::pace::BodyPace;
 use crate::config::settings::Server;
-use crate::llm::coding::{Coding, Decoder};
-use crate::llm::request::label::Beginning;
+use crate::llm::content_encoding::{Coding, Decoder};
+use crate::llm::request::body_kind::Beginning;
 use crate::proxy::process::body_memory::BodyBytes;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::Stop;

@@ -10,7 +10,7 @@ use crate::config::address::{Endpoint, EndpointAddress};
 use crate::policy::balance::Load;
 use crate::policy::health::Health;
 use crate::policy::levers::Setting;
-use crate::telemetry::record::Place;
+use crate::telemetry::record::ServerAddress;
 
 /// One address of an endpoint. What is known of it goes on when names are looked up again, and over reloads.
 pub(crate) struct Member {
@@ -19,7 +19,7 @@ pub(crate) struct Member {
     /// As the peer's: what tells members of one endpoint apart.
     pub(crate) address: String,
     /// As telemetry names it.
-    pub(crate) place: Place,
+    pub(crate) place: ServerAddress,
     /// What may take it out of service by hand.
     flags: Flags,
     state: Arc<Mutex<State>>,
@@ -55,7 +55,7 @@ impl Member {
     }
 }
 
-fn place(endpoint: &Endpoint, peer: &HttpPeer) -> Place {
+fn place(endpoint: &Endpoint, peer: &HttpPeer) -> ServerAddress {
     let (address, port, is_name) = match &endpoint.address {
         EndpointAddress::Tcp { host, port } => {
             (Arc::from(host.as_str()), Some(*port), host.trim_matches(['[', ']']).parse::<IpAddr>().is_err())
@@ -63,7 +63,7 @@ fn place(endpoint: &Endpoint, peer: &HttpPeer) -> Place {
         EndpointAddress::Unix(path) => (Arc::from(path.to_string_lossy()), None, false),
     };
     let peer = peer.address().as_inet().filter(|_| is_name).copied();
-    Place { endpoint: Arc::from(name(endpoint)), address, port, peer }
+    ServerAddress { endpoint: Arc::from(name(endpoint)), address, port, peer }
 }
 
 /// What telemetry calls an endpoint: `host:port` as the configuration has it, or `unix:` and the socket's path.

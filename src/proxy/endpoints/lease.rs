@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::Member;
-use super::pool::Pool;
+use super::endpoint_pool::EndpointPool;
 use crate::policy::balance;
 use crate::policy::failover;
 use crate::policy::health::{Gate, Sign, UnderWay, Verdict};
 
-impl Pool {
+impl EndpointPool {
     /// A place for the next attempt: one that is half open gets this request, else the better of two is taken; where all
     /// are ejected, one of them all the same. `roll` is uniform over all of `u64`.
     pub(crate) fn take(self: &Arc<Self>, tried: &[Arc<Member>], streaming: bool, roll: u64) -> Option<Lease> {
@@ -51,7 +51,7 @@ fn better(members: Vec<Arc<Member>>, streaming: bool, roll: u64, now: Duration) 
 
 /// A request's place at a member: counts as in flight until it is dropped, and tells once how the member did.
 pub(crate) struct Lease {
-    pool: Arc<Pool>,
+    pool: Arc<EndpointPool>,
     pub(crate) member: Arc<Member>,
     /// When it was taken, by the pool's clock.
     began: Duration,
@@ -72,7 +72,7 @@ enum Role {
 
 impl Lease {
     /// Takes the place. One that is half open is probed by whoever comes first.
-    pub(crate) fn take(pool: &Arc<Pool>, member: &Arc<Member>, now: Duration) -> Self {
+    pub(crate) fn take(pool: &Arc<EndpointPool>, member: &Arc<Member>, now: Duration) -> Self {
         let mut state = member.state();
         let role = if state.health.gate(now) == Gate::Probe { Role::Probes } else { Role::Judges };
         if role == Role::Probes {
@@ -85,7 +85,7 @@ impl Lease {
 
     /// Takes a place for a request that counts as in flight, and for nothing else: another model was asked there, or nobody
     /// waits.
-    pub(crate) fn take_aside(pool: &Arc<Pool>, member: &Arc<Member>) -> Self {
+    pub(crate) fn take_aside(pool: &Arc<EndpointPool>, member: &Arc<Member>) -> Self {
         member.state().load.enter();
         let (pool, member) = (Arc::clone(pool), Arc::clone(member));
         Self { pool, member, began: Duration::ZERO, role: Role::Silent, under_way: None }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::policy::levers::{Lever, Pull, Pulled, Refusal, Saved, Setting};
-use crate::telemetry::record::Place;
+use crate::telemetry::record::ServerAddress;
 
 /// All levers.
 #[derive(Default)]
@@ -168,7 +168,7 @@ impl Levers {
     }
 
     /// Whether the place that was asked has been taken out of service since.
-    pub(crate) fn is_out(&self, upstream: &str, place: &Place) -> bool {
+    pub(crate) fn is_out(&self, upstream: &str, place: &ServerAddress) -> bool {
         if !self.any.load(Ordering::Acquire) {
             return false;
         }

@@ -14,19 +14,19 @@ use crate::config::limits::Limit;
 use crate::llm::{Reading, RequestFacts, StreamEnd, UsageSource};
 use crate::policy::cors::Decision;
 use crate::policy::limits::{Claim, Request};
-use crate::policy::shadow::{self as policy, Side, Took};
+use crate::policy::mirror::{self as policy, Side, Took};
 use crate::proxy::client::client_side::Line;
 use crate::proxy::clock::Clock;
-use crate::proxy::process::body::{Admitted, RequestBody};
 use crate::proxy::process::drain::DrainStage;
 use crate::proxy::process::mirror_memory::MirrorMemory;
+use crate::proxy::process::request_body::{Admitted, RequestBody};
 use crate::proxy::process::state::{Generation, Shared};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::attempts::Attempts;
 use crate::proxy::request::caller::Caller;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::route::Routed;
-use crate::proxy::upstream::attempt::{Step, Trial};
+use crate::proxy::upstream::attempt::{AttemptRun, Step};
 use crate::proxy::upstream::response_reader::{Next, ResponseReader};
 use crate::proxy::upstream::tap::Read;
 use crate::proxy::upstream::upstream_error::late_error;
@@ -34,15 +34,15 @@ use crate::proxy::upstream::upstream_request::UpstreamRequest;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
 use crate::telemetry::event::AttemptEvent;
 use crate::telemetry::ids;
+use crate::telemetry::mirror::{MirrorRecord, side};
 use crate::telemetry::record::{Attempt, Cause, ErrorType, Outcome};
-use crate::telemetry::shadow::{ShadowRecord, side};
 
 /// Tells an upstream that nobody waits for its answer. From clients it is not believed.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-streamgauge-shadow");
 
 /// The place of one copy. Given back when it is dropped.
 struct Place {
-    shadows: Arc<MirrorMemory>,
+    mirrors: Arc<MirrorMemory>,
     shared: Arc<Shared>,
     claim: Option<Claim>,
     facts: Arc<RequestFacts>,
@@ -57,7 +57,7 @@ impl Place {
         admitted: &Admitted,
         body: u64,
     ) -> Option<Self> {
-        let shadows = visit.generation.shadows.get(&routed.route.name)?;
+        let mirrors = visit.generation.mirrors.get(&routed.route.name)?;
         let facts = &admitted.facts;
         let request = Request {
             model: facts.model.as_deref(),
@@ -67,9 +67,9 @@ impl Place {
             max_tokens: facts.max_tokens,
             answers: facts.answers,
         };
-        let claim = shadows.caps().take(limit, &request, visit.shared.now())?;
+        let claim = mirrors.caps().take(limit, &request, visit.shared.now())?;
         Some(Self {
-            shadows: Arc::clone(shadows),
+            mirrors: Arc::clone(mirrors),
             shared: Arc::clone(visit.shared),
             claim: Some(claim),
             facts: Arc::clone(facts),
@@ -79,7 +79,7 @@ impl Place {
 
     fn give_back(&mut self) {
         if let Some(claim) = self.claim.take() {
-            self.shadows.caps().give_back(claim, self.facts.model.as_deref(), self.took, self.shared.now());
+            self.mirrors.caps().give_back(claim, self.facts.model.as_deref(), self.took, self.shared.now());
         }
     }
 }
@@ -106,7 +106,7 @@ pub(crate) fn cast(
     }
     let limit = policy::caps_of(shadow);
     let Some(place) = Place::take(visit, routed, &limit, admitted, body.len() as u64) else {
-        return visit.shared.telemetry.shadow_skipped(&routed.route.name);
+        return visit.shared.telemetry.mirror_skipped(&routed.route.name);
     };
     let (tell, client) = oneshot::channel();
     flight.shadowed(tell);
@@ -169,13 +169,13 @@ impl Sending {
             compared = self.compare(client) => compared,
         };
         match compared {
-            Some(record) => shared.telemetry.publish_shadow(record),
-            None => shared.telemetry.shadow_skipped(&route),
+            Some(record) => shared.telemetry.publish_mirror(record),
+            None => shared.telemetry.mirror_skipped(&route),
         }
     }
 
     /// `None`: the client's answer is none to compare with, and its copy is broken off.
-    async fn compare(&mut self, mut client: oneshot::Receiver<Side>) -> Option<ShadowRecord> {
+    async fn compare(&mut self, mut client: oneshot::Receiver<Side>) -> Option<MirrorRecord> {
         let (heard, early) = {
             let heard = self.hear();
             tokio::pin!(heard);
@@ -199,7 +199,7 @@ impl Sending {
             None => client.await.ok()?,
         };
         let (verdict, differences) = policy::compare(&told, &heard.side);
-        Some(ShadowRecord {
+        Some(MirrorRecord {
             request_id: Arc::clone(&self.request_id),
             trace: self.caller.trace,
             started: heard.started,
@@ -268,7 +268,7 @@ impl Sending {
         for fresh in [false, true] {
             let ticket = pool.take_aside(ids::random())?;
             let step = Step { target, ticket, cause: Cause::First, holds: false, another: false, fresh, load: None };
-            match Trial::new(&visit, &asked, step).run(&mut None).await {
+            match AttemptRun::new(&visit, &asked, step).run(&mut None).await {
                 Ok(opened) => return Some(opened),
                 Err(failed) if failed.race.happened() && !fresh => {}
                 Err(_) => return None,

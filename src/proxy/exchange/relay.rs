@@ -10,14 +10,14 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use pingora::protocols::http::ServerSession;
 
-use super::commit::commit;
+use super::send_response_head::commit;
 use super::termination::{self, After, End};
 use super::upload::Rest;
 use crate::llm::{Dialect, Framing, Progress};
 use crate::policy::deadlines::{Kind, Late};
+use crate::proxy::client::body_pace::BodyPace;
 use crate::proxy::client::client_side::{ClientSide, KEEP_ALIVE};
 use crate::proxy::client::headers::AnswerFraming;
-use crate::proxy::client::pace::BodyPace;
 use crate::proxy::process::drain::DrainStage;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::{Ending, Stop};

@@ -18,18 +18,18 @@ use crate::config::identity::USER_HEADER;
 use crate::config::settings::{RouteKind, Server};
 use crate::llm::RequestFacts;
 use crate::policy::cors::Decision;
-use crate::policy::hygiene;
+use crate::policy::head_checks;
+use crate::policy::hop_by_hop::nominated;
 use crate::policy::limits::Standing;
-use crate::policy::nominated::nominated;
 use crate::proxy::client::admit;
 use crate::proxy::client::client_side::{ClientSide, Line, Upload};
 use crate::proxy::client::cors;
 use crate::proxy::client::error_answer::{self, ReplyTo};
 use crate::proxy::clock::Clock;
 use crate::proxy::endpoints::retry_budget::RouteLoad;
-use crate::proxy::process::body::{Admitted, Content, RequestBody};
 use crate::proxy::process::concurrency::AddressPermit;
 use crate::proxy::process::drain::DrainStage;
+use crate::proxy::process::request_body::{Admitted, Content, RequestBody};
 use crate::proxy::process::state::{Generation, Shared};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::caller::{self, Caller};
@@ -38,7 +38,7 @@ use crate::proxy::request::identity;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::route::{self, Routed};
-use crate::proxy::upstream::failover;
+use crate::proxy::upstream::attempt_loop;
 use crate::proxy::upstream::upstream_request::UpstreamRequest;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
 use crate::telemetry::event::Event;
@@ -222,7 +222,7 @@ async fn ask(
     let opened = tokio::select! {
         biased;
         () = visit.revoked() => return Ok(Err(Rejection::revoked())),
-        opened = failover::open(visit, &asked, load, upload) => opened,
+        opened = attempt_loop::open(visit, &asked, load, upload) => opened,
         stop = side.wait(session) => return Err(stop),
         () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
     };
@@ -239,25 +239,25 @@ fn look_over(session: &mut ServerSession, settings: &Settings) -> Result<(), Rej
     // pingora drops a Content-Length beside a Transfer-Encoding before anybody sees it.
     let chunked = session.req_header().headers.contains_key("transfer-encoding");
     let came = session.as_http1().filter(|_| chunked).map(|session| session.get_headers_raw_bytes());
-    let dropped = came.as_deref().map(hygiene::lengths).into_iter().flatten();
+    let dropped = came.as_deref().map(head_checks::lengths).into_iter().flatten();
     let head = session.req_header_mut();
-    let looked_at = hygiene::Head {
+    let looked_at = head_checks::Head {
         method: head.method.as_str(),
         target: head.raw_path(),
         version: match head.version {
-            http::Version::HTTP_2 => hygiene::Version::Http2,
-            http::Version::HTTP_11 => hygiene::Version::Http11,
-            _ => hygiene::Version::Http10,
+            http::Version::HTTP_2 => head_checks::Version::Http2,
+            http::Version::HTTP_11 => head_checks::Version::Http11,
+            _ => head_checks::Version::Http10,
         },
     };
     let fields = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    let passed = hygiene::check(&looked_at, fields.chain(dropped)).map_err(|refusal| refused(&refusal))?;
+    let passed = head_checks::check(&looked_at, fields.chain(dropped)).map_err(|refusal| refused(&refusal))?;
     let user_header = settings.identity.as_ref().map_or(USER_HEADER, |rules| &rules.user_header);
     let connection = head.headers.get_all(http::header::CONNECTION).iter().map(http::HeaderValue::as_bytes);
     let nominated = nominated(connection, user_header).map_err(|refusal| refused(&refusal))?;
     let header = |name: &str| head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
     let ignores_upgrade =
-        head.headers.contains_key(http::header::UPGRADE) && !hygiene::asks_for_websocket(&looked_at, header);
+        head.headers.contains_key(http::header::UPGRADE) && !head_checks::asks_for_websocket(&looked_at, header);
     for name in passed.dropped.iter().chain(&nominated) {
         head.remove_header(name.as_str());
     }
@@ -267,7 +267,7 @@ fn look_over(session: &mut ServerSession, settings: &Settings) -> Result<(), Rej
     Ok(())
 }
 
-fn refused(refusal: &hygiene::Refusal) -> Rejection {
+fn refused(refusal: &head_checks::Refusal) -> Rejection {
     Rejection::refused(refusal.status, ErrorType::BadRequest, refusal.message)
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 
-use super::lingering_close;
-use crate::llm::reply::{ErrorReply, error_event};
+use super::read_after_end;
+use crate::llm::error_body::{ErrorBody, error_event};
 use crate::llm::{Dialect, Framing, Reading, StreamEnd};
 use crate::policy::deadlines::Kind;
 use crate::policy::health::Sign;
@@ -190,7 +190,7 @@ async fn over(
         }
     };
     match after {
-        After::Silence | After::ClientGone if !early => lingering_close::read_on(side.visit.shared, session, peer),
+        After::Silence | After::ClientGone if !early => read_after_end::read_on(side.visit.shared, session, peer),
         _ => session.shutdown().await,
     }
     ending
@@ -273,7 +273,7 @@ async fn tell(
     message: &str,
 ) {
     let status = if error == ErrorType::KeyRevoked { 401 } else { 502 };
-    let reply = ErrorReply { message, code: error.as_str(), status, request_id: &side.visit.caller.request_id };
+    let reply = ErrorBody { message, code: error.as_str(), status, request_id: &side.visit.caller.request_id };
     let Some(event) = error_event(dialect, framing, &reply) else { return };
     flight.enter(Phase::ClientBlocked);
     let length = event.len() as u64;

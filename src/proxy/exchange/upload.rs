@@ -6,8 +6,8 @@ use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 
+use crate::proxy::client::body_pace::BodyPace;
 use crate::proxy::client::client_side;
-use crate::proxy::client::pace::BodyPace;
 use crate::proxy::request::outcome::Stop;
 use crate::proxy::upstream::send::{self, Sent};
 

@@ -10,7 +10,7 @@ use pingora::protocols::http::client::HttpSession;
 use serde_json::json;
 
 use super::websocket_turns::{Objection, Talk};
-use crate::llm::reply::{BUDGET_SPENT, OPENAI_SPENT};
+use crate::llm::error_body::{BUDGET_SPENT, OPENAI_SPENT};
 use crate::llm::websocket::{Extensions, Messages, Side, close_frame, text_frame};
 use crate::policy::health::Sign;
 use crate::proxy::client::client_side::ClientSide;

@@ -56,8 +56,8 @@ pub(crate) struct Reservation {
     is_llm: bool,
     /// What `usage` cost.
     cost: Option<Cost>,
-    /// What attempts cost that were outrun.
-    outrun: Cost,
+    /// What attempts cost that lost a hedge.
+    hedge_cost: Cost,
     price: Option<Price>,
     outcome: Outcome,
 }
@@ -91,7 +91,7 @@ impl Reservation {
             reported: false,
             is_llm: false,
             cost: None,
-            outrun: Cost::ZERO,
+            hedge_cost: Cost::ZERO,
             price,
             outcome: Outcome::InternalError,
         }
@@ -131,7 +131,7 @@ impl Reservation {
             Event::Attempted(Attempted { sent: true, .. }) => self.asked(),
             // The caller's budget pays it, as the bill will have it; of its tokens a minute it takes nothing: that was asked twice
             // was not its wish.
-            Event::HedgesBilled(cost, _) => self.outrun = *cost,
+            Event::HedgesBilled(cost, _) => self.hedge_cost = *cost,
             _ => {}
         }
     }
@@ -169,7 +169,7 @@ impl Reservation {
             let output = output.max(self.generated);
             let cost = self.price_of(self.prompt, output).max(self.cost.map_or(0, Cost::nano_dollars));
             let tokens = self.prompt.saturating_add(output);
-            return Used { tokens, cost: cost.saturating_add(self.outrun.nano_dollars()) };
+            return Used { tokens, cost: cost.saturating_add(self.hedge_cost.nano_dollars()) };
         }
         let tokens = match (self.usage.input, self.usage.output) {
             // Usage that came on the way tells only of what was before it, unless the answer is whole.
@@ -187,7 +187,7 @@ impl Reservation {
             None if tokens > 0 => self.price_of(self.prompt, self.generated),
             None => 0,
         };
-        Used { tokens, cost: cost.saturating_add(self.outrun.nano_dollars()) }
+        Used { tokens, cost: cost.saturating_add(self.hedge_cost.nano_dollars()) }
     }
 
     /// What a whole answer is taken for whose client went before its usage came, one in the background that nobody saw the end of,

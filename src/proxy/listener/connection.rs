@@ -1,4 +1,4 @@
-//! The door: how many may come in, and which HTTP they speak.
+//! New connections of a listener: how many may come in, and which HTTP they speak.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::request_head::{self, FIRST_HEAD_DUE};
-use crate::policy::trust;
+use crate::policy::trusted_proxies;
 use crate::proxy::client::error_answer;
 use crate::proxy::process::concurrency::{AddressPermit, Permit};
 use crate::proxy::process::state::Shared;
@@ -42,20 +42,20 @@ const H2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The entrance for connections of one listener.
-pub struct Door {
+pub struct ProxyApp {
     shared: Arc<Shared>,
-    http1_or_alpn: Arc<Hall>,
-    h2_prior_knowledge: Arc<Hall>,
+    http1_or_alpn: Arc<HttpApp>,
+    h2_prior_knowledge: Arc<HttpApp>,
     /// Built once: a flood of connections must cost little.
     all_full: Bytes,
     address_full: Bytes,
 }
 
-impl Door {
+impl ProxyApp {
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
-            http1_or_alpn: Arc::new(Hall::new(&shared, false)),
-            h2_prior_knowledge: Arc::new(Hall::new(&shared, true)),
+            http1_or_alpn: Arc::new(HttpApp::new(&shared, false)),
+            h2_prior_knowledge: Arc::new(HttpApp::new(&shared, true)),
             all_full: turned_away(
                 "Too many connections are open. Try again in a second, or have `server.max_connections` raised.",
             ),
@@ -73,17 +73,17 @@ fn turned_away(message: &'static str) -> Bytes {
 }
 
 #[async_trait]
-impl ServerApp for Door {
+impl ServerApp for ProxyApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let door = Arc::clone(self);
+        let app = Arc::clone(self);
         let shutdown = shutdown.clone();
         // pingora's task keeps the room of a TLS handshake, 8 KiB, for as long as it runs: a task of our own does not.
-        tokio::spawn(async move { door.serve(stream, &shutdown).await });
+        tokio::spawn(async move { app.serve(stream, &shutdown).await });
         None
     }
 }
 
-impl Door {
+impl ProxyApp {
     async fn serve(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
         let patience = self.shared.generation.load().settings.server.header_timeout;
         let peer = stream.get_socket_digest().and_then(|digest| Some(digest.peer_addr()?.as_inet()?.ip()));
@@ -125,7 +125,7 @@ impl Door {
         let generation = self.shared.generation.load();
         let server = &generation.settings.server;
         let place = self.shared.connections.enter(server.max_connections).ok_or(Full::All)?;
-        let own = match peer.filter(|peer| !trust::is_trusted(&server.trusted_proxies, Some(*peer))) {
+        let own = match peer.filter(|peer| !trusted_proxies::is_trusted(&server.trusted_proxies, Some(*peer))) {
             None => None,
             Some(peer) => {
                 let cap = server.share_of_address(server.max_connections);
@@ -162,12 +162,12 @@ async fn speaks_h2(stream: &mut Stream) -> Option<bool> {
 }
 
 /// Serves the requests of connections whose protocol is known.
-struct Hall {
+struct HttpApp {
     shared: Arc<Shared>,
     options: HttpServerOptions,
 }
 
-impl Hall {
+impl HttpApp {
     fn new(shared: &Arc<Shared>, h2c: bool) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
@@ -177,7 +177,7 @@ impl Hall {
 }
 
 #[async_trait]
-impl HttpServerApp for Hall {
+impl HttpServerApp for HttpApp {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,

@@ -2,7 +2,7 @@ use super::*;
 use crate::config;
 use crate::policy::canary::Arm;
 use crate::proxy::process::rollout;
-use crate::telemetry::record::Place;
+use crate::telemetry::record::ServerAddress;
 
 fn assigned() -> Assigned {
     let text = "[[upstream]]\nname = \"a\"\nurl = \"http://a\"\n[[route]]\nname = \"chat\"\n\
@@ -32,7 +32,7 @@ fn witness() -> Witness {
 fn attempt(upstream: &str, status: Option<u16>, error: Option<ErrorType>) -> Attempt {
     Attempt {
         upstream: upstream.into(),
-        place: Place { endpoint: "127.0.0.1".into(), address: "127.0.0.1".into(), port: None, peer: None },
+        place: ServerAddress { endpoint: "127.0.0.1".into(), address: "127.0.0.1".into(), port: None, peer: None },
         span_id: 1,
         started: ms(10),
         ended: ms(60),

@@ -12,7 +12,7 @@ use super::state::Shared;
 use crate::config::settings::{HealthCheck, HostPolicy, Upstream};
 use crate::policy::levers::Setting;
 use crate::proxy::endpoints::endpoint::Member;
-use crate::proxy::endpoints::pool::Pool;
+use crate::proxy::endpoints::endpoint_pool::EndpointPool;
 use crate::telemetry::metrics::{CheckResult, EndpointOf};
 
 /// A check that takes longer has failed.
@@ -39,7 +39,7 @@ impl Shared {
         }
     }
 
-    async fn check_upstream(&self, upstream: &Upstream, check: &HealthCheck, pool: &Arc<Pool>) {
+    async fn check_upstream(&self, upstream: &Upstream, check: &HealthCheck, pool: &Arc<EndpointPool>) {
         let mut again = tokio::time::interval(check.interval);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

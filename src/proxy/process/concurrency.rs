@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::policy::trust;
+use crate::policy::trusted_proxies;
 
 /// Counts what is inside. The cap is given at each entry, since a reload may change it.
 #[derive(Debug, Default, Clone)]
@@ -66,7 +66,7 @@ impl Default for AddressConcurrency {
 impl AddressConcurrency {
     /// A place, or `None` when `address` has `cap` places already.
     pub fn enter(&self, address: IpAddr, cap: usize) -> Option<AddressPermit> {
-        let network = trust::network(address);
+        let network = trusted_proxies::network(address);
         self.with(network, |shard| match shard.entry(network) {
             Entry::Vacant(place) if cap > 0 => {
                 place.insert(NonZeroUsize::MIN);

@@ -6,8 +6,8 @@ use crate::config::settings::{Route, Target};
 use crate::hashing::Map;
 use crate::policy::failover::{self, Choice};
 use crate::policy::levers::{Lever, Setting};
+use crate::proxy::endpoints::endpoint_pool::EndpointPool;
 use crate::proxy::endpoints::levers::{Flag, Levers};
-use crate::proxy::endpoints::pool::Pool;
 
 /// The targets and fallbacks of one route, each with what may take it out of service.
 pub(crate) struct InService {
@@ -17,7 +17,7 @@ pub(crate) struct InService {
 
 struct Place {
     flag: Arc<Flag>,
-    pool: Option<Arc<Pool>>,
+    pool: Option<Arc<EndpointPool>>,
 }
 
 impl Place {
@@ -28,7 +28,7 @@ impl Place {
 }
 
 impl InService {
-    pub(crate) fn new(route: &Route, pools: &Map<Arc<str>, Arc<Pool>>, levers: &Levers) -> Self {
+    pub(crate) fn new(route: &Route, pools: &Map<Arc<str>, Arc<EndpointPool>>, levers: &Levers) -> Self {
         let place = |target: &Target| {
             let lever = Lever::Target { route: route.name.to_string(), target: target.name.to_string() };
             Place { flag: levers.flag(lever), pool: pools.get(&*target.upstream.name).cloned() }

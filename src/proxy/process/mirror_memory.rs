@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Settings;
 use crate::hashing::Map;
-use crate::policy::shadow::Caps;
+use crate::policy::mirror::Caps;
 
 /// The copies of one route: what they may take together. Outlives reloads.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub(crate) fn build(
     settings: &Settings,
     previous: Option<&Map<Arc<str>, Arc<MirrorMemory>>>,
 ) -> Map<Arc<str>, Arc<MirrorMemory>> {
-    let with_shadow = settings.routes.iter().filter(|route| route.shadow.is_some());
+    let mirrored = settings.routes.iter().filter(|route| route.shadow.is_some());
     let kept = |name: &Arc<str>| previous.and_then(|old| old.get(name)).cloned().unwrap_or_default();
-    with_shadow.map(|route| (Arc::clone(&route.name), kept(&route.name))).collect()
+    mirrored.map(|route| (Arc::clone(&route.name), kept(&route.name))).collect()
 }

@@ -18,8 +18,8 @@ use crate::config::settings::{Route, Target};
 use crate::hashing::Map;
 use crate::proxy::clock::Clock;
 use crate::proxy::endpoints::connector::Connectors;
+use crate::proxy::endpoints::endpoint_pool::{Around, EndpointPool};
 use crate::proxy::endpoints::levers::Levers;
-use crate::proxy::endpoints::pool::{Around, Pool};
 use crate::proxy::endpoints::retry_budget::RouteLoad;
 use crate::proxy::limits::limiter::Limiter;
 use crate::telemetry::Telemetry;
@@ -62,7 +62,7 @@ pub struct Generation {
     pub number: u64,
     pub settings: Settings,
     /// By upstream name.
-    pub pools: Map<Arc<str>, Arc<Pool>>,
+    pub pools: Map<Arc<str>, Arc<EndpointPool>>,
     /// By route name.
     pub rollouts: Rollouts,
     /// By route name.
@@ -70,7 +70,7 @@ pub struct Generation {
     /// The keys of tokens, where they are at a URL.
     pub(crate) remote_keys: Option<Arc<RemoteKeys>>,
     /// By the names of the routes that have one.
-    pub(crate) shadows: Map<Arc<str>, Arc<MirrorMemory>>,
+    pub(crate) mirrors: Map<Arc<str>, Arc<MirrorMemory>>,
     /// By route name.
     pub(crate) loads: Map<Arc<str>, Arc<RouteLoad>>,
 }
@@ -191,7 +191,7 @@ impl Generation {
                 let kept = previous.and_then(|old| old.pools.get(&upstream.name));
                 let pool = match kept {
                     Some(pool) if pool.serves(upstream) => Arc::clone(pool),
-                    kept => Arc::new(Pool::new(upstream, kept.map(|pool| &**pool), around.clone())),
+                    kept => Arc::new(EndpointPool::new(upstream, kept.map(|pool| &**pool), around.clone())),
                 };
                 (upstream.name.clone(), pool)
             })
@@ -208,7 +208,7 @@ impl Generation {
         let loads = loads.collect();
         let remote_keys = RemoteKeys::follow(&settings, previous.and_then(|old| old.remote_keys.as_ref()));
         let rollouts = rollout::build(&settings, previous.map(|old| &old.rollouts));
-        let shadows = mirror_memory::build(&settings, previous.map(|old| &old.shadows));
-        Self { number, settings, pools, loads, rollouts, in_service, remote_keys, shadows }
+        let mirrors = mirror_memory::build(&settings, previous.map(|old| &old.mirrors));
+        Self { number, settings, pools, loads, rollouts, in_service, remote_keys, mirrors }
     }
 }

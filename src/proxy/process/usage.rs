@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
 
-use super::body::{Admitted, RequestBody};
+use super::request_body::{Admitted, RequestBody};
 use crate::config::settings::{AskUsage, Upstream};
-use crate::llm::count::{Encoding, count_prompt};
-use crate::llm::{Background, Dialect, Gauge, Reading, RequestFacts, UsageSource, ask};
-use crate::policy::habits::{self, Advice, Habits, Key, Lesson};
-use crate::proxy::limits::background::BackgroundBook;
+use crate::llm::token_count::{Encoding, count_prompt};
+use crate::llm::{Background, Dialect, Gauge, Reading, RequestFacts, UsageSource, usage_injection};
+use crate::policy::learned_usage::{self, Advice, Key, LearnedUsage, Lesson};
+use crate::proxy::limits::background_usage::BackgroundBook;
 
 /// What upstreams do about usage. Outlives reloads.
 pub(crate) struct UsageBook {
-    habits: Mutex<Habits>,
+    learned_usage: Mutex<LearnedUsage>,
     began: Instant,
     /// Responses whose usage is told after their requests are over.
     pub(crate) background: BackgroundBook,
@@ -23,13 +23,13 @@ pub(crate) struct UsageBook {
 
 impl Default for UsageBook {
     fn default() -> Self {
-        Self { habits: Mutex::default(), began: Instant::now(), background: BackgroundBook::default() }
+        Self { learned_usage: Mutex::default(), began: Instant::now(), background: BackgroundBook::default() }
     }
 }
 
 impl UsageBook {
-    fn habits(&self) -> MutexGuard<'_, Habits> {
-        self.habits.lock().unwrap_or_else(PoisonError::into_inner)
+    fn learned_usage(&self) -> MutexGuard<'_, LearnedUsage> {
+        self.learned_usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> Duration {
@@ -58,18 +58,18 @@ pub(crate) struct Doubt {
 impl Doubt {
     /// The upstream answered well though it was asked.
     pub(crate) fn was_wrong(&self) {
-        self.book.habits().took(&self.key);
+        self.book.learned_usage().took(&self.key);
     }
 
     /// The upstream answered well as soon as it was not asked.
     pub(crate) fn was_right(&self) {
-        self.book.habits().refused(&self.key, self.book.now());
+        self.book.learned_usage().refused(&self.key, self.book.now());
     }
 
     /// The upstream failed as well when it was not asked, with this status or without an answer.
     pub(crate) fn was_idle(&self, status: Option<u16>) {
-        if habits::fails_without_the_wish(status) {
-            self.book.habits().failed_anyway(&self.key, self.book.now());
+        if learned_usage::fails_without_the_wish(status) {
+            self.book.learned_usage().failed_anyway(&self.key, self.book.now());
         }
     }
 }
@@ -105,7 +105,7 @@ impl Metering {
             None => (Wish::None, body),
         };
         let own = content.json().filter(|_| facts.has_countable_prompt()).cloned();
-        let wants_timings = wish != Wish::None && own.as_deref().is_some_and(ask::wants_timings);
+        let wants_timings = wish != Wish::None && own.as_deref().is_some_and(usage_injection::wants_timings);
         (Self { book: Arc::clone(book), key, facts: Arc::clone(facts), body: own, wish, wants_timings }, body)
     }
 
@@ -134,7 +134,7 @@ impl Metering {
 
     /// Whether the answer's tokens must be counted as they pass: the upstream is not known to report them.
     pub(crate) fn counts(&self) -> bool {
-        !self.book.habits().reports(&self.key)
+        !self.book.learned_usage().reports(&self.key)
     }
 
     pub(crate) fn model(&self) -> Option<&str> {
@@ -157,9 +157,9 @@ impl Metering {
         };
         // Counting may take a millisecond: the lock is free by then.
         let (input_estimate, output_estimate) = {
-            let mut habits = self.book.habits();
-            habits.learn(&self.key, &lesson);
-            (habits.input(&self.key, body_bytes), habits.output(&self.key, reading.token_frames))
+            let mut learned_usage = self.book.learned_usage();
+            learned_usage.learn(&self.key, &lesson);
+            (learned_usage.input(&self.key, body_bytes), learned_usage.output(&self.key, reading.token_frames))
         };
         if self.is_settled(reading) {
             return;
@@ -249,11 +249,11 @@ fn wish(book: &UsageBook, rule: AskUsage, key: &Key, facts: &RequestFacts, body:
     let wish = match rule {
         AskUsage::Never => return None,
         AskUsage::Always => Wish::Added,
-        AskUsage::Auto => match book.habits().advice(key, book.now()) {
+        AskUsage::Auto => match book.learned_usage().advice(key, book.now()) {
             Advice::Ask => Wish::Added,
             Advice::TryToAsk => Wish::Tried,
             Advice::DoNotAsk => return None,
         },
     };
-    Some((wish, ask::with_usage(body)?))
+    Some((wish, usage_injection::with_usage(body)?))
 }

@@ -10,20 +10,20 @@ use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::websocket::Ended;
 use crate::llm::{Claim, Dialect, Reading, RequestFacts, Usage};
-use crate::policy::shadow::Side;
+use crate::policy::mirror::Side;
 use crate::proxy::clock::Clock;
-use crate::proxy::limits::background::{self, Booking};
+use crate::proxy::limits::background_usage::{self, Booking};
 use crate::proxy::limits::reservation::Reservation;
-use crate::proxy::process::body::Admitted;
 use crate::proxy::process::canary_sample::{Assigned, Witness};
+use crate::proxy::process::request_body::Admitted;
 use crate::proxy::process::state::{Generation, Shared};
 use crate::telemetry::event::{AttemptEvent, Event, PassedOver};
 use crate::telemetry::ids;
 use crate::telemetry::live::LiveStream;
+use crate::telemetry::mirror::side_of_client;
 use crate::telemetry::record::{
     AskedBy, ErrorType, LimitInfo, LlmInfo, Outcome, Phase, Phases, Record, RequestInfo, Stopwatch,
 };
-use crate::telemetry::shadow::side_of_client;
 
 /// A request under way. Dropping it publishes its record: after a normal end, a panic or an abort alike.
 pub(crate) struct Flight<'a> {
@@ -185,7 +185,7 @@ impl<'a> Flight<'a> {
         let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |known| known.span_id);
         let (llm, booking) = self.billed(record, span_id, speaks, request, None, reading);
         match booking {
-            Booking::Of(_, Some(hold)) => background::settle(*hold, &llm.reading, llm.bill.cost()),
+            Booking::Of(_, Some(hold)) => background_usage::settle(*hold, &llm.reading, llm.bill.cost()),
             Booking::Pending if !llm.request.retrieves() => {
                 let hold = self.reservation.take();
                 self.runs_on(record, &llm, hold);

@@ -9,7 +9,7 @@ use pingora::protocols::http::ServerSession;
 
 use crate::config::settings::{ContinueTraces, Settings};
 use crate::policy::identity::{Identity, Source};
-use crate::policy::trust;
+use crate::policy::trusted_proxies;
 use crate::telemetry::record::{ClientInfo, TraceIds};
 use crate::telemetry::{ids, sampler, trace_context};
 
@@ -49,7 +49,7 @@ impl Caller {
 pub(crate) fn identify(session: &ServerSession, settings: &Settings) -> Caller {
     let head = session.req_header();
     let peer = session.client_addr().and_then(|address| address.as_inet().copied());
-    let trusted = trust::is_trusted(&settings.server.trusted_proxies, peer.map(|peer| peer.ip()));
+    let trusted = trusted_proxies::is_trusted(&settings.server.trusted_proxies, peer.map(|peer| peer.ip()));
     let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let trace = trace_ids(head, trusted, settings);
     let address = client_address(head, peer, trusted, settings);
@@ -93,7 +93,7 @@ fn client_address(
         return Some(peer);
     }
     let hops = head.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let ip = trust::client_address(&settings.server.trusted_proxies, Some(peer.ip()), hops)?;
+    let ip = trusted_proxies::client_address(&settings.server.trusted_proxies, Some(peer.ip()), hops)?;
     Some(if ip == peer.ip().to_canonical() { peer } else { SocketAddr::new(ip, 0) })
 }
 

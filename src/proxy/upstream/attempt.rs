@@ -17,11 +17,11 @@ use super::upstream_request::UpstreamRequest;
 use super::upstream_response::{Held, UpstreamResponse};
 use crate::config::address::Endpoint;
 use crate::config::settings::{RouteKind, Target};
-use crate::llm::ask;
+use crate::llm::usage_injection;
 use crate::policy::deadlines::{Deadlines, Kind, Late};
 use crate::policy::failover::{self, Stage};
-use crate::policy::habits;
 use crate::policy::health::Sign;
+use crate::policy::learned_usage;
 use crate::proxy::client::client_side::Upload;
 use crate::proxy::client::headers::{self, Outgoing};
 use crate::proxy::endpoints::connector::First;
@@ -30,7 +30,7 @@ use crate::proxy::endpoints::lease::Lease;
 use crate::proxy::endpoints::retry_budget::{Again, RouteLoad};
 use crate::proxy::endpoints::shared_h2;
 use crate::proxy::endpoints::socket;
-use crate::proxy::process::body::RequestBody;
+use crate::proxy::process::request_body::RequestBody;
 use crate::proxy::process::usage::{Doubt, Metering};
 use crate::proxy::request::attempts::AttemptLog;
 use crate::proxy::request::context::RequestContext;
@@ -72,7 +72,7 @@ pub(crate) struct Step<'a> {
 }
 
 /// One attempt under way.
-pub(crate) struct Trial<'a> {
+pub(crate) struct AttemptRun<'a> {
     visit: &'a RequestContext<'a>,
     asked: &'a UpstreamRequest<'a>,
     step: Step<'a>,
@@ -120,7 +120,7 @@ impl Came {
                 matches!(error, Some(ErrorType::ErrorEvent | ErrorType::MissingEnd | ErrorType::UpstreamBodyReset))
             }
             Self::Answer(opened, _) => {
-                habits::may_refuse_the_wish(opened.head.status.as_u16(), retry_after(&opened.head).is_some())
+                learned_usage::may_refuse_the_wish(opened.head.status.as_u16(), retry_after(&opened.head).is_some())
             }
             Self::Nothing(fault) => {
                 let late = matches!(fault.error, ErrorType::FirstTokenTimeout | ErrorType::TotalTimeout);
@@ -137,7 +137,7 @@ impl Came {
     }
 }
 
-impl<'a> Trial<'a> {
+impl<'a> AttemptRun<'a> {
     pub(crate) fn new(visit: &'a RequestContext<'a>, asked: &'a UpstreamRequest<'a>, step: Step<'a>) -> Self {
         let span_id = ids::new_span_id();
         let started = asked.clock.now();
@@ -327,7 +327,7 @@ impl<'a> Trial<'a> {
                 Next::Chunk(chunk) => chunk,
                 Next::End => {
                     held.whole = true;
-                    let is_error = ask::is_error(&held.chunks.concat());
+                    let is_error = usage_injection::is_error(&held.chunks.concat());
                     return if is_error { Err(ErrorType::ErrorEvent) } else { Ok(()) };
                 }
                 Next::Died => return Err(ErrorType::UpstreamBodyReset),

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
 
-use super::unpack::{Readable, Unpacker};
+use super::decompress::{Readable, Unpacker};
 use crate::config::settings::RouteKind;
-use crate::llm::ask::UsageFilter;
 use crate::llm::dialect::{AnswerLabels, recognise_answer};
+use crate::llm::usage_injection::UsageFilter;
 use crate::llm::{
     Claim, Dialect, Framing, Gauge, Progress, Reading, RequestFacts, StreamEnd, StreamReading, StreamRules, UsageSource,
 };

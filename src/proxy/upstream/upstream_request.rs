@@ -10,7 +10,7 @@ use crate::policy::deadlines::Kind;
 use crate::policy::failover::Nature;
 use crate::proxy::client::client_side::Line;
 use crate::proxy::clock::Clock;
-use crate::proxy::process::body::{Admitted, Content, RequestBody};
+use crate::proxy::process::request_body::{Admitted, Content, RequestBody};
 use crate::proxy::request::attempts::Attempts;
 use crate::proxy::request::route::Routed;
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use super::choice::CHOSEN_MAX;
 use super::recent::Kind;
+pub use super::shown_streams::CHOSEN_MAX;
 use super::stream::Stream;
 use super::{Live, access_log};
+use crate::telemetry::explanation;
 use crate::telemetry::json::Json;
-use crate::telemetry::meaning;
 use crate::telemetry::record::Record;
 
 /// How many may look at a time.
@@ -151,7 +151,7 @@ fn worth_showing(records: Vec<Arc<Record>>, known: &HashSet<u64>, most: usize) -
 
 fn render_ended(record: &Record, out: &mut String) {
     let mut object = Json::object(out);
-    object.text("meaning", &meaning::of(record));
+    object.text("meaning", &explanation::of(record));
     object.raw("record", |out| access_log::render_json(record, out));
     object.end();
 }

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::ticks::Ticks;
+use super::token_times::Ticks;
 use crate::llm::{Dialect, Framing, RequestFacts};
 use crate::telemetry::event::{AttemptEvent, Event};
 use crate::telemetry::json::{self, Json};
 use crate::telemetry::lock::lock;
-use crate::telemetry::record::{ClientInfo, Phase, Phases, Place, Stopwatch, TraceIds};
+use crate::telemetry::record::{ClientInfo, Phase, Phases, ServerAddress, Stopwatch, TraceIds};
 
 /// Longest text of a row, in bytes.
 const TEXT_MAX: usize = 200;
@@ -134,7 +134,7 @@ impl Drop for LiveStream {
 
 impl Follower {
     /// One more attempt begins. What the one before took was in vain, or is waited for beside it.
-    pub fn attempt(&self, place: &Place, now: Duration) {
+    pub fn attempt(&self, place: &ServerAddress, now: Duration) {
         let stream = &self.0;
         stream.note(|facts| facts.place = Some(place.clone()));
         stream.pass_to(Phase::Connect, now);
@@ -171,7 +171,7 @@ struct Facts {
     model: Option<Box<str>>,
     served_by: Option<(Arc<str>, Arc<str>)>,
     /// The endpoint that was asked last.
-    place: Option<Place>,
+    place: Option<ServerAddress>,
     speaks: Option<(Dialect, Framing)>,
 }
 

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use super::families::Families;
+use super::declarations::Families;
+use super::gap_histogram::Tally;
+use super::gen_ai_usage::Used;
 use super::labels::{
     AttemptResult, ErrorLabel, Kept, Modality, Model, Named, Operation, Provider, Route, Status, Team, TokenType,
     Upstream, Variant,
 };
 use super::request::{Attributes, Labels, Said};
 use super::series::{Counter, Dollars, Histogram};
-use super::tally::Tally;
-use super::used::Used;
 use crate::llm::UsageSource;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
 

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use super::families::Families;
-use super::known::{EndpointOf, Known};
+use super::configured_names::{EndpointOf, Known};
+use super::declarations::Families;
 use super::labels::{AttemptResult, CheckResult, Endpoint, Kept, Named, Upstream};
 use super::series::{Counter, Histogram};
 use crate::hashing::Map;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
-use super::families::{DURATION, FIRST_TOKEN, GAP, PER_TOKEN, PHASE, TOKENS};
+use super::declarations::{DURATION, FIRST_TOKEN, GAP, PER_TOKEN, PHASE, TOKENS};
+use super::gen_ai_usage::{Group, Used, tokens, used};
 use super::labels::{NONE, Named, Status, Team};
 use super::request::Attributes;
 use super::series::Bounds;
-use super::used::{Group, Used, tokens, used};
 use crate::llm::price::Cost;
 use crate::llm::{Reading, UsageSource};
 use crate::telemetry::attributes::error;

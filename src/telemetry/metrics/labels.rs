@@ -23,7 +23,7 @@ use http::StatusCode;
 
 use crate::llm::UsageSource;
 use crate::policy::canary::{Fact, Kind};
-use crate::policy::shadow::{Difference, Verdict};
+use crate::policy::mirror::{Difference, Verdict};
 use crate::telemetry::record::{ErrorType, LimitVerdict, Outcome, Phase};
 use crate::telemetry::semconv as names;
 
@@ -273,7 +273,7 @@ words! {
     LimiterMode = "mode";
     Fact = "fact";
     Kind = "decision";
-    ShadowResult = "result";
+    MirrorResult = "result";
     Difference = "fact";
     Side = "side";
     CheckResult = "result";
@@ -324,7 +324,7 @@ closed! {
     /// What became of reserved tokens at a request's end.
     Settled { Charged = "charged", Returned = "returned" }
     /// Whose answer of a comparison it is: the client's, or its copy's.
-    Side { Primary = "primary", Shadow = "shadow" }
+    Side { Primary = "primary", Mirror = "shadow" }
     /// What became of a configuration that was read anew.
     ReloadResult { Ok = "ok", Rejected = "rejected" }
     /// What became of a fetch of keys.
@@ -467,13 +467,13 @@ impl FailoverReason {
 
 /// What came of a request that was drawn to be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShadowResult {
+pub enum MirrorResult {
     Compared(Verdict),
     /// No copy was made, or none compared.
     Skipped,
 }
 
-impl ShadowResult {
+impl MirrorResult {
     /// As scrapers read it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -1,33 +1,34 @@
-//! `/metrics`: what is counted and timed of each request. [`families`] declares it all; here it is fed and read.
+//! `/metrics`: what is counted and timed of each request. [`declarations`] declares it all; here it is fed and read.
 
 mod bundle;
-pub(crate) mod declaration;
+mod configured_names;
+mod declarations;
 mod endpoints;
-mod families;
+pub(crate) mod family;
+mod gap_histogram;
+mod gen_ai_usage;
 mod instruments;
-mod known;
 pub mod labels;
+mod mirror;
 mod models;
 mod process;
 mod request;
 pub(crate) mod series;
-mod shadow;
 mod state;
-mod tally;
 #[cfg(test)]
 mod tests;
-mod used;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::bundle::{Bundle, Bundles, TokenPart};
+use self::configured_names::Known;
+pub use self::configured_names::{EndpointOf, Names, TrafficShare};
+use self::declarations::Families;
 use self::endpoints::Endpoints;
-use self::families::Families;
+use self::gen_ai_usage::{Group, TOKENS_MAX, used};
 pub use self::instruments::Instruments;
-use self::known::Known;
-pub use self::known::{EndpointOf, Names, TrafficShare};
 use self::labels::{
     AttemptResult, Commit, Direction, FailoverReason, LimitDecision, Model, NONE, Named, Operation, ReloadResult,
     Scope, Signal, Team, TokenType, Version,
@@ -36,7 +37,6 @@ pub use self::labels::{CheckResult, Full, HedgeResult, Received};
 use self::models::Models;
 use self::request::{Labels, Said};
 use self::series::{AnyFamily as _, Gauge};
-use self::used::{Group, TOKENS_MAX, used};
 use super::attributes::operation;
 use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
@@ -409,8 +409,8 @@ impl Metrics {
         }
     }
 
-    /// Who was outrun has read the prompt too: about as many tokens as the winner.
-    fn observe_outrun(&self, record: &Record, bundle: &Bundle, known: &Known, prompt: u64) {
+    /// An attempt that lost a hedge has read the prompt too: about as many tokens as the winner.
+    fn observe_lost_hedge(&self, record: &Record, bundle: &Bundle, known: &Known, prompt: u64) {
         for attempt in record.attempts.iter().filter(|attempt| attempt.error == Some(ErrorType::HedgeLost)) {
             bundle.tokens_at(&self.families, known.upstream(&attempt.upstream), TokenType::Input).add(prompt);
         }
@@ -427,7 +427,7 @@ impl Metrics {
             bundle.tokens(of, kind).add(count);
             bundle.token_usage(of, kind).observe(count as f64, None);
             if kind == TokenType::Input {
-                self.observe_outrun(record, bundle, known, count);
+                self.observe_lost_hedge(record, bundle, known, count);
             }
         }
         for (part, count) in [
@@ -453,7 +453,7 @@ impl Metrics {
             }
         }
         for (output, count) in [(false, usage.input), (true, usage.output)] {
-            bundle.operation_tokens(of, output, record.error).observe(used::tokens(count) as f64, None);
+            bundle.operation_tokens(of, output, record.error).observe(gen_ai_usage::tokens(count) as f64, None);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::declaration::Kind;
+use super::family::Kind;
 use crate::telemetry::exposition::Exposition;
 
 /// Clock ticks a second in `/proc`: the kernel's `USER_HZ`, the same on all of Rust's Linux targets.

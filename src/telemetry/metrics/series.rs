@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use prometheus::core::Metric as _;
 
-use super::declaration::{Declaration, Exemplar, Kind};
+use super::family::{Declaration, Exemplar, Kind};
 use super::labels::{LabelSet, Scope};
 use crate::llm::price::Cost;
 use crate::telemetry::exposition::Exposition;

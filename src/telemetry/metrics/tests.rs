@@ -64,7 +64,7 @@ fn every_metric_is_explained_once_and_its_source_is_there() {
         ("mod.rs", include_str!("mod.rs")),
         ("state.rs", include_str!("state.rs")),
         ("endpoints.rs", include_str!("endpoints.rs")),
-        ("shadow.rs", include_str!("shadow.rs")),
+        ("mirror.rs", include_str!("mirror.rs")),
     ];
     for cells in explained {
         assert!(cells.len() == 5 && cells.iter().all(|cell| cell.len() > 3), "{cells:?}");

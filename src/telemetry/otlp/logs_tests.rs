@@ -1,4 +1,4 @@
-use super::super::kept::KeptLogs;
+use super::super::test_collectors::KeptLogs;
 use super::*;
 use crate::llm::content::Prompt;
 use crate::llm::message::{Message, Part};

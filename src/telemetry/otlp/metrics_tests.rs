@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::super::kept::KeptMetrics;
+use super::super::test_collectors::KeptMetrics;
 use super::*;
 use crate::llm::RequestFacts;
 use crate::telemetry::Metrics;

@@ -9,12 +9,12 @@
 
 mod collector;
 mod delivery;
-#[cfg(test)]
-mod kept;
 pub mod logs;
 pub mod metrics;
 #[cfg(test)]
 mod names_tests;
+#[cfg(test)]
+mod test_collectors;
 pub mod traces;
 
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ pub use self::collector::ExportError;
 use self::logs::LogExporter;
 use self::metrics::MetricExporter;
 use self::traces::SpanExporter;
-use super::late::Slow;
 use super::sampler;
+use super::tail_sampling::SlowRules;
 use crate::config::settings;
 
 /// What is exported, each where the settings name its signal and somewhere to send it.
@@ -44,7 +44,7 @@ impl Exporters {
     /// When an endpoint is no URL, TLS cannot be set up, or the system gives no thread.
     pub fn build(settings: &settings::Telemetry) -> Result<Self, ExportError> {
         let Collector { traces, metrics, logs, resource } = collector::connect(settings)?;
-        let slow = Slow { first_token: settings.slow_first_token, gap: settings.slow_gap };
+        let slow = SlowRules { first_token: settings.slow_first_token, gap: settings.slow_gap };
         let ratio = sampler::ratio(settings.sample_ratio);
         Ok(Self {
             traces: traces

@@ -10,14 +10,14 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 
 use super::delivery::Driver;
-use super::kept::KeptMetrics;
 use super::logs;
 use super::metrics::MetricExporter;
+use super::test_collectors::KeptMetrics;
 use crate::llm::RequestFacts;
 use crate::llm::content::Prompt;
+use crate::llm::json_rpc::{Rpc, RpcProtocol};
 use crate::llm::message::{Message, Part};
 use crate::llm::request::details::Details;
-use crate::llm::rpc::{Rpc, RpcProtocol};
 use crate::telemetry::record::Record;
 use crate::telemetry::samples::{chat, plain};
 use crate::telemetry::{Metrics, spans};

@@ -14,11 +14,11 @@ use opentelemetry_sdk::trace::{
 
 use super::collector::ExportError;
 use super::delivery::{Delivery, Driver};
-use crate::telemetry::late::{Late, Slow};
+use crate::telemetry::mirror::MirrorRecord;
 use crate::telemetry::queue::{Dropped, Pace, Queue};
 use crate::telemetry::record::Record;
-use crate::telemetry::shadow::ShadowRecord;
 use crate::telemetry::spans;
+use crate::telemetry::tail_sampling::{SampleReason, SlowRules};
 
 /// Sends the spans of requests, and the program's own, to a collector.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl SpanExporter {
         driver: Driver,
         resource: Resource,
         pace: Pace,
-        slow: Slow,
+        slow: SlowRules,
         ratio: f64,
     ) -> Result<Self, ExportError> {
         exporter.set_resource(&resource);
@@ -62,11 +62,11 @@ impl SpanExporter {
         let late = if record.trace.sampled {
             None
         } else {
-            let slow = Slow {
+            let slow = SlowRules {
                 first_token: Duration::from_micros(self.first_token_us.load(Ordering::Relaxed)),
                 gap: Duration::from_micros(self.gap_us.load(Ordering::Relaxed)),
             };
-            match Late::reason(record, slow) {
+            match SampleReason::reason(record, slow) {
                 Some(late) => Some(late),
                 None => return,
             }
@@ -78,14 +78,14 @@ impl SpanExporter {
     }
 
     /// Sends the spans of a copy whose request was sampled.
-    pub(in crate::telemetry) fn export_shadow(&self, record: ShadowRecord) {
+    pub(in crate::telemetry) fn export_mirror(&self, record: MirrorRecord) {
         if record.trace.sampled && record.trace.trace_id != 0 {
-            self.sender.send(Item::Shadow(Box::new(record)));
+            self.sender.send(Item::Mirror(Box::new(record)));
         }
     }
 
     /// What is slow from now on.
-    pub fn slow(&self, slow: Slow) {
+    pub fn slow(&self, slow: SlowRules) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.first_token_us.store(micros(slow.first_token), Ordering::Relaxed);
         self.gap_us.store(micros(slow.gap), Ordering::Relaxed);
@@ -112,8 +112,8 @@ impl SpanExporter {
 /// What waits to be sent. Trees are built on the exporting thread, from the record that all renderings share.
 #[derive(Debug)]
 enum Item {
-    Request(Arc<Record>, Option<Late>),
-    Shadow(Box<ShadowRecord>),
+    Request(Arc<Record>, Option<SampleReason>),
+    Mirror(Box<MirrorRecord>),
     Own(Box<SpanData>),
 }
 
@@ -121,7 +121,7 @@ impl Item {
     fn spans(&self) -> u64 {
         match self {
             Self::Request(record, _) => spans::count(record),
-            Self::Shadow(record) => record.attempts.len() as u64,
+            Self::Mirror(record) => record.attempts.len() as u64,
             Self::Own(_) => 1,
         }
     }
@@ -182,7 +182,7 @@ impl<E: Destination> Worker<E> {
         for item in items.drain(..) {
             match item {
                 Item::Request(record, late) => spans::build(&record, late, &self.scope, &mut self.spans),
-                Item::Shadow(record) => record.spans(&self.scope, &mut self.spans),
+                Item::Mirror(record) => record.spans(&self.scope, &mut self.spans),
                 Item::Own(span) => self.spans.push(*span),
             }
             if self.spans.len() >= self.batch {

@@ -8,7 +8,7 @@ use crate::telemetry::record::Outcome;
 use crate::telemetry::samples::{chat, ms, plain};
 
 const LONG: Duration = Duration::from_secs(20);
-const SLOW: Slow = Slow { first_token: Duration::from_secs(5), gap: Duration::from_secs(2) };
+const SLOW: SlowRules = SlowRules { first_token: Duration::from_secs(5), gap: Duration::from_secs(2) };
 
 fn pace(capacity: usize) -> Pace {
     Pace { capacity, batch: 8, linger: Duration::ZERO }
@@ -66,7 +66,7 @@ fn sampled_failed_and_slow_requests_are_sent_and_others_are_not() {
     assert_eq!(send(false, |record| record.outcome = Outcome::Stalled), 3);
     assert_eq!(send(true, |record| record.trace.trace_id = 0), 0, "no identity, no trace");
     assert_eq!(send(false, slow), 0);
-    exporter.slow(Slow { first_token: ms(500), gap: ms(500) });
+    exporter.slow(SlowRules { first_token: ms(500), gap: ms(500) });
     assert_eq!(send(false, slow), 3, "what is slow can change while it runs");
 }
 

@@ -12,7 +12,7 @@ use crate::llm::dialect::counts::Counts;
 use crate::llm::json::{Loose, Word, loose};
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
-use crate::llm::walk::{Role, Sink, walk};
+use crate::llm::walk_texts::{Role, Sink, walk};
 
 /// Texts further down are not looked for.
 const DEPTH_MAX: usize = 5;

@@ -12,15 +12,15 @@ use super::selector::{Seen, Spot, is_filled};
 use super::tree::Found;
 use super::value::{Role, produced};
 use crate::llm::Usage;
-use crate::llm::count::AnswerTexts;
-use crate::llm::dialect::closing::Closing;
+use crate::llm::dialect::closing_events::Closing;
 use crate::llm::dialect::counts::Counts;
 use crate::llm::dialect::reader::Reader;
 use crate::llm::dialect::stream_rules::StreamRules;
+use crate::llm::event_pattern::Varying;
 use crate::llm::json::{Fault, Number, Word, read_value};
-use crate::llm::pattern::Varying;
 use crate::llm::reading::{Background, Produced, Reading};
 use crate::llm::sse::Event;
+use crate::llm::token_count::AnswerTexts;
 
 /// Ends a stream where nothing else does.
 const DONE: &str = "[DONE]";

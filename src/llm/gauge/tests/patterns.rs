@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::llm::count::Encoding;
+use crate::llm::event_pattern::Pattern;
 use crate::llm::message::Part;
-use crate::llm::pattern::Pattern;
+use crate::llm::token_count::Encoding;
 
 /// Events of a dialect as they may come, `TEXT` and `NOISE` to be filled in.
 const STREAMS: [(Dialect, Framing, &[&str]); 5] = [

@@ -372,7 +372,7 @@ fn a_stream_of_others_is_measured_by_its_events() {
 
 #[test]
 fn of_a_stream_of_others_the_first_method_is_the_name() {
-    use crate::llm::rpc::RpcProtocol;
+    use crate::llm::json_rpc::RpcProtocol;
     let mut gauge = gauge(Dialect::PlainSse, Framing::Sse).unclaimed(false);
     for data in [
         r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,

@@ -4,9 +4,9 @@
 //! was used then is told to the store once it is back.
 
 mod pending;
-mod reply;
+mod script_reply;
 mod shared;
-mod trouble;
+mod store_error;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::config::limits::{Limit, LimitStore, OnStoreFailure};
 use crate::policy::limits::{
     Cells, Claim, Denial, Estimate, HolderView, Learned, Place, Reason, Refusals, Request, Saved, Standing, Totals,
-    Unforeseen, Used,
+    UnrecognisedRequests, Used,
 };
 
 /// How often a proxy says to the shared store that it lives, well within its lease.
@@ -36,7 +36,7 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 pub struct Limiter {
     cells: Mutex<Cells>,
     learned: Mutex<Learned>,
-    unforeseen: Mutex<Unforeseen>,
+    unforeseen: Mutex<UnrecognisedRequests>,
     shared: RwLock<Store>,
     /// An instant, and the wall clock then.
     anchor: (Instant, Duration),
@@ -353,7 +353,7 @@ impl Limiter {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unforeseen(&self) -> MutexGuard<'_, Unforeseen> {
+    fn unforeseen(&self) -> MutexGuard<'_, UnrecognisedRequests> {
         self.unforeseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

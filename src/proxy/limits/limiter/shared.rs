@@ -9,10 +9,10 @@ use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, IntoConnectionInfo, RedisError, RedisResult, Script, ScriptInvocation};
 
 use super::pending::{Entry, Pending, Report};
-use super::reply::Reply;
-use super::trouble::Trouble;
+use super::script_reply::Reply;
+use super::store_error::Trouble;
 use crate::config::limits::{LimitStore, OnExhausted, OnStoreFailure};
-use crate::policy::limits::{Breaker, Claim, Denial, Lately, Standing, Used};
+use crate::policy::limits::{Breaker, Claim, Denial, RecentlyRefused, Standing, Used};
 
 /// Telling the store what was used may take longer: nobody waits for it.
 const REPORT_DEADLINE: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ pub(in crate::proxy) struct SharedStore {
     trouble: Mutex<Option<Trouble>>,
     /// By limit: the share in use of the fullest holder met lately.
     met: Mutex<HashMap<Arc<str>, f64>>,
-    lately: Mutex<Lately>,
+    lately: Mutex<RecentlyRefused>,
     pub(super) pending: Pending,
     deadline: Duration,
     pub(super) on_failure: OnStoreFailure,
@@ -338,7 +338,7 @@ impl SharedStore {
         }
     }
 
-    fn lately(&self) -> std::sync::MutexGuard<'_, Lately> {
+    fn lately(&self) -> std::sync::MutexGuard<'_, RecentlyRefused> {
         self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
