@@ -50,7 +50,29 @@ checksums() {
     "$tree/scripts/release" checksums
     [ "$(cut -d' ' -f3 "$tree/dist/SHA256SUMS" | paste -sd' ')" = "a.whl b.tar.gz" ] || { cat "$tree/dist/SHA256SUMS"; return 1; }
     printf 'c' >>"$tree/dist/a.whl"
+    npm_of_archives "$tree"
     fails "a file that changed passes" bash -c 'cd "$0" && sha256sum --check --status SHA256SUMS' "$tree/dist"
+}
+
+# Of archives as the release has them, with a text in place of each binary: which goes into which package.
+npm_of_archives() { # TREE
+    local tree=$1 target os cpu
+    mkdir -p "$tree/packaging"
+    cp -r packaging/npm "$tree/packaging"
+    for cpu in x86_64 aarch64; do
+        for os in unknown-linux-gnu unknown-linux-musl apple-darwin; do
+            target=streamgauge-$cpu-$os
+            mkdir "$work/$target"
+            printf '%s' "$target" >"$work/$target/streamgauge"
+            tar -C "$work" -czf "$tree/dist/$target.tar.gz" "$target"
+        done
+    done
+    "$tree/scripts/release" npm
+    [ "$(cat "$tree/target/npm/streamgauge-linux-arm64-musl/streamgauge")" = streamgauge-aarch64-unknown-linux-musl ]
+    [ "$(cat "$tree/target/npm/streamgauge-darwin-x64/streamgauge")" = streamgauge-x86_64-apple-darwin ]
+    [ "$(python3 -c 'import json, sys; print(len(json.load(open(sys.argv[1]))["optionalDependencies"]))' "$tree/target/npm/streamgauge/package.json")" = 6 ]
+    rm "$tree/dist/streamgauge-x86_64-apple-darwin.tar.gz"
+    fails "a release without a system passes" "$tree/scripts/release" npm
 }
 
 links() {
