@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::listener_control::ListenerControl;
-use super::{persistence, upgrade};
+use super::{persistence, systemd, upgrade};
 use crate::proxy::Shared;
 
 /// After readiness went off, connections are accepted for so long: load balancers and frontends that poll `/readyz`, or see
@@ -57,6 +57,7 @@ pub(super) struct SignalWatch {
 impl ShutdownSignalWatch for SignalWatch {
     async fn recv(&self) -> ShutdownSignal {
         let mut signals = Signals::listen();
+        systemd::ready();
         let failed = self.until_stop(&mut signals).await;
         let exit = tokio::select! {
             biased;
@@ -103,6 +104,7 @@ impl SignalWatch {
         };
         let began = Instant::now();
         drain.begin();
+        systemd::stopping();
         tracing::info!(
             event = "drain.started",
             in_flight = drain.in_flight(),

@@ -4,12 +4,13 @@
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use pingora::server::Fds;
+use rustix::net::{SocketAddrAny, SocketAddrUnix, getsockname, sockopt};
 
 use crate::config::address::Listen;
 
@@ -28,8 +29,8 @@ impl Bound {
     /// The address cannot be had; the error says why and what to do.
     pub fn open(address: &Listen, mode: u32, inherited: Option<&Fds>) -> Result<Self, ListenError> {
         if let Some(fd) = inherited.and_then(|fds| fds.get(&key(address))) {
-            // SAFETY: the process before sent this descriptor; each address is taken from the table once, and the table
-            // itself never closes what it holds.
+            // SAFETY: the process before or the service manager gave this descriptor; each address is taken from the table
+            // once, and the table itself never closes what it holds.
             #[allow(unsafe_code)]
             let socket = unsafe { OwnedFd::from_raw_fd(*fd) };
             return Ok(Self { address: address.clone(), socket });
@@ -56,6 +57,22 @@ pub(super) fn key(address: &Listen) -> String {
         Listen::Tcp(at) => at.to_string(),
         Listen::Unix(path) => path.display().to_string(),
     }
+}
+
+/// Whether a socket listens at `address`.
+pub(super) fn listens_at(socket: BorrowedFd<'_>, address: &Listen) -> bool {
+    let Ok(name) = getsockname(socket) else { return false };
+    let same_place = match address {
+        Listen::Tcp(at) => SocketAddr::try_from(name).is_ok_and(|name| name == *at),
+        Listen::Unix(path) => unix_path(name).is_some_and(|name| name == *path),
+    };
+    same_place && sockopt::socket_acceptconn(socket).unwrap_or(false)
+}
+
+fn unix_path(name: SocketAddrAny) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let name = SocketAddrUnix::try_from(name).ok()?;
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(name.path_bytes()?)))
 }
 
 /// An address that cannot be listened on.

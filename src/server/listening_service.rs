@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::listen::Bound;
 use super::listener_control::ListenerControl;
+use super::systemd;
 
 /// How often the metronome rings: shorter than the times that requests are given, of which the first is for connecting.
 const BEAT: Duration = Duration::from_secs(1);
@@ -24,6 +25,8 @@ pub(super) struct Prebound<A> {
     sockets: Vec<Bound>,
     stop: ShutdownWatch,
     listeners: Arc<ListenerControl>,
+    /// The service manager hears from its runtime that the process works.
+    has_watchdog: bool,
 }
 
 impl<A> Prebound<A> {
@@ -34,7 +37,12 @@ impl<A> Prebound<A> {
         stop: ShutdownWatch,
         listeners: Arc<ListenerControl>,
     ) -> Self {
-        Self { service, sockets, stop, listeners }
+        Self { service, sockets, stop, listeners, has_watchdog: false }
+    }
+
+    /// The one service whose runtime the service manager watches.
+    pub(super) fn with_watchdog(self) -> Self {
+        Self { has_watchdog: true, ..self }
     }
 }
 
@@ -50,6 +58,10 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Prebound<A> {
         }
         // Each service has a runtime of its own.
         let metronome = tokio::spawn(metronome());
+        if self.has_watchdog {
+            // As long as its runtime lives: streams go on when the listeners have closed.
+            tokio::spawn(systemd::keep_watchdog());
+        }
         let served = self.service.start_service(table, self.stop.clone(), listeners_per_fd);
         // Pingora panics where a listener cannot be built, and would leave a process behind that nobody can reach.
         let served = AssertUnwindSafe(served).catch_unwind().await;

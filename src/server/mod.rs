@@ -11,6 +11,7 @@ mod persistence;
 mod reload;
 mod state_dir;
 mod symlinks;
+mod systemd;
 mod tls;
 mod upgrade;
 mod watch_files;
@@ -116,6 +117,8 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
 struct Sockets {
     data: Vec<Bound>,
     admin: Bound,
+    /// Those of which the service manager is the owner: it listens on when this process has ended.
+    passed: HashSet<String>,
 }
 
 impl Sockets {
@@ -129,13 +132,19 @@ impl Sockets {
             }
         }
         let addresses: Vec<Listen> = server.listen.iter().chain([&server.admin]).cloned().collect();
-        let inherited = if upgrade { Some(upgrade::receive(&server.state_dir, &addresses)?) } else { None };
+        let (inherited, passed) = if upgrade {
+            (upgrade::receive(&server.state_dir, &addresses)?, HashSet::new())
+        } else {
+            let passed = systemd::sockets(&addresses)?;
+            let names = addresses.iter().map(listen::key).filter(|name| passed.get(name).is_some()).collect();
+            (passed, names)
+        };
         let open = |address: &Listen, mode: u32| {
-            Bound::open(address, mode, inherited.as_ref()).map_err(|error| error.to_string())
+            Bound::open(address, mode, Some(&inherited)).map_err(|error| error.to_string())
         };
         let data = server.listen.iter().map(|address| open(address, server.socket_mode)).collect::<Result<_, _>>()?;
         // There is no token on a socket file: its permissions take the place.
-        Ok(Self { data, admin: open(&server.admin, ADMIN_SOCKET_MODE)? })
+        Ok(Self { data, admin: open(&server.admin, ADMIN_SOCKET_MODE)?, passed })
     }
 }
 
@@ -184,7 +193,7 @@ fn serve(
     let control = Control { reloads, status: reloader.status() };
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
-    server.add_service(data_service(shared, sockets.data, certificates, &listeners)?);
+    server.add_service(data_service(shared, sockets.data, certificates, &listeners)?.with_watchdog());
     server.add_service(admin_service(shared, sockets.admin, control, &listeners));
     server.add_service(Background::new(Arc::clone(shared), Arc::clone(&listeners), reloader, requests));
 
@@ -199,7 +208,8 @@ fn serve(
     persistence::save(shared, &listeners);
 
     if listeners.handed_over.get().is_none() {
-        for address in settings.server.listen.iter().chain([&settings.server.admin]) {
+        let ours = |address: &&Listen| !sockets.passed.contains(&listen::key(address));
+        for address in settings.server.listen.iter().chain([&settings.server.admin]).filter(ours) {
             listen::remove_socket_file(address);
         }
     }

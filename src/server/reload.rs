@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::config_source::{self, Files, Origin, Source};
+use super::systemd;
 use super::tls::{self, Certificates};
 use super::watch_files::Watch;
 use crate::admin::control::{Reload, ReloadRequest, ReloadStatus};
@@ -89,8 +90,15 @@ impl Reloader {
         }
     }
 
-    /// Reads the configuration and brings it into effect if it is good.
+    /// Reads the configuration and brings it into effect if it is good; the service manager hears of it.
     pub(super) fn reload(&mut self, force: bool) -> Reload {
+        systemd::reloading();
+        let reload = self.read_again(force);
+        systemd::ready();
+        reload
+    }
+
+    fn read_again(&mut self, force: bool) -> Reload {
         if matches!(self.source.origin, Origin::Upstream(_)) {
             tracing::info!(event = "config.no_file", "no config file to read: the configuration came from --upstream");
             return Reload::NoFile;

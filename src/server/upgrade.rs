@@ -10,7 +10,6 @@
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -21,7 +20,7 @@ use std::time::{Duration, Instant};
 use pingora::server::{Fds, ListenFds};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketAddrAny, SocketAddrUnix, getsockname, recvmsg, sendmsg, sockopt,
+    recvmsg, sendmsg, sockopt,
 };
 
 use super::listen;
@@ -101,7 +100,7 @@ fn take(path: &Path, wanted: &[Listen]) -> io::Result<Fds> {
         let name = std::str::from_utf8(name).map_err(|_| io::Error::other("a name is not valid UTF-8"))?;
         // What is not wanted is closed with its descriptor: a socket that nobody accepts from would swallow connections.
         let Some(address) = wanted.iter().find(|address| listen::key(address) == name) else { continue };
-        if !listens_at(socket.as_fd(), address) {
+        if !listen::listens_at(socket.as_fd(), address) {
             return Err(io::Error::other(format!("the socket that was sent as {name} does not listen there")));
         }
         taken.add(name.to_owned(), socket.into_raw_fd());
@@ -162,22 +161,6 @@ fn check_peer(peer: &UnixStream) -> io::Result<()> {
     }
     let _ = peer;
     Ok(())
-}
-
-/// Whether a socket listens at `address`.
-fn listens_at(socket: BorrowedFd<'_>, address: &Listen) -> bool {
-    let Ok(name) = getsockname(socket) else { return false };
-    let same_place = match address {
-        Listen::Tcp(at) => SocketAddr::try_from(name).is_ok_and(|name| name == *at),
-        Listen::Unix(path) => unix_path(name).is_some_and(|name| name == *path),
-    };
-    same_place && sockopt::socket_acceptconn(socket).unwrap_or(false)
-}
-
-fn unix_path(name: SocketAddrAny) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let name = SocketAddrUnix::try_from(name).ok()?;
-    Some(PathBuf::from(std::ffi::OsStr::from_bytes(name.path_bytes()?)))
 }
 
 fn send_sockets(peer: &UnixStream, length: usize, sockets: &[i32]) -> io::Result<()> {
@@ -241,7 +224,7 @@ fn meeting_point(state_dir: &Path) -> Result<PathBuf, String> {
 mod tests {
     use super::super::listen::{Bound, key};
     use super::*;
-    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
     use std::sync::Arc;
 
     fn loopback(port: u16) -> Listen {
