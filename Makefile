@@ -1,6 +1,6 @@
 # Run `make` for the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary night simulate-canary test frameworks dashboards fuzz soak bench image fmt lint deny
+.PHONY: help demo demo-canary night simulate-canary test frameworks dashboards fuzz soak bench image site fmt lint deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -39,6 +39,11 @@ bench: ## Streamgauge beside nginx, HAProxy and no proxy
 
 image: ## the container image, with whichever of docker, podman or buildah there is
 	@scripts/image
+
+site: ## the documentation site, in .cache/site/html; a broken link fails
+	@scripts/setup build site
+	@cargo build --quiet
+	@.cache/venv/bin/python scripts/site target/debug/streamgauge
 
 fmt: ## format the code
 	cargo fmt --all
