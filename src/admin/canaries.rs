@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::limits::decoded;
-use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport, Pair, Tally};
+use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport};
 use crate::proxy::{Generation, Rollout, Shared};
 use crate::telemetry::metrics::{Metrics, TrafficShare};
 use crate::telemetry::timestamp;
@@ -51,10 +51,7 @@ pub(super) fn obey(shared: &Shared, command: Command, path: &str) -> Answer {
         Some(Err(refusal)) => Answer::error(409, &refusal.to_string()),
         Some(Ok(_)) => {
             let generation = shared.generation.load();
-            Answer::json(
-                200,
-                &generation.rollouts.get(&*route).map_or(Value::Null, |rollout| view(&generation, rollout)),
-            )
+            Answer::json(200, &json!(generation.rollouts.get(&*route).map(|rollout| view(&generation, rollout))))
         }
     }
 }
@@ -101,8 +98,6 @@ fn view(generation: &Generation, rollout: &Rollout) -> Value {
 
 fn fact_view(report: &FactReport) -> Value {
     let finding = &report.finding;
-    let step: Pair = report.step.requests;
-    let tally = |tally: Tally| json!({ "yes": tally.yes, "of": tally.of });
     let bounds = match report.bounds {
         _ if !matches!(finding.fact, Fact::Late | Fact::OddLength) => Value::Null,
         None => json!("learning"),
@@ -113,11 +108,11 @@ fn fact_view(report: &FactReport) -> Value {
         "fact": finding.fact.as_str(),
         "evidence": finding.evidence,
         "needed": finding.needed,
-        "canary": tally(finding.requests.canary),
-        "baseline": tally(finding.requests.baseline),
+        "canary": finding.requests.canary,
+        "baseline": finding.requests.baseline,
         "step": {
-            "canary": tally(step.canary),
-            "baseline": tally(step.baseline),
+            "canary": report.step.requests.canary,
+            "baseline": report.step.requests.baseline,
             "chance": report.step.chance,
         },
         "bounds": bounds,

@@ -55,15 +55,16 @@ pub(super) fn tightest(shared: &Shared, most: usize) -> Value {
 }
 
 fn refusing(shared: &Shared) -> Vec<Value> {
-    let refusing = shared.limiter.refusing();
-    let row = |(limit, refusals): &(Arc<str>, Refusals)| {
-        let mut row = refused(refusals);
-        if let Some(row) = row.as_object_mut() {
-            row.insert("limit".to_owned(), Value::from(&**limit));
-        }
-        row
-    };
-    refusing.iter().map(row).collect()
+    let row = |(limit, refusals): &(Arc<str>, Refusals)| with(refused(refusals), json!({ "limit": &**limit }));
+    shared.limiter.refusing().iter().map(row).collect()
+}
+
+/// An object, and the keys of another beside its own.
+pub(super) fn with(mut object: Value, more: Value) -> Value {
+    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+        object.extend(more);
+    }
+    object
 }
 
 fn refused(refusals: &Refusals) -> Value {
@@ -102,15 +103,10 @@ pub(super) fn decoded(text: &str) -> Option<String> {
 }
 
 fn standing_view((limit, standing): &(Arc<str>, Standing)) -> Value {
-    let mut view = taken(standing);
-    if let Some(view) = view.as_object_mut() {
-        view.insert("limit".to_owned(), Value::from(&**limit));
-    }
-    view
+    with(taken(standing), json!({ "limit": &**limit }))
 }
 
 fn holder_view(view: &HolderView) -> Value {
-    let mut told = taken(&view.standing);
     let more = json!({
         "limit": &*view.limit,
         "holder": &*view.holder,
@@ -120,10 +116,7 @@ fn holder_view(view: &HolderView) -> Value {
         "budget_usd_30d": view.budget_month.map(dollars),
         "refused": view.refused.as_ref().map(refused),
     });
-    if let (Some(told), Value::Object(more)) = (told.as_object_mut(), more) {
-        told.extend(more);
-    }
-    told
+    with(taken(&view.standing), more)
 }
 
 /// What is left, and what is spent and held, apart.
@@ -145,13 +138,9 @@ fn dollars(nano: u64) -> f64 {
 }
 
 fn allowance(allowance: Option<Allowance>) -> Value {
-    allowance.map_or(Value::Null, |allowance| {
-        json!({
-            "limit": allowance.limit,
-            "remaining": allowance.remaining,
-            "reset_s": allowance.reset.as_secs_f64(),
-        })
-    })
+    json!(allowance.map(|allowance| {
+        json!({ "limit": allowance.limit, "remaining": allowance.remaining, "reset_s": allowance.reset.as_secs_f64() })
+    }))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::levers;
+use super::limits::with;
 use crate::policy::health::Reason;
 use crate::policy::levers::{Lever, Pulled, Setting};
 use crate::proxy::{EndpointView, MemberView, Shared};
@@ -39,52 +40,47 @@ struct Endpoint<'a> {
 impl Endpoint<'_> {
     fn view(&self) -> Value {
         let members = &self.view.members;
+        let told = with(
+            self.told(&self.view.name, self.view.out, members, None),
+            json!({
+                "endpoint": &*self.view.name,
+                "addresses": members.len(),
+                "up": self.view.is_up(),
+                "ejected_addresses": members.iter().filter(|member| member.is_ejected()).count(),
+            }),
+        );
+        // A name with several addresses: which of them it is.
+        if members.len() <= 1 {
+            return told;
+        }
+        let each = members.iter().map(|member| {
+            let told = self.told(&member.address, member.out, std::slice::from_ref(member), member.peer);
+            with(told, json!({ "address": member.address }))
+        });
+        with(told, json!({ "each_address": each.collect::<Vec<_>>() }))
+    }
+
+    /// How the addresses in `members` fare together; `one` is asked for its own measurements.
+    fn told(&self, name: &str, out: Option<Setting>, members: &[MemberView], one: Option<SocketAddr>) -> Value {
         // The one that fares worst speaks for all.
         let worst = members.iter().max_by_key(|member| member.standing);
-        let first = members.iter().filter_map(|member| member.failures).map(|seen| seen.first).min();
-        let last = members.iter().filter_map(|member| member.failures).map(|seen| seen.last).max();
-        let count: u64 = members.iter().filter_map(|member| member.failures).map(|seen| seen.count).sum();
+        let failures = || members.iter().filter_map(|member| member.failures);
+        let first = failures().map(|seen| seen.first).min().map(timestamp);
+        let last = failures().map(|seen| seen.last).max().map(timestamp);
+        let count: u64 = failures().map(|seen| seen.count).sum();
         let health = worst.map_or("unresolved", |member| member.standing.as_str());
-        let mut told = json!({
-            "endpoint": &*self.view.name,
-            "addresses": members.len(),
-            "up": self.view.is_up(),
-            "state": self.view.out.map_or(health, Setting::as_str),
+        json!({
+            "state": out.map_or(health, Setting::as_str),
             "health": health,
-            "lever": self.lever(&self.view.name),
-            "ejected_addresses": members.iter().filter(|member| member.is_ejected()).count(),
+            "lever": self.lever(name),
             "reason": worst.and_then(|member| member.reason).map(Reason::as_str),
             "down_since": worst.and_then(|member| member.down_since).map(timestamp),
             "next_try": worst.and_then(|member| member.next_try).map(timestamp),
             "serving_meanwhile": worst.map(|member| &member.serving).filter(|serving| !serving.is_empty()),
-            "failures": first.zip(last).map(|(first, last)| failures(first, last, count)),
+            "failures": first.map(|first| json!({ "first": first, "last": last, "count": count })),
             "in_flight": members.iter().map(|member| u64::from(member.in_flight)).sum::<u64>(),
-            "measured": self.measured(None),
+            "measured": self.measured(one),
             "balancer_score_s": members.iter().filter_map(|member| member.score).max().map(|score| score.as_secs_f64()),
-        });
-        // A name with several addresses: which of them it is.
-        if members.len() > 1
-            && let Some(told) = told.as_object_mut()
-        {
-            told.insert("each_address".to_owned(), members.iter().map(|member| self.member(member)).collect());
-        }
-        told
-    }
-
-    fn member(&self, member: &MemberView) -> Value {
-        json!({
-            "address": member.address,
-            "state": member.out.map_or(member.standing.as_str(), Setting::as_str),
-            "health": member.standing.as_str(),
-            "lever": self.lever(&member.address),
-            "reason": member.reason.map(Reason::as_str),
-            "down_since": member.down_since.map(timestamp),
-            "next_try": member.next_try.map(timestamp),
-            "serving_meanwhile": Some(&member.serving).filter(|serving| !serving.is_empty()),
-            "failures": member.failures.map(|seen| failures(seen.first, seen.last, seen.count)),
-            "in_flight": member.in_flight,
-            "measured": self.measured(member.peer),
-            "balancer_score_s": member.score.map(|score| score.as_secs_f64()),
         })
     }
 
@@ -115,8 +111,4 @@ impl Endpoint<'_> {
             "p99_s": percentile(0.99),
         })
     }
-}
-
-fn failures(first: SystemTime, last: SystemTime, count: u64) -> Value {
-    json!({ "first": timestamp(first), "last": timestamp(last), "count": count })
 }

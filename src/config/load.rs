@@ -129,10 +129,10 @@ fn bounded(reader: impl io::Read) -> io::Result<String> {
 }
 
 #[cfg(test)]
+mod failover_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod messages_tests;
+#[cfg(test)]
 pub(super) mod tests;
-#[cfg(test)]
-mod tests_failover;
-#[cfg(test)]
-mod tests_hostile;
-#[cfg(test)]
-mod tests_messages;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::listener_control::ListenerControl;
 use super::persistence;
@@ -26,21 +26,10 @@ const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs on one thread of its own.
 pub(super) struct Background {
-    shared: Arc<Shared>,
-    listeners: Arc<ListenerControl>,
-    reloader: Reloader,
-    requests: mpsc::Receiver<ReloadRequest>,
-}
-
-impl Background {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        listeners: Arc<ListenerControl>,
-        reloader: Reloader,
-        requests: mpsc::Receiver<ReloadRequest>,
-    ) -> Self {
-        Self { shared, listeners, reloader, requests }
-    }
+    pub(super) shared: Arc<Shared>,
+    pub(super) listeners: Arc<ListenerControl>,
+    pub(super) reloader: Reloader,
+    pub(super) requests: mpsc::Receiver<ReloadRequest>,
 }
 
 #[async_trait]
@@ -80,10 +69,16 @@ impl Service for Background {
     }
 }
 
+/// Ticks now and then every `period`, later where one took longer.
+fn every(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 /// Forgets holders that have nothing.
 async fn keep_limits(shared: &Shared) {
-    let mut again = tokio::time::interval(SWEEP_INTERVAL);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = every(SWEEP_INTERVAL);
     loop {
         again.tick().await;
         let generation = shared.generation.load_full();
@@ -94,8 +89,7 @@ async fn keep_limits(shared: &Shared) {
 
 /// Endpoints come back by the passing of time too, which nobody tells.
 async fn show_health(shared: &Shared) {
-    let mut again = tokio::time::interval(SHOW_INTERVAL);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = every(SHOW_INTERVAL);
     loop {
         again.tick().await;
         shared.publish_health();
@@ -104,8 +98,7 @@ async fn show_health(shared: &Shared) {
 }
 
 async fn look_up_names(shared: &Shared) {
-    let mut again = tokio::time::interval(LOOKUP_INTERVAL);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = every(LOOKUP_INTERVAL);
     let mut installed = shared.generations();
     loop {
         tokio::select! {

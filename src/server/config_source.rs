@@ -9,11 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::address::Listen;
+use crate::config::defaults::ADMIN_TOKEN_ENV;
 use crate::config::secret::Secret;
 use crate::config::{self, Moment, Settings, admin_problem};
-
-/// The variable that holds the admin token when there is no file to name another.
-const ADMIN_TOKEN_VARIABLE: &str = "STREAMGAUGE_ADMIN_TOKEN";
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone)]
@@ -76,20 +74,13 @@ impl Source {
             settings.server.admin = admin.clone();
         }
         if matches!(self.origin, Origin::Upstream(_)) && settings.server.admin_token.is_none() {
-            settings.server.admin_token = std::env::var(ADMIN_TOKEN_VARIABLE).ok().map(Secret::new);
+            // There is no file to name another variable.
+            settings.server.admin_token = std::env::var(ADMIN_TOKEN_ENV).ok().map(Secret::new);
         }
         if let Some(problem) = admin_problem(&settings.server) {
             return Err(vec![problem]);
         }
         Ok(settings)
-    }
-}
-
-/// Whether only this machine can reach `address`.
-pub fn is_local(address: &Listen) -> bool {
-    match address {
-        Listen::Tcp(at) => at.ip().to_canonical().is_loopback(),
-        Listen::Unix(_) => true,
     }
 }
 

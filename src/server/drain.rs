@@ -151,27 +151,17 @@ impl SignalWatch {
         persistence::save(&self.shared, &self.listeners);
         let state_dir = self.state_dir.clone();
         let sent = tokio::task::spawn_blocking(move || upgrade::send(&state_dir, &sockets)).await;
-        if !matches!(sent, Ok(Ok(()))) {
+        if let Err(error) = sent.unwrap_or_else(|error| Err(error.to_string())) {
             self.shared.levers.unseal();
+            tracing::error!(event = "upgrade.failed", error, "upgrade failed; this process goes on serving");
+            return false;
         }
-        match sent {
-            Ok(Ok(())) => {
-                tracing::info!(event = "upgrade.handed_over", "the listening sockets are with the new process");
-                let _ = self.listeners.handed_over.set(());
-                tokio::time::sleep(HANDOVER).await;
-                // Two processes answering on one admin address would mix two sets of metrics.
-                self.listeners.admin.send_replace(true);
-                true
-            }
-            Ok(Err(error)) => {
-                tracing::error!(event = "upgrade.failed", error, "upgrade failed; this process goes on serving");
-                false
-            }
-            Err(error) => {
-                tracing::error!(event = "upgrade.failed", %error, "upgrade failed; this process goes on serving");
-                false
-            }
-        }
+        tracing::info!(event = "upgrade.handed_over", "the listening sockets are with the new process");
+        let _ = self.listeners.handed_over.set(());
+        tokio::time::sleep(HANDOVER).await;
+        // Two processes answering on one admin address would mix two sets of metrics.
+        self.listeners.admin.send_replace(true);
+        true
     }
 }
 
@@ -225,7 +215,8 @@ impl Signals {
     }
 }
 
-async fn came(signal: &mut Option<Signal>) {
+/// Waits for a signal; forever where there is none to wait for.
+pub(super) async fn came(signal: &mut Option<Signal>) {
     let received = match signal {
         Some(signal) => signal.recv().await,
         None => None,

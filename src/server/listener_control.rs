@@ -6,6 +6,7 @@ use pingora::server::ListenFds;
 use tokio::sync::{Notify, watch};
 
 /// What the listeners are told, apart from pingora's own shutdown.
+#[derive(Default)]
 pub(super) struct ListenerControl {
     /// True: the data listeners close.
     pub(super) data: watch::Sender<bool>,
@@ -17,16 +18,4 @@ pub(super) struct ListenerControl {
     pub(super) handed_over: OnceLock<()>,
     /// A listener is gone that should be there.
     pub(super) failed: Notify,
-}
-
-impl Default for ListenerControl {
-    fn default() -> Self {
-        Self {
-            data: watch::Sender::new(false),
-            admin: watch::Sender::new(false),
-            sockets: OnceLock::new(),
-            handed_over: OnceLock::new(),
-            failed: Notify::new(),
-        }
-    }
 }

@@ -195,7 +195,12 @@ fn serve(
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
     server.add_service(data_service(shared, sockets.data, certificates, &listeners)?.with_watchdog());
     server.add_service(admin_service(shared, sockets.admin, control, &listeners));
-    server.add_service(Background::new(Arc::clone(shared), Arc::clone(&listeners), reloader, requests));
+    server.add_service(Background {
+        shared: Arc::clone(shared),
+        listeners: Arc::clone(&listeners),
+        reloader,
+        requests,
+    });
 
     let exit = Arc::new(OnceLock::new());
     let shutdown_signal = Box::new(SignalWatch {
@@ -255,7 +260,7 @@ fn admin_service(
     control: Control,
     listeners: &Arc<ListenerControl>,
 ) -> Prebound<AdminApp> {
-    let app = AdminApp::new(Arc::clone(shared), control, config_source::is_local(&socket.address));
+    let app = AdminApp::new(Arc::clone(shared), control, socket.address.is_local());
     let mut service = pingora::services::listening::Service::new("admin".to_owned(), app);
     service.threads = Some(1);
     let name = listen::key(&socket.address);

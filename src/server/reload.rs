@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::config_source::{self, Files, Origin, Source};
+use super::drain::came;
 use super::systemd;
 use super::tls::{self, Certificates};
 use super::watch_files::Watch;
@@ -64,7 +65,7 @@ impl Reloader {
             tokio::select! {
                 () = &mut stopped => return,
                 () = watch.changed() => self.look(),
-                () = hangup_came(&mut hangup) => {
+                () = came(&mut hangup) => {
                     tracing::info!(event = "config.sighup", "reading the configuration again");
                     self.reload(false);
                 }
@@ -212,9 +213,7 @@ impl Reloader {
         }
         self.status.store(Arc::new(status));
     }
-}
 
-impl Reloader {
     /// Telemetry follows the configuration: what is slow, and whose series there are.
     fn follow(&self) {
         let generation = self.shared.generation.load();
@@ -240,15 +239,5 @@ fn keep_what_needs_a_restart(settings: &mut Settings, current: &Settings) {
     settings.server.state_dir.clone_from(&current.server.state_dir);
     if settings.server.tls.is_some() != current.server.tls.is_some() {
         settings.server.tls.clone_from(&current.server.tls);
-    }
-}
-
-async fn hangup_came(hangup: &mut Option<tokio::signal::unix::Signal>) {
-    let received = match hangup {
-        Some(hangup) => hangup.recv().await,
-        None => None,
-    };
-    if received.is_none() {
-        std::future::pending::<()>().await;
     }
 }

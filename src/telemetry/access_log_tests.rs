@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::llm::{RequestFacts, ServerTimings};
 use crate::telemetry::record::ErrorType;
-use crate::telemetry::samples::{attempt, chat, ms, plain as plain_record, websocket};
+use crate::telemetry::records_for_tests::{attempt, chat, ms, plain as plain_record, websocket};
 
 /// Four seconds after the samples began.
 fn written() -> SystemTime {

@@ -22,9 +22,7 @@ pub(super) fn request(record: &Record, to: &mut Vec<KeyValue>) {
 /// Appends what is told of the GenAI call, but for what was said.
 pub(super) fn inference(llm: &LlmInfo, to: &mut Vec<KeyValue>) {
     to.push(KeyValue::new(names::GEN_AI_OPERATION_NAME, operation(llm)));
-    if let Some(provider) = llm.provider_name() {
-        to.push(KeyValue::new(names::GEN_AI_PROVIDER_NAME, provider.to_owned()));
-    }
+    to.extend(llm.provider_name().map(|provider| KeyValue::new(names::GEN_AI_PROVIDER_NAME, provider.to_owned())));
     asked(llm, to);
     answered(llm, to);
     usage(llm, to);
@@ -36,15 +34,11 @@ pub(super) fn operation(llm: &LlmInfo) -> &'static str {
 }
 
 pub(super) fn user(record: &Record, to: &mut Vec<KeyValue>) {
-    if let Some(user) = &record.client.user {
-        to.push(KeyValue::new(names::USER_ID, Arc::clone(user)));
-    }
+    to.extend(record.client.user.as_ref().map(|user| KeyValue::new(names::USER_ID, Arc::clone(user))));
 }
 
 pub(super) fn error(error: Option<ErrorType>, to: &mut Vec<KeyValue>) {
-    if let Some(error) = error {
-        to.push(KeyValue::new(names::ERROR_TYPE, error.as_str()));
-    }
+    to.extend(error.map(|error| KeyValue::new(names::ERROR_TYPE, error.as_str())));
 }
 
 /// OpenTelemetry has no unsigned numbers.
@@ -62,17 +56,13 @@ fn http(record: &Record, to: &mut Vec<KeyValue>) {
     to.push(KeyValue::new(names::URL_PATH, shared(&request.path)));
     to.push(KeyValue::new(names::NETWORK_PROTOCOL_NAME, "http"));
     to.push(KeyValue::new(names::NETWORK_PROTOCOL_VERSION, request.http_version));
-    if let Some(status) = record.status {
-        to.push(KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
-    }
+    to.extend(record.status.map(|status| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status))));
     error(record.error, to);
 }
 
 fn own(record: &Record, to: &mut Vec<KeyValue>) {
     to.push(KeyValue::new(names::REQUEST_ID, shared(&record.request_id)));
-    if let Some(route) = &record.route {
-        to.push(KeyValue::new(names::ROUTE, Arc::clone(route)));
-    }
+    to.extend(record.route.as_ref().map(|route| KeyValue::new(names::ROUTE, Arc::clone(route))));
     if let Some(served_by) = &record.served_by {
         to.push(KeyValue::new(names::UPSTREAM, Arc::clone(&served_by.upstream)));
         to.push(KeyValue::new(names::VARIANT, Arc::clone(&served_by.variant)));
@@ -88,25 +78,19 @@ fn own(record: &Record, to: &mut Vec<KeyValue>) {
         to.push(KeyValue::new(names::RPC_SYSTEM_NAME, names::JSONRPC));
         let told = [(names::rpc_method(rpc.protocol), &rpc.method), (names::GEN_AI_TOOL_NAME, &rpc.tool)];
         for (name, text) in told {
-            if let Some(text) = text {
-                to.push(KeyValue::new(name, text.to_string()));
-            }
+            to.extend(text.as_ref().map(|text| KeyValue::new(name, text.to_string())));
         }
     }
     if let Some(stream) = &record.stream {
         to.push(number(names::STREAM_EVENTS, stream.events));
         for (name, time) in [(names::STREAM_FIRST_EVENT, stream.first_event), (names::STREAM_MAX_GAP, stream.max_gap)] {
-            if let Some(time) = time {
-                to.push(KeyValue::new(name, time.as_secs_f64()));
-            }
+            to.extend(time.map(|time| KeyValue::new(name, time.as_secs_f64())));
         }
     }
     if let Some(websocket) = &record.websocket {
         to.push(number(names::WEBSOCKET_MESSAGES_IN, websocket.messages_in));
         to.push(number(names::WEBSOCKET_MESSAGES_OUT, websocket.messages_out));
-        if let Some(code) = websocket.close_code {
-            to.push(KeyValue::new(names::WEBSOCKET_CLOSE_CODE, i64::from(code)));
-        }
+        to.extend(websocket.close_code.map(|code| KeyValue::new(names::WEBSOCKET_CLOSE_CODE, i64::from(code))));
     }
 }
 

@@ -127,7 +127,7 @@ fn seconds(time: Duration) -> String {
 mod tests {
     use super::*;
     use crate::telemetry::record::{Attempt, LimitInfo, Phases};
-    use crate::telemetry::samples::{attempt, chat, ms, plain};
+    use crate::telemetry::records_for_tests::{attempt, chat, ms, plain};
 
     fn spending(parts: &[(Phase, u64)]) -> Record {
         let mut record = chat("m");

@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::Metrics;
-    use crate::telemetry::samples::{chat, plain};
+    use crate::telemetry::records_for_tests::{chat, plain};
 
     /// A sample as a scraper reads it back.
     #[derive(Debug, PartialEq)]

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags};
+use opentelemetry::trace::SpanKind;
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use opentelemetry_sdk::trace::SpanData;
 
 use super::mirror::MirrorRecord;
 use super::record::Attempt;
 use super::semconv as names;
-use super::spans::context;
+use super::{attributes, spans};
 
 impl MirrorRecord {
     fn differences(&self) -> String {
@@ -58,29 +58,19 @@ impl MirrorRecord {
     }
 
     fn span(&self, attempt: &Attempt, scope: &InstrumentationScope) -> SpanData {
-        let mut attributes = vec![
+        let ids = (self.trace.trace_id, attempt.span_id, self.trace.span_id);
+        let time = self.at(attempt.started)..self.at(attempt.ended.max(attempt.started));
+        let mut span = spans::span(ids, Cow::Borrowed("shadow"), SpanKind::Client, time, scope);
+        span.attributes = vec![
             KeyValue::new(names::MIRROR, true),
             KeyValue::new(names::UPSTREAM, Arc::clone(&attempt.upstream)),
             KeyValue::new(names::VARIANT, Arc::clone(&self.variant)),
         ];
-        attributes.extend(attempt.place.attributes());
-        attributes.extend(attempt.status.map(|code| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(code))));
-        attributes.extend(attempt.error.map(|error| KeyValue::new(names::ERROR_TYPE, error.as_str())));
-        SpanData {
-            span_context: context(self.trace.trace_id, attempt.span_id, TraceFlags::SAMPLED, false),
-            parent_span_id: SpanId::from(self.trace.span_id),
-            parent_span_is_remote: false,
-            span_kind: SpanKind::Client,
-            name: Cow::Borrowed("shadow"),
-            start_time: self.at(attempt.started),
-            end_time: self.at(attempt.ended.max(attempt.started)),
-            attributes,
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: attempt.error.map_or(Status::Unset, |error| Status::error(error.as_str())),
-            instrumentation_scope: scope.clone(),
-        }
+        let status = attempt.status.map(|code| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(code)));
+        span.attributes.extend(attempt.place.attributes().chain(status));
+        attributes::error(attempt.error, &mut span.attributes);
+        span.status = spans::status(attempt.error);
+        span
     }
 
     fn comparison(&self) -> impl Iterator<Item = KeyValue> {

@@ -35,9 +35,9 @@ mod publish;
 mod queue;
 pub mod record;
 mod record_fold;
-pub mod sampler;
 #[cfg(test)]
-mod samples;
+mod records_for_tests;
+pub mod sampler;
 pub mod semconv;
 mod server_address;
 #[cfg(feature = "server")]

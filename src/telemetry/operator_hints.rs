@@ -110,7 +110,7 @@ fn is_private(peer: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::samples::chat;
+    use crate::telemetry::records_for_tests::chat;
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)

@@ -1,55 +1,29 @@
 //! Where the time of a request goes: a stopwatch that is in exactly one phase at any time.
 
+use crate::words::worded;
 use std::time::Duration;
 
-/// Where the time of a request went. The phases add up to the duration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// Reading the request body.
-    Receive,
-    /// Deciding: hygiene, routing, limits.
-    Admit,
-    /// Lost on attempts that were replaced.
-    FailedAttempts,
-    Connect,
-    /// From the request's last byte to the answer's first.
-    UpstreamWait,
-    /// From the answer's head to the first token.
-    Preamble,
-    /// From the first token on, waiting for the upstream.
-    Generation,
-    /// Waiting for the client to take bytes.
-    ClientBlocked,
-    /// Our own work between a read's return and the write's start.
-    Proxy,
-}
-
-impl Phase {
-    pub const ALL: [Self; 9] = [
-        Self::Receive,
-        Self::Admit,
-        Self::FailedAttempts,
-        Self::Connect,
-        Self::UpstreamWait,
-        Self::Preamble,
-        Self::Generation,
-        Self::ClientBlocked,
-        Self::Proxy,
-    ];
-
-    /// The word used in labels and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Receive => "receive",
-            Self::Admit => "admit",
-            Self::FailedAttempts => "failed_attempts",
-            Self::Connect => "connect",
-            Self::UpstreamWait => "upstream_wait",
-            Self::Preamble => "preamble",
-            Self::Generation => "generation",
-            Self::ClientBlocked => "client_blocked",
-            Self::Proxy => "proxy",
-        }
+worded! {
+    /// Where the time of a request went. The phases add up to the duration.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Phase {
+        /// Reading the request body.
+        Receive = "receive",
+        /// Deciding: hygiene, routing, limits.
+        Admit = "admit",
+        /// Lost on attempts that were replaced.
+        FailedAttempts = "failed_attempts",
+        Connect = "connect",
+        /// From the request's last byte to the answer's first.
+        UpstreamWait = "upstream_wait",
+        /// From the answer's head to the first token.
+        Preamble = "preamble",
+        /// From the first token on, waiting for the upstream.
+        Generation = "generation",
+        /// Waiting for the client to take bytes.
+        ClientBlocked = "client_blocked",
+        /// Our own work between a read's return and the write's start.
+        Proxy = "proxy",
     }
 }
 

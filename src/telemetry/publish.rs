@@ -208,7 +208,7 @@ impl Drop for Telemetry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::samples::{chat, plain};
+    use crate::telemetry::records_for_tests::{chat, plain};
 
     const LONG: Duration = Duration::from_secs(20);
 

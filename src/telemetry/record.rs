@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 pub use super::phases::{Phase, Phases, Stopwatch};
 pub use super::server_address::ServerAddress;
 use crate::llm::content::Prompt;
-use crate::llm::error_body::BUDGET_SPENT;
 use crate::llm::json_rpc::Rpc;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::{Claim, Dialect, Framing, Reading, RequestFacts, StreamReading, UsageSource};
 use crate::policy::canary::Decision;
+use crate::words::worded;
 
 /// Everything that is told about one finished request. All durations count from "request head complete".
 #[derive(Debug, Clone)]
@@ -212,187 +212,79 @@ pub enum LimitVerdict {
     },
 }
 
-/// How a request ended: exactly one of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    Completed,
-    /// Ended without its normal end.
-    Truncated,
-    ErrorInStream,
-    Stalled,
-    Timeout,
-    ClientCancelled,
-    UpstreamError,
-    Rejected,
-    InternalError,
-    /// The operator had the process stop before the answer was over.
-    Stopped,
-}
-
-impl Outcome {
-    pub const ALL: [Self; 10] = [
-        Self::Completed,
-        Self::Truncated,
-        Self::ErrorInStream,
-        Self::Stalled,
-        Self::Timeout,
-        Self::ClientCancelled,
-        Self::UpstreamError,
-        Self::Rejected,
-        Self::InternalError,
-        Self::Stopped,
-    ];
-
-    /// The word used in labels and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Truncated => "truncated",
-            Self::ErrorInStream => "error_in_stream",
-            Self::Stalled => "stalled",
-            Self::Timeout => "timeout",
-            Self::ClientCancelled => "client_cancelled",
-            Self::UpstreamError => "upstream_error",
-            Self::Rejected => "rejected",
-            Self::InternalError => "internal_error",
-            Self::Stopped => "stopped",
-        }
+worded! {
+    /// How a request ended: exactly one of these.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Outcome {
+        Completed = "completed",
+        /// Ended without its normal end.
+        Truncated = "truncated",
+        ErrorInStream = "error_in_stream",
+        Stalled = "stalled",
+        Timeout = "timeout",
+        ClientCancelled = "client_cancelled",
+        UpstreamError = "upstream_error",
+        Rejected = "rejected",
+        InternalError = "internal_error",
+        /// The operator had the process stop before the answer was over.
+        Stopped = "stopped",
     }
 }
 
-/// What went wrong, as a bounded label (`error.type`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorType {
-    /// Malformed HTTP, or a request that the hygiene rules refuse.
-    BadRequest,
-    /// No credential where one is needed, or one that is not right.
-    Unauthorized,
-    Forbidden,
-    NoRoute,
-    TooLarge,
-    BodyTimeout,
-    /// A limit is used up.
-    RateLimited,
-    /// The store of the limits cannot be reached.
-    LimitStore,
-    Overloaded,
-    Draining,
-    ConnectRefused,
-    ConnectTimeout,
-    ConnectFailed,
-    TlsFailed,
-    DnsFailed,
-    /// The connection died before an answer.
-    UpstreamReset,
-    /// The answer's head could not be understood.
-    UpstreamProtocol,
-    /// A 4xx or 5xx of the upstream, passed on.
-    UpstreamStatus,
-    /// The connection died inside the body.
-    UpstreamBodyReset,
-    ErrorEvent,
-    MissingEnd,
-    /// Another attempt at the same time was faster.
-    HedgeLost,
-    FirstTokenTimeout,
-    Stall,
-    TotalTimeout,
-    ClientGone,
-    ClientWriteTimeout,
-    Panic,
-    Internal,
-    /// No head of an answer in one piece came in time, and another place could be asked.
-    AttemptTimeout,
-    /// A second signal ended the process at once.
-    ForcedStop,
-    /// All that could answer was taken out of service by hand.
-    OutOfService,
-    /// The money that a limit allows is spent.
-    BudgetSpent,
-    /// The request's head was not complete in time.
-    HeadTimeout,
-    /// The key of a request that ran was revoked by hand.
-    KeyRevoked,
-}
-
-impl ErrorType {
-    pub const ALL: [Self; 35] = [
-        Self::BadRequest,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::NoRoute,
-        Self::TooLarge,
-        Self::BodyTimeout,
-        Self::RateLimited,
-        Self::LimitStore,
-        Self::Overloaded,
-        Self::Draining,
-        Self::ConnectRefused,
-        Self::ConnectTimeout,
-        Self::ConnectFailed,
-        Self::TlsFailed,
-        Self::DnsFailed,
-        Self::UpstreamReset,
-        Self::UpstreamProtocol,
-        Self::UpstreamStatus,
-        Self::UpstreamBodyReset,
-        Self::ErrorEvent,
-        Self::MissingEnd,
-        Self::HedgeLost,
-        Self::FirstTokenTimeout,
-        Self::Stall,
-        Self::TotalTimeout,
-        Self::ClientGone,
-        Self::ClientWriteTimeout,
-        Self::Panic,
-        Self::Internal,
-        Self::AttemptTimeout,
-        Self::ForcedStop,
-        Self::OutOfService,
-        Self::BudgetSpent,
-        Self::HeadTimeout,
-        Self::KeyRevoked,
-    ];
-
-    /// The word used in labels and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::NoRoute => "no_route",
-            Self::TooLarge => "too_large",
-            Self::BodyTimeout => "body_timeout",
-            Self::RateLimited => "rate_limited",
-            Self::LimitStore => "limit_store",
-            Self::Overloaded => "overloaded",
-            Self::Draining => "draining",
-            Self::ConnectRefused => "connect_refused",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::ConnectFailed => "connect_failed",
-            Self::TlsFailed => "tls_failed",
-            Self::DnsFailed => "dns_failed",
-            Self::UpstreamReset => "upstream_reset",
-            Self::UpstreamProtocol => "upstream_protocol",
-            Self::UpstreamStatus => "upstream_status",
-            Self::UpstreamBodyReset => "upstream_body_reset",
-            Self::ErrorEvent => "error_event",
-            Self::MissingEnd => "missing_end",
-            Self::HedgeLost => "hedge_lost",
-            Self::FirstTokenTimeout => "first_token_timeout",
-            Self::Stall => "stall",
-            Self::TotalTimeout => "total_timeout",
-            Self::ClientGone => "client_gone",
-            Self::ClientWriteTimeout => "client_write_timeout",
-            Self::Panic => "panic",
-            Self::Internal => "internal",
-            Self::AttemptTimeout => "attempt_timeout",
-            Self::ForcedStop => "forced_stop",
-            Self::OutOfService => "out_of_service",
-            Self::BudgetSpent => BUDGET_SPENT,
-            Self::HeadTimeout => "head_timeout",
-            Self::KeyRevoked => "key_revoked",
-        }
+worded! {
+    /// What went wrong, as a bounded label (`error.type`).
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum ErrorType {
+        /// Malformed HTTP, or a request that the hygiene rules refuse.
+        BadRequest = "bad_request",
+        /// No credential where one is needed, or one that is not right.
+        Unauthorized = "unauthorized",
+        Forbidden = "forbidden",
+        NoRoute = "no_route",
+        TooLarge = "too_large",
+        BodyTimeout = "body_timeout",
+        /// A limit is used up.
+        RateLimited = "rate_limited",
+        /// The store of the limits cannot be reached.
+        LimitStore = "limit_store",
+        Overloaded = "overloaded",
+        Draining = "draining",
+        ConnectRefused = "connect_refused",
+        ConnectTimeout = "connect_timeout",
+        ConnectFailed = "connect_failed",
+        TlsFailed = "tls_failed",
+        DnsFailed = "dns_failed",
+        /// The connection died before an answer.
+        UpstreamReset = "upstream_reset",
+        /// The answer's head could not be understood.
+        UpstreamProtocol = "upstream_protocol",
+        /// A 4xx or 5xx of the upstream, passed on.
+        UpstreamStatus = "upstream_status",
+        /// The connection died inside the body.
+        UpstreamBodyReset = "upstream_body_reset",
+        ErrorEvent = "error_event",
+        MissingEnd = "missing_end",
+        /// Another attempt at the same time was faster.
+        HedgeLost = "hedge_lost",
+        FirstTokenTimeout = "first_token_timeout",
+        Stall = "stall",
+        TotalTimeout = "total_timeout",
+        ClientGone = "client_gone",
+        ClientWriteTimeout = "client_write_timeout",
+        Panic = "panic",
+        Internal = "internal",
+        /// No head of an answer in one piece came in time, and another place could be asked.
+        AttemptTimeout = "attempt_timeout",
+        /// A second signal ended the process at once.
+        ForcedStop = "forced_stop",
+        /// All that could answer was taken out of service by hand.
+        OutOfService = "out_of_service",
+        /// The money that a limit allows is spent.
+        BudgetSpent = "budget_spent",
+        /// The request's head was not complete in time.
+        HeadTimeout = "head_timeout",
+        /// The key of a request that ran was revoked by hand.
+        KeyRevoked = "key_revoked",
     }
 }
 

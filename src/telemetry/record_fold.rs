@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::llm::price::{Bill, Cost, PriceSource};
     use crate::telemetry::record::WebSocketInfo;
-    use crate::telemetry::samples::{attempt, chat};
+    use crate::telemetry::records_for_tests::{attempt, chat};
 
     fn folded(events: impl IntoIterator<Item = Event<'static>>) -> Record {
         let request = RequestInfo { method: "POST".into(), path: "/".into(), http_version: "1.1" };

@@ -8,6 +8,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -77,9 +78,7 @@ impl Tree<'_> {
         let attributes = &mut span.attributes;
         attributes.reserve(28);
         attributes::request(record, attributes);
-        if let Some(late) = late {
-            attributes.push(KeyValue::new(names::SAMPLED_LATE, late.as_str()));
-        }
+        attributes.extend(late.map(|late| KeyValue::new(names::SAMPLED_LATE, late.as_str())));
         // By the conventions a client's fault (4xx) is no error of the server's span.
         let theirs = record.outcome == Outcome::ClientCancelled
             || record.status.is_some_and(|status| (400..500).contains(&status) && status != 429);
@@ -187,23 +186,8 @@ impl Tree<'_> {
 
     /// A span over the whole request.
     fn span(&self, name: Cow<'static, str>, kind: SpanKind, span_id: u64, parent: u64) -> SpanData {
-        // The flag says "sampled" in any case: what is exported is, now.
-        let span_context = context(self.record.trace.trace_id, span_id, TraceFlags::SAMPLED, false);
-        SpanData {
-            span_context,
-            parent_span_id: SpanId::from(parent),
-            parent_span_is_remote: false,
-            span_kind: kind,
-            name,
-            start_time: self.record.started,
-            end_time: self.at(self.record.duration),
-            attributes: Vec::new(),
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: Status::Unset,
-            instrumentation_scope: self.scope.clone(),
-        }
+        let ids = (self.record.trace.trace_id, span_id, parent);
+        span(ids, name, kind, self.record.started..self.at(self.record.duration), self.scope)
     }
 
     fn at(&self, after: Duration) -> SystemTime {
@@ -211,8 +195,34 @@ impl Tree<'_> {
     }
 }
 
+/// A span with nothing but its identity and its times. `ids` are those of its trace, its own, and its parent's.
+pub(super) fn span(
+    (trace_id, span_id, parent): (u128, u64, u64),
+    name: Cow<'static, str>,
+    kind: SpanKind,
+    time: Range<SystemTime>,
+    scope: &InstrumentationScope,
+) -> SpanData {
+    SpanData {
+        // The flag says "sampled" in any case: what is exported is, now.
+        span_context: context(trace_id, span_id, TraceFlags::SAMPLED, false),
+        parent_span_id: SpanId::from(parent),
+        parent_span_is_remote: false,
+        span_kind: kind,
+        name,
+        start_time: time.start,
+        end_time: time.end,
+        attributes: Vec::new(),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: Status::Unset,
+        instrumentation_scope: scope.clone(),
+    }
+}
+
 /// The identity of a span for the OpenTelemetry API.
-pub(super) fn context(trace_id: u128, span_id: u64, flags: TraceFlags, remote: bool) -> SpanContext {
+fn context(trace_id: u128, span_id: u64, flags: TraceFlags, remote: bool) -> SpanContext {
     SpanContext::new(TraceId::from(trace_id), SpanId::from(span_id), flags, remote, TraceState::NONE)
 }
 
@@ -234,7 +244,7 @@ pub(super) fn said<'a>(
     .flatten()
 }
 
-fn status(error: Option<ErrorType>) -> Status {
+pub(super) fn status(error: Option<ErrorType>) -> Status {
     error.map_or(Status::Unset, |error| Status::error(error.as_str()))
 }
 

@@ -6,7 +6,7 @@ use crate::llm::content::Prompt;
 use crate::llm::message::{Message, Part};
 use crate::llm::request::details::Details;
 use crate::llm::{Framing, RequestFacts};
-use crate::telemetry::samples::{attempt, chat, ms, plain, websocket};
+use crate::telemetry::records_for_tests::{attempt, chat, ms, plain, websocket};
 use crate::telemetry::tail_sampling::SlowRules;
 
 const SLOW: SlowRules = SlowRules { first_token: Duration::from_secs(5), gap: Duration::from_secs(2) };

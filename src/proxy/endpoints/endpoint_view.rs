@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::endpoint::Member;
 use crate::policy::health::{Failures, Gate, Reason};
 use crate::policy::levers::Setting;
+use crate::words::worded;
 
 /// One endpoint, with each address that its name stands for.
 pub struct EndpointView {
@@ -40,15 +41,17 @@ pub struct MemberView {
     pub score: Option<Duration>,
 }
 
-/// Whether a place can take requests, from the best to the worst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
-    Up,
-    /// It was down, and its time is over: one request at a time finds out whether it is back.
-    Probing,
-    /// It gets only what nobody else can take: too few would be left without it.
-    Down,
-    Ejected,
+worded! {
+    /// Whether a place can take requests, from the best to the worst.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Standing {
+        Up = "up",
+        /// It was down, and its time is over: one request at a time finds out whether it is back.
+        Probing = "probing",
+        /// It gets only what nobody else can take: too few would be left without it.
+        Down = "down",
+        Ejected = "ejected",
+    }
 }
 
 /// Failures with no long quiet between them.
@@ -57,18 +60,6 @@ pub struct Seen {
     pub first: SystemTime,
     pub last: SystemTime,
     pub count: u64,
-}
-
-impl Standing {
-    /// The word used in the admin API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Probing => "probing",
-            Self::Down => "down",
-            Self::Ejected => "ejected",
-        }
-    }
 }
 
 impl EndpointView {

@@ -74,7 +74,7 @@ impl Endpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::samples::{attempt, chat, ms};
+    use crate::telemetry::records_for_tests::{attempt, chat, ms};
 
     #[test]
     fn each_endpoint_has_its_own_times_and_failures() {

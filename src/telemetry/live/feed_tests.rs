@@ -7,7 +7,7 @@ use crate::llm::RequestFacts;
 use crate::telemetry::event::{AttemptEvent, Event};
 use crate::telemetry::live::LiveStream;
 use crate::telemetry::record::{ClientInfo, ErrorType, Outcome, Phase, Stopwatch};
-use crate::telemetry::samples::{attempt, chat, ms};
+use crate::telemetry::records_for_tests::{attempt, chat, ms};
 
 fn view() -> (Arc<Live>, Viewer) {
     let live = Arc::new(Live::default());

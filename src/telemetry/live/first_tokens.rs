@@ -81,7 +81,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::telemetry::samples::{chat, ms, plain};
+    use crate::telemetry::records_for_tests::{chat, ms, plain};
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_700_000_040 + seconds)

@@ -84,7 +84,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::samples::plain;
+    use crate::telemetry::records_for_tests::plain;
 
     fn push(recent: &mut Recent, outcome: Outcome, times: usize) {
         for _ in 0..times {

@@ -6,7 +6,7 @@ use super::*;
 use crate::llm::{Dialect, Framing, RequestFacts};
 use crate::telemetry::event::Event;
 use crate::telemetry::record::{ClientInfo, Outcome};
-use crate::telemetry::samples::{chat, ms, plain};
+use crate::telemetry::records_for_tests::{chat, ms, plain};
 
 fn json(live: &Live) -> Value {
     serde_json::from_str(&live.json()).unwrap()

@@ -265,7 +265,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::record::{ErrorType, LimitInfo};
-    use crate::telemetry::samples::{chat, ms};
+    use crate::telemetry::records_for_tests::{chat, ms};
 
     fn failed(after: u64) -> Record {
         let mut record = chat("m");

@@ -25,17 +25,16 @@ pub(super) struct Bundle {
     model: Kept<Model>,
     operation: Operation,
     provider: Kept<Provider>,
-    phases: [Slot<Histogram>; Phase::ALL.len()],
-    overhead: Slot<Histogram>,
-    first_token: Slot<Histogram>,
-    per_token: Slot<Histogram>,
-    first_byte: Slot<Histogram>,
-    first_answer: Slot<Histogram>,
-    token_gap: Slot<Tally>,
-    buffered: Slot<Counter>,
-    slow_gaps: Slot<Counter>,
     /// By error; the last is success.
     durations: [Slot<Histogram>; ErrorType::ALL.len() + 1],
+    slots: Slots,
+    handles: Handles,
+}
+
+/// What each handle is resolved into, all empty at first.
+#[derive(Default)]
+struct Slots {
+    phases: [Slot<Histogram>; Phase::ALL.len()],
     input_usage: Slot<Histogram>,
     output_usage: Slot<Histogram>,
     used: [[Slot<Counter>; Modality::ALL.len()]; Used::ALL.len()],
@@ -43,11 +42,7 @@ pub(super) struct Bundle {
     operation_tokens: [Slot<Histogram>; 2],
     input_tokens: Slot<Counter>,
     output_tokens: Slot<Counter>,
-    cache_read_tokens: Slot<Counter>,
-    cache_write_tokens: Slot<Counter>,
-    reasoning_tokens: Slot<Counter>,
     llm_calls: [Slot<Counter>; UsageSource::ALL.len()],
-    unpriced: Slot<Counter>,
     /// Attempts at this upstream that succeeded.
     attempts_ok: Slot<Counter>,
     attributes: OnceLock<Box<Attributes>>,
@@ -59,14 +54,6 @@ type Slot<M> = OnceLock<Arc<M>>;
 
 /// An outcome and a status, and how often requests ended so.
 type Result = (Outcome, Option<u16>, Arc<Counter>);
-
-/// Tokens that are among those of a [`TokenType`] already, and so have families of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenPart {
-    CacheRead,
-    CacheWrite,
-    Reasoning,
-}
 
 type Target<'a> = (Named<'a, Route>, Named<'a, Upstream>, Named<'a, Variant>);
 
@@ -83,6 +70,39 @@ macro_rules! handle {
     };
 }
 
+/// Handles of the families of these names, each in one slot, with the labels that `$labels` tell of the bundle.
+macro_rules! handles {
+    ($($(#[$doc:meta])* $name:ident: $metric:ident = |$bundle:ident| $labels:expr;)+) => {
+        #[derive(Default)]
+        struct Handles { $($name: Slot<$metric>),+ }
+
+        impl Bundle {
+            $($(#[$doc])*
+            pub(super) fn $name(&self, of: &Families) -> &$metric {
+                let $bundle = self;
+                handle!(self.handles.$name, of.$name, $labels)
+            })+
+        }
+    };
+}
+
+handles! {
+    overhead: Histogram = |bundle| (bundle.route.name(),);
+    first_token: Histogram = |bundle| bundle.genai();
+    per_token: Histogram = |bundle| bundle.genai();
+    first_byte: Histogram = |bundle| bundle.target();
+    first_answer: Histogram = |bundle| bundle.target();
+    token_gap: Tally = |bundle| bundle.target();
+    buffered: Counter = |bundle| (bundle.upstream.name(),);
+    slow_gaps: Counter = |bundle| (bundle.route.name(), bundle.upstream.name());
+    // Tokens that are among those of a [`TokenType`] already, and so have families of their own.
+    cache_read_tokens: Counter = |bundle| bundle.model();
+    cache_write_tokens: Counter = |bundle| bundle.model();
+    reasoning_tokens: Counter = |bundle| bundle.model();
+    /// Calls that took tokens of a model without a price.
+    unpriced: Counter = |bundle| bundle.model();
+}
+
 impl Bundle {
     fn new(labels: Labels<'_>) -> Self {
         Self {
@@ -92,30 +112,9 @@ impl Bundle {
             model: labels.model.keep(),
             operation: labels.operation,
             provider: labels.provider.keep(),
-            phases: Default::default(),
-            overhead: OnceLock::new(),
-            first_token: OnceLock::new(),
-            per_token: OnceLock::new(),
-            first_byte: OnceLock::new(),
-            first_answer: OnceLock::new(),
-            token_gap: OnceLock::new(),
-            buffered: OnceLock::new(),
-            slow_gaps: OnceLock::new(),
             durations: [const { OnceLock::new() }; _],
-            input_usage: OnceLock::new(),
-            output_usage: OnceLock::new(),
-            used: Default::default(),
-            operation_tokens: Default::default(),
-            attributes: OnceLock::new(),
-            input_tokens: OnceLock::new(),
-            output_tokens: OnceLock::new(),
-            cache_read_tokens: OnceLock::new(),
-            cache_write_tokens: OnceLock::new(),
-            reasoning_tokens: OnceLock::new(),
-            llm_calls: Default::default(),
-            unpriced: OnceLock::new(),
-            attempts_ok: OnceLock::new(),
-            results: Default::default(),
+            slots: Slots::default(),
+            handles: Handles::default(),
         }
     }
 
@@ -134,6 +133,10 @@ impl Bundle {
         (self.route.name(), self.upstream.name(), self.variant.name())
     }
 
+    fn model(&self) -> (Named<'_, Route>, Named<'_, Upstream>, Named<'_, Model>) {
+        (self.route.name(), self.upstream.name(), self.model.name())
+    }
+
     fn genai(&self) -> GenAi<'_> {
         let (route, upstream, variant) = self.target();
         (route, upstream, variant, self.model.name(), self.operation, self.provider.name())
@@ -145,40 +148,8 @@ impl Bundle {
     }
 
     pub(super) fn phase(&self, of: &Families, phase: Phase) -> Option<&Histogram> {
-        let slot = self.phases.get(phase as usize)?;
+        let slot = self.slots.phases.get(phase as usize)?;
         Some(handle!(slot, of.phase, (self.route.name(), self.upstream.name(), phase)))
-    }
-
-    pub(super) fn overhead(&self, of: &Families) -> &Histogram {
-        handle!(self.overhead, of.overhead, (self.route.name(),))
-    }
-
-    pub(super) fn first_token(&self, of: &Families) -> &Histogram {
-        handle!(self.first_token, of.first_token, self.genai())
-    }
-
-    pub(super) fn per_token(&self, of: &Families) -> &Histogram {
-        handle!(self.per_token, of.per_token, self.genai())
-    }
-
-    pub(super) fn first_byte(&self, of: &Families) -> &Histogram {
-        handle!(self.first_byte, of.first_byte, self.target())
-    }
-
-    pub(super) fn first_answer(&self, of: &Families) -> &Histogram {
-        handle!(self.first_answer, of.first_answer, self.target())
-    }
-
-    pub(super) fn token_gap(&self, of: &Families) -> &Tally {
-        handle!(self.token_gap, of.token_gap, self.target())
-    }
-
-    pub(super) fn buffered(&self, of: &Families) -> &Counter {
-        handle!(self.buffered, of.buffered, (self.upstream.name(),))
-    }
-
-    pub(super) fn slow_gaps(&self, of: &Families) -> &Counter {
-        handle!(self.slow_gaps, of.slow_gaps, (self.route.name(), self.upstream.name()))
     }
 
     pub(super) fn duration(&self, of: &Families, error: Option<ErrorType>) -> Option<&Histogram> {
@@ -189,20 +160,20 @@ impl Bundle {
     /// Tokens a request.
     pub(super) fn token_usage(&self, of: &Families, kind: TokenType) -> &Histogram {
         let slot = match kind {
-            TokenType::Input => &self.input_usage,
-            TokenType::Output => &self.output_usage,
+            TokenType::Input => &self.slots.input_usage,
+            TokenType::Output => &self.slots.output_usage,
         };
         handle!(slot, of.token_usage, self.genai_and(kind))
     }
 
     /// The labels as attributes, for those who export.
     pub(super) fn attributes(&self) -> &Attributes {
-        self.attributes.get_or_init(|| Box::new(Attributes::new(self.labels())))
+        self.slots.attributes.get_or_init(|| Box::new(Attributes::new(self.labels())))
     }
 
     /// A usage counter of the conventions.
     pub(super) fn used(&self, of: &Families, counter: Used, modality: Modality) -> Option<&Counter> {
-        let slot = self.used.get(counter as usize)?.get(modality as usize)?;
+        let slot = self.slots.used.get(counter as usize)?.get(modality as usize)?;
         let family = match counter {
             Used::Input => &of.used_input,
             Used::Output => &of.used_output,
@@ -216,7 +187,7 @@ impl Bundle {
     /// Tokens an operation, by the conventions; `output` or input.
     pub(super) fn operation_tokens(&self, of: &Families, output: bool, error: Option<ErrorType>) -> Arc<Histogram> {
         let family = if output { &of.operation_output } else { &of.operation_input };
-        match (error, self.operation_tokens.get(usize::from(output))) {
+        match (error, self.slots.operation_tokens.get(usize::from(output))) {
             (None, Some(slot)) => Arc::clone(handle!(slot, family, self.genai_and(ErrorLabel(None)))),
             _ => family.get(self.genai_and(ErrorLabel(error))),
         }
@@ -224,19 +195,10 @@ impl Bundle {
 
     pub(super) fn tokens(&self, of: &Families, kind: TokenType) -> &Counter {
         let slot = match kind {
-            TokenType::Input => &self.input_tokens,
-            TokenType::Output => &self.output_tokens,
+            TokenType::Input => &self.slots.input_tokens,
+            TokenType::Output => &self.slots.output_tokens,
         };
         handle!(slot, of.tokens, (self.route.name(), self.upstream.name(), self.model.name(), kind))
-    }
-
-    pub(super) fn token_part(&self, of: &Families, part: TokenPart) -> &Counter {
-        let (slot, family) = match part {
-            TokenPart::CacheRead => (&self.cache_read_tokens, &of.cache_read_tokens),
-            TokenPart::CacheWrite => (&self.cache_write_tokens, &of.cache_write_tokens),
-            TokenPart::Reasoning => (&self.reasoning_tokens, &of.reasoning_tokens),
-        };
-        handle!(slot, family, (self.route.name(), self.upstream.name(), self.model.name()))
     }
 
     /// Tokens at another upstream that was asked for the same requests.
@@ -245,13 +207,8 @@ impl Bundle {
     }
 
     pub(super) fn llm_calls(&self, of: &Families, source: UsageSource) -> Option<&Counter> {
-        let slot = self.llm_calls.get(source as usize)?;
+        let slot = self.slots.llm_calls.get(source as usize)?;
         Some(handle!(slot, of.llm_calls, (self.route.name(), self.upstream.name(), source)))
-    }
-
-    /// Calls that took tokens of a model without a price.
-    pub(super) fn unpriced(&self, of: &Families) -> &Counter {
-        handle!(self.unpriced, of.unpriced, (self.route.name(), self.upstream.name(), self.model.name()))
     }
 
     /// What a team's tokens cost.
@@ -261,12 +218,12 @@ impl Bundle {
 
     /// Successful attempts at the upstream that served.
     pub(super) fn attempts_ok(&self, of: &Families) -> &Counter {
-        handle!(self.attempts_ok, of.attempts, (self.upstream.name(), AttemptResult(None)))
+        handle!(self.slots.attempts_ok, of.attempts, (self.upstream.name(), AttemptResult(None)))
     }
 
     /// Counts one request that ended so.
     pub(super) fn ended(&self, of: &Families, outcome: Outcome, status: Option<u16>) {
-        for slot in &self.results {
+        for slot in &self.slots.results {
             let (seen, with, counter) = slot.get_or_init(|| (outcome, status, self.result(of, outcome, status)));
             if (*seen, *with) == (outcome, status) {
                 return counter.add(1);

@@ -26,6 +26,7 @@ use crate::policy::canary::{Fact, Kind};
 use crate::policy::mirror::{Difference, Verdict};
 use crate::telemetry::record::{ErrorType, LimitVerdict, Outcome, Phase};
 use crate::telemetry::semconv as names;
+use crate::words::worded;
 
 /// The value of a label that does not apply.
 pub(super) const NONE: &str = "none";
@@ -299,19 +300,10 @@ impl Label for GenAiTokenType {
 /// Words of this program, each an enum's variant: its label is never anything else.
 macro_rules! closed {
     ($($(#[$doc:meta])+ $label:ident { $($(#[$about:meta])* $word:ident = $text:literal),+ })+) => {$(
-        $(#[$doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $label { $($(#[$about])* $word),+ }
-
-        impl $label {
-            /// All there are, in the order of their slots.
-            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$word),+];
-
-            /// As scrapers read it.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$word => $text),+ }
-            }
+        worded! {
+            $(#[$doc])+
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub enum $label { $($(#[$about])* $word = $text),+ }
         }
     )+};
 }
@@ -429,40 +421,30 @@ impl LimitDecision {
     }
 }
 
-/// What went wrong with a request; empty on success.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ErrorLabel(pub Option<ErrorType>);
+/// What went wrong, and the word where nothing did.
+macro_rules! errors {
+    ($($(#[$doc:meta])+ $label:ident else $none:expr;)+) => {$(
+        $(#[$doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $label(pub Option<ErrorType>);
 
-impl ErrorLabel {
-    /// As scrapers read it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.0.map_or("", ErrorType::as_str)
-    }
+        impl $label {
+            /// As scrapers read it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                self.0.map_or($none, ErrorType::as_str)
+            }
+        }
+    )+};
 }
 
-/// What went wrong with an attempt, or `ok`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AttemptResult(pub Option<ErrorType>);
-
-impl AttemptResult {
-    /// As scrapers read it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.0.map_or("ok", ErrorType::as_str)
-    }
-}
-
-/// What was wrong with an attempt that another replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FailoverReason(pub Option<ErrorType>);
-
-impl FailoverReason {
-    /// As scrapers read it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.0.map_or(NONE, ErrorType::as_str)
-    }
+errors! {
+    /// What went wrong with a request; empty on success.
+    ErrorLabel else "";
+    /// What went wrong with an attempt, or `ok`.
+    AttemptResult else "ok";
+    /// What was wrong with an attempt that another replaced.
+    FailoverReason else NONE;
 }
 
 /// What came of a request that was drawn to be copied.

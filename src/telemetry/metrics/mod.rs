@@ -22,7 +22,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::bundle::{Bundle, Bundles, TokenPart};
+use self::bundle::{Bundle, Bundles};
 use self::configured_names::Known;
 pub use self::configured_names::{EndpointOf, Names, TrafficShare};
 use self::declarations::Families;
@@ -430,14 +430,14 @@ impl Metrics {
                 self.observe_lost_hedge(record, bundle, known, count);
             }
         }
-        for (part, count) in [
-            (TokenPart::CacheRead, told(usage.cached_input)),
-            (TokenPart::CacheWrite, told(usage.cache_write)),
-            (TokenPart::Reasoning, told(usage.reasoning)),
-        ] {
-            if let Some(count) = count {
-                bundle.token_part(of, part).add(count);
-            }
+        if let Some(count) = told(usage.cached_input) {
+            bundle.cache_read_tokens(of).add(count);
+        }
+        if let Some(count) = told(usage.cache_write) {
+            bundle.cache_write_tokens(of).add(count);
+        }
+        if let Some(count) = told(usage.reasoning) {
+            bundle.reasoning_tokens(of).add(count);
         }
         if Group::of(llm) == Group::Inference {
             self.observe_inference(record, usage, bundle);

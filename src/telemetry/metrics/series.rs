@@ -24,15 +24,37 @@ pub(crate) trait Metric: Send + Sync {
 /// Series are told apart by their family; to the library each goes by this name.
 const NAME: &str = "series";
 
-/// Counts up, in whole units.
-#[derive(Debug)]
-pub(crate) struct Counter(prometheus::IntCounter);
+/// Metrics of one number, each in a type of the library.
+macro_rules! numbers {
+    ($($(#[$doc:meta])+ $metric:ident($library:ty): $kind:ident;)+) => {$(
+        $(#[$doc])+
+        #[derive(Debug)]
+        pub(crate) struct $metric($library);
 
-impl Default for Counter {
-    #[expect(clippy::expect_used, reason = "the library refuses bad names alone, and this one is a good constant")]
-    fn default() -> Self {
-        Self(prometheus::IntCounter::new(NAME, NAME).expect("a valid name"))
-    }
+        impl Default for $metric {
+            #[expect(clippy::expect_used, reason = "the library refuses bad names alone, and this one is a good constant")]
+            fn default() -> Self {
+                Self(<$library>::new(NAME, NAME).expect("a valid name"))
+            }
+        }
+
+        impl Metric for $metric {
+            const KIND: Kind = Kind::$kind;
+
+            fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
+                out.sample(family, "", labels, self.0.get());
+            }
+        }
+    )+};
+}
+
+numbers! {
+    /// Counts up, in whole units.
+    Counter(prometheus::IntCounter): Counter;
+    /// Goes up and down, in whole units.
+    Gauge(prometheus::IntGauge): Gauge;
+    /// Goes up and down, in parts of a unit.
+    Float(prometheus::Gauge): Gauge;
 }
 
 impl Counter {
@@ -47,14 +69,6 @@ impl Counter {
     /// For a count that is kept elsewhere and only ever grows.
     pub(crate) fn set(&self, count: u64) {
         self.0.inc_by(count.saturating_sub(self.0.get()));
-    }
-}
-
-impl Metric for Counter {
-    const KIND: Kind = Kind::Counter;
-
-    fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
-        out.sample(family, "", labels, self.0.get());
     }
 }
 
@@ -76,17 +90,6 @@ impl Metric for Dollars {
     }
 }
 
-/// Goes up and down, in whole units.
-#[derive(Debug)]
-pub(crate) struct Gauge(prometheus::IntGauge);
-
-impl Default for Gauge {
-    #[expect(clippy::expect_used, reason = "as for counters")]
-    fn default() -> Self {
-        Self(prometheus::IntGauge::new(NAME, NAME).expect("a valid name"))
-    }
-}
-
 impl Gauge {
     pub(crate) fn add(&self, count: i64) {
         self.0.add(count);
@@ -97,36 +100,9 @@ impl Gauge {
     }
 }
 
-impl Metric for Gauge {
-    const KIND: Kind = Kind::Gauge;
-
-    fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
-        out.sample(family, "", labels, self.0.get());
-    }
-}
-
-/// Goes up and down, in parts of a unit.
-#[derive(Debug)]
-pub(crate) struct Float(prometheus::Gauge);
-
-impl Default for Float {
-    #[expect(clippy::expect_used, reason = "as for counters")]
-    fn default() -> Self {
-        Self(prometheus::Gauge::new(NAME, NAME).expect("a valid name"))
-    }
-}
-
 impl Float {
     pub(crate) fn set(&self, value: f64) {
         self.0.set(value);
-    }
-}
-
-impl Metric for Float {
-    const KIND: Kind = Kind::Gauge;
-
-    fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
-        out.sample(family, "", labels, self.0.get());
     }
 }
 

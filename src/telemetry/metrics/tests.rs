@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use super::*;
 use crate::llm::UsageSource;
 use crate::telemetry::record::{Cause, ErrorType, Outcome};
-use crate::telemetry::samples::{attempt, chat, plain, websocket};
+use crate::telemetry::records_for_tests::{attempt, chat, plain, websocket};
 
 /// The sample lines of a scrape, by series. The process is left out.
 fn scrape(metrics: &Metrics) -> BTreeMap<String, f64> {

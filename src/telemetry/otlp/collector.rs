@@ -17,7 +17,7 @@ use crate::telemetry::queue::Pace;
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error("{0} is no URL: write it as http://host:4318, or https://host:4317 for gRPC")]
-    Endpoint(&'static str),
+    Endpoint(String),
     #[error("telemetry cannot be exported: {0}")]
     Build(#[from] ExporterBuildError),
     #[error("telemetry cannot be exported: the system gives no thread: {0}")]
@@ -95,61 +95,24 @@ impl Runtime {
 
 /// How spans are batched: the standard `OTEL_BSP_*` variables, within bounds.
 pub(super) fn span_pace() -> Pace {
-    let [capacity, batch, linger] =
-        ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BSP_SCHEDULE_DELAY"];
-    pace(capacity, batch, linger, 5_000)
+    pace("BSP", 5_000)
 }
 
 /// How log records are batched: the standard `OTEL_BLRP_*` variables, within bounds.
 pub(super) fn log_pace() -> Pace {
-    let [capacity, batch, linger] =
-        ["OTEL_BLRP_MAX_QUEUE_SIZE", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "OTEL_BLRP_SCHEDULE_DELAY"];
-    pace(capacity, batch, linger, 1_000)
+    pace("BLRP", 1_000)
 }
 
 /// `delay` is the standard's default, in milliseconds.
-fn pace(capacity: &str, batch: &str, linger: &str, delay: usize) -> Pace {
-    let number = |name: &str, default: usize| environment(name).and_then(|text| text.parse().ok()).unwrap_or(default);
-    let capacity = number(capacity, 2_048).clamp(1, 1 << 16);
+fn pace(prefix: &str, delay: usize) -> Pace {
+    let number = |name: &str, default: usize| {
+        environment(&format!("OTEL_{prefix}_{name}")).and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let capacity = number("MAX_QUEUE_SIZE", 2_048).clamp(1, 1 << 16);
     Pace {
         capacity,
-        batch: number(batch, 512).clamp(1, capacity),
-        linger: Duration::from_millis(number(linger, delay) as u64),
-    }
-}
-
-/// What the standard and the settings call a signal.
-struct Words {
-    /// Under a collector's base address, as the OTLP specification has it.
-    path: &'static str,
-    /// `none` turns it off.
-    exporter: &'static str,
-    endpoint: &'static str,
-    protocol: &'static str,
-}
-
-impl Words {
-    fn of(signal: Signal) -> Self {
-        match signal {
-            Signal::Traces => Self {
-                path: "/v1/traces",
-                exporter: "OTEL_TRACES_EXPORTER",
-                endpoint: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-                protocol: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-            },
-            Signal::Metrics => Self {
-                path: "/v1/metrics",
-                exporter: "OTEL_METRICS_EXPORTER",
-                endpoint: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-                protocol: "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
-            },
-            Signal::Logs => Self {
-                path: "/v1/logs",
-                exporter: "OTEL_LOGS_EXPORTER",
-                endpoint: "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-                protocol: "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
-            },
-        }
+        batch: number("MAX_EXPORT_BATCH_SIZE", 512).clamp(1, capacity),
+        linger: Duration::from_millis(number("SCHEDULE_DELAY", delay) as u64),
     }
 }
 
@@ -166,25 +129,31 @@ impl Target {
         signal: Signal,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, ExportError> {
-        let words = Words::of(signal);
+        // As in `OTEL_TRACES_EXPORTER`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`.
+        let word = signal.to_string().to_ascii_uppercase();
+        let [exporter, endpoint, protocol] = [
+            format!("OTEL_{word}_EXPORTER"),
+            format!("OTEL_EXPORTER_OTLP_{word}_ENDPOINT"),
+            format!("OTEL_EXPORTER_OTLP_{word}_PROTOCOL"),
+        ];
         let is = |name: &str, word: &str| environment(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
-        if !settings.signals.contains(&signal) || is("OTEL_SDK_DISABLED", "true") || is(words.exporter, "none") {
+        if !settings.signals.contains(&signal) || is("OTEL_SDK_DISABLED", "true") || is(&exporter, "none") {
             return Ok(None);
         }
-        if let Some(endpoint) = &settings.otlp_endpoint {
+        if let Some(base) = &settings.otlp_endpoint {
             let endpoint = match settings.otlp_protocol {
-                OtlpProtocol::HttpProtobuf => url(endpoint, words.path),
-                OtlpProtocol::Grpc => is_url(endpoint).then(|| endpoint.clone()),
+                OtlpProtocol::HttpProtobuf => url(base, &format!("/v1/{signal}")),
+                OtlpProtocol::Grpc => is_url(base).then(|| base.clone()),
             };
-            let endpoint = endpoint.ok_or(ExportError::Endpoint("[telemetry] otlp_endpoint"))?;
+            let endpoint = endpoint.ok_or_else(|| ExportError::Endpoint("[telemetry] otlp_endpoint".to_owned()))?;
             return Ok(Some(Self { protocol: settings.otlp_protocol, endpoint: Some(endpoint) }));
         }
-        for name in [words.endpoint, "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+        for name in [&*endpoint, "OTEL_EXPORTER_OTLP_ENDPOINT"] {
             let Some(endpoint) = environment(name) else { continue };
             if !is_url(&endpoint) {
-                return Err(ExportError::Endpoint(name));
+                return Err(ExportError::Endpoint(name.to_owned()));
             }
-            let protocol = environment(words.protocol).or_else(|| environment("OTEL_EXPORTER_OTLP_PROTOCOL")).map_or(
+            let protocol = environment(&protocol).or_else(|| environment("OTEL_EXPORTER_OTLP_PROTOCOL")).map_or(
                 settings.otlp_protocol,
                 |word| match &*word {
                     "grpc" => OtlpProtocol::Grpc,

@@ -1,9 +1,9 @@
-use super::super::test_collectors::KeptLogs;
+use super::super::collectors_for_tests::KeptLogs;
 use super::*;
 use crate::llm::content::Prompt;
 use crate::llm::message::{Message, Part};
 use crate::telemetry::record::{ErrorType, Outcome};
-use crate::telemetry::samples::{chat, plain};
+use crate::telemetry::records_for_tests::{chat, plain};
 
 const LONG: Duration = Duration::from_secs(20);
 

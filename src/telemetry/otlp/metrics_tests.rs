@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
-use super::super::test_collectors::KeptMetrics;
+use super::super::collectors_for_tests::KeptMetrics;
 use super::*;
 use crate::llm::RequestFacts;
 use crate::telemetry::Metrics;
 use crate::telemetry::record::{ErrorType, Outcome, Record};
-use crate::telemetry::samples::{chat, plain};
+use crate::telemetry::records_for_tests::{chat, plain};
 
 const LONG: Duration = Duration::from_secs(20);
 

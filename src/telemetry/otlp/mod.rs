@@ -8,13 +8,13 @@
 //! ```
 
 mod collector;
+#[cfg(test)]
+mod collectors_for_tests;
 mod delivery;
 pub mod logs;
 pub mod metrics;
 #[cfg(test)]
 mod names_tests;
-#[cfg(test)]
-mod test_collectors;
 pub mod traces;
 
 use std::time::{Duration, Instant};

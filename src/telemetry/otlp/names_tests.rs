@@ -9,17 +9,17 @@ use opentelemetry::logs::{Logger as _, LoggerProvider as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 
+use super::collectors_for_tests::KeptMetrics;
 use super::delivery::Driver;
 use super::logs;
 use super::metrics::MetricExporter;
-use super::test_collectors::KeptMetrics;
 use crate::llm::RequestFacts;
 use crate::llm::content::Prompt;
 use crate::llm::json_rpc::{Rpc, RpcProtocol};
 use crate::llm::message::{Message, Part};
 use crate::llm::request::details::Details;
 use crate::telemetry::record::Record;
-use crate::telemetry::samples::{chat, plain};
+use crate::telemetry::records_for_tests::{chat, plain};
 use crate::telemetry::{Metrics, spans};
 
 const DOCS: &str = include_str!("../../../docs/measurements.md");

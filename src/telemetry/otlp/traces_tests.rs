@@ -5,7 +5,7 @@ use opentelemetry::trace::{Span as _, SpanId, Tracer as _};
 
 use super::*;
 use crate::telemetry::record::Outcome;
-use crate::telemetry::samples::{chat, ms, plain};
+use crate::telemetry::records_for_tests::{chat, ms, plain};
 
 const LONG: Duration = Duration::from_secs(20);
 const SLOW: SlowRules = SlowRules { first_token: Duration::from_secs(5), gap: Duration::from_secs(2) };

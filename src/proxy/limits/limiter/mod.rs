@@ -22,6 +22,7 @@ use crate::policy::limits::{
     Cells, Claim, Denial, Estimate, HolderView, Learned, Place, Reason, Refusals, Request, Saved, Standing, Totals,
     UnrecognisedRequests, Used,
 };
+use crate::words::worded;
 
 /// How often a proxy says to the shared store that it lives, well within its lease.
 const RENEW_INTERVAL: Duration = Duration::from_secs(4);
@@ -49,28 +50,16 @@ struct Store {
     store: Option<Arc<SharedStore>>,
 }
 
-/// Where limits are kept at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Memory,
-    Shared,
-    /// The shared store is away: this proxy's share is kept in memory.
-    Local,
-    /// The shared store is away: what has limits is refused.
-    Reject,
-}
-
-impl Mode {
-    pub const ALL: [Self; 4] = [Self::Memory, Self::Shared, Self::Local, Self::Reject];
-
-    /// The word used in labels and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Shared => "shared",
-            Self::Local => "local",
-            Self::Reject => "reject",
-        }
+worded! {
+    /// Where limits are kept at the moment.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Mode {
+        Memory = "memory",
+        Shared = "shared",
+        /// The shared store is away: this proxy's share is kept in memory.
+        Local = "local",
+        /// The shared store is away: what has limits is refused.
+        Reject = "reject",
     }
 }
 
