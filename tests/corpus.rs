@@ -20,7 +20,7 @@ const CASES_MIN: usize = 8;
 /// Of a shape, which is rules alone; those that only stand inside of others have none.
 const SHAPE_CASES_MIN: usize = 3;
 
-const INNER_SHAPES: [&str; 3] = ["langchain-message", "langserve-log", "bedrock-chunk"];
+const INNER_SHAPES: [&str; 4] = ["langchain-message", "langchain-usage", "langserve-log", "bedrock-chunk"];
 
 /// Dialects whose streams are written, but which the gauge does not know yet.
 const AWAITED: [&str; 0] = [];

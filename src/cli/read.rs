@@ -200,7 +200,9 @@ impl Telling {
             ("reasoning", usage.reasoning),
         ];
         let counts = counts.into_iter().filter_map(|(name, count)| Some(format!("{} {name}", count?)));
-        line("usage", counts.collect::<Vec<_>>().join(", "));
+        let calls = reading.calls.as_ref().map(|calls| calls.count()).filter(|count| *count > 1);
+        let calls = calls.map(|count| format!("of {count} calls together"));
+        line("usage", counts.chain(calls).collect::<Vec<_>>().join(", "));
         line("finish", reading.finish_reasons.join(", "));
         line("model", reading.response_model.as_deref().unwrap_or_default().to_owned());
         line("end", outcome(reading));
@@ -362,6 +364,17 @@ mod tests {
         let settled = told("text = { chunk = '/data/content' }", stream);
         assert!(settled.contains("first token  event 0, as your rules say"), "{settled}");
         assert!(!settled.contains("by guess"), "{settled}");
+    }
+
+    #[test]
+    fn the_usage_of_several_calls_is_told_as_their_sum() {
+        let stream = "data: {\"call\":\"a\",\"usage\":{\"input_tokens\":3,\"output_tokens\":1}}\n\n\
+                      data: {\"call\":\"a\",\"usage\":{\"input_tokens\":3,\"output_tokens\":2}}\n\n\
+                      data: {\"call\":\"b\",\"usage\":{\"input_tokens\":5,\"output_tokens\":4}}\n\n";
+        let told_of = told("text = '/delta'\nusage = '/usage'\ncalls = '/call'", stream);
+        assert!(told_of.contains("usage        8 in, 6 out, of 2 calls together\n"), "{told_of}");
+        let told_of = told("text = '/delta'\nusage = '/usage'", stream);
+        assert!(told_of.contains("usage        5 in, 4 out\n"), "{told_of}");
     }
 
     #[test]

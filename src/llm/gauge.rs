@@ -37,7 +37,7 @@ pub enum StreamEnd {
 pub struct Gauge {
     framing: Framing,
     /// The first bytes, while they do not tell the framing yet: a few at most.
-    look: Option<Vec<u8>>,
+    look: Option<Box<[u8]>>,
     scanner: Scanner,
     meter: Meter,
     buffering: BufferingDetector,
@@ -61,7 +61,7 @@ impl Gauge {
     pub fn new(dialect: Dialect, framing: Framing, rules: Arc<StreamRules>, slow_gap: Duration) -> Self {
         Self {
             framing,
-            look: Some(Vec::new()),
+            look: Some(Box::default()),
             scanner: Scanner::of(framing),
             meter: Meter::new(dialect, rules, slow_gap),
             buffering: BufferingDetector::default(),
@@ -135,7 +135,8 @@ impl Gauge {
         match self.look.take() {
             None => self.scan(chunk, now),
             Some(held) if held.is_empty() => self.look_at(chunk, now),
-            Some(mut held) => {
+            Some(held) => {
+                let mut held = held.into_vec();
                 held.extend_from_slice(chunk);
                 self.look_at(&held, now);
             }
@@ -239,7 +240,7 @@ impl Gauge {
 
     fn look_at(&mut self, first: &[u8], now: Duration) {
         match framing_of_bytes(self.framing, self.meter.dialect, first) {
-            Look::TooShort => self.look = Some(first.to_vec()),
+            Look::TooShort => self.look = Some(first.into()),
             Look::Is(framing) => {
                 self.settle_framing(framing);
                 self.scan(first, now);

@@ -5,6 +5,7 @@
 
 mod aws_event_stream;
 mod buffering;
+pub mod calls;
 pub mod content;
 #[cfg(feature = "server")]
 pub mod content_encoding;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::calls::{Calls, Taken};
 use super::format::{Basis, Framing};
 use super::message::Message;
 use super::token_gaps::Gaps;
@@ -55,6 +56,8 @@ pub struct Reading {
     pub buffered: bool,
     pub bytes: u64,
     pub usage: Usage,
+    /// The calls of models that `usage` is the sum of; only where the stream's rules tell them apart.
+    pub calls: Option<Box<Calls>>,
     pub usage_source: UsageSource,
     /// What the backend told of its own time; few do.
     pub server: Option<Box<ServerTimings>>,
@@ -116,6 +119,39 @@ impl Reading {
             && self.finish_reasons.len() < FINISH_REASONS_MAX
         {
             self.finish_reasons.push(cut(reason, FINISH_REASON_LIMIT).to_owned());
+        }
+    }
+
+    /// Notes usage of one call of several: `tell` notes it over what that call told before.
+    pub(super) fn note_call(&mut self, id: u64, tell: impl FnOnce(&mut Usage)) {
+        let calls = self.calls.get_or_insert_default();
+        calls.note(id, tell);
+        self.usage = calls.total();
+    }
+
+    /// Lets `read` note usage as if there were one call, which is the one of this id.
+    pub(super) fn within_call<T>(&mut self, id: u64, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.calls.as_ref().map(|calls| calls.of(id)).unwrap_or_default();
+        let total = std::mem::replace(&mut self.usage, before);
+        let read = read(self);
+        let told = std::mem::replace(&mut self.usage, total);
+        if told != before {
+            self.note_call(id, |usage| *usage = told);
+        }
+        read
+    }
+
+    /// A call is over: usage under the same id is another one's from now on.
+    pub(super) fn end_call(&mut self, id: u64) {
+        if let Some(calls) = &mut self.calls {
+            calls.end(id);
+        }
+    }
+
+    /// How usage of calls is taken from now on.
+    pub(super) fn take_calls(&mut self, taken: Taken) {
+        if taken != Taken::Whole || self.calls.is_some() {
+            self.calls.get_or_insert_default().taken = taken;
         }
     }
 

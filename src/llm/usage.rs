@@ -27,6 +27,24 @@ impl Usage {
         self.input.is_some() || self.output.is_some()
     }
 
+    /// Both together; what one of them did not tell is what the other told.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        Self {
+            input: sum(self.input, other.input),
+            cached_input: sum(self.cached_input, other.cached_input),
+            cache_write: sum(self.cache_write, other.cache_write),
+            output: sum(self.output, other.output),
+            reasoning: sum(self.reasoning, other.reasoning),
+            input_audio: sum(self.input_audio, other.input_audio),
+            output_audio: sum(self.output_audio, other.output_audio),
+        }
+    }
+
     /// Takes over what `later` tells.
     pub(super) fn update(&mut self, later: Self) {
         self.input = later.input.or(self.input);

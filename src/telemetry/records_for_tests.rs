@@ -107,6 +107,7 @@ pub(crate) fn chat(model: &str) -> Record {
             reasoning: Some(2),
             ..Usage::default()
         },
+        calls: None,
         usage_source: UsageSource::Reported,
         server: None,
         finish_reasons: vec!["stop".to_owned()],

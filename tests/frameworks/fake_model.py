@@ -5,7 +5,9 @@ The answer comes in steps that the test lets happen: nothing before `reached` is
 """
 
 import http.server
+import itertools
 import json
+import re
 import threading
 
 # The first word of the answer. It stands in no request, so that the first event with it has the first generated text.
@@ -27,6 +29,8 @@ class Script:
     def __init__(self, fails, calls=False):
         self.fails = fails
         self.calls = calls
+        # Each answer has an id of its own, as those of real models have.
+        self.asked = itertools.count(1)
         self.reached = threading.Event()
         self.speak = threading.Event()
         self.go_on = threading.Event()
@@ -67,11 +71,13 @@ class Answer(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        self.number = 1
         self.whole({"object": "list", "data": [{"id": "fake-model", "object": "model", "owned_by": "test", "created": 1}]})
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
         script = self.fake.script
+        self.number = next(script.asked)
         script.reached.set()
         is_chat = self.path.endswith("/chat/completions")
         if not asked.get("stream"):
@@ -108,12 +114,15 @@ class Answer(http.server.BaseHTTPRequestHandler):
         for event in events:
             data = event if isinstance(event, str) else json.dumps(event)
             name = f"event: {event['type']}\n" if isinstance(event, dict) and "type" in event else ""
-            text = f"{name}data: {data}\n\n".encode()
+            text = self.own_id(f"{name}data: {data}\n\n")
             self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
             self.wfile.flush()
 
+    def own_id(self, text):
+        return re.sub(r'"(chatcmpl|resp)-1"', rf'"\1-{self.number}"', text).encode()
+
     def whole(self, body):
-        body = json.dumps(body).encode()
+        body = self.own_id(json.dumps(body))
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
@@ -183,7 +192,7 @@ def responses_whole(status="completed", text=TEXT):
     item = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [part]}
     is_over = status == "completed"
     return {
-        "id": "resp_1",
+        "id": "resp-1",
         "object": "response",
         "created_at": 1,
         "status": status,

@@ -10,7 +10,7 @@ time its model breaks inside the answer; and once more where its agent has a too
   first token  `streamgauge read` finds it in the first event with the model's first word, and not before; and the time in the
                log lies between the model's being told to speak and the client's reading of that word
   tool's call  the same, where the model's answer begins with the call of a tool
-  usage        the log has the model's token counts, where the stream says them
+  usage        the log has the model's token counts, where the stream says them; with a tool's call those of both calls of the model
   outcome      `completed`; `client_cancelled` where the stream would go on, and its client leaves
   failure      of the broken answer anything but `completed`, unless the app ended it as if nothing were
   dialect      the log's, and that of `/api/streams` while the stream runs
@@ -265,7 +265,7 @@ class Verdict:
             "bytes": lambda: self.bytes(good) or self.bytes(failed),
             "first token": lambda: self.first_token(good),
             "tool's call": lambda: self.first_token(called) if called else "",
-            "usage": lambda: self.usage(line),
+            "usage": lambda: self.usage(line) or (called and self.usage(called.line, calls=2)),
             "outcome": lambda: None if line["outcome"] == case.outcome else line["outcome"],
             "failure": lambda: self.failure(failed),
             "dialect": lambda: self.dialect(line),
@@ -318,11 +318,12 @@ class Verdict:
         first = [int(number) for number, rest in EVENT.findall(trial.setting.read(body)) if "FIRST TOKEN" in rest]
         return None if first and first[-1] == count else f"event {first}, not {count}"
 
-    def usage(self, line):
+    def usage(self, line, calls=1):
+        """Of several calls of the model the sum."""
         if not self.case.usage:
             return ""
         counts = (line.get("gen_ai.usage.input_tokens"), line.get("gen_ai.usage.output_tokens"))
-        if counts != (TOKENS_IN, TOKENS_OUT) or line.get("usage_source") != "reported":
+        if counts != (calls * TOKENS_IN, calls * TOKENS_OUT) or line.get("usage_source") != "reported":
             return f"{counts} {line.get('usage_source')}"
         return None
 

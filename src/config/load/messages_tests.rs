@@ -11,7 +11,7 @@ fn every_problem_of_a_bad_file_is_told_at_once() {
 }
 
 /// Texts and the whole of what is said about each.
-const CASES: [(&str, &str); 66] = [
+const CASES: [(&str, &str); 68] = [
     ("", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (" \n\u{feff}\t\n", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (
@@ -49,6 +49,14 @@ const CASES: [(&str, &str); 66] = [
     (
         "[[upstream]]\nurl = \"http://h\"\nstream = { text = \"t\", error = \"/a~b\", done = \"\" }",
         "3:19: a JSON pointer starts with a slash, as \"/choices/0/text\"\n3:32: in a JSON pointer ~ is written ~0, and a slash inside a key ~1\n3:47: `done` is the one line of data that ends a stream, as \"[DONE]\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\nstream = { usage = \"/u\", calls = \"id!\" }",
+        "3:34: a JSON pointer starts with a slash, as \"/choices/0/text\"",
+    ),
+    (
+        "[[upstream]]\nurl = \"http://h\"\nstream = { usage = \"/u\", calls = { pieces = [\"p\"] } }",
+        "3:34: calls are told apart by the place of their `id`, or by the events after which one is over, `end`",
     ),
     (
         "[[upstream]]\nurl = \"http://h\"\nca = \"ca.pem\"",

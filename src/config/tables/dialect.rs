@@ -13,7 +13,7 @@ use crate::config::checker::Checker;
 use crate::config::problems::nearest;
 use crate::config::units::{At, Table};
 use crate::llm::dialect::shape::{
-    Inside, Known, Places, Recogniser, RuleProblem, Several, Shape, ShapeRules, UsagePlaces, built_in,
+    CallRules, Inside, Known, Places, Recogniser, RuleProblem, Several, Shape, ShapeRules, UsagePlaces, built_in,
 };
 use crate::llm::{Dialect, StreamRules};
 
@@ -56,6 +56,10 @@ pub struct StreamTable {
     /// Where token usage is: a number of output tokens, or an object with the usual keys; or the place of each count.
     #[schemars(with = "Option<UsageWords>")]
     pub usage: Option<At<UsagePlaces>>,
+    /// Where the id of a model's call is, beside its usage, as "/run_id": the usage of several calls adds up, and what one
+    /// call tells again counts once. Or what else tells calls apart. Absent: the last usage counts.
+    #[schemars(with = "Option<CallWords>")]
+    pub calls: Option<At<CallRules>>,
     /// Why the model stopped.
     #[schemars(with = "Option<PlaceWords>")]
     pub finish: Option<At<Places>>,
@@ -126,6 +130,31 @@ struct CountWords {
     cache_write: Option<SeveralWords>,
     output: Option<SeveralWords>,
     reasoning: Option<SeveralWords>,
+}
+
+/// How calls of models are told apart.
+#[derive(JsonSchema)]
+#[schemars(inline, untagged)]
+#[expect(dead_code, reason = "stands for a type in the schema")]
+enum CallWords {
+    One(String),
+    Many(Vec<String>),
+    Apart(ApartWords),
+}
+
+/// What tells calls apart.
+#[derive(JsonSchema)]
+#[schemars(inline, deny_unknown_fields)]
+#[expect(dead_code, reason = "stands for a type in the schema")]
+struct ApartWords {
+    /// The place of a call's id; of several the first that has one.
+    id: Option<SeveralWords>,
+    /// Events after which a call is over: the next usage is another's.
+    end: Option<Vec<String>>,
+    /// Events whose usage is a piece of their call's: pieces add up.
+    pieces: Option<Vec<String>>,
+    /// Events of which the first repeats calls of before this answer.
+    earlier: Option<Vec<String>>,
 }
 
 /// An event inside of another.
@@ -258,6 +287,7 @@ fn rules_of(table: &StreamTable) -> ShapeRules {
         tool: written(table.tool.as_ref()),
         whole: written(table.whole.as_ref()),
         usage: written(table.usage.as_ref()),
+        calls: written(table.calls.as_ref()),
         error: written(table.error.as_ref()),
         finish: written(table.finish.as_ref()),
         model: written(table.model.as_ref()),
@@ -281,7 +311,7 @@ fn span_of<'t>(table: &'t StreamTable, key: &str) -> Option<&'t Range<usize>> {
         ($($name:ident),+) => { match key { $(stringify!($name) => table.$name.as_ref().map(|at| &at.span),)+ _ => None } };
     }
     spans!(
-        by, text, reasoning, tool, whole, usage, error, finish, model, id, inside, end, running, ran, start, work,
-        noise, cumulative, recognise, instead_of, done
+        by, text, reasoning, tool, whole, usage, calls, error, finish, model, id, inside, end, running, ran, start,
+        work, noise, cumulative, recognise, instead_of, done
     )
 }

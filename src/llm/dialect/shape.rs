@@ -3,6 +3,7 @@
 //! A new framework is a rule file, a line in [`builtin`], a directory of `tests/corpus`, and a row in docs/frameworks.md.
 
 mod builtin;
+mod calls;
 mod compile;
 mod compiled;
 mod guess;
@@ -20,7 +21,7 @@ pub(in crate::llm) use guess::sketch;
 pub(super) use read::ShapeReader;
 pub use recogniser::Recogniser;
 pub(super) use recogniser::built_in_recogniser;
-pub use rules::{CountPlaces, Inside, Places, Several, ShapeRules, UsagePlaces};
+pub use rules::{Apart, CallRules, CountPlaces, Inside, Places, Several, ShapeRules, UsagePlaces};
 
 /// Reads the shapes that are built in; to be called at the start, so that no request waits for it.
 pub fn load() {

@@ -1,5 +1,6 @@
 //! Whole answers, as backends send them, read by the gauge.
 
+mod calls;
 mod closing;
 mod dialects;
 mod framing;

@@ -8,6 +8,7 @@ use super::rules::ShapeRules;
 /// The rule files. Those that stand inside of others come first; of two that fit the same event the first counts.
 const FILES: &[&str] = &[
     include_str!("shapes/langchain-message.toml"),
+    include_str!("shapes/langchain-usage.toml"),
     include_str!("shapes/langserve-log.toml"),
     include_str!("shapes/langserve-events.toml"),
     include_str!("shapes/ag-ui.toml"),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::calls::CallsApart;
 use super::compiled::{Code, Coding, CountSlot, CountSlots, InsideRule, Rule, Says, Shape, intern};
-use super::rules::{CountPlaces, Inside, Places, Several, ShapeRules, UsagePlaces};
+use super::rules::{Apart, CallRules, CountPlaces, Inside, Places, Several, ShapeRules, UsagePlaces};
 use super::selector::{Selector, Spot};
 use super::tree::Tree;
 use super::value::Role;
@@ -41,6 +42,7 @@ impl Shape {
         for (event, inside) in &rules.inside {
             compiler.inside((event, inside), &by, known);
         }
+        let calls = compiler.calls(&rules.calls, &by);
         let cumulative = compiler.selectors("cumulative", &rules.cumulative, &by);
         compiler.selectors("recognise", &rules.recognise, &by);
         for events in rules.instead_of.values() {
@@ -78,6 +80,7 @@ impl Shape {
             insides,
             children,
             cumulative,
+            calls,
         })
     }
 }
@@ -213,6 +216,27 @@ impl Compiler {
                 self.rules.push(Rule { when: None, says: Says::Counts(Box::new(counts)) });
             }
         }
+    }
+
+    fn calls(&mut self, calls: &CallRules, by: &[Spot]) -> Option<CallsApart> {
+        let whole;
+        let Apart { id, end, pieces, earlier } = match calls {
+            CallRules::One => return None,
+            CallRules::Ids(id) => {
+                whole = Apart { id: Some(id.clone()), ..Apart::default() };
+                &whole
+            }
+            CallRules::Apart(apart) => apart,
+        };
+        let ids = id.as_ref().map(Several::each).unwrap_or_default();
+        if ids.is_empty() && end.is_empty() {
+            let message =
+                "calls are told apart by the place of their `id`, or by the events after which one is over, `end`";
+            self.problem("calls", message.to_owned());
+        }
+        let ids = ids.iter().filter_map(|place| self.spot("calls", place)).collect();
+        let [end, pieces, earlier] = [end, pieces, earlier].map(|events| self.selectors("calls", events, by));
+        Some(CallsApart { ids, end, pieces, earlier })
     }
 
     fn inside(&mut self, (event, inside): (&str, &Inside), by: &[Spot], known: Known<'_>) {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use super::calls::CallsApart;
 use super::rules::ShapeRules;
 use super::selector::{Selector, Spot};
 use super::tree::{Slot, Tree};
@@ -27,6 +28,8 @@ pub struct Shape {
     /// What stands inside of events.
     pub(super) children: Vec<Code>,
     pub(super) cumulative: Vec<Selector>,
+    /// Absent: all usage is of one call of a model.
+    pub(super) calls: Option<CallsApart>,
     pub(super) done: Option<String>,
     /// The body's orderly end alone is no normal end.
     pub(super) ends: bool,
@@ -160,6 +163,14 @@ impl Code {
         match self {
             Self::Shape(shape) => shape.name,
             Self::Dialect(dialect) => dialect.as_str(),
+        }
+    }
+
+    /// Whether it tells calls apart itself.
+    pub(super) fn tells_calls(&self) -> bool {
+        match self {
+            Self::Shape(shape) => shape.calls.is_some() || shape.children.iter().any(Self::tells_calls),
+            Self::Dialect(_) => false,
         }
     }
 

@@ -1,6 +1,5 @@
 //! Reads one answer by the rules of a shape.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -10,8 +9,9 @@ use super::compiled::{Code, Coding, CountSlot, CountSlots, Rule, Says, Shape};
 use super::guess::guess;
 use super::selector::{Seen, Spot, is_filled};
 use super::tree::Found;
-use super::value::{Role, produced};
+use super::value::{Role, hashed, produced};
 use crate::llm::Usage;
+use crate::llm::calls::Taken;
 use crate::llm::dialect::closing_events::Closing;
 use crate::llm::dialect::counts::Counts;
 use crate::llm::dialect::reader::Reader;
@@ -36,6 +36,8 @@ pub(in crate::llm) struct ShapeReader {
     streamed: bool,
     /// Length and hash of what the last cumulative event said.
     before: (usize, u64),
+    /// Calls of before this answer were told.
+    met_earlier: bool,
     /// What found the one text that is all that the last event told.
     only_text: Option<Finder>,
 }
@@ -55,6 +57,8 @@ struct Child {
     /// Finds the texts of a dialect that does not hand them out.
     texts: AnswerTexts,
     gathers: bool,
+    /// It tells the calls of models apart itself.
+    tells_calls: bool,
 }
 
 /// What the rules made of one event.
@@ -81,7 +85,16 @@ struct Told {
 impl ShapeReader {
     pub(in crate::llm) fn new(shape: Arc<Shape>) -> Self {
         let children = shape.children.iter().map(Child::new).collect();
-        Self { shape, children, gathers: false, said: String::new(), streamed: false, before: (0, 0), only_text: None }
+        Self {
+            shape,
+            children,
+            gathers: false,
+            said: String::new(),
+            streamed: false,
+            before: (0, 0),
+            met_earlier: false,
+            only_text: None,
+        }
     }
 
     /// Whether `data` is a word that ends streams; of `[DONE]` alone it is no success where others are expected.
@@ -94,9 +107,8 @@ impl ShapeReader {
         true
     }
 
-    fn rules(&mut self, seen: Seen<'_, '_>, reading: &mut Reading) -> Told {
+    fn rules(&mut self, shape: &Shape, seen: Seen<'_, '_>, reading: &mut Reading) -> Told {
         let mut told = Told::default();
-        let shape = Arc::clone(&self.shape);
         let gathers = self.gathers || !shape.cumulative.is_empty();
         for (at, rule) in shape.rules.iter().enumerate() {
             if rule.when.as_ref().is_some_and(|when| !when.fits(seen)) {
@@ -115,8 +127,26 @@ impl ShapeReader {
                 }
                 Says::Whole(spot) => self.whole(seen, *spot, &mut told),
                 Says::Error(spots) => told.failed |= error(rule, spots, seen, reading),
-                says => tell(says, seen, reading, &mut told),
+                says => tell(says, shape, seen, reading, &mut told),
             }
+        }
+        told
+    }
+
+    /// What the rules say of an event, and of those inside of it.
+    fn rules_and_insides(&mut self, seen: Seen<'_, '_>, reading: &mut Reading) -> Told {
+        let shape = Arc::clone(&self.shape);
+        let taken = shape.calls.as_ref().and_then(|calls| calls.taken(seen, &mut self.met_earlier));
+        if let Some(taken) = taken {
+            reading.take_calls(taken);
+        }
+        let mut told = self.rules(&shape, seen, reading);
+        self.insides(&shape, seen, reading, &mut told);
+        if taken.is_some() {
+            reading.take_calls(Taken::Whole);
+        }
+        if let Some(calls) = shape.calls.as_ref().filter(|calls| calls.ends(seen)) {
+            reading.end_call(calls.id(seen));
         }
         told
     }
@@ -135,14 +165,13 @@ impl ShapeReader {
         }
     }
 
-    fn insides(&mut self, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told) {
-        let shape = Arc::clone(&self.shape);
+    fn insides(&mut self, shape: &Shape, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told) {
         let gathers = self.gathers || !shape.cumulative.is_empty();
         for inside in shape.insides.iter().filter(|inside| inside.when.fits(seen)) {
             (told.is_known, told.told_more) = (true, true);
             let Some(child) = self.children.get_mut(inside.child) else { continue };
-            let name = inside.name.and_then(|spot| first(seen, spot)).map(word).unwrap_or_default();
-            for value in all(seen, inside.spot) {
+            let name = inside.name.and_then(|spot| seen.value(spot)).map(word).unwrap_or_default();
+            for value in seen.all(inside.spot) {
                 let decoded;
                 let data = match inside.coding {
                     Coding::Plain => value.as_bytes(),
@@ -157,7 +186,14 @@ impl ShapeReader {
                 };
                 let event = Event { name: name.as_bytes(), data, id: &[] };
                 let ended = reading.normal_end;
-                told.produced = told.produced.max(child.event(event, reading, gathers.then_some(&mut self.said)));
+                let said = gathers.then_some(&mut self.said);
+                let produced = match &shape.calls {
+                    Some(calls) if !child.tells_calls => {
+                        reading.within_call(calls.id(seen), |reading| child.event(event, reading, said))
+                    }
+                    _ => child.event(event, reading, said),
+                };
+                told.produced = told.produced.max(produced);
                 reading.normal_end = ended || (reading.normal_end && inside.ends);
             }
         }
@@ -193,8 +229,7 @@ impl Reader for ShapeReader {
             self.shape.tree.find(json, &mut found);
         }
         let seen = Seen { event, found: &found };
-        let mut told = self.rules(seen, reading);
-        self.insides(seen, reading, &mut told);
+        let mut told = self.rules_and_insides(seen, reading);
         reading.normal_end |= told.ended;
         if let Some(background) = told.background {
             reading.background = background;
@@ -262,7 +297,7 @@ impl Child {
             Code::Shape(shape) => Box::new(ShapeReader::new(Arc::clone(shape))),
             Code::Dialect(dialect) => dialect.reader(&StreamRules::default()),
         };
-        Self { reader, texts: AnswerTexts::default(), gathers: false }
+        Self { reader, texts: AnswerTexts::default(), gathers: false, tells_calls: code.tells_calls() }
     }
 
     fn event(&mut self, event: Event<'_>, reading: &mut Reading, said: Option<&mut String>) -> Produced {
@@ -282,7 +317,7 @@ impl Child {
 }
 
 /// Does what a rule says that is for no text.
-fn tell(says: &Says, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told) {
+fn tell(says: &Says, shape: &Shape, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told) {
     match says {
         Says::End => told.ended = true,
         Says::Runs => told.background = Some(Background::Running),
@@ -290,18 +325,17 @@ fn tell(says: &Says, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told)
         Says::Start => told.opens = true,
         Says::Work => told.produced = told.produced.max(Produced::Work),
         Says::Usage(spot) => {
-            let Some(usage) = all(seen, *spot).into_iter().filter_map(Counts::read).next_back() else { return };
-            reading.usage.update(usage);
+            let Some(counts) = seen.all(*spot).into_iter().filter_map(Counts::read).next_back() else { return };
+            note_usage(shape, seen, reading, |usage| usage.update(counts));
             told.is_known = true;
         }
         Says::Counts(counts) => {
-            if !note_counts(counts, seen, reading) {
-                return;
-            }
+            let Some(counts) = told_counts(counts, seen) else { return };
+            note_usage(shape, seen, reading, |usage| usage.update(counts));
             told.is_known = true;
         }
         Says::Finish(spot) => {
-            let Some(reason) = first(seen, *spot).filter(|value| is_filled(value.as_bytes())) else { return };
+            let Some(reason) = seen.value(*spot).filter(|value| is_filled(value.as_bytes())) else { return };
             let reason = word(reason);
             if !reading.finish_reasons.contains(&reason) {
                 reading.note_finish_reason(Some(&reason));
@@ -319,7 +353,7 @@ fn tell(says: &Says, seen: Seen<'_, '_>, reading: &mut Reading, told: &mut Told)
 fn error(rule: &Rule, spots: &[Spot], seen: Seen<'_, '_>, reading: &mut Reading) -> bool {
     let found = spots.iter().find_map(|spot| match spot {
         Spot::Data => Some(String::from_utf8_lossy(seen.event.data).into_owned()),
-        _ => read_value::<Fault>(first(seen, *spot)?)?.0,
+        _ => read_value::<Fault>(seen.value(*spot)?)?.0,
     });
     let found = found.or_else(|| rule.when.is_some().then(|| "the stream told of a failure".to_owned()));
     if let Some(error) = &found {
@@ -345,8 +379,16 @@ fn text(seen: Seen<'_, '_>, spot: Spot, role: Role, mut said: Option<&mut String
     }
 }
 
-/// Notes counts that stand each for itself. False where none stands there.
-fn note_counts(counts: &CountSlots, seen: Seen<'_, '_>, reading: &mut Reading) -> bool {
+/// Notes usage: of the call that it is of, where the shape tells calls apart.
+fn note_usage(shape: &Shape, seen: Seen<'_, '_>, reading: &mut Reading, tell: impl FnOnce(&mut Usage)) {
+    match &shape.calls {
+        Some(calls) => reading.note_call(calls.id(seen), tell),
+        None => tell(&mut reading.usage),
+    }
+}
+
+/// Counts that stand each for itself. `None` where none stands there.
+fn told_counts(counts: &CountSlots, seen: Seen<'_, '_>) -> Option<Usage> {
     let number = |value: &str| serde_json::from_str::<Number>(value).ok().and_then(Number::count);
     let sum = |slots: &[CountSlot]| {
         let told = slots.iter().filter_map(|at| match at.adds {
@@ -363,27 +405,7 @@ fn note_counts(counts: &CountSlots, seen: Seen<'_, '_>, reading: &mut Reading) -
         reasoning: sum(&counts.reasoning),
         ..Usage::default()
     };
-    reading.usage.update(told);
-    told != Usage::default()
-}
-
-/// All values at a place, as they are written.
-fn all<'s>(seen: Seen<'s, 's>, spot: Spot) -> Vec<&'s str> {
-    match spot {
-        Spot::At(slot) => seen.found.all(slot).collect(),
-        Spot::Data => std::str::from_utf8(seen.event.data).into_iter().collect(),
-        Spot::Name => std::str::from_utf8(seen.event.name).into_iter().collect(),
-        Spot::Id => std::str::from_utf8(seen.event.id).into_iter().collect(),
-    }
-}
-
-fn first<'s>(seen: Seen<'s, 's>, spot: Spot) -> Option<&'s str> {
-    match spot {
-        Spot::At(slot) => seen.found.last(slot),
-        Spot::Data => std::str::from_utf8(seen.event.data).ok(),
-        Spot::Name => std::str::from_utf8(seen.event.name).ok(),
-        Spot::Id => std::str::from_utf8(seen.event.id).ok(),
-    }
+    (told != Usage::default()).then_some(told)
 }
 
 /// A value as a word: a string without its quotes, all else as it is written.
@@ -395,11 +417,5 @@ fn word(value: &str) -> String {
 }
 
 fn named(seen: Seen<'_, '_>, spot: Spot) -> Option<String> {
-    first(seen, spot).filter(|value| value.starts_with('"') && value.len() > 2).map(word)
-}
-
-fn hashed(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.as_bytes().hash(&mut hasher);
-    hasher.finish()
+    seen.value(spot).filter(|value| value.starts_with('"') && value.len() > 2).map(word)
 }

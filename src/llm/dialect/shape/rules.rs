@@ -39,6 +39,8 @@ pub struct ShapeRules {
     pub whole: Places,
     /// An object with token counts under the usual keys, or the places of each count.
     pub usage: UsagePlaces,
+    /// Tells calls of models apart, where one answer is made of several: their usage adds up. Absent: the last usage counts.
+    pub calls: CallRules,
     /// What went wrong; the events fail the stream whatever stands there.
     pub error: Places,
     /// Why the model stopped.
@@ -105,6 +107,32 @@ pub struct CountPlaces {
     /// All that was generated, with reasoning.
     pub output: Option<Several>,
     pub reasoning: Option<Several>,
+}
+
+/// How the calls of models are told apart whose usage one stream tells.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CallRules {
+    /// All usage is of one call.
+    #[default]
+    One,
+    /// Where the id of a call stands, beside its usage.
+    Ids(Several),
+    Apart(Apart),
+}
+
+/// What tells calls apart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Apart {
+    /// Where the id of a call stands, beside its usage; the first of these places that has one. What a call tells again counts once.
+    pub id: Option<Several>,
+    /// Events after which a call is over: what comes under the same id, or under none, is another.
+    pub end: Vec<String>,
+    /// Events whose usage is a piece of their call's: pieces add up. Of others the last counts.
+    pub pieces: Vec<String>,
+    /// Events of which the first repeats calls that were made before this answer: they are not counted.
+    pub earlier: Vec<String>,
 }
 
 /// An event inside of another.

@@ -62,6 +62,26 @@ pub(super) struct Seen<'e, 'f> {
     pub(super) found: &'f Found<'e>,
 }
 
+impl<'s> Seen<'s, 's> {
+    /// All values at a place, as they are written.
+    pub(super) fn all(self, spot: Spot) -> Vec<&'s str> {
+        match spot {
+            Spot::At(slot) => self.found.all(slot).collect(),
+            _ => self.value(spot).into_iter().collect(),
+        }
+    }
+
+    /// The value at a place, as it is written: of several the last.
+    pub(super) fn value(self, spot: Spot) -> Option<&'s str> {
+        match spot {
+            Spot::At(slot) => self.found.last(slot),
+            Spot::Data => std::str::from_utf8(self.event.data).ok(),
+            Spot::Name => std::str::from_utf8(self.event.name).ok(),
+            Spot::Id => std::str::from_utf8(self.event.id).ok(),
+        }
+    }
+}
+
 impl Spot {
     /// Reads a place as it is written.
     pub(super) fn read(written: &str, tree: &mut Tree) -> Result<Self, String> {

@@ -1,5 +1,7 @@
 //! What a value at a place says: a text, or the parts of a message as Anthropic, Gemini, OpenAI and LangChain write them.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use serde::de::SeqAccess;
 use serde::{Deserialize, Deserializer};
 
@@ -47,6 +49,13 @@ pub(super) fn produced(value: &str, role: Role, said: Option<&mut String>) -> Pr
             kind
         }
     }
+}
+
+/// Tells texts apart.
+pub(super) fn hashed(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.as_bytes().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Adds a JSON string as what it means; one with half a surrogate pair as it is written.
