@@ -144,19 +144,22 @@ fn multipart<'a>(body: &'a [u8], boundary: &[u8]) -> Option<Form<'a>> {
     let mark_len = boundary.len() + 2;
     // What stands before the first mark is for nobody.
     let mut at = mark.find(body)?;
+    if !begins_line(body, at) {
+        return None;
+    }
     let mut form = Form { fields: Vec::new(), files: 0, doubtful: Vec::new() };
     loop {
-        // A mark inside a line is one to some readers only.
-        if at.checked_sub(1).and_then(|before| body.get(before)).is_some_and(|before| *before != b'\n') {
-            return None;
-        }
         at += mark_len;
-        let rest = body.get(at..)?;
-        if rest.starts_with(b"--") {
+        if body.get(at..)?.starts_with(b"--") {
             return Some(form);
         }
-        let end = at + mark.find(rest)?;
-        part(body, at..end, &mut form)?;
+        let (mut end, mut doubt) = (at + mark.find(body.get(at..)?)?, None);
+        while !is_mark(body, end, mark_len)? {
+            doubt.get_or_insert(end);
+            end += mark_len;
+            end += mark.find(body.get(end..)?)?;
+        }
+        part(body, at..end, doubt, &mut form)?;
         if form.fields.len() > FIELDS_MAX || form.files > FIELDS_MAX as u64 {
             return None;
         }
@@ -164,8 +167,31 @@ fn multipart<'a>(body: &'a [u8], boundary: &[u8]) -> Option<Form<'a>> {
     }
 }
 
-/// Reads the part that stands at `place`, from behind one mark to the next.
-fn part<'a>(body: &'a [u8], place: Range<usize>, form: &mut Form<'a>) -> Option<()> {
+fn begins_line(body: &[u8], at: usize) -> bool {
+    at.checked_sub(1).and_then(|before| body.get(before)).is_none_or(|before| *before == b'\n')
+}
+
+/// Whether what looks like a mark is one: at the beginning of a line, with nothing behind it there. python-multipart and Go take
+/// all else for data; busboy lets a part end where more stands behind it, and throws away what follows; Django takes one
+/// inside a line for a mark. `None`: the form may be over there for some readers.
+fn is_mark(body: &[u8], at: usize, mark_len: usize) -> Option<bool> {
+    let behind = body.get(at + mark_len..)?;
+    match (begins_line(body, at), behind.starts_with(b"--")) {
+        (false, true) => None,
+        (begins, ends) => Some(begins && (ends || behind.first().is_none_or(u8::is_ascii_whitespace))),
+    }
+}
+
+/// Whether a part could begin in there, to any reader.
+fn has_disposition(data: &[u8]) -> bool {
+    const NAME: &[u8] = b"content-disposition";
+    let mut starts = memchr::memchr2_iter(b'c', b'C', data);
+    starts.any(|at| data.get(at..at + NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)))
+}
+
+/// Reads the part that stands at `place`, from behind one mark to the next. `doubt`: the first place in it that is a mark to some
+/// readers only; a file may hold it by chance, but no value, and nothing that some would read as a part.
+fn part<'a>(body: &'a [u8], place: Range<usize>, doubt: Option<usize>, form: &mut Form<'a>) -> Option<()> {
     let text = body.get(place.clone())?;
     let (padding, _) = text.split_at(memchr::memchr(b'\n', text)? + 1);
     if !padding.iter().all(u8::is_ascii_whitespace) {
@@ -197,10 +223,15 @@ fn part<'a>(body: &'a [u8], place: Range<usize>, form: &mut Form<'a>) -> Option<
     let value = value.strip_suffix(b"\r").unwrap_or(value);
     let Disposition { name, is_file, is_value } = disposition?;
     form.files += u64::from(is_file);
+    let start = place.start + at;
+    if let Some(doubt) = doubt
+        && (is_value || doubt < start || has_disposition(body.get(doubt..place.end)?))
+    {
+        return None;
+    }
     if !is_value {
         return Some(());
     }
-    let start = place.start + at;
     form.fields.push(Field { name: Cow::Owned(name), value: Cow::Borrowed(value), place: start..start + value.len() });
     Some(())
 }

@@ -83,6 +83,39 @@ fn what_readers_differ_on_is_not_read() {
 }
 
 #[test]
+fn a_file_may_hold_what_looks_like_a_mark() {
+    let kind = kind("multipart/form-data; boundary=b");
+    let file = "content-disposition: form-data; name=\"file\"; filename=\"a.wav\"";
+    let body = |head: &str, data: &str| {
+        format!(
+            "--b\r\n{head}\r\n\r\n{data}\r\n--b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nm\r\n--b--"
+        )
+    };
+    let hidden = "content-disposition: form-data; name=\"model\"\r\n\r\nother";
+    for data in ["x--b", "x--bx", "x--b\r\nx", "\r\n--bx", "\r\n--b-x", "\n--b\0", "x--bx--b-"] {
+        let body = body(file, data);
+        let form = kind.read(body.as_bytes()).unwrap_or_else(|| panic!("{data:?}"));
+        assert_eq!((form.files, form.fields.len(), &*form.fields[0].value), (1, 1, &b"m"[..]), "{data:?}");
+        let renamed = kind.with_model(body.as_bytes(), "local").unwrap();
+        assert_eq!(renamed, body.replace("\r\n\r\nm\r\n", "\r\n\r\nlocal\r\n").into_bytes());
+    }
+    // Some readers see a part there, or the end of the form.
+    for data in [format!("x--b\r\n{hidden}"), format!("\r\n--bx\r\n{}", hidden.to_uppercase()), "x--b--".to_owned()] {
+        assert_eq!(kind.read(body(file, &data).as_bytes()), None, "{data:?}");
+    }
+    // A value is not the same to all.
+    for data in ["x--b", "\r\n--bx"] {
+        assert_eq!(
+            kind.read(body("content-disposition: form-data; name=\"prompt\"", data).as_bytes()),
+            None,
+            "{data:?}"
+        );
+    }
+    let named = "content-disposition: form-data; name=\"file\"; filename=\"a--b.wav\"";
+    assert_eq!(kind.read(body(named, "x").as_bytes()), None);
+}
+
+#[test]
 fn a_file_without_a_plain_name_is_a_value_too() {
     let kind = kind("multipart/form-data; boundary=b");
     for (named, is_value) in [
