@@ -1,5 +1,13 @@
 //! Request bodies: JSON is buffered within its bound, all else streams, and early answers are heard.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+
 use crate::support::{Proxy, Upstream, config, soon};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
@@ -266,6 +274,98 @@ async fn an_early_refusal_is_heard_while_uploading() {
         assert!(answer.starts_with(b"HTTP/1.1 413"));
         writer.abort();
     }
+}
+
+/// More than the systems between client and upstream take in by themselves.
+const MUCH: usize = 32 << 20;
+
+/// Uploads so much, until its end; tells once when nobody takes it for a while.
+async fn upload_much(mut to: OwnedWriteHalf, held_up: Arc<Notify>) {
+    let head = format!(
+        "POST /talk HTTP/1.1\r\nhost: a\r\ncontent-type: application/octet-stream\r\ncontent-length: {MUCH}\r\n\r\n"
+    );
+    to.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; 64 << 10];
+    for _ in 0..MUCH / piece.len() {
+        let mut written = std::pin::pin!(to.write_all(&piece));
+        if tokio::time::timeout(Duration::from_millis(500), &mut written).await.is_err() {
+            held_up.notify_one();
+            written.await.unwrap();
+        }
+    }
+    // A closed writing half would mean that the client gave up.
+    std::future::pending::<()>().await;
+}
+
+async fn read_until(from: &mut OwnedReadHalf, word: &str) {
+    let (mut read, mut piece) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&read).contains(word) {
+        let count = soon(word, from.read(&mut piece)).await.unwrap();
+        assert!(count > 0, "it ended before {word:?}");
+        read.extend_from_slice(&piece[..count]);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_held_up_goes_on_beside_the_answer() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let (mut read, write) = proxy.client().await.stream.into_split();
+    let held_up = Arc::new(Notify::new());
+    let writer = tokio::spawn(upload_much(write, Arc::clone(&held_up)));
+    let mut conn = soon("the request", conns.recv()).await.unwrap();
+    conn.head().await.unwrap();
+    soon("the upload to be held up", held_up.notified()).await;
+    conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    conn.chunk("hello").await;
+    read_until(&mut read, "hello").await;
+    // Only now it reads on.
+    assert_eq!(soon("all of the body", conn.bytes(MUCH)).await.len(), MUCH);
+    conn.chunk("goodbye").await;
+    conn.write("0\r\n\r\n").await;
+    read_until(&mut read, "goodbye").await;
+    writer.abort();
+}
+
+#[tokio::test]
+async fn over_http_2_too_an_upload_that_is_held_up_goes_on_beside_the_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (heard, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let may_read = Arc::clone(&go_on);
+    let upstream = tokio::spawn(async move {
+        let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let connection = tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        let mut body = request.into_body();
+        // As much as it may send unasked: then it is held up.
+        let mut count = 0;
+        while count < 65_535 {
+            count += soon("the first window", body.data()).await.unwrap().unwrap().len();
+        }
+        let mut answer = respond.send_response(http::Response::new(()), false).unwrap();
+        answer.send_data("hello".into(), false).unwrap();
+        may_read.notified().await;
+        body.flow_control().release_capacity(count).unwrap();
+        while let Some(piece) = soon("the rest", body.data()).await {
+            let piece = piece.unwrap();
+            body.flow_control().release_capacity(piece.len()).unwrap();
+            count += piece.len();
+        }
+        answer.send_data("goodbye".into(), true).unwrap();
+        (count, connection)
+    });
+    let text = config(address, ROUTE).replacen("[[upstream]]", "[[upstream]]\nprotocol = \"http2\"", 1);
+    let proxy = Proxy::start(&text).await;
+    let (mut read, write) = proxy.client().await.stream.into_split();
+    let writer = tokio::spawn(upload_much(write, heard));
+    read_until(&mut read, "hello").await;
+    go_on.notify_one();
+    read_until(&mut read, "goodbye").await;
+    let (count, connection) = soon("the upstream", upstream).await.unwrap();
+    assert_eq!(count, MUCH);
+    connection.abort();
+    writer.abort();
 }
 
 #[tokio::test]

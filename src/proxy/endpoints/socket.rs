@@ -1,12 +1,14 @@
 //! A few things about a raw socket that pingora does not offer. The only unsafe code of the proxy.
 #![allow(unsafe_code)]
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use pingora::protocols::UniqueIDType;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_linger;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Whether bytes, an end or an error wait to be read. Never blocks.
 pub(crate) fn has_something_to_read(socket: UniqueIDType) -> bool {
@@ -15,6 +17,21 @@ pub(crate) fn has_something_to_read(socket: UniqueIDType) -> bool {
     let mut polled = [PollFd::new(&fd, PollFlags::IN)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut polled, Some(&at_once)), Ok(ready) if ready > 0)
+}
+
+/// Whether a piece of some KiB can be written at once, or an error waits. Never blocks.
+pub(crate) fn has_room(socket: &impl AsFd) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut polled, Some(&at_once)), Ok(ready) if ready > 0)
+}
+
+/// A second descriptor of the same socket, to wait with until it can be written to. `None`: there are too many descriptors.
+pub(crate) fn writable(socket: UniqueIDType) -> Option<AsyncFd<OwnedFd>> {
+    // SAFETY: the caller holds the session that owns the socket, so it stays open during this call.
+    let second = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned().ok()?;
+    // SAFETY: what is registered owns its descriptor, and nothing else closes or replaces it.
+    unsafe { AsyncFd::register_with_interest(second, Interest::WRITABLE) }.ok()
 }
 
 /// How many bytes the other end's system has acknowledged so far; `None` where that cannot be told.

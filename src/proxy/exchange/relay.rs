@@ -12,7 +12,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::send_response_head::commit;
 use super::termination::{self, After, End};
-use super::upload::Rest;
+use super::upload::{Rest, Turn};
 use crate::llm::{Dialect, Framing, Progress};
 use crate::policy::deadlines::{Kind, Late};
 use crate::proxy::client::body_pace::BodyPace;
@@ -98,7 +98,7 @@ struct Relay<'a> {
 /// What the loop woke up for.
 enum Woke {
     Upstream(Next),
-    Client(Result<Option<Bytes>, Stop>),
+    Client(Result<Turn, Stop>),
     /// Whoever runs this has it end.
     Stop(End),
 }
@@ -106,7 +106,7 @@ enum Woke {
 impl<'a> Relay<'a> {
     fn new(flight: &mut Flight<'_>, source: &mut Source, started: Duration, side: &'a ClientSide<'a>) -> Self {
         let now = flight.now();
-        let upload = Rest::of(source.upload.take(), side.line.is_body_done(), source.early);
+        let upload = Rest::of(source.upload.take(), source.outlet.take(), side.line.is_body_done(), source.early);
         let tap = &source.reader.tap;
         if let Some(at) = tap.first_token() {
             flight.tell(Event::FirstToken(at));
@@ -159,7 +159,6 @@ impl<'a> Relay<'a> {
         stops.push(Either::Right(revoked.map(|()| End::Revoked)));
         let patience = self.side.visit.settings().server.body_timeout;
         let has_length = self.side.line.has_length();
-        self.upload.forward_waiting(&mut source.reader.session, patience).await;
         loop {
             // What came is passed on before anything is concluded from the client's going or from the time.
             let comment_due = self.next_comment(&source.reader.tap);
@@ -168,7 +167,7 @@ impl<'a> Relay<'a> {
                 biased;
                 Some(end) = stops.next() => Woke::Stop(end),
                 next = source.reader.next(comment_due) => Woke::Upstream(next),
-                sent = self.upload.read(client, &mut self.pace, has_length) => Woke::Client(sent),
+                turn = self.upload.next(client, &mut self.pace, has_length) => Woke::Client(turn),
             };
             let end = match woke {
                 Woke::Upstream(Next::Chunk(chunk)) => match self.write(client, source, flight, chunk).await {
@@ -180,8 +179,8 @@ impl<'a> Relay<'a> {
                 Woke::Upstream(Next::Died) => Some(over_or(End::UpstreamDied, &source.reader)),
                 Woke::Upstream(Next::Late(late)) => Some(late_end(late, &source.reader)),
                 Woke::Upstream(Next::Idle) => self.comment(client, flight, &mut source.reader.tap).await.err(),
-                Woke::Client(Ok(chunk)) => {
-                    self.upload.forward(&mut source.reader.session, chunk, patience).await;
+                Woke::Client(Ok(turn)) => {
+                    self.upload.take(&mut source.reader.session, turn, patience).await;
                     None
                 }
                 Woke::Client(Err(_)) => Some(over_or(End::ClientGone, &source.reader)),

@@ -9,30 +9,36 @@ use pingora::protocols::http::client::HttpSession;
 use crate::proxy::client::body_pace::BodyPace;
 use crate::proxy::client::client_side;
 use crate::proxy::request::outcome::Stop;
-use crate::proxy::upstream::send::{self, Sent};
+use crate::proxy::upstream::outlet::Outlet;
+use crate::proxy::upstream::send::Sent;
 
 /// Where the rest of the client's body goes.
 pub(crate) enum Rest {
     /// There is none.
     Done,
-    /// To the upstream; first what was read already.
-    Forward(Vec<Bytes>),
+    /// To the upstream.
+    Forward(Box<Outlet>),
     /// Nowhere: the upstream has stopped listening.
     Discard,
 }
 
+/// What there is to do for the body.
+pub(crate) enum Turn {
+    /// The client sent more of it; `None` is the end.
+    Chunk(Option<Bytes>),
+    /// So many bytes of what it sent may go to the upstream; `None`: it takes no more.
+    Room(Option<usize>),
+}
+
 impl Rest {
-    /// What is left of `upload`, of a body that `is_done` if it was read to its end; `early`: the upstream answered before it
-    /// had read all.
-    pub(crate) fn of(upload: client_side::Upload, is_done: bool, early: bool) -> Self {
-        match upload {
-            _ if is_done && !early => Self::Done,
-            Some(mut chunks) if !early => {
-                let mut waiting = Vec::new();
+    /// What is left of `upload`, of a body that `is_done` if it was read to its end; `early`: the upstream takes no more.
+    pub(crate) fn of(upload: client_side::Upload, outlet: Option<Outlet>, is_done: bool, early: bool) -> Self {
+        match (upload, outlet) {
+            (Some(mut chunks), Some(mut outlet)) if !early && !outlet.is_over() => {
                 while let Ok(chunk) = chunks.try_recv() {
-                    waiting.push(chunk);
+                    outlet.take(chunk);
                 }
-                Self::Forward(waiting)
+                Self::Forward(Box::new(outlet))
             }
             _ if is_done => Self::Done,
             _ => Self::Discard,
@@ -44,22 +50,26 @@ impl Rest {
         matches!(self, Self::Done)
     }
 
-    /// Reads the client's side: more of its body, or the sign that it went. A body of a length that was told keeps its pace to the
-    /// end, as does one that nobody takes any more. One without a length may be half of a conversation, in which the client has
-    /// nothing to say for a while: each of its turns keeps the pace.
-    pub(crate) async fn read(
-        &self,
+    /// Waits for what is next: room for what the client sent, or else more of its body, or the sign that it went. Nothing is read
+    /// of the client before all that it sent has gone out.
+    ///
+    /// A body of a length that was told keeps its pace to the end, as does one that nobody takes any more. One without a length
+    /// may be half of a conversation, in which the client has nothing to say for a while: each of its turns keeps the pace.
+    pub(crate) async fn next(
+        &mut self,
         client: &mut ServerSession,
         pace: &mut BodyPace,
         has_length: bool,
-    ) -> Result<Option<Bytes>, Stop> {
-        match self {
+    ) -> Result<Turn, Stop> {
+        let chunk = match self {
             Self::Done => match client.read_body_or_idle(true).await {
                 Ok(_) | Err(_) => Err(Stop::ClientGone),
             },
+            Self::Forward(outlet) if !outlet.is_clear() => return Ok(Turn::Room(outlet.room().await)),
             Self::Forward(_) if !has_length => pace.read_turn(client).await,
             Self::Forward(_) | Self::Discard => pace.read_chunk(client).await,
-        }
+        };
+        chunk.map(Turn::Chunk)
     }
 
     /// The upstream said something: what the client says next is another turn, where they may be talking.
@@ -69,32 +79,24 @@ impl Rest {
         }
     }
 
-    /// Sends what the client sent of its body before the head of the answer came.
-    pub(crate) async fn forward_waiting(&mut self, source: &mut HttpSession, patience: Duration) {
-        let Self::Forward(waiting) = self else { return };
-        for piece in std::mem::take(waiting) {
-            // An empty piece is the end of the body.
-            self.forward(source, Some(piece).filter(|piece| !piece.is_empty()), patience).await;
-        }
-    }
-
-    /// Sends one more piece on; `None` is the end.
-    pub(crate) async fn forward(&mut self, source: &mut HttpSession, chunk: Option<Bytes>, patience: Duration) {
-        let forwards = matches!(self, Self::Forward(_));
-        match chunk {
-            None => {
-                if forwards {
-                    // A failure shows at the next read.
-                    let _ = source.finish_request_body().await;
-                }
-                *self = Self::Done;
-            }
-            Some(chunk) if forwards => {
-                if !matches!(send::write(source, chunk, patience).await, Ok(Sent::Whole)) {
+    /// Does what [`Rest::next`] told.
+    pub(crate) async fn take(&mut self, session: &mut HttpSession, turn: Turn, patience: Duration) {
+        match (&mut *self, turn) {
+            // To an outlet an empty chunk is the end.
+            (Self::Forward(_), Turn::Chunk(Some(chunk))) if chunk.is_empty() => {}
+            (Self::Forward(outlet), Turn::Chunk(chunk)) => outlet.take(chunk.unwrap_or_default()),
+            (Self::Forward(outlet), Turn::Room(Some(room))) => {
+                let sent = outlet.write(session, room, patience).await;
+                if outlet.is_over() {
+                    // Where it failed, the next read shows it.
+                    *self = Self::Done;
+                } else if !matches!(sent, Ok(Sent::Whole)) {
                     *self = Self::Discard;
                 }
             }
-            Some(_) => {}
+            (Self::Forward(_), Turn::Room(None)) => *self = Self::Discard,
+            (_, Turn::Chunk(None)) => *self = Self::Done,
+            (Self::Done | Self::Discard, _) => {}
         }
     }
 }

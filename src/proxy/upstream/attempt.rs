@@ -9,6 +9,7 @@ use pingora::protocols::ALPN;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::{HttpPeer, Peer};
 
+use super::outlet::Outlet;
 use super::response_reader::{Next, ResponseReader};
 use super::send::{self, Sent};
 use super::tap::{Setting, Tap};
@@ -85,6 +86,7 @@ pub(crate) struct AttemptRun<'a> {
 struct Answer {
     session: HttpSession,
     head: ResponseHeader,
+    outlet: Option<Outlet>,
     early: bool,
     deadlines: Deadlines,
 }
@@ -367,6 +369,7 @@ impl<'a> AttemptRun<'a> {
             head: answer.head,
             held: Held::default(),
             upload: None,
+            outlet: answer.outlet,
             // A connection that was to be another protocol's serves nothing more.
             early: answer.early || self.asked.upgrades,
             ticket: self.step.ticket.hand_on(),
@@ -404,7 +407,11 @@ impl<'a> AttemptRun<'a> {
         let head =
             headers::request(&self.outgoing(session.as_http2().is_some(), body)).map_err(|error| fail(&error))?;
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
-        let sent = self.send_body(&mut session, body, upload).await;
+        let mut outlet = None;
+        let sent = self.send_body(&mut session, body, upload, &mut outlet).await;
+        if let Some(error) = outlet.as_mut().and_then(|outlet| outlet.fault.take()) {
+            return Err(fail(&error));
+        }
         // A failed write may have an answer behind it: only when there is none, the write's error counts.
         let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
         let asked = self.asked.clock.now();
@@ -414,7 +421,7 @@ impl<'a> AttemptRun<'a> {
         match (read, sent) {
             (Ok(Ok(mut head)), _) => {
                 headers::map_locations(&mut head, &self.outgoing(false, body));
-                Ok(Answer { session, head, early, deadlines })
+                Ok(Answer { session, head, outlet, early, deadlines })
             }
             (Ok(Err(error)), _) => Err(fail(&error)),
             (Err(_), _) => {
@@ -482,6 +489,7 @@ impl<'a> AttemptRun<'a> {
         session: &mut HttpSession,
         body: &RequestBody,
         upload: &mut Upload,
+        outlet: &mut Option<Outlet>,
     ) -> pingora::Result<Sent> {
         let patience = self.visit.settings().server.body_timeout;
         match (body, upload) {
@@ -490,7 +498,9 @@ impl<'a> AttemptRun<'a> {
             (RequestBody::Buffered(body) | RequestBody::Edited(body), _) => {
                 send::buffered(session, body, patience).await
             }
-            (RequestBody::Streamed { .. }, Some(chunks)) => send::streamed(session, chunks, patience).await,
+            (RequestBody::Streamed { .. }, Some(chunks)) if let Some(way) = Outlet::of(session) => {
+                outlet.insert(way).send(session, chunks, patience).await
+            }
             (RequestBody::None | RequestBody::Streamed { .. }, _) => {
                 session.finish_request_body().await?;
                 Ok(Sent::Whole)
@@ -500,8 +510,12 @@ impl<'a> AttemptRun<'a> {
 
     /// Reads up to the final head; interim ones go to the client's side.
     async fn read_head(&self, session: &mut HttpSession) -> pingora::Result<ResponseHeader> {
+        // Over HTTP/2 it may have come while the body was sent.
+        let mut came = session.as_http2().is_some() && session.response_header().is_some();
         loop {
-            session.read_response_header().await?;
+            if !std::mem::take(&mut came) {
+                session.read_response_header().await?;
+            }
             let Some(head) = session.response_header() else {
                 return Err(pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "no response header"));
             };

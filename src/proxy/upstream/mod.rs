@@ -3,6 +3,7 @@
 pub(super) mod attempt;
 pub(super) mod attempt_loop;
 pub(super) mod decompress;
+pub(super) mod outlet;
 pub(super) mod response_reader;
 pub(super) mod send;
 pub(super) mod tap;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use pingora::protocols::UniqueIDType;
 use pingora::protocols::http::client::HttpSession;
-use tokio::sync::mpsc;
 
 use crate::proxy::endpoints::socket;
 
@@ -19,7 +18,8 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
     Whole,
-    /// The upstream answers while the client still sends: the rest of the body goes on beside the answer.
+    /// The upstream answers while the client still sends, or while nothing more is taken: the rest of the body goes on beside the
+    /// answer.
     Answering,
     /// The upstream takes no more: its answer, if any, is to be read next, and the rest of the body goes nowhere.
     Early,
@@ -38,35 +38,6 @@ pub(crate) async fn buffered(upstream: &mut HttpSession, body: &Bytes, patience:
     Ok(Sent::Whole)
 }
 
-/// Sends chunks as they come, until the empty one; stops when the upstream begins to answer.
-pub(crate) async fn streamed(
-    upstream: &mut HttpSession,
-    chunks: &mut mpsc::Receiver<Bytes>,
-    patience: Duration,
-) -> pingora::Result<Sent> {
-    loop {
-        let chunk = tokio::select! {
-            biased;
-            chunk = chunks.recv() => chunk,
-            () = answered(watched(upstream)) => return Ok(Sent::Answering),
-        };
-        match chunk {
-            Some(chunk) if !chunk.is_empty() => {
-                let sent = write(upstream, chunk, patience).await?;
-                if sent != Sent::Whole {
-                    return Ok(sent);
-                }
-            }
-            // The client's side is gone; whoever holds it says so.
-            None => std::future::pending().await,
-            Some(_) => {
-                upstream.finish_request_body().await?;
-                return Ok(Sent::Whole);
-            }
-        }
-    }
-}
-
 /// Writes one chunk; gives up when an answer waits to be read while the upstream does not take it.
 pub(crate) async fn write(upstream: &mut HttpSession, chunk: Bytes, patience: Duration) -> pingora::Result<Sent> {
     let socket = watched(upstream);
@@ -81,12 +52,12 @@ pub(crate) async fn write(upstream: &mut HttpSession, chunk: Bytes, patience: Du
 
 /// The socket whose readability means an answer. Over TLS it may mean session tickets, and over HTTP/2 anything: there, an
 /// upstream that stops reading ends the write by a reset.
-fn watched(upstream: &HttpSession) -> Option<UniqueIDType> {
+pub(super) fn watched(upstream: &HttpSession) -> Option<UniqueIDType> {
     let plain = upstream.digest().is_some_and(|digest| digest.ssl_digest.is_none());
     upstream.stream().filter(|_| plain).map(|stream| stream.id())
 }
 
-async fn answered(socket: Option<UniqueIDType>) {
+pub(super) async fn answered(socket: Option<UniqueIDType>) {
     let Some(socket) = socket else { return std::future::pending().await };
     loop {
         tokio::time::sleep(LOOK).await;

@@ -8,6 +8,7 @@ use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::upstreams::peer::HttpPeer;
 
+use super::outlet::Outlet;
 use super::response_reader::ResponseReader;
 use crate::proxy::client::client_side::Upload;
 use crate::proxy::endpoints::lease::Lease;
@@ -21,6 +22,8 @@ pub(crate) struct UpstreamResponse {
     pub(crate) held: Held,
     /// The rest of a streamed body that the upstream has not got yet.
     pub(crate) upload: Upload,
+    /// Its way there.
+    pub(crate) outlet: Option<Outlet>,
     /// The upstream answered before it had read the whole request: the connection serves nothing more.
     pub(crate) early: bool,
     pub(crate) ticket: Lease,
@@ -37,6 +40,7 @@ pub(crate) struct Source {
     pub(crate) peer: Arc<HttpPeer>,
     pub(crate) status: StatusCode,
     pub(crate) upload: Upload,
+    pub(crate) outlet: Option<Outlet>,
     /// See [`UpstreamResponse::early`].
     pub(crate) early: bool,
     pub(crate) ticket: Lease,
@@ -45,8 +49,8 @@ pub(crate) struct Source {
 impl UpstreamResponse {
     /// Not in the relay itself, which would keep the room of all the rest for the minutes of a stream.
     pub(crate) fn take_apart(self: Box<Self>) -> (Source, ResponseHeader, Held) {
-        let Self { reader, peer, head, held, upload, early, ticket, .. } = *self;
-        (Source { reader, peer, status: head.status, upload, early, ticket }, head, held)
+        let Self { reader, peer, head, held, upload, outlet, early, ticket, .. } = *self;
+        (Source { reader, peer, status: head.status, upload, outlet, early, ticket }, head, held)
     }
 }
 
