@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::backend::{STOP, token};
 use crate::support::{Proxy, Upstream, config, soon};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
@@ -55,6 +56,36 @@ async fn leaving_mid_stream_frees_the_upstream() {
 async fn a_reset_frees_the_upstream_too() {
     let median = median_release(true, true).await;
     assert!(median < FREED, "{median:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_after_the_end_had_the_whole_answer() {
+    let (upstream, mut conns) = Upstream::handed().await;
+    let proxy = Proxy::start(&config(upstream.address, ROUTE)).await;
+    let body = r#"{"model":"m","stream":true,"messages":[]}"#;
+    let mut outcomes = std::collections::BTreeMap::new();
+    // Where the proxy sees the upstream's end first, its last write to the client fails: not in each round, but in many.
+    for round in 0..150 {
+        let id = format!("end-{round}");
+        let mut client = proxy.client().await;
+        client.post("/v1/chat/completions", body, &format!("x-request-id: {id}\r\n")).await;
+        let mut conn = soon("the request", conns.recv()).await.unwrap();
+        conn.request().await.unwrap();
+        conn.event_stream().await;
+        conn.chunk([token("hi"), STOP.to_owned()].concat()).await;
+        client.until("[DONE]").await;
+        client.stream.set_zero_linger().unwrap();
+        if round % 2 == 0 {
+            assert_eq!(conn.stream.try_write(b"0\r\n\r\n").unwrap(), 5);
+            drop(client);
+        } else {
+            drop(client);
+            assert_eq!(conn.stream.try_write(b"0\r\n\r\n").unwrap(), 5);
+        }
+        let record = proxy.record(&id).await;
+        *outcomes.entry(record["outcome"].to_string()).or_insert(0) += 1;
+    }
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), [("\"completed\"".to_owned(), 150)]);
 }
 
 #[tokio::test]

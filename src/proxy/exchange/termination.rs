@@ -137,7 +137,9 @@ pub(crate) async fn conclude(
             source.ticket.tell(sign);
         }
         book(flight, read, outcome, error, side);
-        return finish(client, flight, source, side).await;
+        // The client has the dialect's own end: what it does not take after that, it does not miss.
+        let has_all = end == End::Exhausted || source.reader.deadlines.has_ended();
+        return finish(client, flight, source, has_all, side).await;
     }
     if let End::Over(after) = end {
         return over(client, flight, source, after, side).await;
@@ -237,7 +239,13 @@ fn book(flight: &mut Flight<'_>, read: Read, outcome: Outcome, error: Option<Err
 }
 
 /// Ends the client's answer in order, trailers included, and gives the upstream's connection back.
-async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, source: Source, side: &ClientSide<'_>) -> Ending {
+async fn finish(
+    client: &mut ServerSession,
+    flight: &mut Flight<'_>,
+    source: Source,
+    has_all: bool,
+    side: &ClientSide<'_>,
+) -> Ending {
     let Source { reader, peer, early, .. } = source;
     let mut session = reader.session;
     flight.enter(Phase::ClientBlocked);
@@ -246,14 +254,16 @@ async fn finish(client: &mut ServerSession, flight: &mut Flight<'_>, source: Sou
         // HTTP/1 recipients may drop trailers (RFC 9110, section 6.5.1), and pingora does.
         _ => client.write_response_body(bytes::Bytes::new(), true).await,
     };
-    if ended.is_err() {
-        flight.end(Outcome::ClientCancelled, Some(ErrorType::ClientGone));
-        return Ending::Dirty;
-    }
     if !early {
         side.visit.shared.connector.release(session, &peer).await;
     }
-    Ending::Clean
+    if ended.is_ok() {
+        return Ending::Clean;
+    }
+    if !has_all {
+        flight.end(Outcome::ClientCancelled, Some(ErrorType::ClientGone));
+    }
+    Ending::Dirty
 }
 
 async fn trailers(source: &mut HttpSession) -> Option<http::HeaderMap> {
