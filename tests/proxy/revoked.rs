@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::identity::key;
+use crate::support::websocket::echo;
 use crate::support::{Client, Conn, Proxy, Upstream, config, soon};
 
 const ROUTES: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
@@ -145,28 +146,6 @@ async fn connect(proxy: &Proxy, path: &str, secret: &str, id: &str) -> Socket {
     soon("the handshake", tokio_tungstenite::connect_async(request)).await.unwrap().0
 }
 
-/// A server whose WebSockets say `said`, and stay.
-async fn talking(said: &'static str) -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                use futures_util::SinkExt;
-                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-                socket.send(Message::text(said)).await.unwrap();
-                while let Some(Ok(message)) = socket.next().await {
-                    if message.is_text() && socket.send(message).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test]
 async fn its_websockets_are_closed_with_1008() {
     use futures_util::SinkExt;
@@ -176,7 +155,7 @@ async fn its_websockets_are_closed_with_1008() {
         (r#"{"type":"session.created","session":{"model":"m"}}"#, "/v1/realtime?model=m", true),
     ] {
         let Keys { text, stolen, other } = keys();
-        let proxy = Proxy::start(&config(talking(said).await, &text)).await;
+        let proxy = Proxy::start(&config(echo(Some(said)).await, &text)).await;
         let mut socket = connect(&proxy, path, &stolen, "ws").await;
         let mut bobs = connect(&proxy, path, &other, "bobs").await;
         for socket in [&mut socket, &mut bobs] {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -14,18 +14,22 @@ use crate::support::{Proxy, soon};
 
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
-/// An HTTP/2 upstream. It answers `/big` with bytes for as long as anybody takes them, and all else with a MiB.
-async fn upstream(sent: Arc<AtomicUsize>) -> SocketAddr {
+/// An answer that nobody took a byte of for so long is held up.
+const HELD_UP: Duration = Duration::from_millis(500);
+
+/// An HTTP/2 upstream. It answers `/big` with bytes for as long as anybody takes them, and tells when that one is held up; all
+/// else it answers with a MiB.
+async fn upstream(held_up: Arc<Semaphore>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let sent = Arc::clone(&sent);
+            let held_up = Arc::clone(&held_up);
             tokio::spawn(async move {
                 let Ok(mut connection) = h2::server::handshake(stream).await else { return };
                 while let Some(Ok((request, respond))) = connection.accept().await {
-                    tokio::spawn(answer(request, respond, Arc::clone(&sent)));
+                    tokio::spawn(answer(request, respond, Arc::clone(&held_up)));
                 }
             });
         }
@@ -36,23 +40,30 @@ async fn upstream(sent: Arc<AtomicUsize>) -> SocketAddr {
 async fn answer(
     request: http::Request<h2::RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
-    sent: Arc<AtomicUsize>,
+    held_up: Arc<Semaphore>,
 ) {
     let endless = request.uri().path() == "/big";
     let mut left = if endless { usize::MAX } else { 1 << 20 };
     let Ok(mut body) = respond.send_response(http::Response::new(()), false) else { return };
     while left > 0 {
         body.reserve_capacity(left.min(16 << 10));
-        let Some(Ok(room)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await else { return };
+        let mut room = tokio::time::timeout(HELD_UP, std::future::poll_fn(|cx| body.poll_capacity(cx))).await;
+        if room.is_err() {
+            held_up.add_permits(usize::from(endless));
+            room = Ok(std::future::poll_fn(|cx| body.poll_capacity(cx)).await);
+        }
+        let Ok(Some(Ok(room))) = room else { return };
         let piece = room.min(left);
         left -= piece;
         if body.send_data(Bytes::from(vec![b'x'; piece]), left == 0).is_err() {
             return;
         }
-        if endless {
-            sent.fetch_add(piece, Ordering::SeqCst);
-        }
     }
+}
+
+/// Where nothing is held up.
+fn no_one() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(0))
 }
 
 /// A way to `to` whose first connection dies silently when told so: both ends stay open, and nothing passes any more.
@@ -125,7 +136,7 @@ fn config(address: SocketAddr, upstream: &str, route: &str) -> String {
 
 #[tokio::test]
 async fn a_connection_on_which_an_attempt_timed_out_serves_nobody_any_more() {
-    let hole = Hole::before(upstream(Arc::default()).await).await;
+    let hole = Hole::before(upstream(no_one()).await).await;
     let times = "timeouts = { first_token = \"500ms\" }";
     let proxy = Proxy::start(&config(hole.address, "ping_interval = \"0s\"", times)).await;
     let mut client = proxy.client().await;
@@ -142,7 +153,7 @@ async fn a_connection_on_which_an_attempt_timed_out_serves_nobody_any_more() {
 
 #[tokio::test]
 async fn pings_find_a_connection_that_died() {
-    let hole = Hole::before(upstream(Arc::default()).await).await;
+    let hole = Hole::before(upstream(no_one()).await).await;
     let proxy = Proxy::start(&config(hole.address, "ping_interval = \"200ms\"", "")).await;
     let mut client = proxy.client().await;
     assert_eq!(client.get("/warm", "").await.status, 200);
@@ -154,8 +165,8 @@ async fn pings_find_a_connection_that_died() {
 
 #[tokio::test]
 async fn a_slow_reader_starves_no_other_of_its_connection() {
-    let sent = Arc::new(AtomicUsize::new(0));
-    let hole = Hole::before(upstream(Arc::clone(&sent)).await).await;
+    let held_up = Arc::new(Semaphore::new(0));
+    let hole = Hole::before(upstream(Arc::clone(&held_up)).await).await;
     let proxy = Proxy::start(&config(hole.address, "", "")).await;
     // It asks for much, and reads nothing of it.
     let mut slow = Vec::new();
@@ -165,17 +176,7 @@ async fn a_slow_reader_starves_no_other_of_its_connection() {
         client.until("200 OK").await;
         slow.push(client);
     }
-    let (mut before, mut since) = (0, Instant::now());
-    soon("the upstream to be held up", async {
-        while before == 0 || since.elapsed() < Duration::from_millis(500) {
-            let now = sent.load(Ordering::SeqCst);
-            if now != before {
-                (before, since) = (now, Instant::now());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    drop(soon("all three to be held up", held_up.acquire_many(3)).await.unwrap());
     let answer = proxy.client().await.get("/quick", "").await;
     assert_eq!((answer.status, answer.body.len()), (200, 1 << 20));
     assert_eq!(hole.connections.load(Ordering::SeqCst), 1, "over the same connection");

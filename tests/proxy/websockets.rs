@@ -2,36 +2,13 @@
 
 use std::time::Duration;
 
+use crate::support::websocket::echo;
 use crate::support::{Client, Conn, Proxy, Upstream, config, soon};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
 
 const ROUTE: &str = "[[route]]\nname = \"all\"\npath = \"*\"\ntargets = [{ upstream = \"fake\" }]\n";
-
-/// A WebSocket server that echoes, and closes with 4321 when told "bye".
-async fn echo() -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-                while let Some(Ok(message)) = socket.next().await {
-                    if message == Message::text("bye") {
-                        let frame = CloseFrame { code: CloseCode::from(4321), reason: "told so".into() };
-                        let _ = socket.close(Some(frame)).await;
-                    } else if message.is_text() || message.is_binary() {
-                        socket.send(message).await.unwrap();
-                    }
-                }
-            });
-        }
-    });
-    address
-}
 
 async fn connect(
     proxy: &Proxy,
@@ -45,7 +22,7 @@ async fn connect(
 
 #[tokio::test]
 async fn messages_of_all_kinds_pass_and_are_counted() {
-    let proxy = Proxy::start(&config(echo().await, ROUTE)).await;
+    let proxy = Proxy::start(&config(echo(None).await, ROUTE)).await;
     let mut socket = connect(&proxy, "ws1").await;
     let large = "x".repeat(200_000);
     for message in [Message::text("hello"), Message::binary(vec![0, 255, 7]), Message::text(large)] {
@@ -71,7 +48,7 @@ async fn messages_of_all_kinds_pass_and_are_counted() {
 
 #[tokio::test]
 async fn an_orderly_close_is_completed() {
-    let proxy = Proxy::start(&config(echo().await, ROUTE)).await;
+    let proxy = Proxy::start(&config(echo(None).await, ROUTE)).await;
     let mut socket = connect(&proxy, "ws2").await;
     socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await.unwrap();
     while socket.next().await.is_some_and(|message| message.is_ok()) {}
@@ -92,7 +69,7 @@ async fn a_refused_handshake_is_passed_on() {
 
 #[tokio::test]
 async fn going_down_closes_websockets_with_1001() {
-    let text = format!("[server]\ndrain_websockets = \"200ms\"\n{}", config(echo().await, ROUTE));
+    let text = format!("[server]\ndrain_websockets = \"200ms\"\n{}", config(echo(None).await, ROUTE));
     let mut proxy = Proxy::start(&text).await;
     let mut socket = connect(&proxy, "ws3").await;
     socket.send(Message::text("hello")).await.unwrap();
@@ -241,7 +218,7 @@ async fn a_response_that_runs_when_the_process_goes_is_stopped() {
 
 #[tokio::test]
 async fn a_close_without_a_code_is_an_orderly_one() {
-    let proxy = Proxy::start(&config(echo().await, ROUTE)).await;
+    let proxy = Proxy::start(&config(echo(None).await, ROUTE)).await;
     let mut socket = connect(&proxy, "bare").await;
     // As a browser's `close()`.
     socket.close(None).await.unwrap();
@@ -312,7 +289,7 @@ async fn a_handshake_goes_to_where_a_connection_can_be_made() {
     let table =
         |name: &str, at: std::net::SocketAddr| format!("[[upstream]]\nname = \"{name}\"\nurl = \"http://{at}\"\n");
     let route = "[[route]]\nupstream = \"dead\"\nfallback = [{ upstream = \"well\" }]\n";
-    let upstreams = format!("{}{}", table("dead", dead), table("well", echo().await));
+    let upstreams = format!("{}{}", table("dead", dead), table("well", echo(None).await));
     let proxy = Proxy::start(&format!("{upstreams}{route}")).await;
     let mut socket = connect(&proxy, "ws").await;
     socket.send(Message::text("hello")).await.unwrap();
@@ -343,7 +320,7 @@ async fn a_handshake_that_fails_is_an_attempt_as_any_other() {
     let table =
         |name: &str, at: std::net::SocketAddr| format!("[[upstream]]\nname = \"{name}\"\nurl = \"http://{at}\"\n");
     let route = "[[route]]\nupstream = \"full\"\nfallback = [{ upstream = \"well\" }]\nfailover = \"always\"\n";
-    let text = format!("{}{}{route}", table("full", broken.address), table("well", echo().await));
+    let text = format!("{}{}{route}", table("full", broken.address), table("well", echo(None).await));
     let proxy = Proxy::start(&text).await;
     let mut socket = connect(&proxy, "ws").await;
     socket.send(Message::text("hello")).await.unwrap();

@@ -5,6 +5,7 @@ mod client;
 mod process;
 mod redis;
 mod upstream;
+pub mod websocket;
 
 pub use client::{Answer, Client};
 pub use process::{Proxy, config};
