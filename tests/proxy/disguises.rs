@@ -217,7 +217,20 @@ fn forms() -> Vec<Disguise> {
     let parts = |head: &str| [&part(head, "big-model"), &*bound, "--b--\r\n"].concat();
     let tiny = "--a\r\ncontent-disposition: form-data; name=model\r\n\r\ntiny\r\n--a--\r\n";
     let with_query = |path, disguise| Disguise { path, ..disguise };
+    let file = |data: &str| part("name=file; filename=a", data);
+    let hidden = "content-disposition: form-data; name=model\r\n\r\nbig-model";
+    let beside =
+        |data: String| [file(&data), part("name=model", "tiny"), bound.clone(), "--b--\r\n".to_owned()].concat();
     vec![
+        form_with(
+            "marks of a kind in a file",
+            PARTS,
+            [file("x--b\r\ny\r\n--bz\r\n--b-\n--b\0"), parts("name=model")].concat(),
+        ),
+        form_with("a part behind half a mark", PARTS, beside(format!("\r\n--bx\r\n{hidden}"))),
+        form_with("a part behind a mark inside a line", PARTS, beside(format!("x--b\r\n{hidden}"))),
+        form_with("a part behind a mark and blanks", PARTS, beside(format!("\r\n--b \t\r\n{hidden}"))),
+        form_with("an end inside a line", PARTS, [file("x--b--"), parts("name=model")].concat()),
         form_with("a file without a name", PARTS, parts("name=model; filename=\"\"")),
         form_with("a file with a name that few read", PARTS, parts("name=model; filename*=utf-8''")),
         form_with("a file with two names", PARTS, parts("name=model; filename=a; filename*=utf-8''")),
