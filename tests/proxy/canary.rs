@@ -213,7 +213,7 @@ async fn commands_are_guarded_and_refused_in_words() {
 #[tokio::test]
 async fn a_rollout_outlives_reloads_and_restarts_until_its_steps_change() {
     let setup = Setup::new(NEXT).await;
-    // So many requests of the canary are more than a block of 20 takes: some evidence is counted before the step.
+    // So many requests of the canary leave counts that must outlast the step.
     let text = setup.config("[20, 60]", "none").replace("min_requests = 10", "min_requests = 20");
     let mut proxy = Proxy::start(&text).await;
     drive(&proxy, "step").await;
