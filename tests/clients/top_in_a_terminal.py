@@ -23,6 +23,8 @@ import urllib.request
 BINARY = sys.argv[1]
 PATIENCE_S = 20.0
 LINES, COLUMNS = 30, 120
+# A sequence that goes on with the next read.
+BEGUN = re.compile(r"\x1b(\[[0-9;?]*|[()])?$")
 ESCAPE = re.compile(r"\x1b\[([0-9;?]*)([a-zA-Z])|\x1b[()][A-Z0-9]|\x1b[=>78]")
 
 
@@ -41,9 +43,13 @@ class Screen:
     """As much of a terminal as `top` uses: characters, the cursor's place, and clearing all."""
 
     def __init__(self):
-        self.cells, self.line, self.column = {}, 0, 0
+        self.cells, self.line, self.column, self.begun = {}, 0, 0, ""
 
-    def write(self, text):
+    def write(self, more):
+        text = self.begun + more
+        begun = BEGUN.search(text)
+        self.begun = begun[0] if begun else ""
+        text = text.removesuffix(self.begun)
         at = 0
         while at < len(text):
             escape = ESCAPE.match(text, at)
