@@ -14,7 +14,8 @@ end_started() {
 wait_for_line() { # WHAT PID LOG PATTERN
     local found _
     for _ in $(seq 600); do
-        found=$(sed -nE "/$4/{s/.*$4.*/\1/p;q}" "$3" 2>/dev/null)
+        # The log is not there before the process has begun.
+        found=$(sed -nE "/$4/{s/.*$4.*/\1/p;q}" "$3" 2>/dev/null || true)
         if [ -n "$found" ]; then
             printf '%s\n' "$found"
             return
