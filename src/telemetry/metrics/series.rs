@@ -32,7 +32,6 @@ macro_rules! numbers {
         pub(crate) struct $metric($library);
 
         impl Default for $metric {
-            #[expect(clippy::expect_used, reason = "the library refuses bad names alone, and this one is a good constant")]
             fn default() -> Self {
                 Self(<$library>::new(NAME, NAME).expect("a valid name"))
             }
