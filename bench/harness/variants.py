@@ -80,8 +80,8 @@ STREAMGAUGE = """\
 [server]
 listen = "127.0.0.1:{port}"
 admin = "127.0.0.1:{admin}"
-max_connections = {streams}
-max_streams = {streams}
+max_connections = {places}
+max_streams = {places}
 state_dir = "{state}"
 
 [telemetry]
@@ -121,8 +121,10 @@ class Ends:
 
 
 def limits() -> dict[str, int]:
-    """Bounds that no run reaches: a stream is two sockets in a proxy."""
-    return {"workers": WORKERS, "streams": (OPEN_FILES - 384) // 2, "files": OPEN_FILES}
+    """Bounds that no run reaches: a stream is two sockets in a proxy. All clients have one address, which Streamgauge gives half of
+    its places."""
+    streams = (OPEN_FILES - 384) // 2
+    return {"workers": WORKERS, "streams": streams, "places": 2 * streams, "files": OPEN_FILES}
 
 
 def direct(ends: Ends) -> Variant:
