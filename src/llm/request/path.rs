@@ -265,6 +265,13 @@ fn ends_with(path: &str, end: &str) -> bool {
     start.and_then(|start| path.as_bytes().get(start..)).is_some_and(|last| last.eq_ignore_ascii_case(end.as_bytes()))
 }
 
+/// What follows the first `start` in `path`. With memchr, since every request is asked and the standard library's search begins
+/// with a table.
+fn after<'a>(path: &'a str, start: &str) -> Option<&'a str> {
+    let at = memchr::memmem::find(path.as_bytes(), start.as_bytes())?;
+    path.get(at + start.len()..)
+}
+
 /// The model that a canonical path names: Gemini's and Vertex's before a colon, Bedrock's and Azure's in segments of their own.
 /// It goes before what the body says: these backends look at nothing else.
 pub(super) fn path_model(path: &str) -> Option<&str> {
@@ -276,10 +283,10 @@ pub(super) fn path_model(path: &str) -> Option<&str> {
     };
     let of_bedrock = || {
         bedrock_path(path)?;
-        Some(path.rsplit_once('/')?.0.split_once("/model/")?.1)
+        after(path.rsplit_once('/')?.0, "/model/")
     };
     let of_azure = || {
-        let (model, rest) = path.split_once("/openai/deployments/")?.1.split_once('/')?;
+        let (model, rest) = after(path, "/openai/deployments/")?.split_once('/')?;
         (!model.is_empty() && !rest.is_empty()).then_some(model)
     };
     of_google().or_else(of_bedrock).or_else(of_azure)
@@ -319,14 +326,14 @@ pub fn with_model(path_and_query: &str, model: &str) -> Option<String> {
 /// Streaming and operation of a canonical path of Amazon Bedrock, such as `/model/amazon.nova-lite-v1:0/converse`.
 pub(super) fn bedrock_path(path: &str) -> Option<(Option<bool>, &'static str)> {
     let (resource, method) = path.rsplit_once('/')?;
-    resource.split_once("/model/").filter(|(_, model)| !model.is_empty())?;
     let (stream, operation) = match method {
         "converse" | "invoke" => (false, CHAT),
         "converse-stream" | "invoke-with-response-stream" => (true, CHAT),
         "count-tokens" => (false, COUNT_TOKENS),
         _ => return None,
     };
-    Some((Some(stream), operation))
+    let model = after(resource, "/model/")?;
+    (!model.is_empty()).then_some((Some(stream), operation))
 }
 
 /// Streaming and operation of a canonical path such as `/v1beta/models/gemini-2.5-flash:streamGenerateContent`.

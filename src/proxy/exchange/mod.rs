@@ -5,6 +5,7 @@ pub(super) mod mirror;
 pub(super) mod read_after_end;
 pub(super) mod relay;
 pub(super) mod reserve_tokens;
+pub(super) mod seldom;
 pub(super) mod send_response_head;
 pub(super) mod stages;
 pub(super) mod termination;

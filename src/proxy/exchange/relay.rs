@@ -5,11 +5,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::Either;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use pingora::protocols::http::ServerSession;
 
+use super::seldom::Seldom;
 use super::send_response_head::commit;
 use super::termination::{self, After, End};
 use super::upload::{Rest, Turn};
@@ -151,12 +149,12 @@ impl<'a> Relay<'a> {
         }
         flight.enter(waiting(&source.reader));
         let visit = self.side.visit;
-        let cut = async { visit.shared.drain.reached(DrainStage::Cut).await };
-        let revoked = async { visit.revoked().await };
-        // Each is looked at when it has woken, and not with every event.
-        let mut stops = FuturesUnordered::new();
-        stops.push(Either::Left(cut.map(|()| End::Cut)));
-        stops.push(Either::Right(revoked.map(|()| End::Revoked)));
+        let mut stops = Seldom::new(async {
+            tokio::select! {
+                () = visit.shared.drain.reached(DrainStage::Cut) => End::Cut,
+                () = visit.revoked() => End::Revoked,
+            }
+        });
         let patience = self.side.visit.settings().server.body_timeout;
         let has_length = self.side.line.has_length();
         loop {
@@ -165,7 +163,7 @@ impl<'a> Relay<'a> {
             let had_ended = source.reader.deadlines.has_ended();
             let woke = tokio::select! {
                 biased;
-                Some(end) = stops.next() => Woke::Stop(end),
+                end = &mut stops => Woke::Stop(end),
                 next = source.reader.next(comment_due) => Woke::Upstream(next),
                 turn = self.upload.next(client, &mut self.pace, has_length) => Woke::Client(turn),
             };

@@ -35,8 +35,8 @@ pub(crate) struct Flight<'a> {
     record: Option<Record>,
     /// Shows the request as running until it is dropped.
     live: LiveStream,
-    /// What it holds of its limits.
-    reservation: Option<Reservation>,
+    /// What it holds of its limits. In a box: most requests have none, and all would have its room.
+    reservation: Option<Box<Reservation>>,
     /// What the judge of its route's canary will hear.
     witness: Option<Witness>,
     /// Who waits to compare the answer with a copy's.
@@ -155,7 +155,7 @@ impl<'a> Flight<'a> {
 
     /// What the request holds, until it ends.
     pub(crate) fn reserved(&mut self, reservation: Reservation) {
-        self.reservation = Some(reservation);
+        self.reservation = Some(Box::new(reservation));
     }
 
     /// Which side of a comparison it was assigned to, where its route has a canary.
@@ -187,7 +187,7 @@ impl<'a> Flight<'a> {
         match booking {
             Booking::Of(_, Some(hold)) => background_usage::settle(*hold, &llm.reading, llm.bill.cost()),
             Booking::Pending if !llm.request.retrieves() => {
-                let hold = self.reservation.take();
+                let hold = self.reservation.take().map(|reservation| *reservation);
                 self.runs_on(record, &llm, hold);
             }
             _ => {}

@@ -36,7 +36,7 @@ pub(crate) struct AttemptLog<'a> {
 
 impl Attempts {
     pub(crate) fn new(clock: Clock, live: Option<Follower>) -> Self {
-        Self { clock, log: Mutex::default(), passed_over: OnceLock::new(), live }
+        Self { clock, log: Mutex::new(Vec::with_capacity(1)), passed_over: OnceLock::new(), live }
     }
 
     pub(crate) fn begin(&self, attempt: Attempt) -> AttemptLog<'_> {
