@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::limits::decoded;
 use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport};
-use crate::proxy::{Generation, Rollout, Shared};
+use crate::proxy::{FleetView, Generation, Rollout, Shared};
 use crate::telemetry::metrics::{Metrics, TrafficShare};
 use crate::telemetry::timestamp;
 
@@ -31,7 +31,21 @@ pub(super) fn list(shared: &Shared) -> Value {
     let generation = shared.generation.load();
     let mut rollouts: Vec<_> = generation.rollouts.values().collect();
     rollouts.sort_by(|a, b| a.route().cmp(b.route()));
-    json!({ "canaries": rollouts.into_iter().map(|rollout| view(&generation, rollout)).collect::<Vec<_>>() })
+    let canaries: Vec<Value> = rollouts.into_iter().map(|rollout| view(&generation, rollout)).collect();
+    json!({ "fleet": shared.fleet.view().map(|fleet| fleet_view(shared, &fleet)), "canaries": canaries })
+}
+
+/// The replicas that judge together.
+fn fleet_view(shared: &Shared, fleet: &FleetView) -> Value {
+    let members = fleet.members.iter().map(
+        |member| json!({ "replica": member.owner, "version": member.says.as_ref().map(|says| says.version.as_str()) }),
+    );
+    json!({
+        "name": &*fleet.name,
+        "replica": &*shared.fleet.owner,
+        "members": members.collect::<Vec<_>>(),
+        "trouble": fleet.trouble,
+    })
 }
 
 /// What a path below `/api/canaries/` asks to be done: `{route}/{command}`.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::checker::{Checker, Moment};
 use super::tables::cors::CorsTable;
 use super::tables::dialect::StreamTable;
+use super::tables::fleet::{Fleet, FleetTable};
 use super::tables::identity::{IdentityRules, IdentityTable};
 use super::tables::limits::{Limit, LimitStore, LimitTable, LimitsTable};
 use super::tables::prices::{PriceTable, Prices};
@@ -49,6 +50,8 @@ pub struct File {
     pub limit: Vec<Table<LimitTable>>,
     /// Where the counts of all limits are kept.
     pub limits: Option<Table<LimitsTable>>,
+    /// Several replicas that act as one. Absent: each judges canaries by its own requests.
+    pub fleet: Option<Table<FleetTable>>,
     /// Streams of shapes of your own, which are recognised wherever they come.
     #[serde(default)]
     pub dialect: Vec<Table<StreamTable>>,
@@ -58,7 +61,7 @@ pub struct File {
 }
 
 /// The tables of which there is one.
-pub(super) const ONE: [&str; 5] = ["server", "cors", "telemetry", "identity", "limits"];
+pub(super) const ONE: [&str; 6] = ["server", "cors", "telemetry", "identity", "limits", "fleet"];
 
 /// The tables of which there may be several.
 pub(super) const SEVERAL: [&str; 5] = ["upstream", "route", "limit", "dialect", "price"];
@@ -81,6 +84,8 @@ pub struct Settings {
     pub limits: Vec<Arc<Limit>>,
     #[serde(rename = "limits")]
     pub limit_store: LimitStore,
+    /// Absent: this replica acts for itself.
+    pub fleet: Option<Fleet>,
     #[serde(rename = "price")]
     pub prices: Prices,
     /// The files that the configuration names (certificates, keys): a change of one is a change of the configuration.
@@ -101,6 +106,7 @@ impl Settings {
         let upstreams = checker.upstreams(&file.upstream, &file.dialect);
         let limits = checker.limits(&file.limit);
         let limit_store = checker.limit_store(file.limits.as_ref());
+        let fleet = file.fleet.as_ref().and_then(|fleet| checker.fleet(fleet, file.limits.as_ref()));
         let prices = checker.prices(&file.price);
         if file.price.is_empty() && !checker.lost.is_table_lost("price") {
             budgets_without_prices(file, &mut checker);
@@ -109,7 +115,8 @@ impl Settings {
             Declarations { upstreams: &upstreams, limit_tables: &file.limit, limits: &limits, prices: &prices };
         let routes = checker.routes(&file.route, &declared);
         let upstreams = upstreams.into_iter().map(|declared| declared.upstream).collect();
-        Self { server, cors, telemetry, identity, upstreams, routes, limits, limit_store, prices, files: checker.files }
+        let files = checker.files;
+        Self { server, cors, telemetry, identity, upstreams, routes, limits, limit_store, fleet, prices, files }
     }
 
     /// Who runs the models of the upstream of this name, where that is known.

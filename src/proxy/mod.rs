@@ -41,6 +41,7 @@ pub use limits::limiter::{Limiter, Mode};
 pub use listener::connection::ProxyApp;
 pub use process::concurrency::{AddressConcurrency, AddressPermit};
 pub use process::drain::Drain;
+pub use process::fleet::{Fleet, FleetView, Follows, Member as FleetMember, Presence};
 pub use process::lever_commands::{Done, Order};
 pub use process::rollout::Rollout;
 pub use process::state::{Generation, Shared};

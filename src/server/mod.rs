@@ -97,6 +97,7 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
     let telemetry = telemetry(&settings)?;
     let shared = Shared::new(settings.clone(), Arc::clone(&telemetry));
     shared.limiter.configure(&settings)?;
+    shared.fleet.configure(&settings)?;
     if let Some(complaint) = state_dir::complaint(&settings.server.state_dir) {
         let path = settings.server.state_dir.display();
         tracing::warn!(event = "state_dir.open", %path, "server.state_dir is not this user's alone: {complaint}");
@@ -151,7 +152,10 @@ impl Sockets {
 /// After the last request: what it used is told to those who keep the limits.
 fn settle_limits(shared: &Shared) {
     if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        runtime.block_on(shared.limiter.finish());
+        runtime.block_on(async {
+            shared.limiter.finish().await;
+            shared.fleet.finish().await;
+        });
     }
 }
 

@@ -132,7 +132,9 @@ impl Reloader {
         {
             return Reload::Refused { reason: format!("{}: {reason}", self.source) };
         }
-        if let Err(problem) = self.shared.limiter.configure(&settings) {
+        if let Err(problem) =
+            self.shared.limiter.configure(&settings).and_then(|()| self.shared.fleet.configure(&settings))
+        {
             return Reload::Failed { problems: vec![problem] };
         }
         let certificate_differs = certificate.is_some();

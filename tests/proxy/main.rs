@@ -22,6 +22,7 @@ mod early;
 mod endings;
 mod failover;
 mod fleet;
+mod fleet_canary;
 mod floods;
 mod full_disk;
 mod heads;

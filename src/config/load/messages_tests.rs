@@ -11,7 +11,19 @@ fn every_problem_of_a_bad_file_is_told_at_once() {
 }
 
 /// Texts and the whole of what is said about each.
-const CASES: [(&str, &str); 68] = [
+const CASES: [(&str, &str); 71] = [
+    (
+        "[fleet]\nname = \"a\"\n[[upstream]]\nurl = \"http://h\"",
+        "1:1: the replicas of a fleet share what they know over Redis: add `redis` to [limits]",
+    ),
+    (
+        "[fleet]\n[limits]\nredis = \"redis://r\"\n[[upstream]]\nurl = \"http://h\"",
+        "1:1: this fleet has no `name`, which keeps it apart from others on the same Redis",
+    ),
+    (
+        "[fleet]\nname = \"a}b\"\n[limits]\nredis = \"redis://r\"\n[[upstream]]\nurl = \"http://h\"",
+        "2:8: `name` is 1 to 64 letters, digits, `-`, `_` and `.`: it is part of keys in Redis",
+    ),
     ("", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (" \n\u{feff}\t\n", "1:1: the file is empty: at the least say where the backend is, with [[upstream]] and its url"),
     (

@@ -4,6 +4,7 @@
 pub mod canary;
 pub mod cors;
 pub mod dialect;
+pub mod fleet;
 pub mod identity;
 pub mod limits;
 pub mod mirror;

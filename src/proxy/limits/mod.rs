@@ -4,4 +4,6 @@ pub(super) mod background_usage;
 pub(super) mod count_prompt;
 pub(super) mod limiter;
 pub(super) mod ratelimit_headers;
+pub(super) mod redis_line;
 pub(super) mod reservation;
+pub(super) mod store_error;

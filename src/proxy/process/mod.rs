@@ -7,6 +7,7 @@ pub(super) mod check_health;
 pub(super) mod concurrency;
 pub(super) mod drain;
 pub(super) mod fetch_keys;
+pub(super) mod fleet;
 pub(super) mod in_service;
 pub(super) mod lever_commands;
 pub(super) mod mirror_memory;

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::drain::Drain;
+use super::fleet::Fleet;
 use super::in_service::InService;
 use super::mirror_memory::{self, MirrorMemory};
 use super::remote_keys::RemoteKeys;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
     pub limiter: Arc<Limiter>,
+    /// The replicas that this one acts as one with.
+    pub fleet: Fleet,
     /// What people took out of service by hand.
     pub levers: Arc<Levers>,
     /// Rings after each decision about a canary: it is to be kept at once.
@@ -86,6 +89,7 @@ impl Shared {
             telemetry,
             drain: Drain::default(),
             limiter: Arc::default(),
+            fleet: Fleet::default(),
             levers,
             canary_decided: Notify::new(),
             usage: Arc::default(),

@@ -6,7 +6,6 @@
 mod pending;
 mod script_reply;
 mod shared;
-mod store_error;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -17,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 use self::pending::{Entry, Report};
 use self::shared::{Answer, Away, SharedStore};
 use crate::config::Settings;
+use crate::config::fleet::Fleet;
 use crate::config::limits::{Limit, LimitStore, OnStoreFailure};
 use crate::policy::limits::{
     Cells, Claim, Denial, Estimate, HolderView, Learned, Place, Reason, Refusals, Request, Saved, Standing, Totals,
@@ -47,6 +47,8 @@ pub struct Limiter {
 #[derive(Default)]
 struct Store {
     of: LimitStore,
+    /// What its keys begin with.
+    tag: String,
     store: Option<Arc<SharedStore>>,
 }
 
@@ -177,9 +179,10 @@ impl Limiter {
     /// What is wrong with the store's address; the limits stay where they are then.
     pub fn configure(&self, settings: &Settings) -> Result<(), String> {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
-        if shared.of != settings.limit_store {
-            let store = SharedStore::new(&settings.limit_store)?;
-            *shared = Store { of: settings.limit_store.clone(), store: store.map(Arc::new) };
+        let tag = Fleet::tag(settings.fleet.as_ref());
+        if shared.of != settings.limit_store || shared.tag != tag {
+            let store = SharedStore::new(&settings.limit_store, &tag)?;
+            *shared = Store { of: settings.limit_store.clone(), tag, store: store.map(Arc::new) };
         }
         Ok(())
     }

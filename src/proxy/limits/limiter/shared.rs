@@ -5,26 +5,21 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, IntoConnectionInfo, RedisError, RedisResult, Script, ScriptInvocation};
+use redis::aio::ConnectionLike;
+use redis::{RedisError, RedisResult, Script, ScriptInvocation};
 
 use super::pending::{Entry, Pending, Report};
 use super::script_reply::Reply;
-use super::store_error::Trouble;
 use crate::config::limits::{LimitStore, OnExhausted, OnStoreFailure};
 use crate::policy::limits::{Breaker, Claim, Denial, RecentlyRefused, Standing, Used};
-
-/// Telling the store what was used may take longer: nobody waits for it.
-const REPORT_DEADLINE: Duration = Duration::from_secs(1);
+use crate::proxy::limits::redis_line::{RedisLine, UNHURRIED};
+use crate::proxy::limits::store_error::Trouble;
 
 /// What a proxy holds counts for so long after its last word.
 const LEASE: Duration = Duration::from_secs(15);
 
 /// Reports sent at once.
 const BATCH: usize = 256;
-
-/// All keys share this tag, so that a cluster keeps them on one node, as scripts ask for.
-const TAG: &str = "{streamgauge}";
 
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("admit.lua")));
 
@@ -42,8 +37,9 @@ pub(super) enum Answer {
 pub(super) struct Away;
 
 pub(in crate::proxy) struct SharedStore {
-    client: Client,
-    connection: Mutex<Option<ConnectionManager>>,
+    line: RedisLine,
+    /// All keys share it, so that a cluster keeps them on one node, as scripts ask for.
+    tag: String,
     breaker: Mutex<Breaker>,
     /// This process, in the store's books.
     owner: String,
@@ -64,19 +60,11 @@ pub(in crate::proxy) struct SharedStore {
 impl SharedStore {
     /// # Errors
     /// What is wrong with the address; it is not repeated.
-    pub(super) fn new(store: &LimitStore) -> Result<Option<Self>, String> {
-        let Some(url) = &store.redis else { return Ok(None) };
-        // Fails where one is installed already, which is as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let wrong = |error: redis::RedisError| format!("`limits.redis`: {}", error.category());
-        let mut info = url.expose().into_connection_info().map_err(wrong)?;
-        if let Some(password) = &store.password {
-            let settings = info.redis_settings().clone().set_password(password.expose());
-            info = info.set_redis_settings(settings);
-        }
+    pub(super) fn new(store: &LimitStore, tag: &str) -> Result<Option<Self>, String> {
+        let Some(line) = RedisLine::new(store)? else { return Ok(None) };
         Ok(Some(Self {
-            client: Client::open(info).map_err(wrong)?,
-            connection: Mutex::default(),
+            line,
+            tag: tag.to_owned(),
             breaker: Mutex::default(),
             owner: uuid::Uuid::now_v7().simple().to_string(),
             numbers: AtomicU64::new(0),
@@ -144,7 +132,7 @@ impl SharedStore {
         for claim in entry.claims.iter() {
             admit_args(&mut call, claim);
         }
-        let mut connection = self.connect().map_err(|error| self.failed(Some(&error), now))?;
+        let mut connection = self.line.connect().map_err(|error| self.failed(Some(&error), now))?;
         match tokio::time::timeout(self.deadline, call.invoke_async::<Vec<i64>>(&mut connection)).await {
             Ok(Ok(numbers)) => {
                 self.answered();
@@ -172,7 +160,7 @@ impl SharedStore {
 
     /// Tells what waits to be told. True when all of it was.
     pub(super) async fn tell(&self, now: Duration) -> bool {
-        match self.connect() {
+        match self.line.connect() {
             Ok(mut connection) => self.tell_over(&mut connection, now).await,
             Err(error) => {
                 self.failed(Some(&error), now);
@@ -183,12 +171,12 @@ impl SharedStore {
 
     /// The last words, over a connection of their own: the one that requests used ends with their runtime.
     pub(super) async fn tell_last(&self, now: Duration) -> bool {
-        match self.client.get_multiplexed_async_connection().await {
+        match self.line.another().await {
             Ok(mut connection) => {
                 let told = self.tell_over(&mut connection, now).await;
                 // Nothing is held any more: the others need not wait for the lease to run out.
                 let gone: RedisResult<()> =
-                    redis::cmd("ZREM").arg(owners()).arg(&self.owner).query_async(&mut connection).await;
+                    redis::cmd("ZREM").arg(self.owners()).arg(&self.owner).query_async(&mut connection).await;
                 told && gone.is_ok()
             }
             Err(_) => false,
@@ -197,13 +185,11 @@ impl SharedStore {
 
     /// Says that this proxy lives; also the way by which a store that is back is noticed without requests.
     pub(super) async fn renew(&self, now: Duration) {
-        let Ok(mut connection) = self.connect() else { return };
+        let Ok(mut connection) = self.line.connect() else { return };
         let empty = Entry { number: u64::MAX, claims: Arc::new([]), cut: Arc::default() };
-        let renewed: Result<RedisResult<Vec<i64>>, _> = tokio::time::timeout(
-            REPORT_DEADLINE,
-            self.report(&empty, Used::default(), false).invoke_async(&mut connection),
-        )
-        .await;
+        let renewed: Result<RedisResult<Vec<i64>>, _> =
+            tokio::time::timeout(UNHURRIED, self.report(&empty, Used::default(), false).invoke_async(&mut connection))
+                .await;
         match renewed {
             Ok(Ok(_)) => self.answered(),
             Ok(Err(error)) => _ = self.failed(Some(&error), now),
@@ -246,7 +232,7 @@ impl SharedStore {
         report: &Report,
     ) -> Result<(), Option<RedisError>> {
         let call = self.report(&report.entry, report.used, report.done);
-        match tokio::time::timeout(REPORT_DEADLINE, call.invoke_async::<Vec<i64>>(connection)).await {
+        match tokio::time::timeout(UNHURRIED, call.invoke_async::<Vec<i64>>(connection)).await {
             Ok(Ok(exhausted)) => {
                 let wants_cut = |(claim, exhausted): (&Claim, &i64)| {
                     let outran = report.used.tokens > claim.tokens;
@@ -279,27 +265,16 @@ impl SharedStore {
 
     fn call(&self, script: &'static Script, entry: &Entry, lease_ms: u64) -> ScriptInvocation<'static> {
         let mut call = script.prepare_invoke();
-        call.key(owners()).key(format!("{TAG}:request:{}:{}", self.owner, entry.number));
+        call.key(self.owners()).key(format!("{}:request:{}:{}", self.tag, self.owner, entry.number));
         for claim in entry.claims.iter() {
-            call.key(format!("{TAG}:cell:{}:{}", claim.limit.name, claim.holder));
+            call.key(format!("{}:cell:{}:{}", self.tag, claim.limit.name, claim.holder));
         }
         call.arg(&self.owner).arg(lease_ms);
         call
     }
 
-    /// The connection of this process: it mends itself in the background.
-    fn connect(&self) -> RedisResult<ConnectionManager> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connection) = &*connection {
-            return Ok(connection.clone());
-        }
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(REPORT_DEADLINE))
-            .set_number_of_retries(1)
-            .set_max_delay(Duration::from_millis(200));
-        let new = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
-        Ok(connection.insert(new).clone())
+    fn owners(&self) -> String {
+        format!("{}:owners", self.tag)
     }
 
     /// What keeps it from being used, in words.
@@ -349,10 +324,6 @@ impl SharedStore {
 
 fn lease_ms() -> u64 {
     u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn owners() -> String {
-    format!("{TAG}:owners")
 }
 
 fn admit_args(call: &mut ScriptInvocation<'_>, claim: &Claim) {

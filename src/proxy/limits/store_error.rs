@@ -5,7 +5,7 @@ use redis::{ErrorKind, RedisError};
 
 /// What keeps the shared store from being used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(in crate::proxy) enum Trouble {
     /// No answer, or no connection.
     Silent,
     /// A node of a cluster that does not hold our keys; where they are, if it said so.
@@ -25,7 +25,7 @@ const CODE_MAX: usize = 40;
 
 impl Trouble {
     /// `None`: it did not answer in time.
-    pub(super) fn of(error: Option<&RedisError>) -> Self {
+    pub(in crate::proxy) fn of(error: Option<&RedisError>) -> Self {
         let Some(error) = error else { return Self::Silent };
         let moved = || error.redirect_node().map(|(address, _)| address.to_owned());
         match error.code() {
@@ -40,15 +40,15 @@ impl Trouble {
     }
 
     /// What is wrong, and what to do.
-    pub(super) fn hint(&self) -> String {
+    pub(in crate::proxy) fn hint(&self) -> String {
         match self {
             Self::Silent => "it does not answer: is Redis running, and does limits.redis name it?".to_owned(),
             Self::Moved(Some(to)) => format!(
-                "it is a node of a cluster, and the limits' keys are on another (MOVED): let limits.redis name {to}, or a Redis \
+                "it is a node of a cluster, and our keys are on another (MOVED): let limits.redis name {to}, or a Redis \
                  that is no cluster"
             ),
             Self::Moved(None) => {
-                "it is a node of a cluster, and the limits' keys are on another (MOVED): let limits.redis name that one, or a \
+                "it is a node of a cluster, and our keys are on another (MOVED): let limits.redis name that one, or a \
                  Redis that is no cluster"
                     .to_owned()
             }
@@ -58,8 +58,8 @@ impl Trouble {
             Self::Unauthenticated => "it wants a password, or another one than it gets (NOAUTH): let \
                  limits.redis_password_env name the variable with the right one"
                 .to_owned(),
-            Self::Forbidden => "its user may not do what limits need (NOPERM): allow it scripts (EVALSHA, SCRIPT LOAD) and \
-                 the keys {streamgauge}:*"
+            Self::Forbidden => "its user may not do what is needed (NOPERM): allow it scripts (EVALSHA, SCRIPT LOAD), \
+                 sorted sets, hashes and streams, and the keys {streamgauge*"
                 .to_owned(),
             Self::Refused(code) => format!("it refuses ({code}): look into Redis's own log"),
         }

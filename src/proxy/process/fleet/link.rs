@@ -1,0 +1,147 @@
+//! What a replica has of its fleet: the connection to the Redis that all of them use, and who the others are.
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{FromRedisValue, Script, ScriptInvocation};
+
+use super::presence::{self, Member, Presence};
+use crate::config::fleet::Fleet;
+use crate::config::limits::LimitStore;
+use crate::proxy::limits::redis_line::{RedisLine, UNHURRIED};
+use crate::proxy::limits::store_error::Trouble;
+
+/// A Redis that did not answer for so long is away.
+const AWAY: Duration = Duration::from_secs(3);
+
+static HELLO: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("hello.lua")));
+
+/// Redis did not answer in time, or refused.
+#[derive(Debug)]
+pub(super) struct NoAnswer;
+
+/// The connection of one replica to one fleet.
+pub(super) struct Link {
+    pub(super) name: Arc<str>,
+    pub(super) owner: Arc<str>,
+    line: RedisLine,
+    tag: String,
+    contact: Mutex<Contact>,
+    members: Mutex<Arc<[Member]>>,
+}
+
+/// When Redis last answered.
+struct Contact {
+    since: Instant,
+    is_away: bool,
+    trouble: Option<Trouble>,
+}
+
+impl Link {
+    /// # Errors
+    /// What is wrong with the address of Redis.
+    pub(super) fn new(store: &LimitStore, fleet: &Fleet, owner: &Arc<str>) -> Result<Option<Self>, String> {
+        let Some(line) = RedisLine::new(store)? else { return Ok(None) };
+        Ok(Some(Self {
+            name: Arc::clone(&fleet.name),
+            owner: Arc::clone(owner),
+            line,
+            tag: Fleet::tag(Some(fleet)),
+            contact: Mutex::new(Contact { since: Instant::now(), is_away: false, trouble: None }),
+            members: Mutex::new(Arc::new([])),
+        }))
+    }
+
+    /// A key of this fleet.
+    pub(super) fn key(&self, of: &str, name: &str) -> String {
+        format!("{}:{of}:{name}", self.tag)
+    }
+
+    /// Says that this replica lives, and hears who else does.
+    pub(super) async fn hello(&self, says: &Presence) -> Result<(), NoAnswer> {
+        let says = serde_json::to_string(says).unwrap_or_default();
+        let mut call = HELLO.prepare_invoke();
+        call.key(self.members_key()).key(self.key("replica", &self.owner));
+        call.arg(&*self.owner).arg(says).arg(presence::LEASE_MS).arg(presence::MEMBERS_MAX).arg(presence::BYTES_MAX);
+        let reply: Vec<String> = self.run(&call).await?;
+        *self.members.lock().unwrap_or_else(PoisonError::into_inner) = presence::members(&reply).into();
+        Ok(())
+    }
+
+    /// Who was alive when Redis was last asked, this replica included once it was.
+    pub(super) fn members(&self) -> Arc<[Member]> {
+        Arc::clone(&self.members.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs a script that nobody waits for.
+    pub(super) async fn run<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, NoAnswer> {
+        let mut connection = self.line.connect().map_err(|error| self.failed(Some(&error)))?;
+        match tokio::time::timeout(UNHURRIED, call.invoke_async::<T>(&mut connection)).await {
+            Ok(Ok(reply)) => {
+                self.answered();
+                Ok(reply)
+            }
+            Ok(Err(error)) => Err(self.failed(Some(&error))),
+            Err(_) => Err(self.failed(None)),
+        }
+    }
+
+    /// The last word: nobody waits for this replica any more.
+    pub(super) async fn goodbye(&self) {
+        let Ok(mut connection) = self.line.another().await else { return };
+        let mut pipe = redis::pipe();
+        pipe.zrem(self.members_key(), &*self.owner).ignore().del(self.key("replica", &self.owner)).ignore();
+        let gone: redis::RedisResult<()> = pipe.query_async(&mut connection).await;
+        if let Err(error) = gone {
+            tracing::debug!(event = "fleet.not_told", "the fleet was not told of this end: {}", error.category());
+        }
+    }
+
+    /// Whether Redis does not answer, for so long that this replica acts for itself.
+    pub(super) fn is_away(&self) -> bool {
+        let mut contact = self.contact();
+        if !contact.is_away && contact.since.elapsed() >= AWAY {
+            contact.is_away = true;
+            let hint = contact.trouble.clone().unwrap_or(Trouble::Silent).hint();
+            drop(contact);
+            tracing::warn!(event = "fleet.away", fleet = &*self.name, "the fleet's Redis cannot be used: {hint}");
+            return true;
+        }
+        contact.is_away
+    }
+
+    /// What keeps Redis from being used, in words, while it is away.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let contact = self.contact();
+        contact.is_away.then(|| contact.trouble.clone().unwrap_or(Trouble::Silent).hint())
+    }
+
+    fn answered(&self) {
+        let mut contact = self.contact();
+        let was_away = std::mem::take(&mut contact.is_away);
+        (contact.since, contact.trouble) = (Instant::now(), None);
+        drop(contact);
+        if was_away {
+            tracing::info!(event = "fleet.back", fleet = &*self.name, "the fleet's Redis answers again");
+        }
+    }
+
+    fn failed(&self, error: Option<&redis::RedisError>) -> NoAnswer {
+        let trouble = Trouble::of(error);
+        let before = self.contact().trouble.replace(trouble.clone());
+        // A refusal is said at once: to wait for it to pass would lead nowhere.
+        if before.as_ref() != Some(&trouble) && trouble != Trouble::Silent {
+            let hint = trouble.hint();
+            tracing::warn!(event = "fleet.refused", fleet = &*self.name, "the fleet's Redis cannot be used: {hint}");
+        }
+        NoAnswer
+    }
+
+    fn contact(&self) -> MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn members_key(&self) -> String {
+        format!("{}:members", self.tag)
+    }
+}
