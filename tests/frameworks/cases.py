@@ -261,7 +261,7 @@ CASES = [
     Case("LlamaIndex", "llama-index-core", llamaindex, "agent in an app", post("/events", QUERY), "llamaindex", calls=True, calls_whole=True),
     Case("CrewAI", "crewai", crewai, "chunks in an app", post("/crew", QUERY), "crewai", calls=True),
     Case("Mastra", "@mastra/core", mastra, "an agent behind the server", post("/api/agents/rivers/stream", {"messages": QUERY["query"]}), "mastra", usage=True, calls=True),
-    Case("Haystack", "haystack-ai", haystack, "chunks in an app", post("/chunks", QUERY), "haystack", usage=True, calls=True),
+    Case("Haystack", "haystack-ai", haystack, "an agent in an app", post("/chunks", QUERY), "haystack", usage=True, calls=True),
     Case("FastAPI", "fastapi", fastapi_events, "EventSourceResponse, text", post("/texts", QUERY), "plain-sse", basis="guess", failure=FASTAPI),
     Case("FastAPI", "fastapi", fastapi_events, "EventSourceResponse, items", post("/items", QUERY), "plain-sse", basis="guess", failure=FASTAPI),
     Case("FastAPI", "fastapi", fastapi_events, "named events", post("/named", QUERY), "plain-sse", basis="guess", failure=FASTAPI),

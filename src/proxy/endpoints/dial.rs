@@ -12,6 +12,7 @@ use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::corked::Corked;
 use super::tls::Handshakes;
 use crate::telemetry::record::ErrorType;
 
@@ -59,6 +60,7 @@ pub(crate) async fn dial(
         (Box::new(socket), peer.options.alpn.get_min_http_version() == 2)
     };
     if !h2 {
+        let stream = Box::new(Corked::new(stream));
         return Ok(Dialled::Http1(Box::new(Http1Session::new_with_options(stream, peer))));
     }
     let mut settings = H2HandshakeSettings::new();

@@ -46,7 +46,7 @@ impl IdlePool {
         loop {
             let mut waiting = self.idle().pop(key)?;
             let is_fresh = waiting.since.elapsed() < self.patience;
-            if is_fresh && peer.matches_fd(waiting.stream.id()) && is_silent(&mut waiting.stream) {
+            if is_fresh && reaches(&waiting.stream, peer) && is_silent(&mut waiting.stream) {
                 return Some(HttpSession::new_with_options(waiting.stream, peer));
             }
         }
@@ -117,6 +117,11 @@ impl Idle {
     }
 }
 
+/// Whether a connection ends where `peer` is: the system is asked once for each connection.
+fn reaches(stream: &Stream, peer: &HttpPeer) -> bool {
+    stream.get_socket_digest().is_some_and(|digest| digest.peer_addr() == Some(peer.address()))
+}
+
 /// Whether the upstream neither closed the connection nor sent what nobody asked for.
 fn is_silent(stream: &mut Stream) -> bool {
     // Unconstrained: a task that has used up its turn would find every connection silent.
@@ -126,8 +131,10 @@ fn is_silent(stream: &mut Stream) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::os::fd::AsRawFd;
 
     use pingora::protocols::l4::stream::Stream as TcpStream;
+    use pingora::protocols::{GetSocketDigest, SocketDigest};
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream as Socket};
 
@@ -149,7 +156,10 @@ mod tests {
         /// A connection that has just served a request, and the upstream's end of it.
         async fn connect(&self) -> (Waiting, Socket) {
             let socket = Socket::connect(self.listener.local_addr().unwrap()).await.unwrap();
-            let stream: Stream = Box::new(TcpStream::from(socket));
+            let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+            let mut socket = TcpStream::from(socket);
+            socket.set_socket_digest(digest);
+            let stream: Stream = Box::new(socket);
             (Waiting { stream, since: Instant::now() }, self.listener.accept().await.unwrap().0)
         }
 

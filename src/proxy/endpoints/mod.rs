@@ -2,6 +2,7 @@
 
 pub(super) mod ca;
 pub(super) mod connector;
+pub(super) mod corked;
 pub(super) mod dial;
 pub(super) mod endpoint;
 pub(super) mod endpoint_pool;

@@ -35,6 +35,13 @@ pub(crate) enum RequestBody {
     },
 }
 
+impl RequestBody {
+    /// Whether there is something of it, all of it at once.
+    pub(crate) fn is_in_hand(&self) -> bool {
+        matches!(self, Self::Buffered(body) | Self::Edited(body) if !body.is_empty())
+    }
+}
+
 /// What a body that was read says, decoded and in UTF-8.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {

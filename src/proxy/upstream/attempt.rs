@@ -26,6 +26,7 @@ use crate::policy::learned_usage;
 use crate::proxy::client::client_side::Upload;
 use crate::proxy::client::headers::{self, Outgoing};
 use crate::proxy::endpoints::connector::First;
+use crate::proxy::endpoints::corked::Corked;
 use crate::proxy::endpoints::dial::Unconnected;
 use crate::proxy::endpoints::lease::Lease;
 use crate::proxy::endpoints::retry_budget::{Again, RouteLoad};
@@ -406,7 +407,10 @@ impl<'a> AttemptRun<'a> {
         };
         let head =
             headers::request(&self.outgoing(session.as_http2().is_some(), body)).map_err(|error| fail(&error))?;
+        let follows = !self.asked.upgrades && body.is_in_hand();
+        Corked::cork(&session, follows);
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
+        Corked::cork(&session, false);
         let mut outlet = None;
         let sent = self.send_body(&mut session, body, upload, &mut outlet).await;
         if let Some(error) = outlet.as_mut().and_then(|outlet| outlet.fault.take()) {

@@ -1,4 +1,4 @@
-"""Haystack: a generator's chunks as an app writes them, and a pipeline behind Hayhooks."""
+"""Haystack: the chunks of an agent as an app writes them."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import json
 import model
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
+from haystack.components.agents import Agent
 from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.dataclasses import ChatMessage
 from haystack.tools import Tool
@@ -36,12 +37,12 @@ async def chunks(question: Question):
         api_key=Secret.from_token("unused"),
         generation_kwargs={"stream_options": {"include_usage": True}},
         max_retries=0,
-        tools=[depth],
     )
+    agent = Agent(chat_generator=generator, tools=[depth])
 
     async def run():
         try:
-            await generator.run_async([ChatMessage.from_user(question.query)], streaming_callback=put)
+            await agent.run_async([ChatMessage.from_user(question.query)], streaming_callback=put)
         finally:
             await queue.put(None)
 
