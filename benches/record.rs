@@ -117,6 +117,7 @@ impl Names {
                 asked_by: None,
             }),
             websocket: None,
+            cost_at_first: None,
             of_websocket: false,
             prompt: None,
         }

@@ -315,6 +315,8 @@ def limits():
             "What does it cost?",
             line("Dollars an hour by model", "currencyUSD", "By the [[price]]s in the configuration, else by the built-in catalogue.", {"{{model}}": f"3600 * {rate(COST, 'model')}"}, stack="normal"),
             line("Dollars an hour by route", "currencyUSD", "Which product spends it.", {"{{route}}": f"3600 * {rate(COST, 'route')}"}, stack="normal"),
+            line("Saved by routing", "currencyUSD", "Dollars an hour, for routes chosen by what a request is: what its tokens cost less, or more, than at the first target.",
+                 {f"{{{{route}}}}: {word}": f"3600 * {rate(f'streamgauge_cost_{word}_usd_total', 'route')}" for word in ("saved", "added")}),
             table("Spent in the time shown", "currencyUSD", "By team and model, dearest first.", f"sort_desc({over_range(COST, 'team, model')})"),
             line("Answers without a price", "reqps", "Their model has no [[price]], and the catalogue does not list it: what they cost is in no number here.",
                  {"{{upstream}}: {{model}}": rate(UNPRICED, "upstream, model")}),

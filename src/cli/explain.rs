@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::explain_cohort::{self, Live};
+use super::explain_conditions;
 use super::explain_limits::{self, Asked};
 use super::levers;
 use crate::config::address::{Endpoint, EndpointAddress};
@@ -13,6 +15,7 @@ use crate::config::identity::USER_HEADER;
 use crate::config::settings::{Route, RouteKind, Settings, Target};
 use crate::config::{self, defaults};
 use crate::llm::RequestFacts;
+use crate::policy::identity::Identity;
 use crate::policy::routing::{self, Mismatch, RequestHead};
 
 /// A request to be explained.
@@ -33,6 +36,12 @@ pub(super) struct ExplainOptions {
     /// A JSON body.
     #[arg(long, value_name = "JSON")]
     body: Option<String>,
+    /// Who sends it; by default the user that the header of trusted proxies names.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// The sender's team.
+    #[arg(long, value_name = "NAME")]
+    team: Option<String>,
     /// The proxy's admin address, for the state of the route's canary, what is out of service by hand, and the use of
     /// its limits. Off loopback it asks for the token in STREAMGAUGE_ADMIN_TOKEN.
     #[arg(long, env = "STREAMGAUGE_ADMIN", default_value = "http://127.0.0.1:9090", value_name = "URL")]
@@ -74,11 +83,16 @@ fn tell(settings: &Settings, options: &ExplainOptions) -> String {
     let facts = RequestFacts::read(&options.path, options.body.as_deref().map(str::as_bytes));
     let header =
         |name: &str| options.header.iter().find(|header| header.name == name).map(|header| header.value.as_str());
+    let user_header = settings.identity.as_ref().map_or(USER_HEADER, |rules| &rules.user_header);
+    let (body, user) = (options.body.as_deref(), options.user.as_deref().or_else(|| header(user_header)));
+    let identity = Identity { user: user.map(Arc::from), team: options.team.as_deref().map(Arc::from), key: None };
     let head = RequestHead {
         method: &method,
         path: options.path.split('?').next().unwrap_or_default(),
         header: &header,
+        identity: &identity,
         model: facts.model.as_deref(),
+        body: explain_conditions::look_into(&facts, body),
     };
     let mut out = String::new();
     // Writing to a text cannot fail.
@@ -90,12 +104,12 @@ fn tell(settings: &Settings, options: &ExplainOptions) -> String {
             }
             None => {
                 let live = explain_cohort::ask(&options.admin, route);
+                let _ = writeln!(out, "\nroute \"{}\" matches (path \"{}\")", route.name, route.path.0.source);
+                explain_conditions::tell(&mut out, route, &head);
                 describe(&mut out, settings, route, &options.path, &header, &live);
                 for (at, line) in levers::of_route(&options.admin, route).iter().enumerate() {
                     let _ = writeln!(out, "  {:<9} {line}", if at == 0 { "by hand" } else { "" });
                 }
-                let user_header = settings.identity.as_ref().map_or(USER_HEADER, |rules| &rules.user_header);
-                let (body, user) = (options.body.as_deref(), header(user_header));
                 let asked = Asked { method: &method, facts: &facts, body, user };
                 let standing = |holder: &str| explain_limits::ask(&options.admin, holder);
                 explain_limits::tell(&mut out, settings, route, &asked, &standing);
@@ -130,6 +144,11 @@ fn words(why: &Mismatch<'_>, head: &RequestHead<'_>) -> String {
                 None => format!("its models are {}, and the request names none (give --body)", wanted.join(", ")),
             }
         }
+        Mismatch::PromptTokens(_) | Mismatch::Contents { .. } | Mismatch::Stream { .. } => {
+            explain_conditions::of_body(why, head)
+        }
+        Mismatch::User(globs) => explain_conditions::of_sender("users", globs, head.identity.user.as_deref()),
+        Mismatch::Team(globs) => explain_conditions::of_sender("teams", globs, head.identity.team.as_deref()),
     }
 }
 
@@ -141,7 +160,6 @@ fn describe<'h>(
     header: &dyn Fn(&str) -> Option<&'h str>,
     live: &Live,
 ) {
-    let _ = writeln!(out, "\nroute \"{}\" matches (path \"{}\")", route.name, route.path.0.source);
     for (target, share) in explain_cohort::shares(route, live) {
         let share = share * 100.0;
         let _ =
@@ -253,6 +271,10 @@ upstream = "small"
 "#;
 
     fn told(options: &[&str]) -> Result<String, String> {
+        told_of(CONFIG, options)
+    }
+
+    fn told_of(config: &str, options: &[&str]) -> Result<String, String> {
         #[derive(clap::Parser)]
         struct Typed {
             #[command(flatten)]
@@ -260,7 +282,7 @@ upstream = "small"
         }
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("c.toml");
-        std::fs::write(&file, CONFIG).unwrap();
+        std::fs::write(&file, config).unwrap();
         let typed = ["explain", "--config", file.to_str().unwrap()].into_iter().chain(options.iter().copied());
         let typed = <Typed as clap::Parser>::try_parse_from(typed).map_err(|error| error.to_string())?;
         explain(&typed.options)
@@ -306,6 +328,63 @@ route "models" matches (path "/v1/*")
         );
         let gold = told(&["--path", "/v1/x", "--header", "x-tier:gold"]).unwrap();
         assert!(gold.contains("route \"gold\" matches"), "{gold}");
+    }
+
+    #[test]
+    fn it_tells_which_condition_holds_and_which_failed_and_why() {
+        const CONDITIONS: &str = r#"
+[server]
+trusted_proxies = ["127.0.0.1"]
+[[upstream]]
+url = "http://h"
+[[identity.key]]
+team = "t"
+hash = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+[[route]]
+name = "batch"
+users = ["batch-*"]
+teams = ["t"]
+[[route]]
+name = "small"
+prompt_tokens = "<20"
+tools = false
+stream = true
+[[route]]
+name = "pictures"
+images = true
+[[route]]
+name = "rest"
+"#;
+        let told = |options: &[&str]| {
+            let all: Vec<&str> =
+                ["--path", "/v1/chat/completions"].into_iter().chain(options.iter().copied()).collect();
+            told_of(CONDITIONS, &all).unwrap()
+        };
+        let hello = r#"{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
+        let text = told(&["--body", hello]);
+        for words in [
+            "route \"batch\" does not match: its users are batch-*, and it is not known from whom the request is (give --user)",
+            "route \"small\" matches (path \"*\")\n  because   prompt_tokens <20: the prompt has 7 tokens (counted)\n            tools = false: \
+             the request has no tools\n            stream = true: the request asks for a stream\n",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        let text = told(&["--body", hello, "--user", "batch-1", "--team", "other"]);
+        assert!(text.contains("its teams are t, and the request is from \"other\""), "{text}");
+        let text = told(&["--body", hello, "--header", "x-user-id: batch-1", "--team", "t"]);
+        assert!(
+            text.contains("because   users batch-*: it is \"batch-1\"\n            teams t: it is \"t\"\n"),
+            "{text}"
+        );
+        let text = told(&["--body", &hello.replace("\"hello\"", r#"[{"type":"image_url","image_url":{"url":"x"}}]"#)]);
+        let size = "its prompt_tokens are <20, and the prompt has 771 tokens (estimated: too long to count, of an unknown format, or with media)";
+        assert!(text.contains(size) && text.contains("images = true: the request has images"), "{text}");
+        let text = told(&["--body", &hello.replace("\"stream\":true", "\"tools\":[{\"type\":\"function\"}]")]);
+        assert!(text.contains("it has tools = false, and the request has tools"), "{text}");
+        assert!(text.contains("it has images = true, and the request has no images"), "{text}");
+        let text = told(&["--body", &hello.replace("true", "false")]);
+        assert!(text.contains("it has stream = true, and the request asks for no stream"), "{text}");
+        assert!(told(&[]).contains("its prompt_tokens are <20, and the request has no prompt (give --body)"));
     }
 
     #[test]

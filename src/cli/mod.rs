@@ -5,6 +5,7 @@ mod canary;
 mod check;
 mod explain;
 mod explain_cohort;
+mod explain_conditions;
 mod explain_limits;
 mod healthcheck;
 mod key;

@@ -26,7 +26,7 @@ pub use reload::{guard, needs_restart};
 pub use schema::schema;
 pub use settings::Settings;
 pub use tables::server::admin_problem;
-pub use tables::{canary, fleet, identity, limits, prices, telemetry};
+pub use tables::{canary, conditions, fleet, identity, limits, prices, telemetry};
 
 /// What holds where the file says nothing, as far as others ask.
 pub mod defaults {

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checker::{Checker, Moment};
+use super::tables::conditions::Nameable;
 use super::tables::cors::CorsTable;
 use super::tables::dialect::StreamTable;
 use super::tables::fleet::{Fleet, FleetTable};
@@ -111,8 +112,13 @@ impl Settings {
         if file.price.is_empty() && !checker.lost.is_table_lost("price") {
             budgets_without_prices(file, &mut checker);
         }
-        let declared =
-            Declarations { upstreams: &upstreams, limit_tables: &file.limit, limits: &limits, prices: &prices };
+        let declared = Declarations {
+            upstreams: &upstreams,
+            limit_tables: &file.limit,
+            limits: &limits,
+            prices: &prices,
+            nameable: nameable(file, &checker),
+        };
         let routes = checker.routes(&file.route, &declared);
         let upstreams = upstreams.into_iter().map(|declared| declared.upstream).collect();
         let files = checker.files;
@@ -122,6 +128,25 @@ impl Settings {
     /// Who runs the models of the upstream of this name, where that is known.
     pub fn provider_of(&self, upstream: &str) -> Option<Arc<str>> {
         self.upstreams.iter().find(|known| *known.name == *upstream)?.provider.clone()
+    }
+}
+
+/// Whom requests can be known to come from. A reload may take the last one who is known away, and mean it.
+fn nameable(file: &File, checker: &Checker<'_>) -> Nameable {
+    let lost = &checker.lost;
+    let identity = file.identity.as_ref();
+    let may_have_lost_one = checker.moment == Moment::Reload
+        || ["identity", "server"].iter().any(|table| lost.is_table_lost(table))
+        || identity.is_some_and(|table| lost.may_have_lost(&table.span, &["jwt", "key"]))
+        || file.server.as_ref().is_some_and(|table| lost.may_have_lost(&table.span, &["trusted_proxies"]));
+    let proxies = file.server.as_ref().is_some_and(|server| !server.value.trusted_proxies.is_empty());
+    let jwt = identity.and_then(|table| table.value.jwt.as_ref());
+    let keys = || identity.iter().flat_map(|table| &table.value.key);
+    Nameable {
+        users: may_have_lost_one || proxies || jwt.is_some() || keys().any(|key| key.value.user.is_some()),
+        teams: may_have_lost_one
+            || jwt.is_some_and(|jwt| jwt.value.team_claim.is_some())
+            || keys().any(|key| key.value.team.is_some()),
     }
 }
 

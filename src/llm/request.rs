@@ -2,6 +2,7 @@
 
 mod body;
 pub mod body_kind;
+pub mod contents;
 pub mod details;
 pub mod form;
 pub mod lenient_json;
@@ -185,6 +186,11 @@ impl RequestFacts {
             Some(_) | None => true,
         };
         self.is_llm() && !self.stream.unwrap_or(streams_unasked)
+    }
+
+    /// Whether an answer in events is asked for: as `stream` or the path says, and for Ollama where nothing does.
+    pub fn asks_for_stream(&self) -> bool {
+        self.stream.unwrap_or(self.dialect == Some(Dialect::Ollama) && self.writes())
     }
 
     /// Whether this is an LLM request at all: a known path, or a body with messages, a prompt, or a model and its input. One

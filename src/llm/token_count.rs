@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use answer::AnswerCounter;
 pub(super) use answer::AnswerTexts;
-pub use prompt::{PROMPT_MAX, PromptCount, count_prompt};
+pub use prompt::{PROMPT_MAX, PromptCount, PromptSize, count_prompt};
 
 /// A vocabulary that texts are counted with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

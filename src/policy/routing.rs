@@ -4,9 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::cohort::{self, Unit};
+use super::identity::Identity;
+use crate::config::conditions::{Conditions, TokenRange};
 use crate::config::glob::Glob;
 use crate::config::settings::{Route, Target};
 use crate::llm::request::canonical_path;
+use crate::llm::request::contents::Contents;
+use crate::llm::token_count::PromptSize;
 
 /// What routing looks at in a request.
 pub struct RequestHead<'a> {
@@ -15,8 +19,32 @@ pub struct RequestHead<'a> {
     pub path: &'a str,
     /// A header's first value, by its name in lower case.
     pub header: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// Who sends it, as far as that is proven.
+    pub identity: &'a Identity,
     /// The model that a JSON body names, where one was read.
     pub model: Option<&'a str>,
+    pub body: BodyFacts,
+}
+
+/// What else routing may look at in a body, as far as [`needs`] asked for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BodyFacts {
+    /// An answer in events is asked for.
+    pub streams: bool,
+    pub contents: Contents,
+    /// `None`: there is no body that could be read.
+    pub prompt: Option<PromptSize>,
+}
+
+/// What must be known of a body before the route of its request is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Anything at all.
+    pub body: bool,
+    /// [`BodyFacts::contents`].
+    pub contents: bool,
+    /// [`BodyFacts::prompt`].
+    pub prompt: bool,
 }
 
 /// The first route that matches. A route that asks for models matches only where one is known.
@@ -25,23 +53,43 @@ pub fn pick<'a>(routes: &'a [Arc<Route>], head: &RequestHead<'_>) -> Option<&'a 
     routes.iter().find(|route| mismatch(route, head).is_none())
 }
 
-/// Whether anything depends on what the body says: a route that this head may take asks for a model, counts tokens or
-/// dollars, or gives the model another name.
+/// What has to be read of the body of a request with this head: a route that it may take asks for a model or something else of
+/// the body, counts tokens or dollars, or gives the model another name.
 #[must_use]
-pub fn depends_on_body(routes: &[Arc<Route>], head: &RequestHead<'_>) -> bool {
-    // One that asks for no model takes the request: those before it ask for one.
-    first(routes, head).is_some_and(|route| !route.models.is_empty() || reads_body(route))
+pub fn needs(routes: &[Arc<Route>], head: &RequestHead<'_>) -> Needs {
+    let mut needs = Needs::default();
+    for route in routes.iter().filter(|route| head_mismatch(route, head).is_none()) {
+        if let Some(conditions) = &route.conditions {
+            needs.contents |= conditions.contents().next().is_some();
+            needs.prompt |= conditions.prompt_tokens.is_some();
+        }
+        if is_of_head(route) {
+            // It takes the request unless one before it does, and those ask for something of the body.
+            needs.body |= reads_body(route);
+            break;
+        }
+        needs.body = true;
+    }
+    needs
 }
 
-/// The route that takes a request with this head whatever its body says. `None`: none does, or a model decides.
+/// The target whose price routing is compared with: the first one of the route that would take the request if no route had
+/// [`Conditions`]; of `taken` itself where there is none.
+#[must_use]
+pub fn first_target<'a>(routes: &'a [Arc<Route>], taken: &'a Route, head: &RequestHead<'_>) -> Option<&'a Target> {
+    let plain = |route: &&Arc<Route>| route.conditions.is_none() && mismatch(route, head).is_none();
+    routes.iter().find(plain).map_or(taken, |route| &**route).targets.first()
+}
+
+/// The route that takes a request with this head whatever its body says. `None`: none does, or the body decides.
 #[must_use]
 pub fn pick_by_head<'a>(routes: &'a [Arc<Route>], head: &RequestHead<'_>) -> Option<&'a Arc<Route>> {
-    first(routes, head).filter(|route| route.models.is_empty())
+    routes.iter().find(|route| head_mismatch(route, head).is_none()).filter(|route| is_of_head(route))
 }
 
-/// The first route that a request with this head may take.
-fn first<'a>(routes: &'a [Arc<Route>], head: &RequestHead<'_>) -> Option<&'a Arc<Route>> {
-    routes.iter().find(|route| head_mismatch(route, head).is_none())
+/// Whether a route takes requests by their head alone.
+fn is_of_head(route: &Route) -> bool {
+    route.models.is_empty() && !route.conditions.as_deref().is_some_and(Conditions::ask_of_body)
 }
 
 fn reads_body(route: &Route) -> bool {
@@ -181,6 +229,19 @@ pub enum Mismatch<'a> {
     },
     /// The route's models.
     Model(&'a [Glob]),
+    PromptTokens(TokenRange),
+    /// Something that is to be in the prompt, or not: its name in the file.
+    Contents {
+        name: &'static str,
+        wanted: bool,
+    },
+    Stream {
+        wanted: bool,
+    },
+    /// The route's users.
+    User(&'a [Glob]),
+    /// The route's teams.
+    Team(&'a [Glob]),
 }
 
 /// The first thing about `head` that does not fit `route`; `None`: it matches.
@@ -188,7 +249,34 @@ pub enum Mismatch<'a> {
 pub fn mismatch<'a>(route: &'a Route, head: &RequestHead<'_>) -> Option<Mismatch<'a>> {
     let knows = |model: &str| route.models.iter().any(|glob| glob.matches_in_any_case(model));
     let wrong_model = !route.models.is_empty() && !head.model.is_some_and(knows);
-    head_mismatch(route, head).or_else(|| wrong_model.then_some(Mismatch::Model(&route.models)))
+    head_mismatch(route, head)
+        .or_else(|| wrong_model.then_some(Mismatch::Model(&route.models)))
+        .or_else(|| body_mismatch(route.conditions.as_deref()?, &head.body))
+}
+
+/// What of the body does not fit. Of one that could not be read the size is unknown, which fits none.
+fn body_mismatch<'a>(conditions: &Conditions, body: &BodyFacts) -> Option<Mismatch<'a>> {
+    if let Some(range) =
+        conditions.prompt_tokens.filter(|range| !body.prompt.is_some_and(|size| range.has(size.tokens)))
+    {
+        return Some(Mismatch::PromptTokens(range));
+    }
+    if let Some(failed) = conditions.contents().find(|condition| !condition.holds(&body.contents)) {
+        return Some(Mismatch::Contents { name: failed.name, wanted: failed.wanted });
+    }
+    let wanted = conditions.stream.filter(|wanted| *wanted != body.streams)?;
+    Some(Mismatch::Stream { wanted })
+}
+
+/// Whether who sends it is none of those whom the route takes. Who is not known is nobody's.
+fn sender_mismatch<'a>(conditions: &'a Conditions, identity: &Identity) -> Option<Mismatch<'a>> {
+    let lacks = |wanted: &[Glob], name: Option<&str>| {
+        !wanted.is_empty() && !name.is_some_and(|name| wanted.iter().any(|glob| glob.matches(name)))
+    };
+    if lacks(&conditions.users, identity.user.as_deref()) {
+        return Some(Mismatch::User(&conditions.users));
+    }
+    lacks(&conditions.teams, identity.team.as_deref()).then_some(Mismatch::Team(&conditions.teams))
 }
 
 fn head_mismatch<'a>(route: &'a Route, head: &RequestHead<'_>) -> Option<Mismatch<'a>> {
@@ -201,8 +289,10 @@ fn head_mismatch<'a>(route: &'a Route, head: &RequestHead<'_>) -> Option<Mismatc
         return Some(Mismatch::Method(&route.methods));
     }
     let differs = |(name, value): &&(String, String)| (head.header)(name) != Some(value.as_str());
-    let (name, wanted) = route.headers.iter().find(differs)?;
-    Some(Mismatch::Header { name, wanted })
+    if let Some((name, wanted)) = route.headers.iter().find(differs) {
+        return Some(Mismatch::Header { name, wanted });
+    }
+    sender_mismatch(route.conditions.as_deref()?, head.identity)
 }
 
 #[cfg(test)]

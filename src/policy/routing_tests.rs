@@ -12,8 +12,10 @@ fn settings(routes: &str) -> Settings {
     crate::config::parse(&text, "test.toml", &|_| None, &no_file).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
+const NOBODY: Identity = Identity { user: None, team: None, key: None };
+
 fn head<'a>(method: &'a str, path: &'a str, model: Option<&'a str>) -> RequestHead<'a> {
-    RequestHead { method, path, header: &|_| None, model }
+    RequestHead { method, path, header: &|_| None, identity: &NOBODY, model, body: BodyFacts::default() }
 }
 
 fn picked<'a>(settings: &'a Settings, head: &RequestHead<'_>) -> Option<&'a str> {
@@ -64,13 +66,135 @@ fn the_first_match_wins() {
 #[test]
 fn the_body_is_read_only_where_a_model_may_decide() {
     let settings = settings(ROUTES);
-    assert!(depends_on_body(&settings.routes, &head("POST", "/v1/chat/completions", None)));
-    assert!(!depends_on_body(&settings.routes, &head("GET", "/v1/chat/completions", None)));
-    assert!(!depends_on_body(&settings.routes, &head("POST", "/v1/models", None)), "v1 takes it before late may");
-    assert!(depends_on_body(&settings.routes, &head("POST", "/else", None)));
+    assert!(needs(&settings.routes, &head("POST", "/v1/chat/completions", None)).body);
+    assert!(!needs(&settings.routes, &head("GET", "/v1/chat/completions", None)).body);
+    assert!(!needs(&settings.routes, &head("POST", "/v1/models", None)).body, "v1 takes it before late may");
+    assert!(needs(&settings.routes, &head("POST", "/else", None)).body);
     let gold = |name: &str| (name == "x-tier").then_some("gold");
     let head = RequestHead { header: &gold, ..head("POST", "/v1/chat/completions", None) };
-    assert!(!depends_on_body(&settings.routes, &head));
+    assert!(!needs(&settings.routes, &head).body);
+}
+
+/// Who asks for much, what asks for much, and everybody else; behind them one that nobody comes to.
+const CONDITIONS: &str = r#"
+[server]
+trusted_proxies = ["10.0.0.0/8"]
+[[identity.key]]
+team = "t"
+hash = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+[[route]]
+name = "batch"
+path = "/v1/*"
+users = ["batch-*", "nightly"]
+teams = ["search"]
+upstream = "b"
+[[route]]
+name = "small"
+path = "/v1/*"
+prompt_tokens = "<2000"
+tools = false
+images = false
+upstream = "b"
+[[route]]
+name = "spoken"
+path = "/v1/*"
+audio = true
+stream = true
+upstream = "b"
+[[route]]
+name = "rest"
+path = "/v1/*"
+upstream = "a"
+[[route]]
+name = "far"
+path = "/v*"
+prompt_tokens = ">=1"
+upstream = "a"
+"#;
+
+fn sized(tokens: u64) -> BodyFacts {
+    BodyFacts { prompt: Some(PromptSize { tokens, counted: true }), ..BodyFacts::default() }
+}
+
+#[test]
+fn what_a_request_is_decides_its_route() {
+    let settings = settings(CONDITIONS);
+    let by = |body: BodyFacts| picked(&settings, &RequestHead { body, ..head("POST", "/v1/x", Some("m")) });
+    let with = |contents: Contents| BodyFacts { contents, ..sized(10) };
+    assert_eq!((by(sized(1_999)), by(sized(2_000))), (Some("small"), Some("rest")));
+    assert_eq!(by(BodyFacts::default()), Some("rest"), "no size is known, so none fits");
+    assert_eq!(by(with(Contents { tools: true, ..Contents::default() })), Some("rest"));
+    assert_eq!(by(with(Contents { images: true, ..Contents::default() })), Some("rest"));
+    let audio = Contents { audio: true, ..Contents::default() };
+    assert_eq!(by(with(audio)), Some("small"), "nothing is said there of sound");
+    assert_eq!(by(BodyFacts { contents: audio, ..sized(9_000) }), Some("rest"));
+    assert_eq!(by(BodyFacts { contents: audio, streams: true, ..sized(9_000) }), Some("spoken"));
+}
+
+#[test]
+fn who_sends_a_request_decides_its_route() {
+    let settings = settings(CONDITIONS);
+    let by = |user: Option<&str>, team: Option<&str>| {
+        let identity = Identity { user: user.map(Arc::from), team: team.map(Arc::from), key: None };
+        picked(&settings, &RequestHead { identity: &identity, ..head("POST", "/v1/x", None) }).map(str::to_owned)
+    };
+    assert_eq!(by(Some("batch-7"), Some("search")).as_deref(), Some("batch"));
+    assert_eq!(by(Some("nightly"), Some("search")).as_deref(), Some("batch"));
+    for (user, team) in [
+        (Some("batch-7"), None),
+        (Some("batch-7"), Some("other")),
+        (Some("Batch-7"), Some("search")),
+        (None, Some("search")),
+    ] {
+        assert_eq!(
+            by(user, team).as_deref(),
+            Some("rest"),
+            "{user:?} {team:?}: all must hold, and who is not known is nobody's"
+        );
+    }
+}
+
+#[test]
+fn a_body_is_looked_into_no_further_than_a_route_asks() {
+    let settings = settings(CONDITIONS);
+    let all = Needs { body: true, contents: true, prompt: true };
+    assert_eq!(needs(&settings.routes, &head("POST", "/v1/x", None)), all);
+    let size = Needs { contents: false, ..all };
+    assert_eq!(needs(&settings.routes, &head("POST", "/v2", None)), size, "only the last one may take it");
+    assert_eq!(needs(&settings.routes, &head("POST", "/x", None)), Needs::default());
+    let batch = Identity { user: Some("nightly".into()), team: Some("search".into()), key: None };
+    let head = RequestHead { identity: &batch, ..head("POST", "/v1/x", None) };
+    assert_eq!(needs(&settings.routes, &head), Needs::default(), "who sends it is known already");
+    assert_eq!(pick_by_head(&settings.routes, &head).map(|route| &*route.name), Some("batch"));
+    let nobody = RequestHead { identity: &NOBODY, ..head };
+    assert!(pick_by_head(&settings.routes, &nobody).is_none(), "the body decides");
+}
+
+#[test]
+fn costs_are_compared_with_the_route_that_has_no_conditions() {
+    let settings = settings(CONDITIONS);
+    let taken = |path| {
+        let head = RequestHead { body: sized(10), ..head("POST", path, None) };
+        let taken = pick(&settings.routes, &head).unwrap();
+        (&*taken.name, &*first_target(&settings.routes, taken, &head).unwrap().name)
+    };
+    assert_eq!(taken("/v1/x"), ("small", "a"));
+    assert_eq!(taken("/v2/x"), ("far", "a"), "its own where no other would take it");
+}
+
+proptest! {
+    #[test]
+    fn of_routes_by_size_exactly_one_takes_a_prompt(cut in 1_u64..5_000, tokens in 0_u64..6_000) {
+        let routes = format!(
+            "[[route]]\nname = \"below\"\nprompt_tokens = \"<{cut}\"\nupstream = \"a\"\n\
+             [[route]]\nname = \"above\"\nprompt_tokens = \">={cut}\"\nupstream = \"b\"\n"
+        );
+        let settings = settings(&routes);
+        let head = RequestHead { body: sized(tokens), ..head("POST", "/", None) };
+        let fitting: Vec<&str> =
+            settings.routes.iter().filter(|route| mismatch(route, &head).is_none()).map(|route| &*route.name).collect();
+        prop_assert_eq!(fitting, vec![if tokens < cut { "below" } else { "above" }]);
+    }
 }
 
 const THREE: &str = r#"

@@ -52,6 +52,8 @@ pub struct Record {
     pub limit: Option<LimitInfo>,
     /// What its end made the judge of a canary decide.
     pub canary: Option<Decision>,
+    /// What its tokens cost at the first target; present where its route was chosen by what the request is, and both have a price.
+    pub cost_at_first: Option<Cost>,
     /// It is one response on a WebSocket, told beside the record of its connection.
     pub of_websocket: bool,
 }

@@ -37,6 +37,7 @@ impl Record {
             prompt: None,
             limit: None,
             canary: None,
+            cost_at_first: None,
             of_websocket: false,
         }
     }

@@ -47,6 +47,7 @@ pub(crate) fn plain() -> Record {
         rpc: None,
         limit: None,
         canary: None,
+        cost_at_first: None,
         of_websocket: false,
     }
 }

@@ -81,6 +81,7 @@ class Run:
             *(pool.submit(self.ask, "/hedge") for _ in range(2)),
             *(pool.submit(self.ask, "/down") for _ in range(3)),
             *(pool.submit(self.ask, "/limited", max_tokens=50) for _ in range(6)),
+            *(pool.submit(self.ask, "/sized", prompt=prompt) for prompt in ("short", "long " * 2_000)),
             pool.submit(self.watch, "/chat/api/v1/stream?tokens=3"),
             pool.submit(self.ask, "/nowhere"),
         ]:

@@ -56,6 +56,16 @@ tokens_per_minute = 100_000
 requests_per_minute = 10
 
 [[price]]
+model = "demo-cheap"
+input = 0.1
+output = 0.1
+
+[[price]]
+model = "demo-dear"
+input = 50.0
+output = 50.0
+
+[[price]]
 model = "demo*"
 input = 2.5
 output = 10.0
@@ -133,6 +143,23 @@ shadow = { upstream = "slow", percent = 100, path = "/" }
 name = "held"
 path = "/held/*"
 targets = [{ upstream = "held", path = "/" }]
+
+[[route]]
+name = "small"
+path = "/sized/*"
+prompt_tokens = "<100"
+targets = [{ upstream = "today", path = "/", model = "demo-cheap" }]
+
+[[route]]
+name = "sized"
+path = "/sized/*"
+prompt_tokens = ">=1000"
+targets = [{ upstream = "today", path = "/", model = "demo-dear" }]
+
+[[route]]
+name = "usual"
+path = "/sized/*"
+targets = [{ upstream = "today", path = "/" }]
 
 [[route]]
 name = "limited"

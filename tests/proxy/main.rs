@@ -42,6 +42,7 @@ mod prices;
 mod readers;
 mod realtime;
 mod revoked;
+mod routing_conditions;
 mod shared_connections;
 mod shared_limits;
 mod shares;

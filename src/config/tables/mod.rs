@@ -2,6 +2,7 @@
 //! there, and to `config/streamgauge.toml`.
 
 pub mod canary;
+pub mod conditions;
 pub mod cors;
 pub mod dialect;
 pub mod fleet;

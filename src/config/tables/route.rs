@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::canary::{Canary, CanaryTable, Sticky};
+use super::conditions::{self, Conditions, Nameable};
 use super::limits::{Limit, LimitTable};
 use super::mirror::{Mirror, MirrorTable};
 use super::prices::Prices;
@@ -44,7 +45,8 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// What decides which requests a route takes.
-const CONDITIONS: [&str; 4] = ["path", "methods", "headers", "models"];
+const CONDITIONS: [&str; 11] =
+    ["path", "methods", "headers", "models", "prompt_tokens", "tools", "images", "audio", "stream", "users", "teams"];
 
 /// Most attempts that a request may be given: what ten backends could not answer, an eleventh will not.
 const ATTEMPTS_MAX: u32 = 10;
@@ -65,6 +67,20 @@ pub struct RouteTable {
     pub headers: BTreeMap<String, At<String>>,
     /// Models, as "gpt-4o*", of JSON bodies. Absent: all.
     pub models: Option<At<Vec<At<String>>>>,
+    /// The size of the prompt in tokens, as "<2000" or ">=2000 <8000": counted, or estimated where it is long or has pictures.
+    pub prompt_tokens: Option<At<String>>,
+    /// Whether the request offers tools to the model.
+    pub tools: Option<At<bool>>,
+    /// Whether there are pictures in the prompt.
+    pub images: Option<At<bool>>,
+    /// Whether there is sound in the prompt.
+    pub audio: Option<At<bool>>,
+    /// Whether a stream is asked for.
+    pub stream: Option<At<bool>>,
+    /// Users whose requests it takes, as "batch-*". Absent: everybody's.
+    pub users: Option<At<Vec<At<String>>>>,
+    /// Teams whose requests it takes. Absent: everybody's.
+    pub teams: Option<At<Vec<At<String>>>>,
     /// The only target's upstream, in place of `targets`.
     pub upstream: Option<At<String>>,
     /// Where requests go, by weight. Absent: to the only upstream.
@@ -137,6 +153,9 @@ pub struct Route {
     pub headers: Vec<(String, String)>,
     /// Model globs; empty means all, and that the body need not be read to route.
     pub models: Vec<Glob>,
+    /// What else it asks of a request. Absent: nothing.
+    #[serde(flatten)]
+    pub conditions: Option<Box<Conditions>>,
     /// Never empty.
     pub targets: Vec<Target>,
     pub sticky: Sticky,
@@ -237,6 +256,7 @@ pub struct Declarations<'a> {
     pub limit_tables: &'a [Table<LimitTable>],
     pub limits: &'a [Arc<Limit>],
     pub prices: &'a Prices,
+    pub nameable: Nameable,
 }
 
 impl Checker<'_> {
@@ -309,6 +329,7 @@ impl Checker<'_> {
             methods: self.methods(file.methods.as_ref()),
             headers: self.header_conditions(&file.headers),
             models,
+            conditions: self.conditions(file, declared.nameable),
             fallback,
             failover: file.failover.value_or_default(),
             retries: self.retries(file.retries.as_ref().map(|table| &table.value)),
@@ -385,6 +406,21 @@ impl Checker<'_> {
         conditions
     }
 
+    /// What a route asks beside head and model; `None`: nothing.
+    fn conditions(&mut self, file: &RouteTable, nameable: Nameable) -> Option<Box<Conditions>> {
+        let said = |at: &Option<At<bool>>| at.as_ref().map(|at| at.value);
+        let conditions = Conditions {
+            prompt_tokens: self.prompt_tokens(file.prompt_tokens.as_ref()),
+            tools: said(&file.tools),
+            images: said(&file.images),
+            audio: said(&file.audio),
+            stream: said(&file.stream),
+            users: self.names("users", file.users.as_ref(), nameable.users),
+            teams: self.names("teams", file.teams.as_ref(), nameable.teams),
+        };
+        (conditions != Conditions::default()).then(|| Box::new(conditions))
+    }
+
     fn models(&mut self, written: Option<&At<Vec<At<String>>>>) -> Vec<Glob> {
         let Some(list) = written else { return Vec::new() };
         if list.value.is_empty() {
@@ -440,12 +476,13 @@ impl Checker<'_> {
         at.map(|at| self.positive(key, Some(at), Duration::MAX))
     }
 
-    /// Says so where an earlier route without conditions takes everything that this one would.
+    /// Says so where an earlier route with no narrower conditions takes everything that this one would.
     fn reachable(&mut self, table: &Table<RouteTable>, route: &Route, earlier: &[Arc<Route>]) {
         let takes_all = |other: &&Arc<Route>| {
             let has_no_condition = other.methods.is_empty() && other.headers.is_empty() && other.models.is_empty();
+            let is_wider = conditions::cover(other.conditions.as_deref(), route.conditions.as_deref());
             // Of two routes with one name the name is the problem.
-            has_no_condition && other.path.0.covers(&route.path.0) && other.name != route.name
+            has_no_condition && is_wider && other.path.0.covers(&route.path.0) && other.name != route.name
         };
         if let Some(other) = earlier.iter().find(takes_all) {
             let message =

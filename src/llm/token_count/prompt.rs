@@ -24,6 +24,39 @@ pub struct PromptCount {
     pub media: u32,
 }
 
+/// How large a prompt is, as far as it takes to choose a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptSize {
+    pub tokens: u64,
+    /// A tokenizer counted all of it; else it is estimated.
+    pub counted: bool,
+}
+
+/// Bytes of text a token, where nothing counts them: as for limits.
+const BYTES_PER_TOKEN: u64 = 4;
+
+impl PromptSize {
+    /// The size of the prompt in a request's JSON body. It is estimated where [`count_prompt`] cannot count it, and where pictures, sounds
+    /// or files are in it: by the bytes of its texts, or of all of it where no text is known.
+    pub fn of(dialect: Option<Dialect>, model: Option<&str>, body: &[u8]) -> Self {
+        let known = dialect.and_then(|dialect| Some((dialect, count_prompt(dialect, model, body)?)));
+        if let Some((_, count)) = known {
+            return Self { tokens: count.tokens, counted: count.media == 0 };
+        }
+        Self { tokens: estimate_prompt(dialect, body), counted: false }
+    }
+}
+
+/// About how many tokens the prompt in a JSON body has, by the bytes of its texts.
+fn estimate_prompt(dialect: Option<Dialect>, body: &[u8]) -> u64 {
+    let mut prompt = Prompt { by: Measure::Bytes(0), count: PromptCount::default(), messages: 0 };
+    let is_read = dialect.is_some() && walk(body, Role::Through, &mut prompt);
+    match dialect.filter(|_| is_read) {
+        Some(dialect) => prompt.finish(dialect).tokens,
+        None => (body.len() as u64).div_ceil(BYTES_PER_TOKEN),
+    }
+}
+
 /// Counts the prompt in a request's JSON body: the texts of messages, prompt, input, instructions and tools.
 ///
 /// `None` where it cannot be counted in a millisecond: a body of more than [`PROMPT_MAX`] bytes or that is no JSON. Then
@@ -32,26 +65,42 @@ pub fn count_prompt(dialect: Dialect, model: Option<&str>, body: &[u8]) -> Optio
     if body.len() > PROMPT_MAX {
         return None;
     }
-    let encoding = Encoding::of_model(model.unwrap_or_default());
-    let mut prompt = Prompt { encoding, count: PromptCount::default(), messages: 0 };
-    if !walk(body, Role::Through, &mut prompt) {
-        return None;
-    }
-    let Prompt { mut count, messages, .. } = prompt;
-    let frame = match dialect {
-        // What an app makes of its own request is not known.
-        Dialect::PlainSse | Dialect::PlainText | Dialect::VercelUi | Dialect::VercelData => 0,
-        _ if messages == 0 => 0,
-        _ => messages * MESSAGE_TOKENS + PRIMER_TOKENS,
-    };
-    count.tokens = count.tokens.saturating_add(frame).saturating_add(u64::from(count.media) * MEDIA_TOKENS);
-    Some(count)
+    let by = Measure::Tokens(Encoding::of_model(model.unwrap_or_default()));
+    let mut prompt = Prompt { by, count: PromptCount::default(), messages: 0 };
+    walk(body, Role::Through, &mut prompt).then(|| prompt.finish(dialect))
 }
 
 struct Prompt {
-    encoding: Encoding,
+    by: Measure,
     count: PromptCount,
     messages: u64,
+}
+
+/// What texts are measured with.
+enum Measure {
+    Tokens(Encoding),
+    /// So many bytes so far.
+    Bytes(u64),
+}
+
+impl Prompt {
+    /// With what stands between messages, and a guess for media.
+    fn finish(self, dialect: Dialect) -> PromptCount {
+        let Self { by, mut count, messages } = self;
+        let frame = match dialect {
+            // What an app makes of its own request is not known.
+            Dialect::PlainSse | Dialect::PlainText | Dialect::VercelUi | Dialect::VercelData => 0,
+            _ if messages == 0 => 0,
+            _ => messages * MESSAGE_TOKENS + PRIMER_TOKENS,
+        };
+        let estimated = match by {
+            Measure::Tokens(_) => 0,
+            Measure::Bytes(bytes) => bytes.div_ceil(BYTES_PER_TOKEN),
+        };
+        let beside = frame + estimated + u64::from(count.media) * MEDIA_TOKENS;
+        count.tokens = count.tokens.saturating_add(beside);
+        count
+    }
 }
 
 impl Sink for Prompt {
@@ -64,7 +113,12 @@ impl Sink for Prompt {
     }
 
     fn text(&mut self, text: &str) {
-        self.count.tokens = self.count.tokens.saturating_add(self.encoding.count(text));
+        match &mut self.by {
+            Measure::Tokens(encoding) => {
+                self.count.tokens = self.count.tokens.saturating_add(encoding.count(text));
+            }
+            Measure::Bytes(bytes) => *bytes = bytes.saturating_add(text.len() as u64),
+        }
     }
 
     fn message(&mut self) {
@@ -191,6 +245,25 @@ mod tests {
         assert_eq!(count(Dialect::OpenAiChat, &large), None);
         let deep = format!(r#"{{"prompt":{}1{}}}"#, "[".repeat(1_000), "]".repeat(1_000));
         assert_eq!(count(Dialect::OpenAiChat, &deep), None, "depth costs no stack");
+    }
+
+    #[test]
+    fn a_size_is_counted_or_said_to_be_estimated() {
+        let size = |body: &str| PromptSize::of(Some(Dialect::OpenAiChat), Some("gpt-4o"), body.as_bytes());
+        let hello = r#"{"messages":[{"role":"user","content":"hello"}]}"#;
+        assert_eq!(size(hello), PromptSize { tokens: 7, counted: true });
+        let picture = r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"data:x"}}]}]}"#;
+        assert_eq!(size(picture), PromptSize { tokens: 6 + 765, counted: false });
+        // Too long to count: texts go by their bytes, and a picture's do not.
+        let long = format!(
+            r#"{{"messages":[{{"content":"{}","images":["{}"]}}]}}"#,
+            "river ".repeat(8_000),
+            "QUJD".repeat(10_000)
+        );
+        assert_eq!(size(&long), PromptSize { tokens: 12_000 + 6 + 765, counted: false });
+        let unknown = PromptSize::of(None, None, br#"{"message":"hello you"}"#);
+        assert_eq!(unknown, PromptSize { tokens: 6, counted: false }, "an app's own goes by all of its bytes");
+        assert_eq!(size(r#"{"messages":[NaN]}"#), PromptSize { tokens: 5, counted: false });
     }
 
     proptest! {

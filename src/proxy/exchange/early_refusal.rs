@@ -34,7 +34,9 @@ pub(super) async fn refuse(
     if is_short(head) {
         return Ok(());
     }
-    let Some(route) = route::route_of_head(visit.generation, head).filter(|route| !route.limits.is_empty()) else {
+    let Some(route) =
+        route::route_of_head(visit.generation, head, &visit.caller).filter(|route| !route.limits.is_empty())
+    else {
         return Ok(());
     };
     let before = flight.now();

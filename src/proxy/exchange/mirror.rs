@@ -119,6 +119,7 @@ pub(crate) fn cast(
         routed: Routed {
             route: Arc::clone(&routed.route),
             target: shadow.target.clone(),
+            first: None,
             limits: routed.limits,
             assigned: None,
             in_service: Arc::clone(&routed.in_service),

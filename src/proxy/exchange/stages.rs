@@ -21,6 +21,7 @@ use crate::policy::cors::Decision;
 use crate::policy::head_checks;
 use crate::policy::hop_by_hop::nominated;
 use crate::policy::limits::Standing;
+use crate::policy::routing::{BodyFacts, Needs};
 use crate::proxy::client::admit;
 use crate::proxy::client::client_side::{ClientSide, Line, Upload};
 use crate::proxy::client::cors;
@@ -122,22 +123,29 @@ async fn stages(
     identity::establish(visit.shared, visit.generation, session.req_header_mut(), has_body, &mut visit.caller)?;
     flight.tell(Event::Authenticated(visit.caller.client()));
     let visit = &*visit;
-    let must_read =
-        (has_body || session.is_upgrade_req()) && route::depends_on_body(visit.generation, session.req_header());
+    let needs = match has_body || session.is_upgrade_req() {
+        true => route::needs(visit.generation, session.req_header(), &visit.caller),
+        false => Needs::default(),
+    };
     if has_body && !session.is_upgrade_req() {
         early_refusal::refuse(visit, flight, session.req_header()).await?;
     }
-    let mut admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), must_read).await?;
+    let mut admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), needs.body).await?;
     if session.is_upgrade_req() {
         // What is asked for on a WebSocket is told by its messages.
         let asked = &session.req_header().uri;
         admitted.facts = Arc::new(RequestFacts::of_websocket(asked.path(), asked.query().unwrap_or_default()));
         (admitted.body, admitted.content) = (RequestBody::None, Content::Unknown);
     }
-    if must_read {
+    if needs.body {
         admit::check_keys(&admitted.facts)?;
     }
-    let routed = route::route(visit.generation, session.req_header(), &admitted, &visit.caller, ids::random());
+    let body = match needs.contents || needs.prompt {
+        true => Box::pin(route::look_into(&admitted, needs)).await,
+        false => BodyFacts { streams: admitted.facts.asks_for_stream(), ..BodyFacts::default() },
+    };
+    let known = (&*admitted.facts, body);
+    let routed = route::route(visit.generation, session.req_header(), known, &visit.caller, ids::random());
     let kind = routed.as_ref().map_or(RouteKind::Auto, |routed| routed.route.kind);
     admitted.facts = admit::known_better(admitted.facts, session.req_header(), has_body, kind);
     flight.asks(&admitted.facts);
@@ -150,6 +158,7 @@ async fn stages(
     let target = Some((&routed.target.upstream.name, &routed.target.name));
     flight.tell(Event::Routed { route: &routed.route.name, target });
     flight.assigned(routed.assigned.clone(), &admitted.facts);
+    flight.compares_cost_with(routed.first.clone());
     let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
     let standing = reserve_tokens::reserve(visit, flight, &admitted, &routed, session.req_header()).await?;
     forward(visit, session, flight, admitted, &routed, standing).await

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use crate::llm::Dialect;
-use crate::llm::token_count::count_prompt;
+use crate::llm::request::contents::Contents;
+use crate::llm::token_count::{PromptSize, count_prompt};
+use crate::llm::{Dialect, RequestFacts};
 
 /// Longer bodies are counted off the serving threads: what a core does in half a millisecond.
 const LONG_BYTES: usize = 16 << 10;
@@ -15,6 +16,27 @@ static LONG_COUNTS: Semaphore = Semaphore::const_new(4);
 /// The tokens of the prompt in a JSON body; `None` where its bytes must tell.
 pub(crate) async fn prompt_tokens(dialect: Dialect, model: Option<&str>, body: &Bytes) -> Option<u64> {
     count_within(&LONG_COUNTS, dialect, model, body).await
+}
+
+/// What a JSON body brings along beside text, and how large its prompt is, where that is asked for.
+pub(crate) async fn measure(
+    facts: &RequestFacts,
+    body: &Bytes,
+    contents: bool,
+    size: bool,
+) -> (Contents, Option<PromptSize>) {
+    let (dialect, model) = (facts.dialect, facts.model.as_deref());
+    let read = move |model: Option<&str>, body: &[u8]| {
+        let contents = if contents { Contents::read(body) } else { Contents::default() };
+        (contents, size.then(|| PromptSize::of(dialect, model, body)))
+    };
+    if body.len() <= LONG_BYTES {
+        return read(model, body);
+    }
+    let (kept, text) = (model.map(str::to_owned), body.clone());
+    // There is no thread to be had, or the process ends.
+    let read_here = |_| read(model, body);
+    tokio::task::spawn_blocking(move || read(kept.as_deref(), &text)).await.unwrap_or_else(read_here)
 }
 
 async fn count_within(places: &'static Semaphore, dialect: Dialect, model: Option<&str>, body: &Bytes) -> Option<u64> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::attempts::Attempts;
+use crate::config::settings::Target;
 use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::websocket::Ended;
@@ -44,6 +45,8 @@ pub(crate) struct Flight<'a> {
     attempts: Attempts,
     /// The attempt whose answer is passed on.
     passed_on: Option<usize>,
+    /// At whose price the answer is compared with what it cost.
+    first: Option<Box<Target>>,
 }
 
 impl<'a> Flight<'a> {
@@ -62,6 +65,7 @@ impl<'a> Flight<'a> {
             witness: None,
             shadow: None,
             passed_on: None,
+            first: None,
         }
     }
 
@@ -163,6 +167,19 @@ impl<'a> Flight<'a> {
         self.witness = assigned.filter(|assigned| assigned.counts).map(|assigned| Witness::new(assigned, facts));
     }
 
+    /// Its route has conditions on what a request is: what it costs is compared with what the same tokens cost at this target.
+    pub(crate) fn compares_cost_with(&mut self, first: Option<Box<Target>>) {
+        self.first = first;
+    }
+
+    /// What the tokens of an answer cost at the target that it is compared with, where both have a price. The usage of another
+    /// request is compared with nothing.
+    fn cost_at_first(&self, llm: &LlmInfo) -> Option<Cost> {
+        let first = self.first.as_ref().filter(|_| llm.is_own() && llm.bill.cost().is_some())?;
+        let models = [first.model.as_deref(), llm.request.model.as_deref()];
+        self.generation.settings.prices.bill(first.upstream.provider.as_deref(), models, &llm.reading.usage).cost()
+    }
+
     /// A copy of the request was sent, whose answer is compared with the client's.
     pub(crate) fn shadowed(&mut self, tell: oneshot::Sender<Side>) {
         self.shadow = Some(tell);
@@ -213,6 +230,7 @@ impl<'a> Flight<'a> {
         }
         let took = (llm.reading.usage, llm.bill.cost());
         let mut record = Record {
+            cost_at_first: self.cost_at_first(&llm),
             started: connection.started + ended.asked_at,
             duration: ended.ended_at.saturating_sub(ended.asked_at),
             attempts: Vec::new(),
@@ -316,6 +334,7 @@ impl Drop for Flight<'_> {
             let by = record.served_by.as_ref();
             llm.provider = by.and_then(|by| self.generation.settings.provider_of(&by.upstream));
         }
+        record.cost_at_first = record.llm.as_ref().and_then(|llm| self.cost_at_first(llm));
         let now = self.clock.now();
         record.phases = self.stopwatch.read(now);
         record.duration = record.phases.total();

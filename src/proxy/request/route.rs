@@ -7,12 +7,17 @@ use pingora::http::RequestHeader;
 use super::caller::Caller;
 use super::rejection::Rejection;
 use crate::config::settings::{Route, Target, Timeouts};
+use crate::llm::RequestFacts;
+use crate::llm::request::contents::Contents;
+use crate::llm::token_count::PromptSize;
 use crate::policy::cohort;
-use crate::policy::routing::{self, RequestHead};
+use crate::policy::routing::{self, BodyFacts, Needs, RequestHead};
+use crate::proxy::limits::count_prompt;
 use crate::proxy::process::canary_sample::Assigned;
 use crate::proxy::process::in_service::InService;
-use crate::proxy::process::request_body::Admitted;
+use crate::proxy::process::request_body::{Admitted, Content};
 use crate::proxy::process::state::Generation;
+use crate::proxy::process::usage::vocabulary_of;
 use crate::telemetry::event::PassedOver;
 use crate::telemetry::record::ErrorType;
 
@@ -20,6 +25,8 @@ use crate::telemetry::record::ErrorType;
 pub(crate) struct Routed {
     pub(crate) route: Arc<Route>,
     pub(crate) target: Target,
+    /// Where the route has conditions on what a request is: the target whose price its cost is compared with.
+    pub(crate) first: Option<Box<Target>>,
     pub(crate) limits: Timeouts,
     /// Its side of the comparison, where the route has a canary.
     pub(crate) assigned: Option<Assigned>,
@@ -49,33 +56,80 @@ impl Routed {
     }
 }
 
-/// Whether anything depends on what the body of a request with this head asks for.
-pub(crate) fn depends_on_body(generation: &Generation, head: &RequestHeader) -> bool {
-    with_head(head, None, |head| routing::depends_on_body(&generation.settings.routes, head))
+/// What has to be known of the body of a request with this head before it can be routed.
+pub(crate) fn needs(generation: &Generation, head: &RequestHeader, caller: &Caller) -> Needs {
+    with_head(head, caller, UNREAD, |head| routing::needs(&generation.settings.routes, head))
 }
 
-/// The route that takes a request with this head whatever its body says; `None`: none does, or a model decides.
-pub(crate) fn route_of_head<'g>(generation: &'g Generation, head: &RequestHeader) -> Option<&'g Arc<Route>> {
-    with_head(head, None, |head| routing::pick_by_head(&generation.settings.routes, head))
+/// The route that takes a request with this head whatever its body says; `None`: none does, or the body decides.
+pub(crate) fn route_of_head<'g>(
+    generation: &'g Generation,
+    head: &RequestHeader,
+    caller: &Caller,
+) -> Option<&'g Arc<Route>> {
+    with_head(head, caller, UNREAD, |head| routing::pick_by_head(&generation.settings.routes, head))
 }
 
-fn with_head<T>(head: &RequestHeader, model: Option<&str>, ask: impl FnOnce(&RequestHead<'_>) -> T) -> T {
+/// Nothing is known of the body: its model, and the rest.
+const UNREAD: (Option<&str>, BodyFacts) = (
+    None,
+    BodyFacts { streams: false, contents: Contents { tools: false, images: false, audio: false }, prompt: None },
+);
+
+fn with_head<T>(
+    head: &RequestHeader,
+    caller: &Caller,
+    (model, body): (Option<&str>, BodyFacts),
+    ask: impl FnOnce(&RequestHead<'_>) -> T,
+) -> T {
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    ask(&RequestHead { method: head.method.as_str(), path: head.uri.path(), header: &header, model })
+    ask(&RequestHead {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        header: &header,
+        identity: &caller.identity,
+        model,
+        body,
+    })
 }
 
-/// Finds the route and the target of a request. `roll` is a random number, for callers whom nothing keeps together.
+/// Looks into a body as far as routes ask.
+pub(crate) async fn look_into(admitted: &Admitted, needs: Needs) -> BodyFacts {
+    let facts = &admitted.facts;
+    let known = BodyFacts { streams: facts.asks_for_stream(), ..BodyFacts::default() };
+    match &admitted.content {
+        Content::Unknown => known,
+        Content::Form { tokens, .. } => BodyFacts {
+            contents: Contents::of_form(facts.operation),
+            prompt: Some(PromptSize { tokens: *tokens, counted: false }),
+            ..known
+        },
+        Content::Json { text, .. } => {
+            if needs.prompt && facts.is_llm() {
+                vocabulary_of(facts.model.as_deref()).await;
+            }
+            let (contents, prompt) = count_prompt::measure(facts, text, needs.contents, needs.prompt).await;
+            BodyFacts { contents, prompt, ..known }
+        }
+    }
+}
+
+/// Finds the route and the target of a request, of whose body so much is known. `roll` is a random number, for callers whom
+/// nothing keeps together.
 pub(crate) fn route(
     generation: &Generation,
     head: &RequestHeader,
-    admitted: &Admitted,
+    (facts, body): (&RequestFacts, BodyFacts),
     caller: &Caller,
     roll: u64,
 ) -> Result<Routed, Rejection> {
     let routes = &generation.settings.routes;
-    let Some(route) = with_head(head, admitted.facts.model.as_deref(), |head| routing::pick(routes, head)) else {
-        return Err(no_route(generation, head));
-    };
+    let picked = with_head(head, caller, (facts.model.as_deref(), body), |head| {
+        let route = routing::pick(routes, head)?;
+        let first = route.conditions.as_ref().and_then(|_| routing::first_target(routes, route, head));
+        Some((route, first.map(|first| Box::new(first.clone()))))
+    });
+    let Some((route, first)) = picked else { return Err(no_route(generation, head)) };
     let Some(in_service) = generation.in_service.get(&route.name).cloned() else {
         // Every route has its entry.
         return Err(Rejection::internal());
@@ -85,7 +139,7 @@ pub(crate) fn route(
         Some(only) => (only, None),
         None => draw(generation, route, &in_service, caller, roll)?,
     };
-    Ok(Routed { route: Arc::clone(route), target: target.clone(), limits: route.timeouts, assigned, in_service })
+    Ok(Routed { route: Arc::clone(route), target: target.clone(), first, limits: route.timeouts, assigned, in_service })
 }
 
 /// Shares out the requests of a route that has several targets.

@@ -166,6 +166,10 @@ families! {
     unpriced: Counter = "streamgauge_unpriced_llm_calls_total" (Route, Upstream, Model);
     /// What tokens cost, in US dollars, where the model has a price. The team is `none` where none is known, and `other` beyond the first 100.
     cost: Dollars = "streamgauge_cost_usd_total" (Route, Model, Team);
+    /// What LLM calls cost less than their tokens would have cost at the first target, in US dollars: those of routes that are chosen by what a request is.
+    cost_saved: Dollars = "streamgauge_cost_saved_usd_total" (Route,);
+    /// What LLM calls cost more than their tokens would have cost at the first target, in US dollars: those of routes that are chosen by what a request is.
+    cost_added: Dollars = "streamgauge_cost_added_usd_total" (Route,);
     /// WebSocket messages passed, by direction: `from_client` or `to_client`.
     websocket_messages: Counter = "streamgauge_websocket_messages_total" (Route, Direction);
     /// WebSockets that are open now.

@@ -42,7 +42,7 @@ use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
 use super::record::{Cause, ErrorType, LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
 use crate::hashing::Map;
-use crate::llm::price::Bill;
+use crate::llm::price::{Bill, Cost};
 use crate::llm::{StreamReading, Usage};
 
 /// All metrics of the process.
@@ -400,6 +400,9 @@ impl Metrics {
             Bill::Priced { cost, .. } => {
                 let team = self.team(record);
                 bundle.cost(&self.families, team).add(cost);
+                if let Some(at_first) = record.cost_at_first {
+                    self.observe_saved(record, known, at_first, cost);
+                }
                 if let Some(instruments) = &self.instruments {
                     instruments.cost(cost, team, bundle.attributes());
                 }
@@ -407,6 +410,14 @@ impl Metrics {
             Bill::Unpriced => bundle.unpriced(&self.families).add(1),
             Bill::Unknown => {}
         }
+    }
+
+    /// What routing by what a request is saved or cost, by the route that took it.
+    fn observe_saved(&self, record: &Record, known: &Known, at_first: Cost, paid: Cost) {
+        let route = known.route(record.route.as_deref().unwrap_or(NONE));
+        let difference = Cost(at_first.nano_dollars().abs_diff(paid.nano_dollars()));
+        let family = if at_first >= paid { &self.families.cost_saved } else { &self.families.cost_added };
+        family.get((route,)).add(difference);
     }
 
     /// An attempt that lost a hedge has read the prompt too: about as many tokens as the winner.
