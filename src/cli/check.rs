@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 
-/// What is checked where nothing else is said.
-const DEFAULT_FILE: &str = "streamgauge.toml";
+/// The config file where nothing else is said, in the current directory.
+pub(super) const DEFAULT_FILE: &str = "streamgauge.toml";
 
 /// What a configuration from standard input is called in its problems.
 const STDIN: &str = "<stdin>";

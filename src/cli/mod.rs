@@ -8,16 +8,18 @@ mod explain_cohort;
 mod explain_conditions;
 mod explain_limits;
 mod healthcheck;
+mod init;
 mod key;
 mod levers;
 mod prices;
 mod read;
+mod terminal;
 mod told;
 mod top;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ use std::time::SystemTime;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use self::check::DEFAULT_FILE;
+use self::terminal::{complain, say};
 use crate::config::address::Listen;
 use crate::config::{self, Settings};
 use crate::policy::levers::Command as Lever;
@@ -34,12 +38,6 @@ use crate::telemetry::{self, Telemetry};
 
 /// Left over from a second signal, as shells have it for an interrupted program.
 const INTERRUPTED: u8 = 130;
-
-/// What to type when nothing was said to proxy to.
-const NOTHING_TO_PROXY_TO: &str = "nothing to send requests to. Type one of
-  streamgauge run --upstream http://127.0.0.1:8000     your FastAPI app or model server; no file needed
-  streamgauge run --config streamgauge.toml            or set STREAMGAUGE_CONFIG
-  streamgauge demo                                     a built-in fake LLM backend to try it with";
 
 #[derive(Parser)]
 #[command(version, about = "A reverse proxy for LLM backends that measures every stream it passes.", long_about = None)]
@@ -52,6 +50,8 @@ struct Cli {
 enum Command {
     /// Run the proxy.
     Run(RunOptions),
+    /// Look what serves on this machine's loopback, and write a config file for it.
+    Init(init::Options),
     /// Check a config file: reports all problems with file, line and column.
     Check(check::Options),
     /// Explain a request: its route, why earlier routes do not match, its targets and limits.
@@ -114,7 +114,7 @@ struct RunOptions {
     /// The backend's url; then no config file is needed.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     upstream: Option<String>,
-    /// The config file [env: STREAMGAUGE_CONFIG]. It is reloaded when it changes.
+    /// The config file [default: STREAMGAUGE_CONFIG's, else ./streamgauge.toml]. It is reloaded when it changes.
     // Not by clap: with `--upstream` given, a variable that happens to be set must not be in the way.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -171,6 +171,7 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Run(options) => run(options),
+        Command::Init(options) => told(init::run(&options)),
         Command::Check(options) => {
             told(check::check(&options, std::env::var_os("STREAMGAUGE_CONFIG").map(PathBuf::from)))
         }
@@ -210,7 +211,14 @@ fn run(options: RunOptions) -> Result<ExitCode, String> {
         Some(log) => log == Log::Human,
         None => std::io::stdout().is_terminal(),
     };
-    let origin = origin(options.upstream, options.config, std::env::var_os("STREAMGAUGE_CONFIG").map(PathBuf::from))?;
+    let from_env = std::env::var_os("STREAMGAUGE_CONFIG").map(PathBuf::from);
+    let origin = origin(options.upstream, options.config, from_env, Path::new(DEFAULT_FILE).exists());
+    let origin = origin.ok_or_else(|| {
+        format!(
+            "nothing to send requests to: no --upstream, no --config, no STREAMGAUGE_CONFIG, no ./{DEFAULT_FILE}.\n{}",
+            init::advice(std::io::stderr().is_terminal())
+        )
+    })?;
     let run = Run {
         source: Source {
             origin,
@@ -250,12 +258,16 @@ fn failed_start(problems: &str, now: SystemTime) -> String {
     out
 }
 
-fn origin(upstream: Option<String>, config: Option<PathBuf>, from_env: Option<PathBuf>) -> Result<Origin, String> {
-    match (upstream, config.or(from_env)) {
-        (Some(url), _) => Ok(Origin::Upstream(url)),
-        (None, Some(path)) if !path.as_os_str().is_empty() => Ok(Origin::File(path)),
-        _ => Err(NOTHING_TO_PROXY_TO.to_owned()),
-    }
+/// Where the configuration comes from; `None` where nothing says so.
+fn origin(
+    upstream: Option<String>,
+    config: Option<PathBuf>,
+    from_env: Option<PathBuf>,
+    default_exists: bool,
+) -> Option<Origin> {
+    let named = config.or(from_env).filter(|path| !path.as_os_str().is_empty());
+    let file = named.or_else(|| default_exists.then(|| PathBuf::from(DEFAULT_FILE)));
+    upstream.map(Origin::Upstream).or_else(|| file.map(Origin::File))
 }
 
 fn start_telemetry(settings: &Settings, human: bool) -> Result<Arc<Telemetry>, String> {
@@ -267,22 +279,6 @@ fn print_schema() -> Result<ExitCode, String> {
     let schema = serde_json::to_string_pretty(&config::schema()).map_err(|error| error.to_string())?;
     say(&format!("{schema}\n"));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Our own words with others' names in them, for a terminal: nothing but line breaks and tabs steers it.
-fn plain(text: &str) -> String {
-    let harmless = |character: char| matches!(character, '\n' | '\t') || !json::steers_terminals(character);
-    text.chars().map(|character| if harmless(character) { character } else { '\u{fffd}' }).collect()
-}
-
-fn say(text: &str) {
-    let text = plain(text);
-    // A closed pipe (`| head`) is no error of ours.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-}
-
-fn complain(problem: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", plain(problem.trim_end()));
 }
 
 #[cfg(test)]
@@ -324,20 +320,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_said_steers_a_terminal() {
-        let said = plain("a\u{1b}[2Jb\u{9b}31mc\rd\u{202e}e\u{7}f\n\tg\u{2066}\u{61c}");
-        assert_eq!(said, "a\u{fffd}[2Jb\u{fffd}31mc\u{fffd}d\u{fffd}e\u{fffd}f\n\tg\u{fffd}\u{fffd}");
-        assert_eq!(plain("Grüße, 世界 ✓"), "Grüße, 世界 ✓");
-    }
-
-    #[test]
     fn the_upstream_beats_a_file_named_by_the_environment() {
-        let file = || Some(PathBuf::from("streamgauge.toml"));
+        let file = || Some(PathBuf::from("env.toml"));
         let url = || Some("http://127.0.0.1:8000".to_owned());
-        assert!(matches!(origin(url(), None, file()), Ok(Origin::Upstream(_))));
-        assert!(matches!(origin(None, None, file()), Ok(Origin::File(_))));
-        assert!(origin(None, None, None).unwrap_err().contains("--upstream"));
-        assert!(origin(None, None, Some(PathBuf::new())).is_err());
+        assert!(matches!(origin(url(), None, file(), true), Some(Origin::Upstream(_))));
+        assert!(matches!(origin(None, None, file(), true), Some(Origin::File(path)) if path == file().unwrap()));
+        let other = || Some(PathBuf::from("other.toml"));
+        assert!(matches!(origin(None, other(), file(), true), Some(Origin::File(path)) if path == other().unwrap()));
+        assert!(matches!(origin(None, None, None, true), Some(Origin::File(path)) if path == Path::new(DEFAULT_FILE)));
+        assert!(origin(None, None, None, false).is_none());
+        assert!(origin(None, None, Some(PathBuf::new()), false).is_none());
         let both = ["streamgauge", "run", "--upstream", "http://127.0.0.1:1", "--config", "a.toml"];
         assert!(Cli::try_parse_from(both).is_err());
     }

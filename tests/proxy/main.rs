@@ -29,6 +29,7 @@ mod heads;
 mod hedging;
 mod hostile;
 mod identity;
+mod init;
 mod later;
 mod levers;
 mod limit_edges;
