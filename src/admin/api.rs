@@ -23,6 +23,7 @@ use crate::config::Settings;
 use crate::policy::canary::Command;
 use crate::policy::levers::Command as LeverCommand;
 use crate::proxy::Shared;
+use crate::telemetry::live::history::By;
 use crate::telemetry::sampler;
 
 /// How long `POST /api/reload` waits for a reload before it answers 503.
@@ -44,6 +45,8 @@ pub(super) enum Page {
     Streams,
     /// The live view's feed.
     Events,
+    /// The last 24 hours.
+    History,
     Upstreams,
     Limits,
     /// Whose prices count.
@@ -70,6 +73,7 @@ impl Page {
             "/readyz" => Self::Ready,
             "/api/streams" => Self::Streams,
             "/api/streams/events" => Self::Events,
+            "/api/history" => Self::History,
             "/api/upstreams" => Self::Upstreams,
             "/api/limits" => Self::Limits,
             "/api/prices" => Self::Prices,
@@ -132,6 +136,7 @@ impl Api {
             Page::Healthy => Answer::json(200, &json!({ "status": "ok" })),
             Page::Ready => self.ready(head.uri.query().unwrap_or("")),
             Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
+            Page::History => self.history(head.uri.query().unwrap_or("")),
             Page::Upstreams => Answer::json(200, &json!({ "upstreams": upstreams::view(&self.shared) })),
             Page::Limits => self.limits(head.uri.query().unwrap_or("")).await,
             Page::Prices => Answer::json(200, &prices::view(&self.shared)),
@@ -143,6 +148,14 @@ impl Api {
             }
             Page::Config => self.config(),
             Page::Reload => self.reload(head.uri.query().unwrap_or("")).await,
+        }
+    }
+
+    fn history(&self, query: &str) -> Answer {
+        let asked = query.split('&').find_map(|pair| pair.strip_prefix("by=")).unwrap_or("route");
+        match By::read(asked) {
+            Some(by) => Answer::new(JSON, self.shared.telemetry.live().history().json(by, SystemTime::now())),
+            None => Answer::error(400, "by is one of route, upstream, all"),
         }
     }
 

@@ -24,12 +24,13 @@ macro_rules! file {
 /// What who is not logged in may read: the look of the login form.
 static LOGIN_STYLE: File = file!("login.css", STYLE);
 
-static FILES: [File; 9] = [
+static FILES: [File; 10] = [
     file!("live.css", STYLE),
     file!("live.js", SCRIPT),
     file!("anatomy.js", SCRIPT),
     file!("feed.js", SCRIPT),
     file!("format.js", SCRIPT),
+    file!("history.js", SCRIPT),
     file!("panels.js", SCRIPT),
     file!("rows.js", SCRIPT),
     file!("streams.js", SCRIPT),
@@ -60,6 +61,7 @@ Streamgauge, the admin address
 /metrics              for Prometheus
 /api/streams          what runs now, the last 1,000, and what fails since when
 /api/streams/events   the live view's feed, as server-sent events
+/api/history          the last 24 hours in steps of 5 minutes; ?by=route, upstream or all
 /api/upstreams        each endpoint: health, since when, what was measured
 /api/levers           what is out of service by hand
 /api/canaries         how canaries stand, and why

@@ -85,7 +85,8 @@ async fn read_answer(stream: &mut TcpStream, head_only: bool) -> (u16, String, S
     (status, head, String::from_utf8(body).unwrap())
 }
 
-const JSON_PAGES: [&str; 6] = ["/healthz", "/readyz", "/api/streams", "/api/upstreams", "/api/canaries", "/api/config"];
+const JSON_PAGES: [&str; 7] =
+    ["/healthz", "/readyz", "/api/streams", "/api/history", "/api/upstreams", "/api/canaries", "/api/config"];
 
 #[tokio::test]
 async fn who_reads_no_html_gets_a_list_of_what_there_is() {
@@ -409,4 +410,17 @@ async fn a_reload_is_asked_for_once_at_a_time_and_its_end_is_told() {
     under_way.answer.send(Reload::NoFile).unwrap();
     admin.reloads.recv().await.unwrap().answer.send(Reload::NoFile).unwrap();
     assert_eq!((forced.await.unwrap().0, waiting.await.unwrap().0), (409, 409));
+}
+
+#[tokio::test]
+async fn the_last_24_hours_are_added_up_as_asked() {
+    let admin = Admin::start(true).await;
+    for by in ["", "?by=route", "?by=upstream", "?by=all"] {
+        let (status, _, body) = admin.get(&format!("/api/history{by}")).await;
+        let told: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, &told["step_s"], &told["series"]), (200, &300.into(), &serde_json::json!([])), "{by}");
+    }
+    let (status, _, body) = admin.get("/api/history?by=user").await;
+    assert_eq!(status, 400);
+    assert!(body.contains("route, upstream, all"), "{body}");
 }

@@ -2,12 +2,13 @@
 //!
 //! `stream` is one running request; `shown_streams` picks those that are shown if there are too many; `feed` sends one viewer
 //! what is new; `first_tokens` and `endpoints` have the times to first token of the last `minutes`, by route and by
-//! endpoint; `recent` has the last requests that ended; `troubles` current failures and refusals; `mirror_results` the
+//! endpoint; `history` has the last 24 hours; `recent` has the last requests that ended; `troubles` current failures and refusals; `mirror_results` the
 //! differences of mirrored answers.
 
 pub mod endpoints;
 pub mod feed;
 pub mod first_tokens;
+pub mod history;
 mod minutes;
 pub mod mirror_results;
 mod recent;
@@ -30,6 +31,7 @@ use super::operator_hints::OperatorHints;
 use super::record::Record;
 use endpoints::Endpoints;
 use first_tokens::FirstTokens;
+use history::History;
 pub use minutes::Summary;
 use mirror_results::MirrorResults;
 use recent::{Kind, Recent};
@@ -57,6 +59,7 @@ pub struct Live {
     recent: Mutex<Recent>,
     hints: OperatorHints,
     first_tokens: FirstTokens,
+    history: History,
     endpoints: Endpoints,
     troubles: Troubles,
     copies: MirrorResults,
@@ -81,6 +84,7 @@ impl Live {
     /// Keeps an ended request.
     pub fn ended(&self, record: Arc<Record>) {
         self.first_tokens.observe(&record);
+        self.history.observe(&record);
         self.endpoints.observe(&record);
         self.troubles.observe(&record);
         let mut recent = lock(&self.recent);
@@ -104,6 +108,11 @@ impl Live {
     /// The times to the first token of the last minutes.
     pub fn first_tokens(&self) -> &FirstTokens {
         &self.first_tokens
+    }
+
+    /// The last 24 hours.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// What each endpoint did in the last minutes.

@@ -1,6 +1,7 @@
 // The live view: joins the feed, the list of streams, the panels and the anatomy.
 import { Anatomy } from "./anatomy.js";
 import { follow } from "./feed.js";
+import { history, refresh } from "./history.js";
 import { PHASE_NAMES, clockOf, count, el, put, words } from "./format.js";
 import { panels } from "./panels.js";
 import { Rows } from "./rows.js";
@@ -30,6 +31,7 @@ function connect() {
       if (word === "live") {
         lost = null;
         streams.clear();
+        refresh();
       } else if (lost === null) {
         lost = clockOf(new Date());
         streams.lose(performance.now(), lost);
@@ -183,4 +185,5 @@ narrow.addEventListener("change", place);
 place();
 theme(stored());
 connect();
+history();
 requestAnimationFrame(draw);

@@ -1,5 +1,5 @@
 // The live view in a browser: streams are drawn while they run, taken apart, filtered, by mouse and by keyboard, in light and
-// dark, on a phone, and a thousand of them; what is out of service is said, what is over goes, and a proxy that died shows nothing as running.
+// dark, a night's charts, on a phone, and a thousand of them; what is out of service is said, what is over goes, and a proxy that died shows nothing as running.
 // Usage: live_view.mjs PROXY_URL ADMIN_URL GUARDED_ADMIN_URL TOKEN PROXY_PID
 import assert from "node:assert/strict";
 import http from "node:http";
@@ -107,6 +107,41 @@ async function lightAndDark({ page }) {
   assert.equal(await background(), light, "and is kept");
   await page.locator("#theme").click();
   await page.locator("#theme").click();
+}
+
+// What ended is in the charts of the last 24 hours, by route and by upstream.
+async function theNight({ page }) {
+  await page.reload();
+  const history = page.locator("#history");
+  await history.waitFor({ state: "visible" });
+  const legend = page.locator("#history-legend");
+  await legend.getByText("chat", { exact: true }).waitFor();
+  const charts = history.locator("svg");
+  assert.equal(await charts.count(), 5);
+  for (const [number, title] of [[0, /First token.*chat at most \d/], [1, /tokens a second.*chat at most \d/], [2, /Failed requests.*chat at most [1-9]/], [3, /Cost.*chat at most 0?\.?\d/], [4, /In flight/]]) {
+    assert.match(await charts.nth(number).getAttribute("aria-label"), title);
+  }
+  // The newest step is at the right edge, and higher than an hour before.
+  const lengths = await history.locator("path.line").evaluateAll((lines) => lines.map((line) => line.getTotalLength()));
+  assert.ok(lengths.some((length) => length > 288), `${lengths}`);
+  const box = await charts.first().boundingBox();
+  // A step is less than a pixel wide, and the requests may have ended in the one before.
+  const told = [];
+  for (const steps of [0.5, 1.5]) {
+    await charts.first().dispatchEvent("pointermove", { clientX: box.x + box.width * (1 - steps / 288), clientY: box.y + 20 });
+    told.push(await page.locator("#history-point").textContent());
+  }
+  assert.ok(told.some((line) => /\d\d:\d\d UTC · First token.*chat \d/.test(line)), `${told}`);
+  await page.locator("#history-by").selectOption("upstream");
+  await legend.getByText("vllm-a", { exact: true }).waitFor();
+  await page.locator("#history-by").selectOption("all");
+  await legend.getByText("all", { exact: true }).waitFor();
+  assert.equal(await legend.locator("span.swatch").count(), 1);
+  await page.locator("#history-by").selectOption("route");
+  await history.locator("summary").click();
+  assert.ok(!(await charts.first().isVisible()));
+  await history.locator("summary").click();
+  await charts.first().waitFor({ state: "visible" });
 }
 
 // Bytes that the feed sends in two seconds.
@@ -275,6 +310,7 @@ try {
   await nothingYet(view);
   await drawnAndOpened(view);
   await byKeyboard(view);
+  await theNight(view);
   await lightAndDark(view);
   const busy = await aThousand(view);
   await goesWithItsWindow(view);
@@ -284,7 +320,7 @@ try {
   assert.deepEqual(view.wrong, []);
   await loggedIn(browser);
   await lost(view);
-  console.log(`live view: drawn, opened, by keyboard, light and dark, out of service, on a phone, logged in, lost; ${busy}`);
+  console.log(`live view: drawn, opened, by keyboard, the night, light and dark, out of service, on a phone, logged in, lost; ${busy}`);
 } finally {
   await browser.close();
 }
