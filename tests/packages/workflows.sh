@@ -14,7 +14,7 @@ main() {
     notes
     checksums
     links
-    say "the workflows are sound; notes, archives, checksums and links work"
+    say "the workflows are sound; notes, archives, the formula, checksums and links work"
 }
 
 schemas() {
@@ -58,7 +58,7 @@ checksums() {
 npm_of_archives() { # TREE
     local tree=$1 target os cpu
     mkdir -p "$tree/packaging"
-    cp -r packaging/npm "$tree/packaging"
+    cp -r packaging/npm packaging/homebrew "$tree/packaging"
     for cpu in x86_64 aarch64; do
         for os in unknown-linux-gnu unknown-linux-musl apple-darwin; do
             target=streamgauge-$cpu-$os
@@ -71,8 +71,41 @@ npm_of_archives() { # TREE
     [ "$(cat "$tree/target/npm/streamgauge-linux-arm64-musl/streamgauge")" = streamgauge-aarch64-unknown-linux-musl ]
     [ "$(cat "$tree/target/npm/streamgauge-darwin-x64/streamgauge")" = streamgauge-x86_64-apple-darwin ]
     [ "$(python3 -c 'import json, sys; print(len(json.load(open(sys.argv[1]))["optionalDependencies"]))' "$tree/target/npm/streamgauge/package.json")" = 6 ]
+    formula_and_binstall "$tree"
     rm "$tree/dist/streamgauge-x86_64-apple-darwin.tar.gz"
     fails "a release without a system passes" "$tree/scripts/release" npm
+}
+
+# What Homebrew and cargo-binstall are told to fetch is what the release has, and the binary is where they look for it.
+formula_and_binstall() { # TREE
+    local tree=$1 formula=$1/dist/streamgauge.rb target sum told
+    (cd "$tree" && GITHUB_REPOSITORY=somebody/streamgauge scripts/release formula v7.8.9)
+    if grep '@' "$formula"; then say "something is not filled in"; return 1; fi
+    for target in x86_64-unknown-linux-musl aarch64-unknown-linux-musl x86_64-apple-darwin aarch64-apple-darwin; do
+        sum=$(sha256sum "$tree/dist/streamgauge-$target.tar.gz")
+        told=$(grep -A1 "url \"https://github.com/somebody/streamgauge/releases/download/v7.8.9/streamgauge-$target.tar.gz\"" "$formula")
+        [[ $told == *"sha256 \"${sum%% *}\""* ]] || { say "the formula has another checksum of $target: $told"; return 1; }
+    done
+    ! command -v ruby >/dev/null || ruby -c "$formula" >/dev/null
+    fails "a formula of another version" "$tree/scripts/release" formula v7.8.8
+    python3 - "$tree/Cargo.toml" "$tree/dist" <<'END'
+import pathlib, sys, tarfile, tomllib
+
+binstall = tomllib.loads(pathlib.Path(sys.argv[1]).read_text())["package"]["metadata"]["binstall"]
+target = "aarch64-unknown-linux-musl"
+
+def filled(template):
+    for name, value in {"repo": "R", "version": "7.8.9", "target": target, "bin": "streamgauge", "binary-ext": ""}.items():
+        template = template.replace("{ %s }" % name, value)
+    assert "{" not in template, template
+    return template
+
+url = filled(binstall["pkg-url"])
+start, _, archive = url.rpartition("/")
+assert start == "R/releases/download/v7.8.9", url
+assert binstall["pkg-fmt"] == "tgz"
+assert filled(binstall["bin-dir"]) in tarfile.open(pathlib.Path(sys.argv[2], archive)).getnames()
+END
 }
 
 links() {
