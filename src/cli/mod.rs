@@ -13,6 +13,7 @@ mod key;
 mod levers;
 mod prices;
 mod read;
+mod reference;
 mod terminal;
 mod told;
 mod top;
@@ -60,6 +61,9 @@ enum Command {
     Read(read::Options),
     /// Print the JSON Schema of the config file, for editors.
     Schema,
+    /// Pages of the documentation site's reference, in Markdown.
+    #[command(subcommand, hide = true)]
+    Reference(reference::Page),
     /// List prices of models in the built-in catalogue.
     Prices(prices::Options),
     /// API keys of clients.
@@ -178,6 +182,7 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => told(explain::explain(&options)),
         Command::Read(options) => read::read(&options, &mut std::io::stdout().lock()).map(|()| ExitCode::SUCCESS),
         Command::Schema => print_schema(),
+        Command::Reference(page) => told(Ok(reference::page(page))),
         Command::Prices(options) => told(prices::list(&options)),
         Command::Key(KeyCommand::New { user, team }) => told(key::new(user.as_deref(), team.as_deref())),
         Command::Key(KeyCommand::Revoke(options)) => told(levers::key(Lever::Revoke, &options)),

@@ -3,8 +3,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::llm::{RequestFacts, ServerTimings};
-use crate::telemetry::record::ErrorType;
+use crate::llm::json_rpc::{Rpc, RpcProtocol};
+use crate::llm::{RequestFacts, ServerTimings, StreamReading};
+use crate::telemetry::log_fields::LOG_FIELDS;
+use crate::telemetry::record::{AskedBy, ErrorType, LimitInfo};
 use crate::telemetry::records_for_tests::{attempt, chat, ms, plain as plain_record, websocket};
 
 /// Four seconds after the samples began.
@@ -225,4 +227,82 @@ fn a_full_disk_costs_lines_and_is_got_over() {
     let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
     assert!(text.starts_with("\n{"), "what follows a torn line begins a new one");
     assert_eq!(text.trim().lines().count(), 1);
+}
+
+/// The names of a line's fields, those of objects and lists of objects too.
+fn names_in(value: &serde_json::Value, before: &str, all: &mut Vec<String>) {
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let name = format!("{before}{key}");
+        if !all.contains(&name) {
+            all.push(name.clone());
+        }
+        // Their members are phases and the like, which have a table of their own.
+        if ["phases", "server_timings"].contains(&key.as_str()) {
+            continue;
+        }
+        names_in(value, &format!("{name}/"), all);
+        value.as_array().into_iter().flatten().for_each(|one| names_in(one, &format!("{name}/"), all));
+    }
+}
+
+/// Records that have between them all that a line can tell.
+fn all_kinds() -> Vec<Record> {
+    let mut full = chat("gpt-4o");
+    full.client.key = Some("sg_1".into());
+    full.error = Some(ErrorType::Stall);
+    let mut lost = attempt("primary", 0xa0);
+    lost.error = Some(ErrorType::ConnectRefused);
+    lost.place.peer = Some("192.0.2.9:8000".parse().unwrap());
+    full.attempts.insert(0, lost);
+    full.passed_on = Some(0);
+    full.limit = Some(LimitInfo {
+        at: ms(1),
+        verdict: LimitVerdict::Denied { limit: "per-user".into(), reason: "tokens" },
+        mode: "memory",
+        names: vec!["per-user".into()],
+        waited: ms(0),
+        reserved: 10,
+        prompt_counted: Some(true),
+        used: 5,
+        remaining: Some(7),
+        cut: true,
+    });
+    let llm = full.llm.as_mut().unwrap();
+    llm.reading.buffered = true;
+    llm.reading.hint = Some(Box::new("text".to_owned()));
+    llm.reading.server = Some(Box::new(ServerTimings { queue: Some(ms(1)), ..ServerTimings::default() }));
+    llm.asked_by = Some(Arc::new(AskedBy {
+        request_id: "r".into(),
+        route: full.route.clone(),
+        client: full.client.clone(),
+        request: Arc::clone(&llm.request),
+    }));
+    let mut calls = [RpcProtocol::Mcp, RpcProtocol::A2a].map(|protocol| {
+        let mut record = plain_record();
+        record.rpc = Some(Box::new(Rpc { protocol, method: Some("m".into()), tool: Some("t".into()) }));
+        record
+    });
+    calls[0].stream = Some(Box::new(StreamReading {
+        events: 2,
+        first_event: Some(ms(1)),
+        last_event: Some(ms(2)),
+        max_gap: Some(ms(1)),
+        gaps: Default::default(),
+        rpc: None,
+    }));
+    let mut socket = websocket();
+    socket.websocket.as_mut().unwrap().responses = 1;
+    calls.into_iter().chain([full, socket]).collect()
+}
+
+#[test]
+fn every_field_is_declared_and_every_declared_field_is_written() {
+    let mut written = Vec::new();
+    for record in all_kinds() {
+        names_in(&json(&record), "", &mut written);
+    }
+    written.sort();
+    let mut declared: Vec<&str> = LOG_FIELDS.iter().map(|field| field.name).collect();
+    declared.sort_unstable();
+    assert_eq!(written, declared);
 }

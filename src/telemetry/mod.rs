@@ -19,6 +19,8 @@ pub mod ids;
 pub(crate) mod json;
 pub mod live;
 mod lock;
+#[cfg(any(feature = "server", test))]
+pub(crate) mod log_fields;
 #[cfg(feature = "server")]
 pub mod logs;
 #[cfg(feature = "server")]

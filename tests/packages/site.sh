@@ -15,6 +15,8 @@ has() { # FILE TEXT
 has index.html "A reverse proxy for LLM backends"
 has reference/configuration/index.html "min_body_rate"
 has reference/commands/index.html "streamgauge key new"
+has reference/metrics/index.html streamgauge_overhead_seconds
+has reference/log/index.html attempts/error_type
 [ -s "$site/html/search.json" ] || [ -s "$site/html/search/search_index.json" ] || { say "site: there is no index to search"; exit 1; }
 
 printf '\n[broken](nowhere.md)\n' >>"$site/pages/docs/limits.md"

@@ -27,6 +27,7 @@ use self::configured_names::Known;
 pub use self::configured_names::{EndpointOf, Names, TrafficShare};
 use self::declarations::Families;
 use self::endpoints::Endpoints;
+use self::family::Declaration;
 use self::gen_ai_usage::{Group, TOKENS_MAX, used};
 pub use self::instruments::Instruments;
 use self::labels::{
@@ -64,6 +65,11 @@ pub struct Metrics {
     dropped: Mutex<Vec<(Signal, Dropped)>>,
     /// As `dropped`: exports of metrics that failed.
     exports_failed: OnceLock<Dropped>,
+}
+
+/// What is fixed about each metric that there is.
+pub(crate) fn declared() -> Vec<Declaration> {
+    Families::new().all().map(|family| family.declaration().clone()).collect()
 }
 
 impl Default for Metrics {

@@ -218,8 +218,7 @@ impl<M: Metric, L: LabelSet> Family<M, L> {
 
 /// A family, whatever it holds.
 pub(crate) trait AnyFamily: Send + Sync {
-    /// For the list that the tests compare.
-    #[cfg(test)]
+    /// What is fixed about it.
     fn declaration(&self) -> &Declaration;
 
     /// The types of its labels' values.
@@ -237,7 +236,6 @@ pub(crate) trait AnyFamily: Send + Sync {
 }
 
 impl<M: Metric, L: LabelSet> AnyFamily for Family<M, L> {
-    #[cfg(test)]
     fn declaration(&self) -> &Declaration {
         &self.declaration
     }
