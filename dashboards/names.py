@@ -26,7 +26,7 @@ REFUSED_IN_NEED = 'outcome="rejected",status=~"5.."'
 BAD = ['outcome!~"completed|client_cancelled|rejected"', REFUSED_IN_NEED]
 SERVED = ['outcome!~"client_cancelled|rejected",status!~"4[013-9].|42[0-8]"', REFUSED_IN_NEED]
 NOT_OURS = 'outcome!~"rejected|client_cancelled"'
-RETURNED, OUTPUT = 'result="returned"', 'type="output"'
+RETURNED, INPUT, OUTPUT = 'result="returned"', 'type="input"', 'type="output"'
 # A phase that every request enters: its count is the number of requests.
 EVERY = 'phase="admit"'
 FAILED = 'result!~"ok|hedge_lost|client_gone|draining"'

@@ -12,7 +12,7 @@ import sys
 
 from grafana import drill, heat, line, mean, of, over_range, quantile, quantiles, rate, row, stat, states, table, text, total, write
 from names import (
-    ATTEMPTS, BAD, COST, DECISIONS, DURATION, ENDPOINT_ATTEMPTS, EVERY, FAILED, GAP, GAP_SPAN, NOT_OURS, OUTPUT, PHASE, REQUESTS, RESERVED, RETURNED, SERVED,
+    ATTEMPTS, BAD, COST, DECISIONS, DURATION, ENDPOINT_ATTEMPTS, EVERY, FAILED, GAP, GAP_SPAN, INPUT, NOT_OURS, OUTPUT, PHASE, REQUESTS, RESERVED, RETURNED, SERVED,
     SETTLED, TOKENS, UNPRICED, USED,
     TPOT, TPOT_SPAN, TTFT, TTFT_SPAN, USAGE, share,
 )
@@ -328,6 +328,10 @@ def limits():
             line("Tokens by type", "short", "Tokens a second. Input that grows alone: longer prompts; output alone: longer answers.", {"{{type}}": rate(TOKENS, "type")}, stack="normal"),
             line("Cached and reasoning tokens", "short", "Parts of the above, a second: of the input what the provider read from its cache or wrote to it, of the output "
                  "what was reasoning.", {part.replace("_", " "): rate(f"streamgauge_{part}_tokens_total") for part in ("cache_read", "cache_write", "reasoning")}),
+            line("Cached share of the input", "percentunit", "By upstream: input tokens that were read from a cache. With session affinity it stays as high with several replicas.",
+                 {"{{upstream}}": f"{rate('streamgauge_cache_read_tokens_total', 'upstream')} / {rate(TOKENS, 'upstream', INPUT)}"}),
+            line("Session affinity", "reqps", "Where requests were sent first. second: the home is down, refused, or is slow; spilled: it is busy; none: nothing names their session.",
+                 {"{{upstream}}: {{result}}": rate("streamgauge_affinity_total", "upstream, result")}, stack="normal"),
             line("Input tokens a request", "short", "Prompts that grow make first tokens late and dear.", quantiles(USAGE, where='gen_ai_token_type="input"')),
             line("By upstream", "short", "Input and output tokens a second.", {"{{upstream}}": rate(TOKENS, "upstream")}, stack="normal"),
             line("Who counted them", "percentunit", "reported: the upstream; counted and estimated: we did; missing: nobody, as of failed requests. Runbook UsageMissing.",

@@ -8,6 +8,7 @@ use pingora::http::RequestHeader;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::affinity;
 use super::answer::{Answer, JSON};
 use super::canaries;
 use super::control::{Control, Reload, ReloadRequest};
@@ -48,6 +49,8 @@ pub(super) enum Page {
     /// The last 24 hours.
     History,
     Upstreams,
+    /// Where a session lives.
+    Affinity,
     Limits,
     /// Whose prices count.
     Prices,
@@ -75,6 +78,7 @@ impl Page {
             "/api/streams/events" => Self::Events,
             "/api/history" => Self::History,
             "/api/upstreams" => Self::Upstreams,
+            "/api/affinity" => Self::Affinity,
             "/api/limits" => Self::Limits,
             "/api/prices" => Self::Prices,
             "/api/config" => Self::Config,
@@ -138,6 +142,7 @@ impl Api {
             Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
             Page::History => self.history(head.uri.query().unwrap_or("")),
             Page::Upstreams => Answer::json(200, &json!({ "upstreams": upstreams::view(&self.shared) })),
+            Page::Affinity => affinity::answer(&self.shared, head.uri.query().unwrap_or("")),
             Page::Limits => self.limits(head.uri.query().unwrap_or("")).await,
             Page::Prices => Answer::json(200, &prices::view(&self.shared)),
             Page::Canaries => Answer::json(200, &canaries::list(&self.shared)),

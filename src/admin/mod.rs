@@ -4,6 +4,7 @@
 //! `live_feed` its feed, `login_form` and `sessions` let browsers in off loopback.
 
 mod access;
+mod affinity;
 mod answer;
 mod api;
 mod app;

@@ -6,9 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admin;
 use super::explain_cohort::{self, Live};
 use super::explain_conditions;
 use super::explain_limits::{self, Asked};
+use super::explain_session;
 use super::levers;
 use crate::config::address::{Endpoint, EndpointAddress};
 use crate::config::identity::USER_HEADER;
@@ -107,6 +109,9 @@ fn tell(settings: &Settings, options: &ExplainOptions) -> String {
                 let _ = writeln!(out, "\nroute \"{}\" matches (path \"{}\")", route.name, route.path.0.source);
                 explain_conditions::tell(&mut out, route, &head);
                 describe(&mut out, settings, route, &options.path, &header, &live);
+                let session = explain_session::Request { head: &head, facts: &facts, body };
+                let live = |path: &str| admin::asked(&options.admin, "GET", path).ok();
+                explain_session::tell(&mut out, route, &session, &live);
                 for (at, line) in levers::of_route(&options.admin, route).iter().enumerate() {
                     let _ = writeln!(out, "  {:<9} {line}", if at == 0 { "by hand" } else { "" });
                 }

@@ -7,6 +7,7 @@ mod explain;
 mod explain_cohort;
 mod explain_conditions;
 mod explain_limits;
+mod explain_session;
 mod healthcheck;
 mod init;
 mod key;

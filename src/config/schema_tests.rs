@@ -49,6 +49,7 @@ fn the_schema_tells_the_real_defaults() {
         ("JwtTable", "[identity.jwt]", "jwks_file = \"jwks.json\"\n"),
         ("UpstreamTable", "[[upstream]]", "url = \"http://h\"\n"),
         ("HealthTable", "[[upstream]]\nurl = \"http://h\"\n[upstream.health]", "path = \"/h\"\n"),
+        ("AffinityTable", "[[upstream]]\nurl = \"http://h\"\n[upstream.affinity]", ""),
         ("RouteTable", "[[route]]", ""),
         ("RetriesTable", "[[route]]\n[route.retries]", ""),
         ("TimeoutsTable", "[[route]]\n[route.timeouts]", ""),
@@ -60,8 +61,11 @@ fn the_schema_tells_the_real_defaults() {
         ("TargetTable", "[[route]]\n[[route.targets]]", "upstream = \"h\"\n"),
     ];
     for (table, header, needed) in tables {
-        let tail =
-            if ["UpstreamTable", "HealthTable"].contains(&table) { "" } else { "[[upstream]]\nurl = \"http://h\"\n" };
+        let tail = if ["UpstreamTable", "HealthTable", "AffinityTable"].contains(&table) {
+            ""
+        } else {
+            "[[upstream]]\nurl = \"http://h\"\n"
+        };
         let plain = parsed(&format!("{header}\n{needed}{tail}")).unwrap();
         let properties = schema["$defs"][table]["properties"].as_object().expect(table);
         for (key, property) in properties {

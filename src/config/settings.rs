@@ -22,6 +22,7 @@ use super::tables::upstream::UpstreamTable;
 use super::units::Table;
 use super::view::Shown;
 
+pub use super::tables::affinity::Affinity;
 pub use super::tables::cors::{Cors, OriginPattern};
 pub use super::tables::mirror::Mirror;
 pub use super::tables::route::{Failover, Retries, Route, RouteKind, Timeouts};

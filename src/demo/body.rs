@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame};
 use tokio::time::{Instant, sleep_until};
 
+use super::prefix_cache::Prompt;
 use super::script::Script;
 use super::shapes::{Shape, Usage};
 use super::stats::Open;
@@ -30,14 +31,15 @@ pub(super) struct Play {
     pub(super) shape: Shape,
     pub(super) model: String,
     pub(super) ask_usage: bool,
+    pub(super) prompt: Prompt,
     /// Counts the answer as open until it is dropped.
     pub(super) open: Open,
 }
 
 impl Play {
     async fn run(self, said: Said) -> io::Result<()> {
-        let Self { script, shape, model, ask_usage, open } = self;
-        let usage = Usage { input: 9, output: script.tokens + script.reasoning };
+        let Self { script, shape, model, ask_usage, prompt, open } = self;
+        let usage = Usage { prompt, output: script.tokens + script.reasoning };
         said.say(shape.prelude(&model, usage)).await;
         for _ in 0..script.pings {
             said.say(shape.ping()).await;

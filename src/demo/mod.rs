@@ -4,6 +4,7 @@
 //! Every knob is a query parameter or an `x-demo-…` header; [`script::Script`] lists them.
 
 mod body;
+mod prefix_cache;
 mod script;
 mod service;
 mod shapes;

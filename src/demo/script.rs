@@ -12,9 +12,12 @@ const TOKENS_MAX: u64 = 1_000_000;
 const WAIT_MAX_MS: u64 = 600_000;
 const PAD_MAX: u64 = 1 << 20;
 
+/// Most prefixes of prompts that can be kept.
+const CACHE_MAX: u64 = 10_000;
+
 /// All knobs by name, as query parameters; with `x-demo-` in front and `-` for `_`, as headers.
 pub(super) const KNOBS: &str = "headers_ms, ttft_ms, gap_ms, tokens, per_frame, pad, status, fail_percent, retry_after, \
-    error_at, cut_at, silent_at, pings, reasoning, tool, no_done, stamp, never";
+    error_at, cut_at, silent_at, pings, reasoning, tool, no_done, stamp, never, cache";
 
 /// How an answer goes.
 #[derive(Debug, Clone)]
@@ -52,6 +55,8 @@ pub(super) struct Script {
     pub(super) stamp: bool,
     /// No answer at all.
     pub(super) never: bool,
+    /// Prefixes of prompts that are kept, so that what they have in common with later ones is reported as cached; 0: none, and each prompt has 9 tokens.
+    pub(super) cache: usize,
 }
 
 /// The knobs of a query; one without a value is 1.
@@ -115,6 +120,7 @@ impl Script {
             no_done: knob("no_done").is_some(),
             stamp: knob("stamp").is_some(),
             never: knob("never").is_some(),
+            cache: usize::try_from(knob("cache").unwrap_or(0).min(CACHE_MAX)).unwrap_or(0),
         }
     }
 

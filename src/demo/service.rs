@@ -79,12 +79,13 @@ fn generate(script: Script, shape: Shape, body: &[u8], by_default: bool, open: O
     let asked: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let model = asked.get("model").and_then(Value::as_str).unwrap_or("demo").to_owned();
     let ask_usage = asked.pointer("/stream_options/include_usage").and_then(Value::as_bool).unwrap_or(false);
+    let prompt = open.prompt(&asked, script.cache);
     if !asked.get("stream").and_then(Value::as_bool).unwrap_or(by_default) {
         let text: String = (0..script.tokens).map(|number| script.token(number)).collect();
-        let usage = Usage { input: 9, output: script.tokens };
+        let usage = Usage { prompt, output: script.tokens };
         return json_answer(200, &shape.whole(&model, &text, usage), open);
     }
-    let mut answer = Response::new(Events::of(Play { script, shape, model, ask_usage, open }).boxed_unsync());
+    let mut answer = Response::new(Events::of(Play { script, shape, model, ask_usage, prompt, open }).boxed_unsync());
     set(&mut answer, "content-type", shape.content_type());
     answer
 }

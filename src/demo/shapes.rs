@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::prefix_cache::Prompt;
+
 /// What the backend can speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -17,8 +19,19 @@ pub(super) enum Shape {
 /// Tokens of the answer, for its usage.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Usage {
-    pub(super) input: u64,
+    pub(super) prompt: Prompt,
     pub(super) output: u64,
+}
+
+impl Usage {
+    fn openai(self) -> Value {
+        let Self { prompt, output } = self;
+        let mut usage = json!({ "prompt_tokens": prompt.tokens, "completion_tokens": output, "total_tokens": prompt.tokens + output });
+        if let (Some(cached), Some(fields)) = (prompt.cached, usage.as_object_mut()) {
+            fields.insert("prompt_tokens_details".to_owned(), json!({ "cached_tokens": cached }));
+        }
+        usage
+    }
 }
 
 const ID: &str = "demo-1";
@@ -37,7 +50,7 @@ impl Shape {
             Self::OpenAi => openai(model, json!({ "role": "assistant", "content": "" }), None),
             Self::Anthropic => {
                 let message = json!({ "id": ID, "type": "message", "role": "assistant", "model": model, "content": [],
-                    "usage": { "input_tokens": usage.input, "output_tokens": 1 } });
+                    "usage": { "input_tokens": usage.prompt.tokens, "output_tokens": 1 } });
                 named("message_start", json!({ "type": "message_start", "message": message }))
                     + &named(
                         "content_block_start",
@@ -109,14 +122,12 @@ impl Shape {
 
     /// The normal end.
     pub(super) fn end(self, model: &str, usage: Usage, tool: bool, ask_usage: bool) -> String {
-        let total = usage.input + usage.output;
         match self {
             Self::OpenAi => {
                 let mut text = openai(model, json!({}), Some(if tool { "tool_calls" } else { "stop" }));
                 if ask_usage {
-                    let usage = json!({ "prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": total });
                     text += &event(
-                        &json!({ "id": ID, "object": "chat.completion.chunk", "model": model, "choices": [], "usage": usage }),
+                        &json!({ "id": ID, "object": "chat.completion.chunk", "model": model, "choices": [], "usage": usage.openai() }),
                     );
                 }
                 text + "data: [DONE]\n\n"
@@ -131,7 +142,7 @@ impl Shape {
                     + &named("message_stop", json!({ "type": "message_stop" }))
             }
             Self::Ollama { chat } => {
-                let mut last = json!({ "model": model, "done": true, "done_reason": "stop", "prompt_eval_count": usage.input, "eval_count": usage.output, "total_duration": 1_000_000 });
+                let mut last = json!({ "model": model, "done": true, "done_reason": "stop", "prompt_eval_count": usage.prompt.tokens, "eval_count": usage.output, "total_duration": 1_000_000 });
                 let (key, empty) = match chat {
                     true => ("message", json!({ "role": "assistant", "content": "" })),
                     false => ("response", json!("")),
@@ -150,18 +161,18 @@ impl Shape {
         match self {
             Self::OpenAi => json!({ "id": ID, "object": "chat.completion", "model": model,
                 "choices": [{ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" }],
-                "usage": { "prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": usage.input + usage.output } }),
+                "usage": usage.openai() }),
             Self::Anthropic => {
                 json!({ "id": ID, "type": "message", "role": "assistant", "model": model, "stop_reason": "end_turn",
-                "content": [{ "type": "text", "text": text }], "usage": { "input_tokens": usage.input, "output_tokens": usage.output } })
+                "content": [{ "type": "text", "text": text }], "usage": { "input_tokens": usage.prompt.tokens, "output_tokens": usage.output } })
             }
             Self::Ollama { chat: true } => {
                 json!({ "model": model, "message": { "role": "assistant", "content": text }, "done": true,
-                "done_reason": "stop", "prompt_eval_count": usage.input, "eval_count": usage.output })
+                "done_reason": "stop", "prompt_eval_count": usage.prompt.tokens, "eval_count": usage.output })
             }
             Self::Ollama { chat: false } => {
                 json!({ "model": model, "response": text, "done": true, "done_reason": "stop",
-                "prompt_eval_count": usage.input, "eval_count": usage.output })
+                "prompt_eval_count": usage.prompt.tokens, "eval_count": usage.output })
             }
             Self::Plain => json!({ "text": text }),
         }

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::prefix_cache::{PrefixCache, Prompt};
+
 /// Request ids remembered; later ones are not.
 const IDS_MAX: usize = 10_000;
 
 #[derive(Default)]
 pub(super) struct Stats {
+    prefixes: PrefixCache,
     requests: Mutex<HashMap<String, u64>>,
     open: AtomicI64,
     aborted: AtomicU64,
@@ -45,6 +48,13 @@ impl Stats {
 }
 
 impl Open {
+    /// The prompt of a request that asks for this, with the `kept` prefixes that were used last in the cache; 0: all prompts are alike.
+    pub(super) fn prompt(&self, asked: &Value, kept: usize) -> Prompt {
+        const ALIKE: Prompt = Prompt { tokens: 9, cached: None };
+        let messages = asked.get("messages").and_then(Value::as_array).filter(|_| kept > 0);
+        messages.map_or(ALIKE, |messages| self.stats.prefixes.look(messages, kept))
+    }
+
     pub(super) fn completed(&self) {
         self.completed.store(true, Ordering::Release);
     }

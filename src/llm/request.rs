@@ -9,6 +9,7 @@ pub mod lenient_json;
 mod operation;
 mod parameters;
 mod path;
+pub mod session;
 
 use std::borrow::Cow;
 

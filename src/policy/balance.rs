@@ -63,6 +63,16 @@ impl Load {
         self.penalty = Some(Penalty { until: now + time, cost: time.max(PENALTY).as_secs_f64() });
     }
 
+    /// Whether it said lately that it failed, or is overloaded.
+    pub fn is_penalised(&self, now: Duration) -> bool {
+        self.penalty.is_some_and(|penalty| now < penalty.until)
+    }
+
+    /// The average as it was at the last answer, however long ago.
+    pub fn last_latency(&self, streaming: bool) -> Option<Duration> {
+        self.average(streaming).value.map(Duration::from_secs_f64)
+    }
+
     /// What one more request would cost here; only good for comparing.
     pub fn cost(&self, streaming: bool, now: Duration) -> f64 {
         let penalty = self.penalty.filter(|penalty| now < penalty.until).map_or(0.0, |penalty| penalty.cost);
@@ -139,6 +149,7 @@ mod tests {
         let soon = load.latency(true, ms(200)).unwrap();
         assert!(soon > ms(1_900), "one fast answer does not undo a slow one: {soon:?}");
         assert!(load.latency(true, ms(60_000)).unwrap() < ms(10));
+        assert_eq!(load.last_latency(true), Some(soon), "what it was last does not fade");
     }
 
     #[test]
@@ -154,6 +165,7 @@ mod tests {
         let (mut failing, mut slow) = (Load::default(), Load::default());
         slow.answered(ms(3_000), true, ms(0));
         failing.penalise(None, ms(0));
+        assert!(failing.is_penalised(ms(4_999)) && !failing.is_penalised(ms(5_000)) && !slow.is_penalised(ms(0)));
         assert!(failing.cost(true, ms(10)) > slow.cost(true, ms(10)));
         assert!(failing.cost(true, ms(5_000)) < slow.cost(true, ms(5_000)), "after 5 s it is tried again");
         failing.penalise(Some(ms(60_000)), ms(0));

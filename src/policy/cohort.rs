@@ -42,7 +42,7 @@ pub(super) fn score(route: &str, target: &str, unit: Unit, weight: f64) -> f64 {
 }
 
 /// Each part with its length in front, so that no two lists are one text.
-fn hash(parts: &[&[u8]]) -> u64 {
+pub(super) fn hash(parts: &[&[u8]]) -> u64 {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update((part.len() as u64).to_be_bytes());

@@ -1,5 +1,6 @@
 //! Decisions. Pure: each takes the facts and the time, and returns what to do.
 
+pub mod affinity;
 pub mod background_responses;
 pub mod balance;
 pub mod canary;

@@ -82,6 +82,7 @@ url = "$today"
 name = "half"
 urls = ["$closed", "$today"]
 health = { path = "/health", interval = "1s" }
+affinity = { headers = ["x-session-id"] }
 
 [[upstream]]
 name = "slow"

@@ -8,6 +8,7 @@
 mod addresses;
 mod support;
 
+mod affinity;
 mod anatomy;
 mod asked_once;
 mod background;

@@ -1,6 +1,7 @@
 //! The tables of the file, each with its written form, its checked form and the checks between them. Who adds a key adds it
 //! there, and to `config/streamgauge.toml`.
 
+pub mod affinity;
 pub mod canary;
 pub mod conditions;
 pub mod cors;

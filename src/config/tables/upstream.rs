@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::affinity::{Affinity, AffinityTable};
 use super::dialect::{StreamTable, stream_rules};
 use crate::config::address::{Endpoint, EndpointAddress, check_path, host_and_port};
 use crate::config::checker::Checker;
@@ -63,6 +64,8 @@ pub struct UpstreamTable {
     pub stream: Option<Table<StreamTable>>,
     /// Health check of each endpoint. Absent: only results of requests count.
     pub health: Option<Table<HealthTable>>,
+    /// Session affinity: which requests belong together. Absent: each goes to any endpoint.
+    pub affinity: Option<Table<AffinityTable>>,
 }
 
 /// An active health check: a GET that must be answered with 2xx or 3xx.
@@ -106,6 +109,8 @@ pub struct Upstream {
     pub stream: Arc<StreamRules>,
     /// Absent: only what requests show counts.
     pub health: Option<HealthCheck>,
+    /// Absent: sessions are not kept together.
+    pub affinity: Option<Affinity>,
 }
 
 /// `health` of an upstream: a GET that must be answered with 2xx or 3xx.
@@ -240,6 +245,7 @@ impl Checker<'_> {
             api_key: self.api_key(file),
             stream: Arc::new(stream),
             health: file.health.as_ref().and_then(|health| self.health(health)),
+            affinity: file.affinity.as_ref().map(|affinity| self.affinity(affinity)),
             endpoints,
         };
         Declared { upstream: Arc::new(upstream), called }

@@ -7,6 +7,7 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 
 use super::levers::Flags;
 use crate::config::address::{Endpoint, EndpointAddress};
+use crate::policy::affinity;
 use crate::policy::balance::Load;
 use crate::policy::health::Health;
 use crate::policy::levers::Setting;
@@ -20,6 +21,8 @@ pub(crate) struct Member {
     pub(crate) address: String,
     /// As telemetry names it.
     pub(crate) place: ServerAddress,
+    /// What it stands for where sessions choose their endpoints.
+    pub(crate) drawn_by: u64,
     /// What may take it out of service by hand.
     flags: Flags,
     state: Arc<Mutex<State>>,
@@ -37,7 +40,8 @@ impl Member {
     pub(crate) fn new(endpoint: &Arc<Endpoint>, peer: Arc<HttpPeer>, flags: Flags, before: Option<&Self>) -> Self {
         let state = before.map_or_else(Arc::default, |before| Arc::clone(&before.state));
         let (address, place) = (address(&peer), place(endpoint, &peer));
-        Self { endpoint: Arc::clone(endpoint), address, place, peer, flags, state }
+        let drawn_by = affinity::place_of(&place.endpoint, &address);
+        Self { endpoint: Arc::clone(endpoint), address, place, peer, drawn_by, flags, state }
     }
 
     /// How people have taken it out of service, if they have.

@@ -84,6 +84,14 @@ impl EndpointPool {
             && self.authorities == ca::fingerprint(upstream.ca.as_deref())
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.built_for.name
+    }
+
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.around.telemetry
+    }
+
     /// The time that health goes by.
     pub(crate) fn now(&self) -> Duration {
         self.around.clock.now()

@@ -3,18 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::affinity::Wanted;
+use super::choose::better;
 use super::endpoint::Member;
 use super::endpoint_pool::EndpointPool;
-use crate::policy::balance;
 use crate::policy::failover;
 use crate::policy::health::{Gate, Sign, UnderWay, Verdict};
 
 impl EndpointPool {
     /// A place for the next attempt: one that is half open gets this request, else the better of two is taken; where all
-    /// are ejected, one of them all the same. `roll` is uniform over all of `u64`.
-    pub(crate) fn take(self: &Arc<Self>, tried: &[Arc<Member>], streaming: bool, roll: u64) -> Option<Lease> {
+    /// are ejected, one of them all the same. `roll` is uniform over all of `u64`. `wanted`: where sessions are kept together.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        tried: &[Arc<Member>],
+        streaming: bool,
+        roll: u64,
+        wanted: Option<&Wanted>,
+    ) -> Option<Lease> {
         let now = self.now();
         let untried = || self.in_service().filter(|member| !tried.iter().any(|other| other.is(member)));
+        if let Some(wanted) = wanted {
+            let (member, result) = self.of_session(untried().collect(), wanted, streaming, roll)?;
+            if tried.is_empty() {
+                self.tell_affinity(result);
+            }
+            return Some(Lease::take(self, &member, now));
+        }
         let mut rest = untried();
         let member = match (rest.next(), rest.next()) {
             (Some(only), None) => only,
@@ -28,25 +42,6 @@ impl EndpointPool {
         let member = better(self.in_service().collect(), true, roll, self.now())?;
         Some(Lease::take_aside(self, &member))
     }
-}
-
-/// The one to ask out of several.
-fn better(members: Vec<Arc<Member>>, streaming: bool, roll: u64, now: Duration) -> Option<Arc<Member>> {
-    let mut known: Vec<(u8, f64)> = Vec::with_capacity(members.len());
-    for member in &members {
-        let state = member.state();
-        let rank = match state.health.gate(now) {
-            Gate::Probe => 0,
-            Gate::Open if state.health.is_up(now) => 1,
-            Gate::Open => 2,
-            Gate::Shut => 3,
-        };
-        known.push((rank, state.load.cost(streaming, now)));
-    }
-    let best = known.iter().map(|(rank, _)| *rank).min()?;
-    let of_best = known.iter().enumerate().filter(|(_, (rank, _))| *rank == best);
-    let (places, costs): (Vec<usize>, Vec<f64>) = of_best.map(|(at, (_, cost))| (at, *cost)).unzip();
-    members.get(*places.get(balance::choose(&costs, roll)?)?).cloned()
 }
 
 /// A request's place at a member: counts as in flight until it is dropped, and tells once how the member did.

@@ -1,6 +1,8 @@
 //! The upstreams' endpoints: who they are, whether they are up, and the connections to them.
 
+pub(super) mod affinity;
 pub(super) mod ca;
+pub(super) mod choose;
 pub(super) mod connector;
 pub(super) mod corked;
 pub(super) mod dial;

@@ -263,6 +263,7 @@ impl Sending {
             clock,
             tries,
             upgrades: false,
+            session: None,
         };
         let target = &self.routed.target;
         let pool = self.generation.pools.get(&*target.upstream.name)?;

@@ -39,6 +39,7 @@ use crate::proxy::request::identity;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::route::{self, Routed};
+use crate::proxy::request::session as session_of;
 use crate::proxy::upstream::attempt_loop;
 use crate::proxy::upstream::upstream_request::UpstreamRequest;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
@@ -227,7 +228,12 @@ async fn ask(
         }
     }
     let (clock, tries) = (flight.clock, flight.attempts());
-    let asked = UpstreamRequest { head: &head, routed, admitted, line, clock, tries, upgrades };
+    let named = match session_of::is_in_body(&routed.route) {
+        true => Box::pin(session_of::read(admitted)).await,
+        false => None,
+    };
+    let asked =
+        UpstreamRequest { head: &head, routed, admitted, line, clock, tries, upgrades, session: named.as_ref() };
     let opened = tokio::select! {
         biased;
         () = visit.revoked() => return Ok(Err(Rejection::revoked())),

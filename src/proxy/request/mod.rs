@@ -8,3 +8,4 @@ pub(super) mod identity;
 pub(super) mod outcome;
 pub(super) mod rejection;
 pub(super) mod route;
+pub(super) mod session;

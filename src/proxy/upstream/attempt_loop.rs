@@ -228,7 +228,9 @@ impl<'a> AttemptLoop<'a> {
     }
 
     fn place(&mut self, target: &Target) -> Option<Lease> {
-        let ticket = self.pool(target)?.take(&self.tried, self.asked.expects_stream(), ids::random())?;
+        let wanted = self.asked.wanted(target, &self.visit.caller);
+        let pool = self.pool(target)?;
+        let ticket = pool.take(&self.tried, self.asked.expects_stream(), ids::random(), wanted.as_ref())?;
         self.tried.push(Arc::clone(&ticket.member));
         Some(ticket)
     }

@@ -5,14 +5,18 @@ use pingora::http::RequestHeader;
 
 use crate::config::defaults;
 use crate::config::settings::{RouteKind, Target, Timeouts};
+use crate::llm::request::session::SessionName;
 use crate::llm::{Dialect, splice};
 use crate::policy::deadlines::Kind;
 use crate::policy::failover::Nature;
 use crate::proxy::client::client_side::Line;
 use crate::proxy::clock::Clock;
+use crate::proxy::endpoints::affinity::Wanted;
 use crate::proxy::process::request_body::{Admitted, Content, RequestBody};
 use crate::proxy::request::attempts::Attempts;
+use crate::proxy::request::caller::Caller;
 use crate::proxy::request::route::Routed;
+use crate::proxy::request::session;
 
 /// What is asked of the upstreams.
 pub(crate) struct UpstreamRequest<'a> {
@@ -24,11 +28,19 @@ pub(crate) struct UpstreamRequest<'a> {
     pub(crate) tries: &'a Attempts,
     /// A WebSocket's handshake.
     pub(crate) upgrades: bool,
+    /// What its body says of its session, where one of the route's upstreams asks.
+    pub(crate) session: Option<&'a SessionName>,
 }
 
 impl UpstreamRequest<'_> {
     pub(crate) fn is_llm(&self) -> bool {
         self.admitted.facts.is_llm()
+    }
+
+    /// Which endpoint it wants, where the target's upstream keeps sessions together.
+    pub(crate) fn wanted(&self, target: &Target, caller: &Caller) -> Option<Wanted> {
+        target.upstream.affinity.as_ref()?;
+        session::wanted(&target.upstream, self.head, self.admitted, self.session, &caller.identity)
     }
 
     /// The body as this target gets it: with its model's name, where it has one.

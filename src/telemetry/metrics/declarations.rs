@@ -10,6 +10,7 @@ use super::labels::{
 };
 use super::series::{AnyFamily, Bounds, Counter, Dollars, Family, Float, Gauge, Histogram};
 use crate::llm::{UsageSource, token_gaps};
+use crate::policy::affinity::AffinityResult;
 use crate::policy::canary::{Fact, Kind};
 use crate::policy::mirror::Difference;
 use crate::telemetry::record::{Outcome, Phase};
@@ -150,6 +151,8 @@ families! {
     endpoint_duration: Histogram(DURATION) = "streamgauge_endpoint_attempt_duration_seconds" (Upstream, Endpoint);
     /// Requests that were asked a second time while the first attempt was silent: the second one `won`, `lost`, or both `failed`.
     hedges: Counter = "streamgauge_hedges_total" (Route, HedgeResult);
+    /// Requests to upstreams with session affinity, by where they were sent first: `home`; `second`, another endpoint since the home is down, penalised or slow; `spilled`, another since the home has more than its share in flight; `none`, to any since nothing names their session.
+    affinity: Counter = "streamgauge_affinity_total" (Upstream, AffinityResult);
     /// Requests that are being served now.
     in_flight: Gauge = "streamgauge_requests_in_flight" (Route,);
     /// Tokens of LLM calls, `input` or `output`, as upstreams reported or, where they do not, as counted; an upstream whose hedge was lost read the prompt too.

@@ -22,6 +22,7 @@ use std::marker::PhantomData;
 use http::StatusCode;
 
 use crate::llm::UsageSource;
+use crate::policy::affinity::AffinityResult;
 use crate::policy::canary::{Fact, Kind};
 use crate::policy::mirror::{Difference, Verdict};
 use crate::telemetry::record::{ErrorType, LimitVerdict, Outcome, Phase};
@@ -268,6 +269,7 @@ words! {
     AttemptResult = "result";
     FailoverReason = "reason";
     HedgeResult = "result";
+    AffinityResult = "result";
     Direction = "direction";
     LimitDecision = "decision";
     Settled = "result";

@@ -1,7 +1,8 @@
 //! Gauges and counters of the process, not of a request.
 
-use super::labels::{FetchResult, Lever, LimiterMode, Route, Settled};
+use super::labels::{FetchResult, Lever, LimiterMode, Settled};
 use super::*;
+use crate::policy::affinity::AffinityResult;
 use crate::policy::canary::{Fact, Kind};
 use crate::policy::limits::Totals;
 
@@ -122,6 +123,11 @@ impl Metrics {
         self.families.hedges.get((configured(route), result)).add(1);
     }
 
+    /// A request of an upstream with session affinity has its first place.
+    pub fn affinity(&self, upstream: &str, result: AffinityResult) {
+        self.families.affinity.get((configured(upstream), result)).add(1);
+    }
+
     /// The configuration names this endpoint no more.
     pub fn endpoint_gone(&self, of: EndpointOf<'_>) {
         let (upstream, endpoint) = of.labels();
@@ -133,6 +139,6 @@ impl Metrics {
 }
 
 /// The label of a route that the configuration names: what a reload takes away, [`Metrics::retain`] removes.
-fn configured(route: &str) -> Named<'_, Route> {
-    Named::bounded(route)
+fn configured<L>(name: &str) -> Named<'_, L> {
+    Named::bounded(name)
 }
