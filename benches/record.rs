@@ -107,7 +107,6 @@ impl Names {
             bytes_in: 500,
             bytes_out: 30_000,
             llm: Some(LlmInfo {
-                claim: streamgauge::llm::Claim::Request,
                 dialect: Dialect::OpenAiChat,
                 request: Arc::clone(&self.facts),
                 reading: reading(),

@@ -17,7 +17,7 @@ use super::json_values::ValueScanner;
 use super::ndjson::LineScanner;
 use super::sse::SseScanner;
 use super::token_count::AnswerCounter;
-use super::{Claim, Dialect, Framing, Reading, StreamReading};
+use super::{Dialect, Framing, LlmBasis, Reading, StreamReading};
 use meter::Meter;
 use not_yet_llm::NotYetLlm;
 pub use progress::Progress;
@@ -84,8 +84,8 @@ impl Gauge {
     }
 
     /// What makes the answer an LLM's, as far as its bytes have shown.
-    pub fn claim(&self) -> Claim {
-        self.meter.claim
+    pub fn basis(&self) -> LlmBasis {
+        self.meter.basis
     }
 
     /// How many events of a stream came that is no LLM's so far.

@@ -8,7 +8,7 @@ use super::token_gaps::Gaps;
 
 /// What makes an answer an LLM's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
+pub enum LlmBasis {
     /// Nothing so far.
     None,
     /// Its request or its route.

@@ -42,7 +42,7 @@ pub use dialect::StreamRules;
 pub use dialect::shape::ShapeRules;
 pub use format::{Basis, Dialect, Framing};
 pub use gauge::{Gauge, Progress, StreamEnd};
-pub use llm_basis::{Claim, StreamReading};
+pub use llm_basis::{LlmBasis, StreamReading};
 pub use reading::{Background, Reading};
 pub use request::RequestFacts;
 pub use timings::ServerTimings;

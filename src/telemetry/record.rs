@@ -9,7 +9,7 @@ pub use super::server_address::ServerAddress;
 use crate::llm::content::Prompt;
 use crate::llm::json_rpc::Rpc;
 use crate::llm::price::{Bill, Cost};
-use crate::llm::{Claim, Dialect, Framing, Reading, RequestFacts, StreamReading, UsageSource};
+use crate::llm::{Dialect, Framing, Reading, RequestFacts, StreamReading, UsageSource};
 use crate::policy::canary::Decision;
 use crate::words::worded;
 
@@ -139,8 +139,6 @@ pub enum Cause {
 #[derive(Debug, Clone)]
 pub struct LlmInfo {
     pub dialect: Dialect,
-    /// What makes it an LLM's.
-    pub claim: Claim,
     pub request: Arc<RequestFacts>,
     pub reading: Reading,
     /// What the tokens cost.
@@ -376,7 +374,6 @@ mod tests {
         };
         LlmInfo {
             dialect: Dialect::OpenAiChat,
-            claim: Claim::Request,
             request: Arc::default(),
             reading,
             bill: Bill::Unknown,

@@ -132,7 +132,6 @@ pub(crate) fn chat(model: &str) -> Record {
     record.client.user = Some("alice".into());
     record.client.team = Some("search".into());
     record.llm = Some(LlmInfo {
-        claim: crate::llm::Claim::Request,
         dialect: Dialect::OpenAiChat,
         request: Arc::new(request),
         reading,

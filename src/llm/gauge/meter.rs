@@ -18,7 +18,7 @@ use crate::llm::partial_buffer::{Partial, PartialBuffer};
 use crate::llm::reading::Produced;
 use crate::llm::sse::{Event, Frame};
 use crate::llm::token_count::AnswerCounter;
-use crate::llm::{Claim, Dialect, Reading};
+use crate::llm::{Dialect, LlmBasis, Reading};
 
 /// So many events at most are looked at for what the stream speaks.
 const LOOKS_MAX: u8 = 32;
@@ -40,7 +40,7 @@ pub(super) struct Meter {
     slow_gap: Duration,
     pub(super) reading: Reading,
     pub(super) progress: Progress,
-    pub(super) claim: Claim,
+    pub(super) basis: LlmBasis,
     /// Present while nothing says that the answer is an LLM's.
     pub(super) unclaimed: Option<Box<NotYetLlm>>,
     /// The last event was too long to be read.
@@ -65,7 +65,7 @@ impl Meter {
             slow_gap,
             reading: Reading::default(),
             progress: Progress::default(),
-            claim: Claim::Request,
+            basis: LlmBasis::Request,
             unclaimed: None,
             unread: false,
             cut: false,
@@ -75,7 +75,7 @@ impl Meter {
     }
 
     pub(super) fn leave_unclaimed(&mut self, unclaimed: NotYetLlm) {
-        self.claim = Claim::None;
+        self.basis = LlmBasis::None;
         self.unclaimed = Some(Box::new(unclaimed));
     }
 
@@ -87,12 +87,12 @@ impl Meter {
             Frame::Named(_) => return false,
             Frame::Oversized | Frame::Stray(_) => None,
         };
-        let Some(claim) = shown else {
+        let Some(basis) = shown else {
             unclaimed.note(now);
             self.progress.other = true;
             return false;
         };
-        self.claim = claim;
+        self.basis = basis;
         self.unclaimed = None;
         true
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::llm::dialect::{Reader, StreamRules, dialect_of_event};
 use crate::llm::json_rpc::{self, Message};
-use crate::llm::llm_basis::{Claim, StreamReading};
+use crate::llm::llm_basis::{LlmBasis, StreamReading};
 use crate::llm::reading::Produced;
 use crate::llm::sse::Event;
 use crate::llm::{Dialect, Reading};
@@ -15,15 +15,15 @@ const LOOKS_MAX: u32 = 256;
 pub(super) struct NotYetLlm {
     pub(super) reading: StreamReading,
     /// What it makes an LLM's that an event has text; `None`: nothing.
-    text: Option<(Claim, Box<dyn Reader>)>,
+    text: Option<(LlmBasis, Box<dyn Reader>)>,
     looks_left: u32,
 }
 
 impl NotYetLlm {
     /// `guesses`: text is enough to take it for an LLM's. Where the configuration says where text stands, only that is.
     pub(super) fn new(rules: &StreamRules, guesses: bool) -> Self {
-        let claim = if rules.are_binding() { Some(Claim::Shape) } else { guesses.then_some(Claim::Guess) };
-        let text = claim.map(|claim| (claim, Dialect::PlainSse.reader(rules)));
+        let basis = if rules.are_binding() { Some(LlmBasis::Shape) } else { guesses.then_some(LlmBasis::Guess) };
+        let text = basis.map(|basis| (basis, Dialect::PlainSse.reader(rules)));
         Self { reading: StreamReading::default(), text, looks_left: LOOKS_MAX }
     }
 
@@ -33,13 +33,13 @@ impl NotYetLlm {
     }
 
     /// Looks at an event; `None`: it shows nothing.
-    pub(super) fn look(&mut self, event: Event<'_>, rules: &StreamRules) -> Option<Claim> {
+    pub(super) fn look(&mut self, event: Event<'_>, rules: &StreamRules) -> Option<LlmBasis> {
         if self.looks_left == 0 || event.data.trim_ascii().is_empty() {
             return None;
         }
         self.looks_left -= 1;
         match json_rpc::message(event) {
-            Some(Message::OfAgent) => return Some(Claim::Shape),
+            Some(Message::OfAgent) => return Some(LlmBasis::Shape),
             Some(Message::Rpc(rpc)) => {
                 let names_more = self.reading.rpc.as_ref().is_none_or(|known| known.method.is_none());
                 if names_more && (rpc.method.is_some() || self.reading.rpc.is_none()) {
@@ -50,11 +50,11 @@ impl NotYetLlm {
             None => {}
         }
         if dialect_of_event(Dialect::PlainSse, event, rules) != Dialect::PlainSse {
-            return Some(Claim::Shape);
+            return Some(LlmBasis::Shape);
         }
-        let (claim, reader) = self.text.as_mut()?;
+        let (basis, reader) = self.text.as_mut()?;
         let has_text = reader.event(event, &mut Reading::default()) > Produced::Unknown;
-        (has_text && (*claim == Claim::Shape || may_be_text(event))).then_some(*claim)
+        (has_text && (*basis == LlmBasis::Shape || may_be_text(event))).then_some(*basis)
     }
 
     pub(super) fn note(&mut self, now: Duration) {

@@ -290,7 +290,7 @@ pub(crate) enum AnswerFraming {
 
 /// Everything the head of an answer is built from.
 pub(crate) struct Incoming<'a> {
-    pub(crate) visit: &'a RequestContext<'a>,
+    pub(crate) context: &'a RequestContext<'a>,
     pub(crate) client_version: Version,
     /// The answer streams events.
     pub(crate) events: bool,
@@ -307,7 +307,7 @@ pub(crate) fn answer(mut head: ResponseHeader, to: &Incoming<'_>) -> pingora::Re
         head.remove_header(name);
     }
     head.set_version(Version::HTTP_11);
-    common(&mut head, to.visit)?;
+    common(&mut head, to.context)?;
     if to.events {
         mark_events(&mut head)?;
     }
@@ -331,19 +331,19 @@ fn server_timing(phases: &Phases) -> String {
 /// The head that is sent before the upstream's own, when the client's patience must be kept.
 pub(crate) fn early_event_stream(
     request: &RequestHeader,
-    visit: &RequestContext<'_>,
+    context: &RequestContext<'_>,
 ) -> pingora::Result<ResponseHeader> {
     let mut head = ResponseHeader::build(200, Some(8))?;
     head.insert_header(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")?;
-    common(&mut head, visit)?;
+    common(&mut head, context)?;
     mark_events(&mut head)?;
     delimit(&mut head, request.version)?;
     Ok(head)
 }
 
-fn common(head: &mut ResponseHeader, visit: &RequestContext<'_>) -> pingora::Result<()> {
-    cors::apply(&visit.cors, head)?;
-    head.insert_header("x-request-id", &*visit.caller.request_id)
+fn common(head: &mut ResponseHeader, context: &RequestContext<'_>) -> pingora::Result<()> {
+    cors::apply(&context.cors, head)?;
+    head.insert_header("x-request-id", &*context.caller.request_id)
 }
 
 /// Tells every hop on the way to the browser to pass events on at once.

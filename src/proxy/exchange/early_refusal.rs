@@ -27,7 +27,7 @@ const SHORT: u64 = 64 << 10;
 /// # Errors
 /// The refusal, in the words of the limit.
 pub(super) async fn refuse(
-    visit: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     flight: &mut Flight<'_>,
     head: &RequestHeader,
 ) -> Result<(), Rejection> {
@@ -35,23 +35,23 @@ pub(super) async fn refuse(
         return Ok(());
     }
     let Some(route) =
-        route::route_of_head(visit.generation, head, &visit.caller).filter(|route| !route.limits.is_empty())
+        route::route_of_head(context.generation, head, &context.caller).filter(|route| !route.limits.is_empty())
     else {
         return Ok(());
     };
     let before = flight.now();
-    let Some(mut denial) = refusal(visit, route, true).await else { return Ok(()) };
+    let Some(mut denial) = refusal(context, route, true).await else { return Ok(()) };
     let facts = Arc::new(RequestFacts::read(admit::target(head), None));
     let facts = admit::known_better(facts, head, true, route.kind);
     if facts.retrieves() {
         // What fetches an answer takes no place and no token.
-        let Some(still) = refusal(visit, route, false).await else { return Ok(()) };
+        let Some(still) = refusal(context, route, false).await else { return Ok(()) };
         denial = still;
     }
     let waited = flight.now().saturating_sub(before);
     flight.asks(&facts);
     flight.tell(Event::Routed { route: &route.name, target: None });
-    Err(reserve_tokens::deny(visit, flight, &route.limits, &denial, &facts, waited))
+    Err(reserve_tokens::deny(context, flight, &route.limits, &denial, &facts, waited))
 }
 
 /// Whether the body is short, and nobody waits to be asked for it.
@@ -60,8 +60,8 @@ fn is_short(head: &RequestHeader) -> bool {
 }
 
 /// Why the least that a request could ask for is refused; `runs`: it may have something made.
-async fn refusal(visit: &RequestContext<'_>, route: &Route, runs: bool) -> Option<Box<Denial>> {
-    let caller = &visit.caller;
+async fn refusal(context: &RequestContext<'_>, route: &Route, runs: bool) -> Option<Box<Denial>> {
+    let caller = &context.caller;
     let address = caller.address.map(|address| address.ip());
     let claim = |limit: &Arc<Limit>| Claim {
         limit: Arc::clone(limit),
@@ -72,5 +72,5 @@ async fn refusal(visit: &RequestContext<'_>, route: &Route, runs: bool) -> Optio
         unforeseen: runs && route.kind != RouteKind::Stream,
         runs,
     };
-    visit.shared.limiter.refusal(route.limits.iter().map(claim).collect()).await
+    context.shared.limiter.refusal(route.limits.iter().map(claim).collect()).await
 }

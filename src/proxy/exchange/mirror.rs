@@ -13,9 +13,8 @@ use super::termination;
 use crate::config::limits::Limit;
 use crate::llm::{Reading, RequestFacts, StreamEnd, UsageSource};
 use crate::policy::cors::Decision;
-use crate::policy::limits::{Claim, Request};
+use crate::policy::limits::{Claim, Request, Standing};
 use crate::policy::mirror::{self as policy, Side, Took};
-use crate::proxy::client::client_side::Line;
 use crate::proxy::clock::Clock;
 use crate::proxy::process::drain::DrainStage;
 use crate::proxy::process::mirror_memory::MirrorMemory;
@@ -24,8 +23,10 @@ use crate::proxy::process::state::{Generation, Shared};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::attempts::Attempts;
 use crate::proxy::request::caller::Caller;
+use crate::proxy::request::client_progress::ClientProgress;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::route::Routed;
+use crate::proxy::request::routed_request::RoutedRequest;
 use crate::proxy::upstream::attempt::{AttemptRun, Step};
 use crate::proxy::upstream::response_reader::{Next, ResponseReader};
 use crate::proxy::upstream::tap::Read;
@@ -50,16 +51,10 @@ struct Place {
 }
 
 impl Place {
-    fn take(
-        visit: &RequestContext<'_>,
-        routed: &Routed,
-        limit: &Arc<Limit>,
-        admitted: &Admitted,
-        body: u64,
-    ) -> Option<Self> {
-        let mirrors = visit.generation.mirrors.get(&routed.route.name)?;
-        let facts = &admitted.facts;
-        let request = Request {
+    fn take(request: &RoutedRequest<'_>, limit: &Arc<Limit>, body: u64) -> Option<Self> {
+        let mirrors = request.generation.mirrors.get(&request.routed.route.name)?;
+        let facts = request.facts();
+        let asked = Request {
             model: facts.model.as_deref(),
             holder: "",
             body_bytes: body,
@@ -67,10 +62,10 @@ impl Place {
             max_tokens: facts.max_tokens,
             answers: facts.answers,
         };
-        let claim = mirrors.caps().take(limit, &request, visit.shared.now())?;
+        let claim = mirrors.caps().take(limit, &asked, request.shared.now())?;
         Some(Self {
             mirrors: Arc::clone(mirrors),
-            shared: Arc::clone(visit.shared),
+            shared: Arc::clone(request.shared),
             claim: Some(claim),
             facts: Arc::clone(facts),
             took: Took { body_bytes: body, ..Took::default() },
@@ -91,13 +86,8 @@ impl Drop for Place {
 }
 
 /// Sends a copy of a request whose answer has begun, where its route has a shadow and chance will have it.
-pub(crate) fn cast(
-    visit: &RequestContext<'_>,
-    head: &RequestHeader,
-    routed: &Routed,
-    admitted: &Admitted,
-    flight: &mut Flight<'_>,
-) {
+pub(crate) fn cast(request: &RoutedRequest<'_>, head: &RequestHeader, flight: &mut Flight<'_>) {
+    let &RoutedRequest { context, admitted, routed, .. } = request;
     let Some(shadow) = &routed.route.shadow else { return };
     // What is not LLM-shaped may act on the world: done twice it would do harm.
     let RequestBody::Buffered(body) = &admitted.body else { return };
@@ -105,17 +95,17 @@ pub(crate) fn cast(
         return;
     }
     let limit = policy::caps_of(shadow);
-    let Some(place) = Place::take(visit, routed, &limit, admitted, body.len() as u64) else {
-        return visit.shared.telemetry.mirror_skipped(&routed.route.name);
+    let Some(place) = Place::take(request, &limit, body.len() as u64) else {
+        return context.shared.telemetry.mirror_skipped(&routed.route.name);
     };
     let (tell, client) = oneshot::channel();
     flight.shadowed(tell);
     let sending = Sending {
-        shared: Arc::clone(visit.shared),
-        generation: Arc::clone(visit.generation),
+        shared: Arc::clone(context.shared),
+        generation: Arc::clone(context.generation),
         head: marked(head),
-        caller: Caller { request_id: format!("{}-shadow", visit.caller.request_id).into(), ..visit.caller.clone() },
-        request_id: Arc::clone(&visit.caller.request_id),
+        caller: Caller { request_id: format!("{}-shadow", context.caller.request_id).into(), ..context.caller.clone() },
+        request_id: Arc::clone(&context.caller.request_id),
         routed: Routed {
             route: Arc::clone(&routed.route),
             target: shadow.target.clone(),
@@ -234,12 +224,12 @@ impl Sending {
     /// Asks, and hears the answer to its end.
     async fn hear(&self) -> Heard {
         let (clock, started) = (Clock::start(), SystemTime::now());
-        let tries = Attempts::new(clock, None);
-        let (reading, error, began) = match self.ask(clock, &tries).await {
-            Some(opened) => self.listen(*opened, clock, &tries).await,
+        let attempts = Attempts::new(clock, None);
+        let (reading, error, began) = match self.ask(clock, &attempts).await {
+            Some(opened) => self.listen(*opened, clock, &attempts).await,
             None => (None, None, Duration::ZERO),
         };
-        let attempts = tries.take(None).attempts;
+        let attempts = attempts.take(None).attempts;
         let last = attempts.last();
         let whole = error.is_none() && last.is_some_and(|attempt| is_whole(attempt, reading.as_ref()));
         let side = side(last.and_then(|attempt| attempt.status), whole, reading.as_ref(), began);
@@ -247,30 +237,30 @@ impl Sending {
     }
 
     /// One attempt; a second on a fresh connection where a kept one had been closed.
-    async fn ask(&self, clock: Clock, tries: &Attempts) -> Option<Box<UpstreamResponse>> {
-        let visit = RequestContext {
+    async fn ask(&self, clock: Clock, attempts: &Attempts) -> Option<Box<UpstreamResponse>> {
+        let context = RequestContext {
             shared: &self.shared,
             generation: &self.generation,
             caller: self.caller.clone(),
             cors: Decision::None,
         };
-        let (line, _) = Line::new(&self.admitted.body);
-        let asked = UpstreamRequest {
-            head: &self.head,
-            routed: &self.routed,
+        let (client, _) = ClientProgress::new(&self.admitted.body);
+        let routed = RoutedRequest {
+            context: &context,
             admitted: &self.admitted,
-            line: &line,
+            routed: &self.routed,
+            standing: Standing::default(),
             clock,
-            tries,
             upgrades: false,
-            session: None,
+            client,
         };
+        let request = UpstreamRequest { request: &routed, head: &self.head, attempts, session: None };
         let target = &self.routed.target;
         let pool = self.generation.pools.get(&*target.upstream.name)?;
         for fresh in [false, true] {
             let ticket = pool.take_aside(ids::random())?;
             let step = Step { target, ticket, cause: Cause::First, holds: false, another: false, fresh, load: None };
-            match AttemptRun::new(&visit, &asked, step).run(&mut None).await {
+            match AttemptRun::new(&request, step).run(&mut None).await {
                 Ok(opened) => return Some(opened),
                 Err(failed) if failed.race.happened() && !fresh => {}
                 Err(_) => return None,
@@ -284,15 +274,15 @@ impl Sending {
         &self,
         mut opened: UpstreamResponse,
         clock: Clock,
-        tries: &Attempts,
+        attempts: &Attempts,
     ) -> (Option<Reading>, Option<ErrorType>, Duration) {
         let error = listen(&mut opened, clock).await.err();
-        tries.tell(opened.number, &AttemptEvent::Ended(error));
+        attempts.tell(opened.number, &AttemptEvent::Ended(error));
         let UpstreamResponse { reader, peer, early, started, .. } = opened;
         let ResponseReader { mut session, mut tap, .. } = *reader;
         let end = if error.is_none() { StreamEnd::Clean } else { StreamEnd::Cut };
         let reading = match tap.finish(end, clock.now()) {
-            Read::Llm(_, _, reading) => Some(*reading),
+            Read::Llm(_, reading) => Some(*reading),
             Read::Stream(_) | Read::Nothing => None,
         };
         if error.is_none() && !early {

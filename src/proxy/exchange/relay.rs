@@ -14,12 +14,13 @@ use super::upload::{Rest, Turn};
 use crate::llm::{Dialect, Framing, Progress};
 use crate::policy::deadlines::{Kind, Late};
 use crate::proxy::client::body_pace::BodyPace;
-use crate::proxy::client::client_side::{ClientSide, KEEP_ALIVE};
+use crate::proxy::client::client_side::KEEP_ALIVE;
 use crate::proxy::client::headers::AnswerFraming;
 use crate::proxy::process::drain::DrainStage;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
+use crate::proxy::request::routed_request::RoutedRequest;
 use crate::proxy::upstream::response_reader::{Next, ResponseReader, sign};
 use crate::proxy::upstream::tap::Tap;
 use crate::proxy::upstream::upstream_error::late_error;
@@ -37,23 +38,23 @@ pub(crate) async fn pass(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     opened: Box<UpstreamResponse>,
-    side: &ClientSide<'_>,
+    request: &RoutedRequest<'_>,
 ) -> Ending {
-    flight.tell(Event::Received(side.line.received()));
+    flight.tell(Event::Received(request.client.received()));
     let UpstreamResponse { number, upstream, variant, .. } = &*opened;
     flight.tell(Event::PassedOn { number: *number, upstream, variant });
     let came = flight.now();
     let started = opened.started;
     let (mut source, head, held) = opened.take_apart();
-    let committed = commit(session, flight, head, &source, side).await;
+    let committed = commit(session, flight, head, &source, request).await;
     source.reader.tap.wrote(came, flight.now());
     let (framing, end) = match committed {
         Ok(framing) => {
-            let mut relay = Relay::new(flight, &mut source, started, side);
+            let mut relay = Relay::new(flight, &mut source, started, request);
             let end = tokio::select! {
                 biased;
                 end = relay.run(session, &mut source, flight, held) => end,
-                () = side.visit.revoked_for_long() => End::RevokedUnread,
+                () = request.revoked_for_long() => End::RevokedUnread,
             };
             // On a connection whose request is not whole, the next one would be read as the rest of its body.
             source.early |= !relay.upload.is_done();
@@ -61,7 +62,7 @@ pub(crate) async fn pass(
         }
         Err(end) => (AnswerFraming::Delimited, end),
     };
-    Box::pin(termination::conclude(session, flight, source, end, framing, side)).await
+    Box::pin(termination::conclude(session, flight, source, end, framing, request)).await
 }
 
 /// The client has an early head already, but no attempt brought an answer.
@@ -69,15 +70,15 @@ pub(crate) async fn fail(
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
     rejection: &Rejection,
-    side: &ClientSide<'_>,
+    request: &RoutedRequest<'_>,
 ) -> Ending {
     flight.tell(Event::StatusSent(200));
-    termination::fail_early(session, flight, rejection, side).await
+    termination::fail_early(session, flight, rejection, request).await
 }
 
 /// The state of the loop.
 struct Relay<'a> {
-    side: &'a ClientSide<'a>,
+    request: &'a RoutedRequest<'a>,
     upload: Rest,
     pace: BodyPace,
     /// Zero: no comments.
@@ -102,9 +103,9 @@ enum Woke {
 }
 
 impl<'a> Relay<'a> {
-    fn new(flight: &mut Flight<'_>, source: &mut Source, started: Duration, side: &'a ClientSide<'a>) -> Self {
+    fn new(flight: &mut Flight<'_>, source: &mut Source, started: Duration, request: &'a RoutedRequest<'a>) -> Self {
         let now = flight.now();
-        let upload = Rest::of(source.upload.take(), source.outlet.take(), side.line.is_body_done(), source.early);
+        let upload = Rest::of(source.upload.take(), source.outlet.take(), request.client.is_body_done(), source.early);
         let tap = &source.reader.tap;
         if let Some(at) = tap.first_token() {
             flight.tell(Event::FirstToken(at));
@@ -118,11 +119,11 @@ impl<'a> Relay<'a> {
         }
         source.reader.deadlines.commit();
         Self {
-            side,
+            request,
             upload,
-            pace: BodyPace::new(&side.visit.settings().server),
+            pace: BodyPace::new(&request.settings().server),
             started,
-            keepalive: side.routed.route.keepalive,
+            keepalive: request.routed.route.keepalive,
             last_write: now,
             spoken,
             exhausted: false,
@@ -148,15 +149,15 @@ impl<'a> Relay<'a> {
             return self.write_rest(client, flight, &mut source.reader.tap, End::Complete).await;
         }
         flight.enter(waiting(&source.reader));
-        let visit = self.side.visit;
+        let context = self.request.context;
         let mut stops = Seldom::new(async {
             tokio::select! {
-                () = visit.shared.drain.reached(DrainStage::Cut) => End::Cut,
-                () = visit.revoked() => End::Revoked,
+                () = context.shared.drain.reached(DrainStage::Cut) => End::Cut,
+                () = context.revoked() => End::Revoked,
             }
         });
-        let patience = self.side.visit.settings().server.body_timeout;
-        let has_length = self.side.line.has_length();
+        let patience = self.request.settings().server.body_timeout;
+        let has_length = self.request.client.has_length();
         loop {
             // What came is passed on before anything is concluded from the client's going or from the time.
             let comment_due = self.next_comment(&source.reader.tap);
@@ -226,7 +227,7 @@ impl<'a> Relay<'a> {
         super::panic_switch::panic_if_asked(client, "after the head");
         let came = flight.now();
         flight.enter_at(Phase::Proxy, came);
-        self.upload.answered(&mut self.pace, self.side.line.has_length());
+        self.upload.answered(&mut self.pace, self.request.client.has_length());
         let mut bytes = chunk.len();
         let mut progress = self.look_at(chunk, flight, source, came);
         for _ in 1..CHUNKS_MAX {
@@ -278,7 +279,7 @@ impl<'a> Relay<'a> {
         }
         if progress.token && tap.first_token() == Some(came) {
             flight.tell(Event::FirstToken(came));
-            source.ticket.answered(came.saturating_sub(self.started), true, self.side.facts.is_delivery());
+            source.ticket.answered(came.saturating_sub(self.started), true, self.request.facts().is_delivery());
         }
         flight.progress(tap.frames(), tap.bytes, progress.token.then_some(came));
         self.exhausted |= flight.generated(tap.tokens());

@@ -35,7 +35,7 @@ const RETRY_AFTER_MAX_S: u64 = 24 * 3600;
 /// # Errors
 /// The refusal, in the words of the limit.
 pub(crate) async fn reserve(
-    visit: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     flight: &mut Flight<'_>,
     admitted: &Admitted,
     routed: &Routed,
@@ -50,7 +50,7 @@ pub(crate) async fn reserve(
             "`max_tokens` must be a whole number from 1 to 10,000,000, and `n` a count: a limit counts on them.";
         return Err(Rejection::bad_request(message));
     }
-    let mut ask = Ask::of(visit, admitted, routed, head);
+    let mut ask = Ask::of(context, admitted, routed, head);
     let unseen = ask.facts.unseen.filter(|_| head.method == Method::POST || head.headers.contains_key("upgrade"));
     if let Some((unseen, counting)) = unseen.zip(limits.iter().find(|limit| limit.counts_tokens())) {
         let decision = if unseen.elsewhere { "elsewhere" } else { "batch" };
@@ -74,10 +74,10 @@ pub(crate) async fn reserve(
     let before = flight.now();
     let decided = match refused {
         Some(denial) => Err(denial),
-        None => visit.shared.limiter.admit(claims).await,
+        None => context.shared.limiter.admit(claims).await,
     };
     // Memory answers at once, and what it takes is our own.
-    let is_shared = visit.shared.limiter.mode() != Mode::Memory;
+    let is_shared = context.shared.limiter.mode() != Mode::Memory;
     let waited = if is_shared { looked + flight.now().saturating_sub(before) } else { Duration::ZERO };
     let told = |verdict, mode, standing: &Standing| LimitInfo {
         waited,
@@ -93,9 +93,9 @@ pub(crate) async fn reserve(
             Ok(standing)
         }
         Err(denial) => {
-            let info = told(denied(&denial), visit.shared.limiter.mode(), &denial.standing);
+            let info = told(denied(&denial), context.shared.limiter.mode(), &denial.standing);
             flight.tell(Event::Limited(info));
-            visit.shared.limiter.refused(limits, &denial);
+            context.shared.limiter.refused(limits, &denial);
             Err(refusal(&denial))
         }
     }
@@ -103,14 +103,14 @@ pub(crate) async fn reserve(
 
 /// Books that one of `limits` refuses a request of which nothing but its head is known; `waited`: for the shared store.
 pub(super) fn deny(
-    visit: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     flight: &mut Flight<'_>,
     limits: &[Arc<Limit>],
     denial: &Denial,
     facts: &RequestFacts,
     waited: Duration,
 ) -> Rejection {
-    let limiter = &visit.shared.limiter;
+    let limiter = &context.shared.limiter;
     let mode = limiter.mode();
     flight.tell(Event::Limited(LimitInfo {
         waited: if mode == Mode::Memory { Duration::ZERO } else { waited },
@@ -133,16 +133,16 @@ pub(crate) struct Refused {
 /// # Errors
 /// The refusal, in the words of the limit.
 pub(crate) async fn reserve_response(
-    visit: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     routed: &Routed,
     limits: &[Arc<Limit>],
     asked: &Asked,
     at: Duration,
 ) -> Result<(Reservation, LimitInfo), Refused> {
     let (facts, route) = (&asked.facts, &*routed.route.name);
-    let price = Ask::price(visit, routed, facts);
+    let price = Ask::price(context, routed, facts);
     let (body_bytes, counted) = (asked.bytes, Some(asked.prompt));
-    let ask = Ask { visit, route, facts, body_bytes, counted, price, unforeseen: None, runs: false };
+    let ask = Ask { context, route, facts, body_bytes, counted, price, unforeseen: None, runs: false };
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
         let info = ask.refused_by(budget, "no_price", limits, at);
         let Rejection { message, error, .. } = ask.unpriced(budget);
@@ -152,14 +152,14 @@ pub(crate) async fn reserve_response(
     let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
     let told =
         |verdict, mode, standing: &Standing| LimitInfo { reserved, ..decision(at, verdict, mode, limits, standing) };
-    match visit.shared.limiter.admit(claims).await {
+    match context.shared.limiter.admit(claims).await {
         Ok((hold, standing)) => {
             let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
             Ok((ask.reservation(hold, expected), info))
         }
         Err(denial) => {
-            let info = told(denied(&denial), visit.shared.limiter.mode(), &denial.standing);
-            visit.shared.limiter.refused(limits, &denial);
+            let info = told(denied(&denial), context.shared.limiter.mode(), &denial.standing);
+            context.shared.limiter.refused(limits, &denial);
             Err(Refused { info, message: denial.to_string(), error: status_of(denial.reason).1 })
         }
     }
@@ -167,7 +167,7 @@ pub(crate) async fn reserve_response(
 
 /// Charges what one response on a WebSocket took that nobody was asked about before.
 pub(crate) fn charge_response(
-    visit: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     routed: &Routed,
     limits: &[Arc<Limit>],
     facts: &Arc<RequestFacts>,
@@ -177,7 +177,7 @@ pub(crate) fn charge_response(
         return;
     }
     let ask = Ask {
-        visit,
+        context,
         route: &routed.route.name,
         facts,
         body_bytes: 0,
@@ -188,12 +188,12 @@ pub(crate) fn charge_response(
     };
     let tokens = usage.input.unwrap_or(0).saturating_add(usage.output.unwrap_or(0));
     let used = Used { tokens, cost: cost.map_or(0, Cost::nano_dollars) };
-    visit.shared.limiter.charge(ask.claims(limits).0, used);
+    context.shared.limiter.charge(ask.claims(limits).0, used);
 }
 
 /// What is known of a request when it is reserved for.
 struct Ask<'a> {
-    visit: &'a RequestContext<'a>,
+    context: &'a RequestContext<'a>,
     route: &'a str,
     facts: &'a Arc<RequestFacts>,
     body_bytes: u64,
@@ -208,7 +208,7 @@ struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    fn of(visit: &'a RequestContext<'a>, admitted: &'a Admitted, routed: &'a Routed, head: &RequestHeader) -> Self {
+    fn of(context: &'a RequestContext<'a>, admitted: &'a Admitted, routed: &'a Routed, head: &RequestHeader) -> Self {
         let body_bytes = match (&admitted.content, &admitted.body) {
             (Content::Json { text, .. }, _) => text.len() as u64,
             (_, RequestBody::Streamed { length, .. }) => length.unwrap_or(0),
@@ -219,13 +219,13 @@ impl<'a> Ask<'a> {
             Content::Form { tokens, .. } => Some(*tokens),
             _ => None,
         };
-        let price = Self::price(visit, routed, facts);
+        let price = Self::price(context, routed, facts);
         let has_body = !matches!(admitted.body, RequestBody::None);
         let (route, method) = (&*routed.route.name, head.method.as_str());
         let counts = routed.route.limits.iter().any(|limit| limit.counts_tokens());
         let unforeseen = (counts && limits::is_unforeseen(facts, routed.route.kind, method, has_body))
             .then(|| Place::new(route, method, head.uri.path()));
-        Self { visit, route, facts, body_bytes, counted, price, unforeseen, runs: !facts.retrieves() }
+        Self { context, route, facts, body_bytes, counted, price, unforeseen, runs: !facts.retrieves() }
     }
 
     /// The prompt, where a limit asks how long it is.
@@ -245,7 +245,7 @@ impl<'a> Ask<'a> {
 
     /// Why the request would be refused if its prompt were nothing: whoever is refused anyway costs no count.
     async fn refusal_of_any_prompt(&mut self, limits: &[Arc<Limit>]) -> Option<Box<Denial>> {
-        let limiter = &self.visit.shared.limiter;
+        let limiter = &self.context.shared.limiter;
         self.counted = Some(0);
         let (least, _) = self.claims(limits);
         self.counted = None;
@@ -256,10 +256,10 @@ impl<'a> Ask<'a> {
         Some(told.unwrap_or(least))
     }
 
-    fn price(visit: &RequestContext<'_>, routed: &Routed, facts: &RequestFacts) -> Option<Price> {
+    fn price(context: &RequestContext<'_>, routed: &Routed, facts: &RequestFacts) -> Option<Price> {
         let target = &routed.target;
         let models = [target.model.as_deref(), facts.model.as_deref()];
-        visit.settings().prices.find(target.upstream.provider.as_deref(), models).map(|(price, _)| price)
+        context.settings().prices.find(target.upstream.provider.as_deref(), models).map(|(price, _)| price)
     }
 
     /// Whether nobody knows what the request will cost.
@@ -270,7 +270,7 @@ impl<'a> Ask<'a> {
     /// What is told of a request that `limit` cannot count.
     fn refused_by(&self, limit: &Limit, reason: &'static str, limits: &[Arc<Limit>], at: Duration) -> LimitInfo {
         let verdict = LimitVerdict::Denied { limit: Arc::clone(&limit.name), reason };
-        decision(at, verdict, self.visit.shared.limiter.mode(), limits, &Standing::default())
+        decision(at, verdict, self.context.shared.limiter.mode(), limits, &Standing::default())
     }
 
     fn unpriced(&self, budget: &Limit) -> Rejection {
@@ -293,7 +293,7 @@ impl<'a> Ask<'a> {
     fn claims(&self, limits: &[Arc<Limit>]) -> (Vec<Claim>, Expected) {
         let mut expected: Option<Expected> = None;
         let claim = |limit: &Arc<Limit>| {
-            let caller = &self.visit.caller;
+            let caller = &self.context.caller;
             let address = caller.address.map(|address| address.ip());
             let holder = limits::holder(limit.key, &caller.identity, address, self.route);
             let estimate = self.estimate(limit, &holder);
@@ -305,7 +305,7 @@ impl<'a> Ask<'a> {
             let (tokens, cost) = match &self.unforeseen {
                 None => (estimate.map_or(0, |estimate| estimate.total()), self.cost(estimate)),
                 Some(place) => {
-                    let Used { tokens, cost } = self.visit.shared.limiter.expected(&holder, place);
+                    let Used { tokens, cost } = self.context.shared.limiter.expected(&holder, place);
                     // A guess refuses nobody for ever: what is larger than the burst passes when the bucket is empty.
                     (tokens.min(limit.token_limit().burst), cost)
                 }
@@ -349,7 +349,7 @@ impl<'a> Ask<'a> {
             max_tokens: self.facts.max_tokens,
             answers: self.facts.answers,
         };
-        self.visit.shared.limiter.estimate(&request, limit)
+        self.context.shared.limiter.estimate(&request, limit)
     }
 }
 

@@ -4,9 +4,9 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::termination::End;
-use crate::proxy::client::client_side::ClientSide;
 use crate::proxy::client::headers::{self, AnswerFraming, Incoming};
 use crate::proxy::request::accounting::Flight;
+use crate::proxy::request::routed_request::RoutedRequest;
 use crate::proxy::upstream::upstream_response::Source;
 use crate::telemetry::event::Event;
 use crate::telemetry::record::Phase;
@@ -17,10 +17,10 @@ pub(crate) async fn commit(
     flight: &mut Flight<'_>,
     head: ResponseHeader,
     source: &Source,
-    side: &ClientSide<'_>,
+    request: &RoutedRequest<'_>,
 ) -> Result<AnswerFraming, End> {
     let events = source.reader.tap.is_sse();
-    if side.line.is_committed() {
+    if request.client.is_committed() {
         // The early head promised an event stream.
         flight.tell(Event::StatusSent(200));
         let fits = events && !source.reader.tap.is_packed() && head.status.is_success();
@@ -28,11 +28,11 @@ pub(crate) async fn commit(
     }
     flight.enter(Phase::Proxy);
     let incoming = Incoming {
-        visit: side.visit,
+        context: request.context,
         client_version: session.req_header().version,
         events,
         phases: flight.phases(),
-        standing: &side.standing,
+        standing: &request.standing,
     };
     let (head, framing) = headers::answer(head, &incoming).map_err(|_| End::Internal)?;
     if source.early {

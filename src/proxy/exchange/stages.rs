@@ -20,25 +20,26 @@ use crate::llm::RequestFacts;
 use crate::policy::cors::Decision;
 use crate::policy::head_checks;
 use crate::policy::hop_by_hop::nominated;
-use crate::policy::limits::Standing;
 use crate::policy::routing::{BodyFacts, Needs};
 use crate::proxy::client::admit;
-use crate::proxy::client::client_side::{ClientSide, Line, Upload};
+use crate::proxy::client::client_side;
 use crate::proxy::client::cors;
 use crate::proxy::client::error_answer::{self, ReplyTo};
 use crate::proxy::clock::Clock;
 use crate::proxy::endpoints::retry_budget::RouteLoad;
 use crate::proxy::process::concurrency::AddressPermit;
 use crate::proxy::process::drain::DrainStage;
-use crate::proxy::process::request_body::{Admitted, Content, RequestBody};
+use crate::proxy::process::request_body::{Content, RequestBody};
 use crate::proxy::process::state::{Generation, Shared};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::caller::{self, Caller};
+use crate::proxy::request::client_progress::{ClientProgress, Upload};
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::identity;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
-use crate::proxy::request::route::{self, Routed};
+use crate::proxy::request::route;
+use crate::proxy::request::routed_request::RoutedRequest;
 use crate::proxy::request::session as session_of;
 use crate::proxy::upstream::attempt_loop;
 use crate::proxy::upstream::upstream_request::UpstreamRequest;
@@ -70,16 +71,16 @@ async fn walk(
     session.set_write_timeout(Some(settings.server.write_timeout));
     // Before anything is read: what passes is what everyone after it sees, the backend included.
     let looked_over = look_over(session, settings);
-    let mut visit = RequestContext {
+    let mut context = RequestContext {
         shared,
         generation,
         caller: caller::identify(session, settings),
         cors: cors::decide(settings.cors.as_ref(), session.req_header()),
     };
-    let Caller { request_id, trace, .. } = &visit.caller;
-    flight.tell(Event::Identified { request_id, trace: *trace, client: visit.caller.client() });
+    let Caller { request_id, trace, .. } = &context.caller;
+    flight.tell(Event::Identified { request_id, trace: *trace, client: context.caller.client() });
     let staged = match looked_over {
-        Ok(()) => stages(&mut visit, session, flight).await,
+        Ok(()) => stages(&mut context, session, flight).await,
         Err(rejection) => Err(rejection.into()),
     };
     let stop = match staged {
@@ -89,7 +90,7 @@ async fn walk(
     match stop {
         Stop::Reject(rejection) => {
             let dialect = RequestFacts::read(session.req_header().uri.path(), None).reads_errors_in();
-            let to = ReplyTo { dialect, request_id: &visit.caller.request_id, cors: &visit.cors };
+            let to = ReplyTo { dialect, request_id: &context.caller.request_id, cors: &context.cors };
             error_answer::answer(session, flight, &to, &rejection).await
         }
         Stop::ClientGone => {
@@ -104,34 +105,34 @@ async fn walk(
 }
 
 async fn stages(
-    visit: &mut RequestContext<'_>,
+    context: &mut RequestContext<'_>,
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
 ) -> Result<Ending, Stop> {
-    let server = &visit.generation.settings.server;
-    if let Decision::Preflight(headers) = &visit.cors {
-        return Ok(cors::answer_preflight(session, flight, headers, &visit.caller.request_id).await);
+    let server = &context.generation.settings.server;
+    if let Decision::Preflight(headers) = &context.cors {
+        return Ok(cors::answer_preflight(session, flight, headers, &context.caller.request_id).await);
     }
-    let Some(_place) = visit.shared.streams.enter(server.max_streams) else {
+    let Some(_place) = context.shared.streams.enter(server.max_streams) else {
         let message = "Too many requests are in progress. Try again in a second.";
         return Err(Rejection::overloaded(ErrorType::Overloaded, message).into());
     };
-    let _share = place_of_address(visit, session, server)?;
-    if !visit.caller.trusted {
+    let _share = place_of_address(context, session, server)?;
+    if !context.caller.trusted {
         session.req_header_mut().remove_header(&mirror::HEADER);
     }
     let has_body = !session.is_body_done();
-    identity::establish(visit.shared, visit.generation, session.req_header_mut(), has_body, &mut visit.caller)?;
-    flight.tell(Event::Authenticated(visit.caller.client()));
-    let visit = &*visit;
+    identity::establish(context.shared, context.generation, session.req_header_mut(), has_body, &mut context.caller)?;
+    flight.tell(Event::Authenticated(context.caller.client()));
+    let context = &*context;
     let needs = match has_body || session.is_upgrade_req() {
-        true => route::needs(visit.generation, session.req_header(), &visit.caller),
+        true => route::needs(context.generation, session.req_header(), &context.caller),
         false => Needs::default(),
     };
     if has_body && !session.is_upgrade_req() {
-        early_refusal::refuse(visit, flight, session.req_header()).await?;
+        early_refusal::refuse(context, flight, session.req_header()).await?;
     }
-    let mut admitted = admit::admit(session, flight, server, visit.shared.bodies.body(), needs.body).await?;
+    let mut admitted = admit::admit(session, flight, server, context.shared.bodies.body(), needs.body).await?;
     if session.is_upgrade_req() {
         // What is asked for on a WebSocket is told by its messages.
         let asked = &session.req_header().uri;
@@ -146,11 +147,11 @@ async fn stages(
         false => BodyFacts { streams: admitted.facts.asks_for_stream(), ..BodyFacts::default() },
     };
     let known = (&*admitted.facts, body);
-    let routed = route::route(visit.generation, session.req_header(), known, &visit.caller, ids::random());
+    let routed = route::route(context.generation, session.req_header(), known, &context.caller, ids::random());
     let kind = routed.as_ref().map_or(RouteKind::Auto, |routed| routed.route.kind);
     admitted.facts = admit::known_better(admitted.facts, session.req_header(), has_body, kind);
     flight.asks(&admitted.facts);
-    if visit.settings().telemetry.capture_content {
+    if context.settings().telemetry.capture_content {
         flight.prompt(&admitted);
     }
     #[cfg(test)]
@@ -160,91 +161,94 @@ async fn stages(
     flight.tell(Event::Routed { route: &routed.route.name, target });
     flight.assigned(routed.assigned.clone(), &admitted.facts);
     flight.compares_cost_with(routed.first.clone());
-    let _counted = visit.shared.telemetry.in_flight(&routed.route.name);
-    let standing = reserve_tokens::reserve(visit, flight, &admitted, &routed, session.req_header()).await?;
-    forward(visit, session, flight, admitted, &routed, standing).await
+    let _counted = context.shared.telemetry.in_flight(&routed.route.name);
+    let standing = reserve_tokens::reserve(context, flight, &admitted, &routed, session.req_header()).await?;
+    let (client, upload) = ClientProgress::new(&admitted.body);
+    let request = RoutedRequest {
+        context,
+        admitted: &admitted,
+        routed: &routed,
+        standing,
+        clock: flight.clock,
+        upgrades: session.is_upgrade_req(),
+        client,
+    };
+    forward(&request, session, flight, upload).await
 }
 
 /// Where one connection carries many requests, an address is bound by what it asks, too.
 fn place_of_address(
-    visit: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     session: &ServerSession,
     server: &Server,
 ) -> Result<Option<AddressPermit>, Rejection> {
-    let Some(peer) = visit.caller.peer.filter(|_| session.is_http2() && !visit.caller.trusted) else { return Ok(None) };
+    let Some(peer) = context.caller.peer.filter(|_| session.is_http2() && !context.caller.trusted) else {
+        return Ok(None);
+    };
     let cap = server.share_of_address(server.max_streams);
-    visit.shared.streams_by_address.enter(peer.ip(), cap).map(Some).ok_or_else(|| {
+    context.shared.streams_by_address.enter(peer.ip(), cap).map(Some).ok_or_else(|| {
         let message = "Too many requests from this address are in progress. Try again in a second; a proxy before many \
                        clients belongs into `server.trusted_proxies`, or have `server.address_share` raised.";
         Rejection::overloaded(ErrorType::Overloaded, message)
     })
 }
 
-/// Asks an upstream while the client's side is held, and passes its answer on.
+/// Asks an upstream while the client's side is attended to, and passes its answer on.
 async fn forward(
-    visit: &RequestContext<'_>,
+    request: &RoutedRequest<'_>,
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
-    admitted: Admitted,
-    routed: &Routed,
-    standing: Standing,
+    upload: Upload,
 ) -> Result<Ending, Stop> {
-    let Some(load) = visit.generation.loads.get(&routed.route.name) else {
+    let Some(load) = request.generation.loads.get(&request.routed.route.name) else {
         // Built from the same settings: it cannot be missing.
         return Err(Rejection::internal().into());
     };
     let active = load.enter();
-    let (line, upload) = Line::new(&admitted.body);
-    let side = ClientSide { visit, routed, facts: &admitted.facts, line: &line, standing };
     // A stream lives for minutes, opening it for seconds: what only the opening needs is boxed, and freed with it.
-    match Box::pin(ask(session, flight, &admitted, &side, load, upload)).await? {
+    match Box::pin(ask(request, session, flight, load, upload)).await? {
         Ok(opened) if opened.head.status == StatusCode::SWITCHING_PROTOCOLS => {
             // A connection that lives for hours is no measure for how many requests may be sent again.
             drop(active);
-            Box::pin(websocket::serve(session, flight, *opened, &side)).await
+            Box::pin(websocket::serve(session, flight, *opened, request)).await
         }
-        Ok(opened) => Ok(relay::pass(session, flight, opened, &side).await),
-        Err(rejection) if line.is_committed() => Ok(relay::fail(session, flight, &rejection, &side).await),
+        Ok(opened) => Ok(relay::pass(session, flight, opened, request).await),
+        Err(rejection) if request.client.is_committed() => Ok(relay::fail(session, flight, &rejection, request).await),
         Err(rejection) => Err(rejection.into()),
     }
 }
 
-/// Asks until an answer may be passed on or there is none, and holds the client's side meanwhile.
+/// Asks until an answer may be passed on or there is none, and attends to the client meanwhile.
 async fn ask(
+    request: &RoutedRequest<'_>,
     session: &mut ServerSession,
     flight: &mut Flight<'_>,
-    admitted: &Admitted,
-    side: &ClientSide<'_>,
     load: &Arc<RouteLoad>,
     upload: Upload,
 ) -> Result<Result<Box<UpstreamResponse>, Rejection>, Stop> {
-    let &ClientSide { visit, routed, line, .. } = side;
     let mut head = session.req_header().clone();
-    let upgrades = session.is_upgrade_req();
-    if upgrades {
+    if request.upgrades {
         session.set_keepalive(None);
-        if !routed.route.limits.is_empty() {
+        if !request.routed.route.limits.is_empty() {
             websocket::keep_known_extensions(&mut head).map_err(|_| Rejection::internal())?;
         }
     }
-    let (clock, tries) = (flight.clock, flight.attempts());
-    let named = match session_of::is_in_body(&routed.route) {
-        true => Box::pin(session_of::read(admitted)).await,
+    let named = match session_of::is_in_body(&request.routed.route) {
+        true => Box::pin(session_of::read(request.admitted)).await,
         false => None,
     };
-    let asked =
-        UpstreamRequest { head: &head, routed, admitted, line, clock, tries, upgrades, session: named.as_ref() };
+    let asked = UpstreamRequest { request, head: &head, attempts: flight.attempts(), session: named.as_ref() };
     let opened = tokio::select! {
         biased;
-        () = visit.revoked() => return Ok(Err(Rejection::revoked())),
-        opened = attempt_loop::open(visit, &asked, load, upload) => opened,
-        stop = side.wait(session) => return Err(stop),
-        () = visit.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
+        () = request.revoked() => return Ok(Err(Rejection::revoked())),
+        opened = attempt_loop::open(&asked, load, upload) => opened,
+        stop = client_side::wait(request, session) => return Err(stop),
+        () = request.shared.drain.reached(DrainStage::Cut) => return Err(Stop::Cut),
     };
     // Those that came right before the final head.
-    side.pass_interim(session).await?;
+    client_side::pass_interim(request, session).await?;
     if opened.is_ok() {
-        mirror::cast(visit, &head, routed, admitted, flight);
+        mirror::cast(request, &head, flight);
     }
     Ok(opened)
 }

@@ -10,7 +10,6 @@ use crate::llm::error_body::{ErrorBody, error_event};
 use crate::llm::{Dialect, Framing, Reading, StreamEnd};
 use crate::policy::deadlines::Kind;
 use crate::policy::health::Sign;
-use crate::proxy::client::client_side::ClientSide;
 use crate::proxy::client::headers::AnswerFraming;
 use crate::proxy::endpoints::shared_h2;
 use crate::proxy::endpoints::socket;
@@ -18,6 +17,7 @@ use crate::proxy::process::drain::Drain;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::outcome::Ending;
 use crate::proxy::request::rejection::{KEY_REVOKED, Rejection};
+use crate::proxy::request::routed_request::RoutedRequest;
 use crate::proxy::upstream::tap::Read;
 use crate::proxy::upstream::upstream_response::Source;
 use crate::telemetry::event::Event;
@@ -116,7 +116,7 @@ pub(crate) async fn conclude(
     mut source: Source,
     end: End,
     framing: AnswerFraming,
-    side: &ClientSide<'_>,
+    request: &RoutedRequest<'_>,
 ) -> Ending {
     let now = flight.now();
     flight.tell(Event::Sent(source.reader.tap.bytes));
@@ -131,39 +131,39 @@ pub(crate) async fn conclude(
     if matches!(end, End::Complete | End::Exhausted) {
         let read = source.reader.tap.finish(StreamEnd::Clean, now);
         // What is fetched may tell that it failed, long ago.
-        let told = read.reading().filter(|reading| !(side.facts.retrieves() && reading.error.is_some()));
+        let told = read.reading().filter(|reading| !(request.facts().retrieves() && reading.error.is_some()));
         let (outcome, error) = judge(status, told);
         if let Some(sign) = end.sign(outcome) {
             source.ticket.tell(sign);
         }
-        book(flight, read, outcome, error, side);
+        book(flight, read, outcome, error, request);
         // The client has the dialect's own end: what it does not take after that, it does not miss.
         let has_all = end == End::Exhausted || source.reader.deadlines.has_ended();
-        return finish(client, flight, source, has_all, side).await;
+        return finish(client, flight, source, has_all, request).await;
     }
     if let End::Over(after) = end {
-        return over(client, flight, source, after, side).await;
+        return over(client, flight, source, after, request).await;
     }
-    let (outcome, error, message) = end.verdict(&side.visit.shared.drain);
+    let (outcome, error, message) = end.verdict(&request.shared.drain);
     // A stream that is no LLM's ends when one of its sides likes: nobody is to blame.
     if let Some(sign) = end.sign(outcome).filter(|_| !matches!(source.reader.tap.kind(), Kind::Other { .. })) {
         source.ticket.tell(sign);
     }
-    let promised = (side.facts.dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
+    let promised = (request.facts().dialect.unwrap_or(Dialect::PlainSse), Framing::Sse);
     // What follows an early head can only be an event of the stream that it promised.
     let speaks = if end == End::Unfit { Some(promised) } else { source.reader.tap.speaks() };
     if matches!(end, End::Late(_)) {
         shared_h2::retire(&source.reader.session);
     }
     // The process may be gone before anything that is waited for.
-    book(flight, source.reader.tap.finish(StreamEnd::Cut, now), outcome, Some(error), side);
+    book(flight, source.reader.tap.finish(StreamEnd::Cut, now), outcome, Some(error), request);
     // First of all: what nobody waits for must not be generated.
     source.reader.session.shutdown().await;
     drop(source.reader);
     if let Some((dialect, style)) = speaks.filter(|_| boundary || end == End::Unfit)
         && !message.is_empty()
     {
-        tell(client, flight, side, (dialect, style), error, message).await;
+        tell(client, flight, request, (dialect, style), error, message).await;
     }
     break_off(client, framing).await;
     Ending::Dirty
@@ -175,10 +175,10 @@ async fn over(
     flight: &mut Flight<'_>,
     mut source: Source,
     after: After,
-    side: &ClientSide<'_>,
+    request: &RoutedRequest<'_>,
 ) -> Ending {
     let read = source.reader.tap.finish(StreamEnd::Cut, flight.now());
-    book(flight, read, Outcome::Completed, None, side);
+    book(flight, read, Outcome::Completed, None, request);
     source.ticket.tell(Sign::Well);
     let Source { reader, peer, early, .. } = source;
     let mut session = reader.session;
@@ -192,7 +192,7 @@ async fn over(
         }
     };
     match after {
-        After::Silence | After::ClientGone if !early => read_after_end::read_on(side.visit.shared, session, peer),
+        After::Silence | After::ClientGone if !early => read_after_end::read_on(request.shared, session, peer),
         _ => session.shutdown().await,
     }
     ending
@@ -203,11 +203,11 @@ pub(crate) async fn fail_early(
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
     rejection: &Rejection,
-    side: &ClientSide<'_>,
+    request: &RoutedRequest<'_>,
 ) -> Ending {
     flight.end(rejection.outcome, Some(rejection.error));
-    let dialect = side.facts.dialect.unwrap_or(Dialect::PlainSse);
-    tell(client, flight, side, (dialect, Framing::Sse), rejection.error, &rejection.message).await;
+    let dialect = request.facts().dialect.unwrap_or(Dialect::PlainSse);
+    tell(client, flight, request, (dialect, Framing::Sse), rejection.error, &rejection.message).await;
     break_off(client, AnswerFraming::ByClose).await;
     Ending::Dirty
 }
@@ -227,12 +227,12 @@ pub(crate) fn judge(status: u16, reading: Option<&Reading>) -> (Outcome, Option<
     }
 }
 
-fn book(flight: &mut Flight<'_>, read: Read, outcome: Outcome, error: Option<ErrorType>, side: &ClientSide<'_>) {
+fn book(flight: &mut Flight<'_>, read: Read, outcome: Outcome, error: Option<ErrorType>, request: &RoutedRequest<'_>) {
     let upstreams_fault = !matches!(outcome, Outcome::ClientCancelled | Outcome::InternalError | Outcome::Stopped);
     flight.tell(Event::AnswerEnded(error.filter(|_| upstreams_fault)));
     flight.end(outcome, error);
     match read {
-        Read::Llm(dialect, claim, reading) => flight.read((dialect, claim), side.facts, *reading),
+        Read::Llm(dialect, reading) => flight.read(dialect, request.facts(), *reading),
         Read::Stream(stream) => flight.tell(Event::StreamRead(stream)),
         Read::Nothing => {}
     }
@@ -244,7 +244,7 @@ async fn finish(
     flight: &mut Flight<'_>,
     source: Source,
     has_all: bool,
-    side: &ClientSide<'_>,
+    request: &RoutedRequest<'_>,
 ) -> Ending {
     let Source { reader, peer, early, .. } = source;
     let mut session = reader.session;
@@ -255,7 +255,7 @@ async fn finish(
         _ => client.write_response_body(bytes::Bytes::new(), true).await,
     };
     if !early {
-        side.visit.shared.connector.release(session, &peer).await;
+        request.shared.connector.release(session, &peer).await;
     }
     if ended.is_ok() {
         return Ending::Clean;
@@ -277,13 +277,13 @@ async fn trailers(source: &mut HttpSession) -> Option<http::HeaderMap> {
 async fn tell(
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
-    side: &ClientSide<'_>,
+    request: &RoutedRequest<'_>,
     (dialect, framing): (Dialect, Framing),
     error: ErrorType,
     message: &str,
 ) {
     let status = if error == ErrorType::KeyRevoked { 401 } else { 502 };
-    let reply = ErrorBody { message, code: error.as_str(), status, request_id: &side.visit.caller.request_id };
+    let reply = ErrorBody { message, code: error.as_str(), status, request_id: &request.caller.request_id };
     let Some(event) = error_event(dialect, framing, &reply) else { return };
     flight.enter(Phase::ClientBlocked);
     let length = event.len() as u64;

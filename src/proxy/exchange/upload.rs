@@ -7,7 +7,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 
 use crate::proxy::client::body_pace::BodyPace;
-use crate::proxy::client::client_side;
+use crate::proxy::request::client_progress::Upload;
 use crate::proxy::request::outcome::Stop;
 use crate::proxy::upstream::outlet::Outlet;
 use crate::proxy::upstream::send::Sent;
@@ -32,7 +32,7 @@ pub(crate) enum Turn {
 
 impl Rest {
     /// What is left of `upload`, of a body that `is_done` if it was read to its end; `early`: the upstream takes no more.
-    pub(crate) fn of(upload: client_side::Upload, outlet: Option<Outlet>, is_done: bool, early: bool) -> Self {
+    pub(crate) fn of(upload: Upload, outlet: Option<Outlet>, is_done: bool, early: bool) -> Self {
         match (upload, outlet) {
             (Some(mut chunks), Some(mut outlet)) if !early && !outlet.is_over() => {
                 while let Ok(chunk) = chunks.try_recv() {

@@ -13,12 +13,12 @@ use super::websocket_turns::{Objection, Talk};
 use crate::llm::error_body::{BUDGET_SPENT, OPENAI_SPENT};
 use crate::llm::websocket::{Extensions, Messages, Side, close_frame, text_frame};
 use crate::policy::health::Sign;
-use crate::proxy::client::client_side::ClientSide;
 use crate::proxy::process::drain::{Drain, DrainStage};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::{KEY_REVOKED, Rejection};
+use crate::proxy::request::routed_request::RoutedRequest;
 use crate::proxy::upstream::response_reader::ResponseReader;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
 use crate::telemetry::event::Event;
@@ -44,15 +44,15 @@ pub(crate) async fn serve(
     client: &mut ServerSession,
     flight: &mut Flight<'_>,
     opened: UpstreamResponse,
-    side: &ClientSide<'_>,
+    request: &RoutedRequest<'_>,
 ) -> Result<Ending, Stop> {
     let UpstreamResponse { reader, head, mut ticket, number, upstream: name, variant, .. } = opened;
     let ResponseReader { session: mut upstream, .. } = *reader;
-    let ClientSide { visit, routed, facts, .. } = side;
+    let RoutedRequest { context, routed, .. } = request;
     flight.tell(Event::PassedOn { number, upstream: &name, variant: &variant });
     ticket.tell(Sign::Well);
     flight.enter(Phase::ClientBlocked);
-    let answer = answer_head(visit, &head).map_err(|_| Rejection::internal())?;
+    let answer = answer_head(context, &head).map_err(|_| Rejection::internal())?;
     client.write_response_header(Box::new(answer)).await.map_err(|_| Stop::ClientGone)?;
     flight.tell(Event::StatusSent(101));
     if let HttpSession::H1(session) = &mut upstream {
@@ -60,12 +60,12 @@ pub(crate) async fn serve(
     }
     flight.enter(Phase::Generation);
     let target = routed.target_named(&variant);
-    let _open = visit.shared.telemetry.websocket_in_flight();
-    let mut pipe = Pipe::new(visit, &head, Talk::new(visit, routed, target, facts.model.as_deref()));
+    let _open = context.shared.telemetry.websocket_in_flight();
+    let mut pipe = Pipe::new(context, &head, Talk::new(context, routed, target, request.facts().model.as_deref()));
     let end = tokio::select! {
         biased;
-        end = pipe.run(visit, client, &mut upstream, flight) => end,
-        () = visit.revoked_for_long() => End::Refused(ErrorType::KeyRevoked),
+        end = pipe.run(context, client, &mut upstream, flight) => end,
+        () = context.revoked_for_long() => End::Refused(ErrorType::KeyRevoked),
     };
     pipe.book(flight, end).await;
     upstream.shutdown().await;
@@ -83,10 +83,10 @@ pub(crate) fn keep_known_extensions(head: &mut RequestHeader) -> pingora::Result
 }
 
 /// An upgrade goes on as it came.
-fn answer_head(visit: &RequestContext<'_>, upstream: &ResponseHeader) -> pingora::Result<ResponseHeader> {
+fn answer_head(context: &RequestContext<'_>, upstream: &ResponseHeader) -> pingora::Result<ResponseHeader> {
     let mut head = upstream.clone();
     head.insert_header("connection", "Upgrade")?;
-    head.insert_header("x-request-id", &*visit.caller.request_id)?;
+    head.insert_header("x-request-id", &*context.caller.request_id)?;
     Ok(head)
 }
 
@@ -206,7 +206,7 @@ struct Pipe<'a> {
 
 impl<'a> Pipe<'a> {
     /// A connection that `head` agreed to.
-    fn new(visit: &'a RequestContext<'_>, head: &ResponseHeader, talk: Talk<'a>) -> Self {
+    fn new(context: &'a RequestContext<'_>, head: &ResponseHeader, talk: Talk<'a>) -> Self {
         let named = head.headers.get_all("sec-websocket-extensions");
         let agreed = Extensions::read(named.iter().filter_map(|value| value.to_str().ok()));
         let (mut to_upstream, mut to_client) = (Way::default(), Way::default());
@@ -218,19 +218,19 @@ impl<'a> Pipe<'a> {
             talk: Some(talk),
             info: WebSocketInfo::default(),
             asked_at: None,
-            patience: visit.settings().server.write_timeout,
-            drain: &visit.shared.drain,
+            patience: context.settings().server.write_timeout,
+            drain: &context.shared.drain,
         }
     }
 
     async fn run(
         &mut self,
-        visit: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         client: &mut ServerSession,
         upstream: &mut HttpSession,
         flight: &mut Flight<'_>,
     ) -> End {
-        let revoked = visit.revoked();
+        let revoked = context.revoked();
         tokio::pin!(revoked);
         loop {
             // In no order, so that neither side can keep the other, or the end of the process, from being looked at.

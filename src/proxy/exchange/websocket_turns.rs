@@ -16,7 +16,7 @@ use crate::telemetry::record::{ErrorType, LimitInfo, Outcome, WebSocketInfo};
 
 /// What is said on one connection.
 pub(crate) struct Talk<'a> {
-    visit: &'a RequestContext<'a>,
+    context: &'a RequestContext<'a>,
     routed: &'a Routed,
     target: &'a Target,
     turns: Turns,
@@ -53,16 +53,16 @@ struct Held {
 
 impl<'a> Talk<'a> {
     pub(crate) fn new(
-        visit: &'a RequestContext<'a>,
+        context: &'a RequestContext<'a>,
         routed: &'a Routed,
         target: &'a Target,
         model: Option<&str>,
     ) -> Self {
         let counts = |limit: &&Arc<Limit>| limit.counts_tokens() || limit.requests_per_minute.is_some();
-        let turns = Turns::new(model, visit.settings().telemetry.slow_gap);
+        let turns = Turns::new(model, context.settings().telemetry.slow_gap);
         let limits = routed.route.limits.iter().filter(counts).cloned().collect();
         Self {
-            visit,
+            context,
             routed,
             target,
             turns,
@@ -133,7 +133,7 @@ impl<'a> Talk<'a> {
     }
 
     async fn reserve(&mut self, asked: &Asked, flight: &Flight<'_>) -> Option<Objection> {
-        match reserve_tokens::reserve_response(self.visit, self.routed, &self.limits, asked, flight.now()).await {
+        match reserve_tokens::reserve_response(self.context, self.routed, &self.limits, asked, flight.now()).await {
             Ok((mut reservation, info)) => {
                 reservation.asked();
                 self.held.insert(asked.turn, Held { reservation: Some(reservation), info });
@@ -168,7 +168,7 @@ impl<'a> Talk<'a> {
         let (facts, unannounced) = (Arc::clone(&ended.facts), ended.unannounced);
         let (usage, cost) = flight.response_ended(ended, end, (hold.flatten(), limit), self.target.model.as_deref());
         if unannounced {
-            reserve_tokens::charge_response(self.visit, self.routed, &self.limits, &facts, (&usage, cost));
+            reserve_tokens::charge_response(self.context, self.routed, &self.limits, &facts, (&usage, cost));
         }
         told.responses += 1;
         told.input_tokens = told.input_tokens.saturating_add(usage.input.unwrap_or(0));

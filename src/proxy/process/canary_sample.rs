@@ -20,7 +20,7 @@ pub(crate) struct Assigned {
 }
 
 /// Watches the first attempt of one request.
-pub(crate) struct Witness {
+pub(crate) struct CanarySample {
     assigned: Assigned,
     /// The answer will be a stream of events, as far as the request tells.
     streams: bool,
@@ -56,7 +56,7 @@ struct Read {
     frames: u64,
 }
 
-impl Witness {
+impl CanarySample {
     pub(crate) fn new(assigned: Assigned, facts: &RequestFacts) -> Self {
         let streams = facts.is_llm() && !facts.answers_whole();
         Self { assigned, streams, first: First::NotAsked, read: None, end: None }

@@ -21,12 +21,12 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A witness of a chat request that asks for a stream.
-fn witness() -> Witness {
+/// A sample of a chat request that asks for a stream.
+fn sample() -> CanarySample {
     let facts = RequestFacts::read("/v1/chat/completions", Some(b"{\"stream\":true}"));
-    let mut witness = Witness::new(assigned(), &facts);
-    witness.asked(ms(5));
-    witness
+    let mut sample = CanarySample::new(assigned(), &facts);
+    sample.asked(ms(5));
+    sample
 }
 
 fn attempt(upstream: &str, status: Option<u16>, error: Option<ErrorType>) -> Attempt {
@@ -47,16 +47,16 @@ fn reading(first_token: Option<u64>) -> Reading {
     Reading { first_token: first_token.map(ms), token_frames: 12, ..Reading::default() }
 }
 
-fn concluded(witness: Witness) -> Option<FirstAttempt> {
-    witness.conclude(ms(1_000)).map(|(_, attempt)| attempt)
+fn concluded(sample: CanarySample) -> Option<FirstAttempt> {
+    sample.conclude(ms(1_000)).map(|(_, attempt)| attempt)
 }
 
 #[test]
 fn a_whole_answer_tells_everything() {
-    let mut witness = witness();
-    witness.attempted(&attempt("a", Some(200), None));
-    witness.read(&reading(Some(110)));
-    witness.apply(&Event::Ended(Outcome::Completed, None));
+    let mut sample = sample();
+    sample.attempted(&attempt("a", Some(200), None));
+    sample.read(&reading(Some(110)));
+    sample.apply(&Event::Ended(Outcome::Completed, None));
     let expected = FirstAttempt {
         failed: Some(false),
         stalled: Some(false),
@@ -64,37 +64,37 @@ fn a_whole_answer_tells_everything() {
         first_token: Some(FirstToken::Came(ms(100))),
         output: Some(12),
     };
-    assert_eq!(concluded(witness), Some(expected), "the first token counts from the attempt's start");
+    assert_eq!(concluded(sample), Some(expected), "the first token counts from the attempt's start");
 }
 
 #[test]
 fn failover_does_not_hide_a_failure() {
     for lost in [attempt("a", None, Some(ErrorType::ConnectRefused)), attempt("a", Some(503), None)] {
-        let mut witness = witness();
-        witness.attempted(&lost);
-        witness.attempted(&attempt("b", Some(200), None));
-        witness.read(&reading(Some(110)));
-        witness.apply(&Event::Ended(Outcome::Completed, None));
-        assert_eq!(concluded(witness).unwrap(), FirstAttempt::FAILED);
+        let mut sample = sample();
+        sample.attempted(&lost);
+        sample.attempted(&attempt("b", Some(200), None));
+        sample.read(&reading(Some(110)));
+        sample.apply(&Event::Ended(Outcome::Completed, None));
+        assert_eq!(concluded(sample).unwrap(), FirstAttempt::FAILED);
     }
 }
 
 #[test]
 fn a_lost_idle_connection_is_no_failure_unless_nobody_is_asked_again() {
     let race = Attempt { reused_connection: true, ..attempt("a", None, Some(ErrorType::UpstreamReset)) };
-    let mut again = witness();
+    let mut again = sample();
     again.attempted(&race);
     again.attempted(&attempt("a", Some(200), None));
     again.apply(&Event::Ended(Outcome::Completed, None));
     assert_eq!(concluded(again).unwrap().failed, Some(false));
 
-    let mut elsewhere = witness();
+    let mut elsewhere = sample();
     elsewhere.attempted(&race);
     elsewhere.attempted(&attempt("b", Some(200), None));
     elsewhere.apply(&Event::Ended(Outcome::Completed, None));
     assert_eq!(concluded(elsewhere), Some(FirstAttempt::FAILED));
 
-    let mut given_up = witness();
+    let mut given_up = sample();
     given_up.attempted(&race);
     given_up.apply(&Event::Ended(Outcome::UpstreamError, Some(ErrorType::UpstreamReset)));
     assert_eq!(concluded(given_up), Some(FirstAttempt::FAILED));
@@ -103,11 +103,11 @@ fn a_lost_idle_connection_is_no_failure_unless_nobody_is_asked_again() {
 #[test]
 fn each_bad_end_is_its_own_fact() {
     let end = |outcome, error| {
-        let mut witness = witness();
-        witness.attempted(&attempt("a", Some(200), None));
-        witness.read(&reading(Some(110)));
-        witness.apply(&Event::Ended(outcome, Some(error)));
-        let told = concluded(witness)?;
+        let mut sample = sample();
+        sample.attempted(&attempt("a", Some(200), None));
+        sample.read(&reading(Some(110)));
+        sample.apply(&Event::Ended(outcome, Some(error)));
+        let told = concluded(sample)?;
         Some((told.failed, told.stalled, told.truncated, told.output))
     };
     let (yes, no) = (Some(true), Some(false));
@@ -123,12 +123,12 @@ fn each_bad_end_is_its_own_fact() {
 
 #[test]
 fn whoever_goes_away_waiting_tells_how_long_it_was() {
-    let mut before_the_head = witness();
+    let mut before_the_head = sample();
     before_the_head.apply(&Event::Ended(Outcome::ClientCancelled, Some(ErrorType::ClientGone)));
     let expected = FirstAttempt { first_token: Some(FirstToken::NotWithin(ms(995))), ..FirstAttempt::default() };
     assert_eq!(concluded(before_the_head), Some(expected));
 
-    let mut before_the_token = witness();
+    let mut before_the_token = sample();
     before_the_token.attempted(&attempt("a", Some(200), None));
     before_the_token.read(&reading(None));
     before_the_token.apply(&Event::Ended(Outcome::ClientCancelled, Some(ErrorType::ClientGone)));
@@ -138,11 +138,11 @@ fn whoever_goes_away_waiting_tells_how_long_it_was() {
 
 #[test]
 fn what_never_reached_an_upstream_says_nothing() {
-    let mut refused = Witness::new(assigned(), &RequestFacts::default());
+    let mut refused = CanarySample::new(assigned(), &RequestFacts::default());
     refused.apply(&Event::Ended(Outcome::Rejected, None));
     assert_eq!(concluded(refused), None);
 
-    let mut no_first_token = witness();
+    let mut no_first_token = sample();
     no_first_token.attempted(&attempt("a", None, Some(ErrorType::FirstTokenTimeout)));
     no_first_token.apply(&Event::Ended(Outcome::Timeout, Some(ErrorType::FirstTokenTimeout)));
     let expected = FirstAttempt { first_token: Some(FirstToken::NotWithin(ms(50))), ..FirstAttempt::FAILED };
@@ -151,11 +151,11 @@ fn what_never_reached_an_upstream_says_nothing() {
 
 #[test]
 fn what_another_answers_in_place_of_a_target_that_is_down_is_not_its_merit() {
-    let mut witness = witness();
+    let mut sample = sample();
     let attempts = vec![attempt("b", Some(200), None)];
     let passed_over = Some(PassedOver::Down);
-    witness.apply(&Event::Attempted(Attempted { attempts, passed_on: Some(0), sent: true, passed_over }));
-    witness.read(&reading(Some(110)));
-    witness.apply(&Event::Ended(Outcome::Completed, None));
-    assert_eq!(concluded(witness), Some(FirstAttempt::FAILED));
+    sample.apply(&Event::Attempted(Attempted { attempts, passed_on: Some(0), sent: true, passed_over }));
+    sample.read(&reading(Some(110)));
+    sample.apply(&Event::Ended(Outcome::Completed, None));
+    assert_eq!(concluded(sample), Some(FirstAttempt::FAILED));
 }

@@ -10,12 +10,12 @@ use crate::config::settings::Target;
 use crate::llm::content::Prompt;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::websocket::Ended;
-use crate::llm::{Claim, Dialect, Reading, RequestFacts, Usage};
+use crate::llm::{Dialect, Reading, RequestFacts, Usage};
 use crate::policy::mirror::Side;
 use crate::proxy::clock::Clock;
 use crate::proxy::limits::background_usage::{self, Booking};
 use crate::proxy::limits::reservation::Reservation;
-use crate::proxy::process::canary_sample::{Assigned, Witness};
+use crate::proxy::process::canary_sample::{Assigned, CanarySample};
 use crate::proxy::process::request_body::Admitted;
 use crate::proxy::process::state::{Generation, Shared};
 use crate::telemetry::event::{AttemptEvent, Event, PassedOver};
@@ -39,7 +39,7 @@ pub(crate) struct Flight<'a> {
     /// What it holds of its limits. In a box: most requests have none, and all would have its room.
     reservation: Option<Box<Reservation>>,
     /// What the judge of its route's canary will hear.
-    witness: Option<Witness>,
+    sample: Option<CanarySample>,
     /// Who waits to compare the answer with a copy's.
     shadow: Option<oneshot::Sender<Side>>,
     attempts: Attempts,
@@ -62,7 +62,7 @@ impl<'a> Flight<'a> {
             attempts: Attempts::new(clock, Some(live.follower())),
             live,
             reservation: None,
-            witness: None,
+            sample: None,
             shadow: None,
             passed_on: None,
             first: None,
@@ -82,8 +82,8 @@ impl<'a> Flight<'a> {
         if let Some(reservation) = &mut self.reservation {
             reservation.apply(&event);
         }
-        if let Some(witness) = &mut self.witness {
-            witness.apply(&event);
+        if let Some(sample) = &mut self.sample {
+            sample.apply(&event);
         }
         if let Some(record) = &mut self.record {
             record.apply(event);
@@ -144,7 +144,7 @@ impl<'a> Flight<'a> {
     pub(crate) fn asks(&mut self, request: &Arc<RequestFacts>) {
         self.tell(Event::Requested(request));
         if let Some(dialect) = request.dialect.filter(|_| request.is_llm()) {
-            self.read((dialect, Claim::Request), request, Reading::default());
+            self.read(dialect, request, Reading::default());
         }
     }
 
@@ -164,7 +164,7 @@ impl<'a> Flight<'a> {
 
     /// Which side of a comparison it was assigned to, where its route has a canary.
     pub(crate) fn assigned(&mut self, assigned: Option<Assigned>, facts: &RequestFacts) {
-        self.witness = assigned.filter(|assigned| assigned.counts).map(|assigned| Witness::new(assigned, facts));
+        self.sample = assigned.filter(|assigned| assigned.counts).map(|assigned| CanarySample::new(assigned, facts));
     }
 
     /// Its route has conditions on what a request is: what it costs is compared with what the same tokens cost at this target.
@@ -197,10 +197,10 @@ impl<'a> Flight<'a> {
     }
 
     /// What was read of the answer.
-    pub(crate) fn read(&mut self, speaks: (Dialect, Claim), request: &Arc<RequestFacts>, reading: Reading) {
+    pub(crate) fn read(&mut self, dialect: Dialect, request: &Arc<RequestFacts>, reading: Reading) {
         let Some(record) = &self.record else { return };
         let span_id = record.llm.as_ref().map_or_else(ids::new_span_id, |known| known.span_id);
-        let (llm, booking) = self.billed(record, span_id, speaks, request, None, reading);
+        let (llm, booking) = self.billed(record, span_id, dialect, request, None, reading);
         match booking {
             Booking::Of(_, Some(hold)) => background_usage::settle(*hold, &llm.reading, llm.bill.cost()),
             Booking::Pending if !llm.request.retrieves() => {
@@ -222,9 +222,9 @@ impl<'a> Flight<'a> {
         model: Option<&str>,
     ) -> (Usage, Option<Cost>) {
         let Some(connection) = &self.record else { return Default::default() };
-        let speaks = (Dialect::OpenAiResponses, Claim::Request);
         let span_id = ids::new_span_id();
-        let (llm, booking) = self.billed(connection, span_id, speaks, &ended.facts, model, ended.reading);
+        let (llm, booking) =
+            self.billed(connection, span_id, Dialect::OpenAiResponses, &ended.facts, model, ended.reading);
         if matches!(booking, Booking::Pending) {
             self.runs_on(connection, &llm, reservation.take());
         }
@@ -253,7 +253,7 @@ impl<'a> Flight<'a> {
         &self,
         record: &Record,
         span_id: u64,
-        (dialect, claim): (Dialect, Claim),
+        dialect: Dialect,
         request: &Arc<RequestFacts>,
         model: Option<&str>,
         mut reading: Reading,
@@ -268,7 +268,7 @@ impl<'a> Flight<'a> {
         let models = [reading.response_model.as_deref(), model, request.model.as_deref()];
         let provider = upstream.and_then(|upstream| settings.provider_of(upstream));
         let bill = settings.prices.bill(provider.as_deref(), models, &reading.usage);
-        (LlmInfo { dialect, claim, request, reading, bill, provider, span_id, asked_by }, booking)
+        (LlmInfo { dialect, request, reading, bill, provider, span_id, asked_by }, booking)
     }
 
     /// The response is made in the background: what is held waits for its end.
@@ -296,7 +296,7 @@ impl Flight<'_> {
         }
         let mut tried = self.attempts.take(self.passed_on);
         let levers = &self.shared.levers;
-        if self.witness.is_some() && tried.attempts.iter().any(|one| levers.is_out(&one.upstream, &one.place)) {
+        if self.sample.is_some() && tried.attempts.iter().any(|one| levers.is_out(&one.upstream, &one.place)) {
             tried.passed_over = Some(PassedOver::TakenOut);
         }
         let outrun = tried.attempts.iter().filter(|one| one.error == Some(ErrorType::HedgeLost)).count();
@@ -342,7 +342,7 @@ impl Drop for Flight<'_> {
             reservation.received(record.bytes_in);
             record.charge(reservation.settle());
         }
-        if let Some((assigned, attempt)) = self.witness.take().and_then(|witness| witness.conclude(now)) {
+        if let Some((assigned, attempt)) = self.sample.take().and_then(|sample| sample.conclude(now)) {
             record.canary = self.shared.judge(&assigned, &attempt);
         }
         if let Some(tell) = self.shadow.take()

@@ -23,7 +23,6 @@ use crate::policy::deadlines::{Deadlines, Kind, Late};
 use crate::policy::failover::{self, Stage};
 use crate::policy::health::Sign;
 use crate::policy::learned_usage;
-use crate::proxy::client::client_side::Upload;
 use crate::proxy::client::headers::{self, Outgoing};
 use crate::proxy::endpoints::connector::First;
 use crate::proxy::endpoints::corked::Corked;
@@ -35,7 +34,7 @@ use crate::proxy::endpoints::socket;
 use crate::proxy::process::request_body::RequestBody;
 use crate::proxy::process::usage::{Doubt, Metering};
 use crate::proxy::request::attempts::AttemptLog;
-use crate::proxy::request::context::RequestContext;
+use crate::proxy::request::client_progress::Upload;
 use crate::telemetry::event::AttemptEvent;
 use crate::telemetry::ids;
 use crate::telemetry::record::{Attempt, Cause, ErrorType};
@@ -75,8 +74,7 @@ pub(crate) struct Step<'a> {
 
 /// One attempt under way.
 pub(crate) struct AttemptRun<'a> {
-    visit: &'a RequestContext<'a>,
-    asked: &'a UpstreamRequest<'a>,
+    request: &'a UpstreamRequest<'a>,
     step: Step<'a>,
     log: AttemptLog<'a>,
     span_id: u64,
@@ -141,10 +139,10 @@ impl Came {
 }
 
 impl<'a> AttemptRun<'a> {
-    pub(crate) fn new(visit: &'a RequestContext<'a>, asked: &'a UpstreamRequest<'a>, step: Step<'a>) -> Self {
+    pub(crate) fn new(request: &'a UpstreamRequest<'a>, step: Step<'a>) -> Self {
         let span_id = ids::new_span_id();
-        let started = asked.clock.now();
-        let log = asked.tries.begin(Attempt {
+        let started = request.clock.now();
+        let log = request.attempts.begin(Attempt {
             upstream: Arc::clone(&step.target.upstream.name),
             place: step.ticket.member.place.clone(),
             span_id,
@@ -155,7 +153,7 @@ impl<'a> AttemptRun<'a> {
             error: None,
             cause: step.cause,
         });
-        Self { visit, asked, step, log, span_id, started }
+        Self { request, step, log, span_id, started }
     }
 
     /// Which attempt this is.
@@ -187,9 +185,9 @@ impl<'a> AttemptRun<'a> {
 
     /// Asks, with the wish for usage where it `asks` and that is to be made, and reads on as far as that is needed.
     async fn come(&mut self, upload: &mut Upload, asks: bool) -> (Came, Option<Doubt>) {
-        let (upstream, admitted) = (&self.step.target.upstream, self.asked.admitted);
-        let own = self.asked.body_for(self.step.target);
-        let (metering, body) = Metering::begin(&self.visit.shared.usage, upstream, admitted, own, asks);
+        let (upstream, admitted) = (&self.step.target.upstream, self.request.admitted);
+        let own = self.request.body_for(self.step.target);
+        let (metering, body) = Metering::begin(&self.request.shared.usage, upstream, admitted, own, asks);
         let doubt = metering.doubt();
         let mut answer = match self.exchange(upload, &body).await {
             Ok(answer) => answer,
@@ -228,7 +226,7 @@ impl<'a> AttemptRun<'a> {
         if !came.may_be_the_wishs() || came.is_replaceable() && self.step.holds {
             return None;
         }
-        let retries = &self.asked.routed.route.retries;
+        let retries = &self.request.routed.route.retries;
         if self.log.number + 1 >= retries.attempts as usize {
             return None;
         }
@@ -274,13 +272,13 @@ impl<'a> AttemptRun<'a> {
         if !opened.head.status.is_success() {
             return;
         }
-        let is_delivery = self.asked.admitted.facts.is_delivery();
+        let is_delivery = self.request.facts().is_delivery();
         match (opened.reader.tap.kind(), opened.reader.tap.first_token()) {
             // How long it takes to begin is the app's own affair, and no measure for other answers; and its end, which would tell
             // how the endpoint did, may be hours away.
             (Kind::Other { .. }, _) => opened.ticket.tell(Sign::Well),
             (Kind::Whole { .. }, _) => {
-                opened.ticket.answered(self.asked.clock.now().saturating_sub(self.started), false, is_delivery)
+                opened.ticket.answered(self.request.clock.now().saturating_sub(self.started), false, is_delivery)
             }
             (Kind::Tokens, Some(at)) => opened.ticket.answered(at.saturating_sub(self.started), true, is_delivery),
             (Kind::Tokens, None) => {}
@@ -304,7 +302,7 @@ impl<'a> AttemptRun<'a> {
                 Next::Idle => continue,
             };
             bytes += chunk.len();
-            let progress = reader.look_at(&chunk, self.asked.clock.now());
+            let progress = reader.look_at(&chunk, self.request.clock.now());
             reader.tap.let_through(chunk, &mut held.chunks);
             // What we do not know a user may be looking at already, were it passed on.
             if progress.token || progress.unknown || reader.tap.has_ended() {
@@ -339,7 +337,7 @@ impl<'a> AttemptRun<'a> {
                 Next::Idle => continue,
             };
             bytes += chunk.len();
-            reader.look_at(&chunk, self.asked.clock.now());
+            reader.look_at(&chunk, self.request.clock.now());
             reader.tap.let_through(chunk, &mut held.chunks);
         }
         Ok(())
@@ -348,31 +346,31 @@ impl<'a> AttemptRun<'a> {
     fn opened(&mut self, answer: Answer, metering: Metering) -> Box<UpstreamResponse> {
         let upstream = &self.step.target.upstream;
         let setting = Setting {
-            facts: &self.asked.admitted.facts,
-            kind: self.asked.routed.route.kind,
-            posted: self.asked.head.method == http::Method::POST,
+            facts: self.request.facts(),
+            kind: self.request.routed.route.kind,
+            posted: self.request.head.method == http::Method::POST,
             rules: &upstream.stream,
-            slow_gap: self.visit.settings().telemetry.slow_gap,
+            slow_gap: self.request.settings().telemetry.slow_gap,
         };
         let mut tap = Tap::new(&setting, &answer.head).metered(metering);
-        if !self.asked.routed.route.limits.is_empty() && setting.kind != RouteKind::Stream {
+        if !self.request.routed.route.limits.is_empty() && setting.kind != RouteKind::Stream {
             tap = tap.billed(&answer.head, &upstream.stream);
         }
-        if self.visit.settings().telemetry.capture_content {
+        if self.request.settings().telemetry.capture_content {
             tap.capture();
         }
         tap.asked(self.started);
         let mut deadlines = answer.deadlines;
-        deadlines.head_came(tap.kind(), self.asked.clock.now());
+        deadlines.head_came(tap.kind(), self.request.clock.now());
         Box::new(UpstreamResponse {
-            reader: ResponseReader::new(answer.session, tap, deadlines, self.asked.clock),
+            reader: ResponseReader::new(answer.session, tap, deadlines, self.request.clock),
             peer: Arc::clone(&self.step.ticket.member.peer),
             head: answer.head,
             held: Held::default(),
             upload: None,
             outlet: answer.outlet,
             // A connection that was to be another protocol's serves nothing more.
-            early: answer.early || self.asked.upgrades,
+            early: answer.early || self.request.upgrades,
             ticket: self.step.ticket.hand_on(),
             upstream: Arc::clone(&upstream.name),
             variant: Arc::clone(&self.step.target.name),
@@ -399,7 +397,7 @@ impl<'a> AttemptRun<'a> {
         self.log.tell(&AttemptEvent::Connected { reused });
         let socket = session.as_http1().and_then(|_| session.stream()).map(|stream| stream.id());
         let taken = || socket.filter(|_| reused).and_then(socket::acknowledged);
-        let clock = self.asked.clock;
+        let clock = self.request.clock;
         let (before, sent_at) = (taken(), clock.now());
         let fail = |error: &pingora::Error| {
             let untaken = before.is_some() && before == taken();
@@ -407,7 +405,7 @@ impl<'a> AttemptRun<'a> {
         };
         let head =
             headers::request(&self.outgoing(session.as_http2().is_some(), body)).map_err(|error| fail(&error))?;
-        let follows = !self.asked.upgrades && body.is_in_hand();
+        let follows = !self.request.upgrades && body.is_in_hand();
         Corked::cork(&session, follows);
         session.write_request_header(head).await.map_err(|error| fail(&error))?;
         Corked::cork(&session, false);
@@ -418,10 +416,10 @@ impl<'a> AttemptRun<'a> {
         }
         // A failed write may have an answer behind it: only when there is none, the write's error counts.
         let early = !matches!(sent, Ok(Sent::Whole | Sent::Answering));
-        let asked = self.asked.clock.now();
-        let deadlines = Deadlines::new(self.asked.times(), self.asked.expects(), self.step.another, asked);
+        let asked = self.request.clock.now();
+        let deadlines = Deadlines::new(self.request.times(), self.request.expects(), self.step.another, asked);
         let (by, late) = deadlines.next().unwrap_or((Duration::MAX, Late::Total));
-        let read = tokio::time::timeout_at(self.asked.clock.instant(by), self.read_head(&mut session)).await;
+        let read = tokio::time::timeout_at(self.request.clock.instant(by), self.read_head(&mut session)).await;
         match (read, sent) {
             (Ok(Ok(mut head)), _) => {
                 headers::map_locations(&mut head, &self.outgoing(false, body));
@@ -438,7 +436,7 @@ impl<'a> AttemptRun<'a> {
 
     /// A session, and whether its connection served another request before.
     async fn connect(&mut self) -> Result<(HttpSession, bool), UpstreamError> {
-        match tokio::time::timeout(self.asked.routed.limits.connect, self.connect_somewhere()).await {
+        match tokio::time::timeout(self.request.routed.limits.connect, self.connect_somewhere()).await {
             Ok(Ok(connected)) => Ok(connected),
             Ok(Err(Unconnected { error, cause })) => Err(UpstreamError::unsent(error, Some(cause))),
             Err(_) => Err(UpstreamError::unsent(ErrorType::ConnectTimeout, None)),
@@ -447,8 +445,8 @@ impl<'a> AttemptRun<'a> {
 
     /// Where there is no connection yet, one is made to whichever address of the endpoint answers first.
     async fn connect_somewhere(&mut self) -> Result<(HttpSession, bool), Unconnected> {
-        let connector = &self.visit.shared.connector;
-        let upgrades = self.asked.upgrades;
+        let connector = &self.request.shared.connector;
+        let upgrades = self.request.upgrades;
         if !self.step.fresh
             && !upgrades
             && let Some(session) = connector.reused(&self.step.ticket.member.peer).await
@@ -475,16 +473,16 @@ impl<'a> AttemptRun<'a> {
     /// What the request's head is built from, and its answer's read by.
     fn outgoing<'b>(&'b self, h2: bool, body: &'b RequestBody) -> Outgoing<'b> {
         Outgoing {
-            head: self.asked.head,
-            caller: &self.visit.caller,
-            route: &self.asked.routed.route,
+            head: self.request.head,
+            caller: &self.request.caller,
+            route: &self.request.routed.route,
             target: self.step.target,
             endpoint: &self.step.ticket.member.endpoint,
             body,
-            llm: self.asked.dialect(),
+            llm: self.request.dialect(),
             attempt_span: self.span_id,
             h2,
-            upgrade: self.asked.upgrades,
+            upgrade: self.request.upgrades,
         }
     }
 
@@ -495,10 +493,10 @@ impl<'a> AttemptRun<'a> {
         upload: &mut Upload,
         outlet: &mut Option<Outlet>,
     ) -> pingora::Result<Sent> {
-        let patience = self.visit.settings().server.body_timeout;
+        let patience = self.request.settings().server.body_timeout;
         match (body, upload) {
             // What follows a handshake comes after its answer.
-            _ if self.asked.upgrades => Ok(Sent::Whole),
+            _ if self.request.upgrades => Ok(Sent::Whole),
             (RequestBody::Buffered(body) | RequestBody::Edited(body), _) => {
                 send::buffered(session, body, patience).await
             }
@@ -526,14 +524,14 @@ impl<'a> AttemptRun<'a> {
             match head.status.as_u16() {
                 // We answered `Expect` ourselves.
                 100 => {}
-                101 if self.asked.upgrades => return Ok(head.clone()),
+                101 if self.request.upgrades => return Ok(head.clone()),
                 101 => {
                     return Err(pingora::Error::explain(
                         pingora::ErrorType::InvalidHTTPHeader,
                         "101 without an upgrade",
                     ));
                 }
-                102..=199 => self.asked.line.interim.put(head.clone()),
+                102..=199 => self.request.client.interim.put(head.clone()),
                 _ => return Ok(head.clone()),
             }
         }

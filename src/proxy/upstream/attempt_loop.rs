@@ -10,12 +10,11 @@ use super::upstream_response::UpstreamResponse;
 use crate::config::address::Endpoint;
 use crate::config::settings::{Failover, Target};
 use crate::policy::failover::{self, Choice, Plan, Room, Stage};
-use crate::proxy::client::client_side::Upload;
 use crate::proxy::endpoints::endpoint::Member;
 use crate::proxy::endpoints::endpoint_pool::EndpointPool;
 use crate::proxy::endpoints::lease::Lease;
 use crate::proxy::endpoints::retry_budget::{Again, RouteLoad};
-use crate::proxy::request::context::RequestContext;
+use crate::proxy::request::client_progress::Upload;
 use crate::proxy::request::rejection::Rejection;
 use crate::telemetry::event::AttemptEvent;
 use crate::telemetry::ids;
@@ -27,14 +26,13 @@ use crate::telemetry::record::{Cause, ErrorType};
 /// # Errors
 /// The rejection says which upstream failed last, and how.
 pub(crate) async fn open(
-    visit: &RequestContext<'_>,
-    asked: &UpstreamRequest<'_>,
+    request: &UpstreamRequest<'_>,
     load: &Arc<RouteLoad>,
     mut upload: Upload,
 ) -> Result<Box<UpstreamResponse>, Rejection> {
-    let plan = Plan::new(&asked.routed.route, &asked.routed.target, asked.routed.canary_share());
+    let plan = Plan::new(&request.routed.route, &request.routed.target, request.routed.canary_share());
     let mut opening =
-        AttemptLoop { visit, asked, load, plan, tried: Vec::new(), again: None, raced: false, told: None, last: None };
+        AttemptLoop { request, load, plan, tried: Vec::new(), again: None, raced: false, told: None, last: None };
     let mut opened = opening.run(&mut upload).await?;
     opened.upload = upload;
     Ok(opened)
@@ -50,8 +48,7 @@ struct Last {
 
 /// The way to an answer.
 struct AttemptLoop<'a> {
-    visit: &'a RequestContext<'a>,
-    asked: &'a UpstreamRequest<'a>,
+    request: &'a UpstreamRequest<'a>,
     load: &'a Arc<RouteLoad>,
     plan: Plan,
     /// The places asked so far: none is asked twice.
@@ -81,12 +78,12 @@ impl<'a> AttemptLoop<'a> {
     /// One attempt, or two where the first stays silent for too long and the route hedges.
     async fn attempt(&mut self, step: Step<'a>, upload: &mut Upload) -> Result<Box<UpstreamResponse>, Box<Failed>> {
         // An answer in one piece has no first token that could be late.
-        let hedges = self.may_send_again() && !self.asked.admitted.facts.answers_whole();
-        let Some(patience) = self.asked.routed.route.hedge_after.filter(|_| hedges) else {
-            return AttemptRun::new(self.visit, self.asked, step).run(upload).await;
+        let hedges = self.may_send_again() && !self.request.facts().answers_whole();
+        let Some(patience) = self.request.routed.route.hedge_after.filter(|_| hedges) else {
+            return AttemptRun::new(self.request, step).run(upload).await;
         };
         let member = Arc::clone(&step.ticket.member);
-        let first = AttemptRun::new(self.visit, self.asked, step);
+        let first = AttemptRun::new(self.request, step);
         let number = first.number();
         let mut first = Box::pin(first.run(upload));
         tokio::select! {
@@ -98,7 +95,7 @@ impl<'a> AttemptLoop<'a> {
         let ended = self.race(first, number, step).await;
         if ended.as_ref().is_ok_and(|opened| opened.number != number) {
             // It took at least so long: without this a slow place would never be known to be slow.
-            let now = self.visit.shared.now();
+            let now = self.request.shared.now();
             member.state().load.answered(patience, true, now);
         }
         ended
@@ -115,7 +112,7 @@ impl<'a> AttemptLoop<'a> {
     where
         F: Future<Output = Result<Box<UpstreamResponse>, Box<Failed>>> + Unpin,
     {
-        let second = AttemptRun::new(self.visit, self.asked, step);
+        let second = AttemptRun::new(self.request, step);
         let hedge = second.number();
         let mut none = None;
         let mut second = Box::pin(second.run(&mut none));
@@ -137,14 +134,14 @@ impl<'a> AttemptLoop<'a> {
             },
         };
         if let Some(loser) = outrun {
-            self.asked.tries.tell(loser, &AttemptEvent::Outrun);
+            self.request.attempts.tell(loser, &AttemptEvent::Outrun);
         }
         let result = match &ended {
             Ok(opened) if opened.number == hedge => HedgeResult::Won,
             Ok(_) => HedgeResult::Lost,
             Err(_) => HedgeResult::Failed,
         };
-        self.visit.shared.telemetry.metrics().hedged(&self.asked.routed.route.name, result);
+        self.request.shared.telemetry.metrics().hedged(&self.request.routed.route.name, result);
         ended
     }
 
@@ -156,14 +153,14 @@ impl<'a> AttemptLoop<'a> {
     /// What comes after a failed attempt; `None`: nothing may.
     fn after(&mut self, failed: Failed) -> Option<Step<'a>> {
         let (stage, race, error) = (failed.stage, failed.race, failed.error);
-        let nature = self.asked.nature();
+        let nature = self.request.nature();
         self.keep(failed);
-        let rule = self.asked.routed.route.failover;
+        let rule = self.request.routed.route.failover;
         let may = failover::may_replace(rule, nature, stage);
         let asks_again = match race {
             Race::None => false,
             Race::Unseen => nature.replayable,
-            Race::Perhaps => nature.replayable && (may || self.asked.is_idempotent()),
+            Race::Perhaps => nature.replayable && (may || self.request.is_idempotent()),
         };
         if asks_again && !self.raced {
             self.raced = true;
@@ -185,7 +182,7 @@ impl<'a> AttemptLoop<'a> {
     /// it go by now, and nobody gets more work by that. So it costs no leave; nor does the one request that finds out whether
     /// a place is back.
     fn was_sent_to_the_lost(&self) -> bool {
-        let now = self.visit.shared.now();
+        let now = self.request.shared.now();
         let is_lost = self.tried.last().is_some_and(|member| !member.state().health.is_up(now));
         is_lost && self.plan.next(|choice| self.room(choice)).is_some_and(|choice| self.room(choice) == Room::Up)
     }
@@ -219,7 +216,7 @@ impl<'a> AttemptLoop<'a> {
         let choice = self.plan.next(|choice| self.room(choice))?;
         self.plan.ask(choice);
         if self.plan.passes_over_assigned() {
-            self.asked.tries.pass_over(self.asked.routed.why_passed_over());
+            self.request.attempts.pass_over(self.request.routed.why_passed_over());
         }
         let target = self.target(choice)?;
         let ticket = self.place(target)?;
@@ -228,16 +225,16 @@ impl<'a> AttemptLoop<'a> {
     }
 
     fn place(&mut self, target: &Target) -> Option<Lease> {
-        let wanted = self.asked.wanted(target, &self.visit.caller);
+        let wanted = self.request.wanted(target);
         let pool = self.pool(target)?;
-        let ticket = pool.take(&self.tried, self.asked.expects_stream(), ids::random(), wanted.as_ref())?;
+        let ticket = pool.take(&self.tried, self.request.expects_stream(), ids::random(), wanted.as_ref())?;
         self.tried.push(Arc::clone(&ticket.member));
         Some(ticket)
     }
 
     /// Whether an answer is held back until its first token: another could still take its place.
     fn holds(&self) -> bool {
-        let hedges = self.asked.routed.route.hedge_after.is_some() && !self.asked.admitted.facts.answers_whole();
+        let hedges = self.request.routed.route.hedge_after.is_some() && !self.request.facts().answers_whole();
         self.another() || hedges && self.may_send_again() && self.has_budget()
     }
 
@@ -247,30 +244,30 @@ impl<'a> AttemptLoop<'a> {
     }
 
     fn has_budget(&self) -> bool {
-        self.again.is_some() || self.load.has_budget(self.asked.routed.route.retries.budget)
+        self.again.is_some() || self.load.has_budget(self.request.routed.route.retries.budget)
     }
 
     /// Whether this request may go out a second time at all.
     fn may_send_again(&self) -> bool {
-        failover::may_replace(self.asked.routed.route.failover, self.asked.nature(), Stage::Sent)
+        failover::may_replace(self.request.routed.route.failover, self.request.nature(), Stage::Sent)
     }
 
     fn take_leave(&mut self) -> bool {
         if self.again.is_none() {
-            self.again = self.load.again(self.asked.routed.route.retries.budget);
+            self.again = self.load.again(self.request.routed.route.retries.budget);
         }
         self.again.is_some()
     }
 
     fn room(&self, choice: Choice) -> Room {
-        if !self.asked.routed.in_service.takes(choice) {
+        if !self.request.routed.in_service.takes(choice) {
             return Room::Exhausted;
         }
         self.target(choice).and_then(|target| self.pool(target)).map_or(Room::Exhausted, |pool| pool.room(&self.tried))
     }
 
     fn target(&self, choice: Choice) -> Option<&'a Target> {
-        choice.of(&self.asked.routed.route)
+        choice.of(&self.request.routed.route)
     }
 
     fn current(&self) -> Option<&'a Target> {
@@ -278,7 +275,7 @@ impl<'a> AttemptLoop<'a> {
     }
 
     fn pool(&self, target: &Target) -> Option<&'a Arc<EndpointPool>> {
-        self.visit.generation.pools.get(&*target.upstream.name)
+        self.request.generation.pools.get(&*target.upstream.name)
     }
 
     /// Remembers a failure: the answer that tells most is kept for the client.
@@ -300,7 +297,7 @@ impl<'a> AttemptLoop<'a> {
         }
         Err(match &self.last {
             Some(last) => rejection(last.error, last.cause.as_deref(), &last.upstream, &last.endpoint),
-            None => upstream_error::nobody_to_ask(self.asked.routed),
+            None => upstream_error::nobody_to_ask(self.request.routed),
         })
     }
 }

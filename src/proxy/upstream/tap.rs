@@ -11,7 +11,8 @@ use crate::config::settings::RouteKind;
 use crate::llm::dialect::{AnswerLabels, recognise_answer};
 use crate::llm::usage_injection::UsageFilter;
 use crate::llm::{
-    Claim, Dialect, Framing, Gauge, Progress, Reading, RequestFacts, StreamEnd, StreamReading, StreamRules, UsageSource,
+    Dialect, Framing, Gauge, LlmBasis, Progress, Reading, RequestFacts, StreamEnd, StreamReading, StreamRules,
+    UsageSource,
 };
 use crate::policy::deadlines::Kind;
 use crate::proxy::process::usage::Metering;
@@ -29,7 +30,7 @@ pub(crate) struct Setting<'a> {
 /// What was read of an answer.
 pub(crate) enum Read {
     /// An LLM's.
-    Llm(Dialect, Claim, Box<Reading>),
+    Llm(Dialect, Box<Reading>),
     /// A stream that is no LLM's.
     Stream(Box<StreamReading>),
     /// Nothing: it is of no kind that is looked at.
@@ -39,7 +40,7 @@ pub(crate) enum Read {
 impl Read {
     pub(crate) fn reading(&self) -> Option<&Reading> {
         match self {
-            Self::Llm(_, _, reading) => Some(reading),
+            Self::Llm(_, reading) => Some(reading),
             Self::Stream(_) | Self::Nothing => None,
         }
     }
@@ -117,7 +118,7 @@ impl Tap {
     pub(crate) fn kind(&self) -> Kind {
         match &self.gauge {
             None => self.unread,
-            Some(gauge) if gauge.claim() == Claim::None => Kind::Other { bound: self.bound },
+            Some(gauge) if gauge.basis() == LlmBasis::None => Kind::Other { bound: self.bound },
             Some(gauge) if gauge.framing() == Framing::Json => Kind::Whole { llm: true },
             Some(_) => Kind::Tokens,
         }
@@ -166,7 +167,10 @@ impl Tap {
 
     /// What the answer speaks, where it is an LLM's: as its head says, until its first bytes tell better.
     pub(crate) fn speaks(&self) -> Option<(Dialect, Framing)> {
-        self.gauge.as_ref().filter(|gauge| gauge.claim() != Claim::None).map(|gauge| (gauge.dialect(), gauge.framing()))
+        self.gauge
+            .as_ref()
+            .filter(|gauge| gauge.basis() != LlmBasis::None)
+            .map(|gauge| (gauge.dialect(), gauge.framing()))
     }
 
     /// Whether it is an event stream, an LLM's or not.
@@ -286,7 +290,7 @@ impl Tap {
         if !reading.usage.is_known() {
             return Read::Nothing;
         }
-        Read::Llm(bill.dialect(), Claim::Shape, Box::new(reading))
+        Read::Llm(bill.dialect(), Box::new(reading))
     }
 
     /// The answer is over; what was read of it, and what nobody reported counted, or estimated while the vocabulary is not there.
@@ -302,6 +306,6 @@ impl Tap {
         if let Some(metering) = &self.metering {
             metering.settle(gauge, &mut reading);
         }
-        Read::Llm(gauge.dialect(), gauge.claim(), Box::new(reading))
+        Read::Llm(gauge.dialect(), Box::new(reading))
     }
 }

@@ -1,5 +1,7 @@
 //! What is asked of the upstreams for one request.
 
+use std::ops::Deref;
+
 use memchr::memmem;
 use pingora::http::RequestHeader;
 
@@ -9,38 +11,38 @@ use crate::llm::request::session::SessionName;
 use crate::llm::{Dialect, splice};
 use crate::policy::deadlines::Kind;
 use crate::policy::failover::Nature;
-use crate::proxy::client::client_side::Line;
-use crate::proxy::clock::Clock;
 use crate::proxy::endpoints::affinity::Wanted;
-use crate::proxy::process::request_body::{Admitted, Content, RequestBody};
+use crate::proxy::process::request_body::{Content, RequestBody};
 use crate::proxy::request::attempts::Attempts;
-use crate::proxy::request::caller::Caller;
-use crate::proxy::request::route::Routed;
+use crate::proxy::request::routed_request::RoutedRequest;
 use crate::proxy::request::session;
 
-/// What is asked of the upstreams.
+/// A routed request with what only the asking needs, which is freed once there is an answer.
 pub(crate) struct UpstreamRequest<'a> {
+    pub(crate) request: &'a RoutedRequest<'a>,
     pub(crate) head: &'a RequestHeader,
-    pub(crate) routed: &'a Routed,
-    pub(crate) admitted: &'a Admitted,
-    pub(crate) line: &'a Line,
-    pub(crate) clock: Clock,
-    pub(crate) tries: &'a Attempts,
-    /// A WebSocket's handshake.
-    pub(crate) upgrades: bool,
+    pub(crate) attempts: &'a Attempts,
     /// What its body says of its session, where one of the route's upstreams asks.
     pub(crate) session: Option<&'a SessionName>,
 }
 
+impl<'a> Deref for UpstreamRequest<'a> {
+    type Target = RoutedRequest<'a>;
+
+    fn deref(&self) -> &RoutedRequest<'a> {
+        self.request
+    }
+}
+
 impl UpstreamRequest<'_> {
     pub(crate) fn is_llm(&self) -> bool {
-        self.admitted.facts.is_llm()
+        self.facts().is_llm()
     }
 
     /// Which endpoint it wants, where the target's upstream keeps sessions together.
-    pub(crate) fn wanted(&self, target: &Target, caller: &Caller) -> Option<Wanted> {
+    pub(crate) fn wanted(&self, target: &Target) -> Option<Wanted> {
         target.upstream.affinity.as_ref()?;
-        session::wanted(&target.upstream, self.head, self.admitted, self.session, &caller.identity)
+        session::wanted(&target.upstream, self.head, self.admitted, self.session, &self.context.caller.identity)
     }
 
     /// The body as this target gets it: with its model's name, where it has one.
@@ -62,13 +64,13 @@ impl UpstreamRequest<'_> {
 
     /// Whether the answer is likely to stream: averages of the two kinds are kept apart.
     pub(crate) fn expects_stream(&self) -> bool {
-        let facts = &self.admitted.facts;
+        let facts = self.facts();
         facts.is_llm() && !facts.answers_whole() || self.accepts_events()
     }
 
     /// What the answer will be, as far as the request tells.
     pub(crate) fn expects(&self) -> Kind {
-        let facts = &self.admitted.facts;
+        let facts = self.facts();
         if self.routed.route.kind == RouteKind::Stream || self.upgrades {
             Kind::Other { bound: true }
         } else if facts.is_llm() {
@@ -93,7 +95,7 @@ impl UpstreamRequest<'_> {
 
     /// The dialect in which the answer will be read.
     pub(crate) fn dialect(&self) -> Option<Dialect> {
-        self.admitted.facts.dialect.filter(|_| !self.upgrades)
+        self.facts().dialect.filter(|_| !self.upgrades)
     }
 
     fn accepts_events(&self) -> bool {

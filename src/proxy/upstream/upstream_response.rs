@@ -10,8 +10,8 @@ use pingora::upstreams::peer::HttpPeer;
 
 use super::outlet::Outlet;
 use super::response_reader::ResponseReader;
-use crate::proxy::client::client_side::Upload;
 use crate::proxy::endpoints::lease::Lease;
+use crate::proxy::request::client_progress::Upload;
 
 /// An upstream's answer that may be passed on: its head, and what was held back.
 pub(crate) struct UpstreamResponse {

@@ -327,26 +327,26 @@ fn work_that_brings_no_token_yet_is_told_apart_from_silence() {
 
 #[test]
 fn a_stream_is_an_llms_once_an_event_shows_it() {
-    use crate::llm::Claim;
+    use crate::llm::LlmBasis;
     let token = r#"{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"x"}}]}"#;
-    let vectors: [(&[&str], bool, Claim, Option<u64>); 9] = [
-        (&["Hello"], true, Claim::Guess, None),
-        (&["Hello"], false, Claim::None, Some(1)),
-        (&[r#"{"text":"a"}"#], true, Claim::Guess, None),
-        (&[r#"{"text":""}"#, r#"{"progress":1}"#, "42", "[1]"], true, Claim::None, Some(4)),
-        (&[r#"{"n":1}"#, token], false, Claim::Shape, None),
-        (&[r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"text":"a"}]}}"#], true, Claim::None, Some(1)),
-        (&[r#"{"jsonrpc":"2.0","id":1,"result":{"kind":"task","id":"t"}}"#], false, Claim::Shape, None),
-        (&[], true, Claim::None, Some(0)),
-        (&["", " "], true, Claim::None, Some(2)),
+    let vectors: [(&[&str], bool, LlmBasis, Option<u64>); 9] = [
+        (&["Hello"], true, LlmBasis::Guess, None),
+        (&["Hello"], false, LlmBasis::None, Some(1)),
+        (&[r#"{"text":"a"}"#], true, LlmBasis::Guess, None),
+        (&[r#"{"text":""}"#, r#"{"progress":1}"#, "42", "[1]"], true, LlmBasis::None, Some(4)),
+        (&[r#"{"n":1}"#, token], false, LlmBasis::Shape, None),
+        (&[r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"text":"a"}]}}"#], true, LlmBasis::None, Some(1)),
+        (&[r#"{"jsonrpc":"2.0","id":1,"result":{"kind":"task","id":"t"}}"#], false, LlmBasis::Shape, None),
+        (&[], true, LlmBasis::None, Some(0)),
+        (&["", " "], true, LlmBasis::None, Some(2)),
     ];
-    for (events, guesses, claim, others) in vectors {
+    for (events, guesses, basis, others) in vectors {
         let mut gauge = gauge(Dialect::PlainSse, Framing::Sse).unclaimed(guesses);
         for (at, data) in (1..).zip(events) {
             gauge.feed(format!("data: {data}\n\n").as_bytes(), ms(at));
         }
         gauge.finish(StreamEnd::Clean, ms(50));
-        assert_eq!(gauge.claim(), claim, "{events:?}");
+        assert_eq!(gauge.basis(), basis, "{events:?}");
         let tokens = gauge.reading().token_frames;
         assert_eq!(gauge.take_stream().map(|stream| stream.events), others, "{events:?}");
         assert!(others.is_none() || tokens == 0, "{events:?}");
