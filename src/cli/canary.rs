@@ -7,7 +7,7 @@ use clap::builder::PossibleValue;
 use serde::Deserialize;
 
 use super::admin::{self, encoded, read};
-use super::told::{Canary, CanaryFact, Failures, Tally};
+use super::admin_views::{Canary, CanaryFact, Failures, Tally};
 
 /// Decisions that are shown of each canary.
 const DECISIONS_SHOWN: usize = 5;

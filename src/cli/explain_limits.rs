@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admin;
-use super::told::{Holder, Limits, Refused, TokensLeft};
+use super::admin_views::{Holder, Limits, Refused, TokensLeft};
 use crate::config::limits::{Limit, LimitKey, OnExhausted};
 use crate::config::settings::{Route, Settings};
 use crate::llm::RequestFacts;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 
 use super::admin;
-use super::told::{Lever, Levers};
+use super::admin_views::{Lever, Levers};
 use crate::config::identity::{KEY_PREFIX, KeyHash};
 use crate::config::settings::Route;
 use crate::policy::levers::Command;

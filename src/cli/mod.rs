@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod admin_views;
 mod canary;
 mod check;
 mod explain;
@@ -16,7 +17,6 @@ mod prices;
 mod read;
 mod reference;
 mod terminal;
-mod told;
 mod top;
 
 use std::io::{IsTerminal, Write};

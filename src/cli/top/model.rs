@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::super::told::{Canary, Failures, Lever, Levers, Limits};
+use super::super::admin_views::{Canary, Failures, Lever, Levers, Limits};
 use crate::telemetry::record::Phase;
 
 /// Ended requests that are kept.

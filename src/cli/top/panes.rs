@@ -3,7 +3,7 @@
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::super::told::{Failures, Holder, Lever};
+use super::super::admin_views::{Failures, Holder, Lever};
 use super::app::{App, Pane};
 use super::model::{Endpoint, Facts, Mirror, Side, Trouble};
 use super::stream_columns::fit;
