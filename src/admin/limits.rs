@@ -5,6 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
+use crate::config::grammar::percent_decoded;
 use crate::policy::limits::{Allowance, HolderView, Refusals, Standing};
 use crate::proxy::{Mode, Shared};
 use crate::telemetry::metrics::Metrics;
@@ -87,19 +88,7 @@ fn holder(query: &str) -> Result<Option<String>, &'static str> {
 
 /// A percent-encoded value of a query.
 pub(super) fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    percent_decoded(&text.replace('+', " "))
 }
 
 fn standing_view((limit, standing): &(Arc<str>, Standing)) -> Value {

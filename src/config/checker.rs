@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::problems::Gathered;
-use super::read::Lost;
+use super::read::{Lost, value_span};
 use super::secret::Secret;
-use super::units::{At, DurationText};
+use super::units::{At, DurationText, Table};
 
 /// Longest name of a user or team, in bytes.
 const NAME_MAX: usize = 256;
@@ -27,6 +27,8 @@ pub enum Moment {
 /// Walks the file, and gathers problems as it goes. Where a value is wrong it goes on with a default: the settings are
 /// thrown away then.
 pub struct Checker<'a> {
+    /// The file's own.
+    pub text: &'a str,
     pub problems: &'a mut Gathered,
     /// What was written and could not be read.
     pub lost: Lost,
@@ -44,9 +46,42 @@ impl Checker<'_> {
         self.problems.push(span.start, message.into());
     }
 
+    /// Where the value of `key` stands in `table`; the table itself where that is not known.
+    pub fn span_of<T>(&self, table: &Table<T>, key: &str) -> Range<usize> {
+        value_span(self.text, &table.span, key).unwrap_or_else(|| table.span.clone())
+    }
+
     /// The value, unless its check says what is wrong with it.
     pub fn checked<T>(&mut self, span: &Range<usize>, result: Result<T, String>) -> Option<T> {
         result.map_err(|message| self.problem(span, message)).ok()
+    }
+
+    /// What is written, and where it does not fit, the problem.
+    pub fn fitting<T: Copy>(
+        &mut self,
+        written: Option<&At<T>>,
+        fits: impl FnOnce(T) -> bool,
+        message: impl Into<String>,
+    ) -> Option<T> {
+        let at = written?;
+        if !fits(at.value) {
+            self.problem(&at.span, message);
+        }
+        Some(at.value)
+    }
+
+    /// What must be written under `key` of `table`, unless it was and could not be read.
+    pub fn needed<'f, T, U>(
+        &mut self,
+        table: &Table<U>,
+        key: &str,
+        written: Option<&'f At<T>>,
+        message: impl Into<String>,
+    ) -> Option<&'f At<T>> {
+        if written.is_none() && !self.lost.is_lost(&table.span, key) {
+            self.problem(&table.span, message);
+        }
+        written
     }
 
     /// A duration that may be zero.
@@ -56,11 +91,8 @@ impl Checker<'_> {
 
     /// A duration that cannot be zero.
     pub fn positive(&mut self, key: &str, written: Option<&At<DurationText>>, default: Duration) -> Duration {
-        let Some(at) = written else { return default };
-        if at.value.0.is_zero() {
-            self.problem(&at.span, format!("`{key}`: zero would let nothing pass; leave it out for the default"));
-        }
-        at.value.0
+        let message = format!("`{key}`: zero would let nothing pass; leave it out for the default");
+        self.fitting(written, |text| !text.0.is_zero(), message).map_or(default, |text| text.0)
     }
 
     /// A name that people, labels and addresses of the admin API can carry.

@@ -67,7 +67,10 @@ pub fn parse_for(
     let directory = Path::new(file_name).parent().unwrap_or(Path::new("")).to_path_buf();
     let settings = readable.map(|(file, lost)| {
         let files = Vec::new();
-        Settings::check(&file, Checker { problems: &mut problems, lost, env, read_file, directory, files, moment })
+        Settings::check(
+            &file,
+            Checker { text, problems: &mut problems, lost, env, read_file, directory, files, moment },
+        )
     });
     match (problems.finish(file_name, text), settings) {
         (None, Some(settings)) => Ok(settings),
@@ -91,6 +94,7 @@ fn upstream_alone(url: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Set
     let mut problems = Gathered::new();
     let no_files = |_: &Path| Err(io::ErrorKind::NotFound.into());
     let checker = Checker {
+        text: "",
         problems: &mut problems,
         lost: Lost::default(),
         env,

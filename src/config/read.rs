@@ -114,6 +114,19 @@ pub(super) fn read<T: DeserializeOwned>(
     None
 }
 
+/// Where the value of `key` stands, in the table with this header.
+pub(super) fn value_span(text: &str, header: &Range<usize>, key: &str) -> Option<Range<usize>> {
+    fn within(value: &Spanned<DeValue<'_>>, header: &Range<usize>, key: &str) -> Option<Range<usize>> {
+        match value.get_ref() {
+            DeValue::Table(table) if value.span() == *header => table.get(key).map(Spanned::span),
+            DeValue::Table(table) => table.values().find_map(|inner| within(inner, header, key)),
+            DeValue::Array(list) => list.iter().find_map(|inner| within(inner, header, key)),
+            _ => None,
+        }
+    }
+    DeTable::parse(text).ok()?.get_ref().values().find_map(|value| within(value, header, key))
+}
+
 /// One problem a line: a missing quote or bracket makes the parser stumble over everything after it.
 fn syntax_problems(text: &str, errors: &[toml::de::Error], problems: &mut Gathered) {
     let mut found: Vec<(usize, &str)> =

@@ -18,6 +18,9 @@ fn remove_null(schema: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(remove_null),
         Value::Object(map) => {
             map.values_mut().for_each(remove_null);
+            if map.get("default").is_some_and(|default| default.is_null() || default == "") {
+                map.remove("default");
+            }
             let is_null =
                 |value: &Value| value.is_null() || value == "null" || value.get("type").is_some_and(|t| t == "null");
             for key in ["type", "enum", "anyOf"] {

@@ -112,22 +112,12 @@ impl Checker<'_> {
             alpha: file.alpha.value_or(ALPHA),
             first_token_objective: file.first_token_objective.as_ref().map(|at| at.value.0),
         };
-        if let Some(at) = &file.min_requests
-            && !(1..=MIN_REQUESTS_MAX).contains(&at.value)
-        {
-            self.problem(&at.span, format!("`min_requests` is at least 1 and at most {MIN_REQUESTS_MAX}"));
-        }
-        if let Some(at) = &file.alpha
-            && !(ALPHA_MIN..=0.5).contains(&at.value)
-        {
-            let message = "`alpha` is how likely a good canary may be rolled back: above 0, at most 0.5, as 0.01";
-            self.problem(&at.span, message);
-        }
-        if let Some(at) = &file.first_token_objective
-            && at.value.0.is_zero()
-        {
-            self.problem(&at.span, "`first_token_objective`: every first token would be late");
-        }
+        let message = format!("`min_requests` is at least 1 and at most {MIN_REQUESTS_MAX}");
+        self.fitting(file.min_requests.as_ref(), |least| (1..=MIN_REQUESTS_MAX).contains(&least), message);
+        let message = "`alpha` is how likely a good canary may be rolled back: above 0, at most 0.5, as 0.01";
+        self.fitting(file.alpha.as_ref(), |alpha| (ALPHA_MIN..=0.5).contains(&alpha), message);
+        let message = "`first_token_objective`: every first token would be late";
+        self.fitting(file.first_token_objective.as_ref(), |objective| !objective.0.is_zero(), message);
         Some(plan)
     }
 
@@ -139,12 +129,8 @@ impl Checker<'_> {
         all_read: bool,
     ) -> Option<String> {
         let names = || targets.iter().map(|target| &*target.name);
-        let Some(at) = &table.value.target else {
-            if !self.lost.is_lost(&table.span, "target") {
-                self.problem(&table.span, "this canary names no `target`: say which one of the route's is new");
-            }
-            return None;
-        };
+        let missing = "this canary names no `target`: say which one of the route's is new";
+        let at = self.needed(table, "target", table.value.target.as_ref(), missing)?;
         let name = at.value.trim();
         if !all_read {
             self.written_target(at, written);

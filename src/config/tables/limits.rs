@@ -327,12 +327,8 @@ impl Checker<'_> {
 
     fn limit(&mut self, table: &Table<LimitTable>) -> Option<Limit> {
         let file = &table.value;
-        let Some(name) = &file.name else {
-            if !self.lost.is_lost(&table.span, "name") {
-                self.problem(&table.span, "this limit has no `name`, so no route could be under it");
-            }
-            return None;
-        };
+        let missing = "this limit has no `name`, so no route could be under it";
+        let name = self.needed(table, "name", file.name.as_ref(), missing)?;
         let limit = Limit {
             name: self.name(name).into(),
             key: file.key.value_or_default(),
@@ -385,20 +381,14 @@ impl Checker<'_> {
     }
 
     fn at_least_one(&mut self, key: &str, written: Option<&At<u32>>) -> Option<u32> {
-        let at = written?;
-        if at.value == 0 {
-            self.problem(&at.span, format!("`{key}`: zero would let nothing pass; leave it out for no limit"));
-        }
-        Some(at.value.max(1))
+        let message = format!("`{key}`: zero would let nothing pass; leave it out for no limit");
+        self.fitting(written, |most| most > 0, message).map(|most| most.max(1))
     }
 
     fn dollars(&mut self, key: &str, written: Option<&At<f64>>) -> Option<u64> {
-        let at = written?;
-        if !(at.value > 0.0 && at.value <= DOLLARS_MAX) {
-            self.problem(&at.span, format!("`{key}` is an amount of US dollars above zero, as 5.0"));
-            return None;
-        }
-        Some((at.value * NANO).round() as u64)
+        let message = format!("`{key}` is an amount of US dollars above zero, as 5.0");
+        let dollars = self.fitting(written, |dollars| dollars > 0.0 && dollars <= DOLLARS_MAX, message);
+        dollars.map(|dollars| (dollars * NANO).round() as u64)
     }
 }
 

@@ -66,26 +66,18 @@ impl Checker<'_> {
         let file = &table.value;
         let MirrorTable { upstream, name, path, model, .. } = file;
         let place = Place { span: &table.span, upstream, name, path, model };
-        match &file.percent {
-            None if self.lost.is_lost(&table.span, "percent") => {}
-            None => {
-                self.problem(&table.span, "this shadow says no `percent`: the share of requests to copy, as 1 or 0.1")
-            }
-            Some(at) if !(at.value > 0.0 && at.value <= 100.0) => {
-                self.problem(&at.span, "`percent` is the share of requests to copy: above 0, at most 100, as 1 or 0.1");
-            }
-            Some(_) => {}
-        }
-        if let Some(at) = file.concurrent.as_ref().filter(|at| !(1..=CONCURRENT_MAX).contains(&at.value)) {
-            self.problem(&at.span, format!("`concurrent` is at least 1 and at most {CONCURRENT_MAX}"));
-        }
-        if let Some(at) = file.tokens_per_minute.as_ref().filter(|at| at.value == 0) {
-            self.problem(&at.span, "`tokens_per_minute` of 0 would copy nothing: leave `shadow` out for that");
-        }
+        let missing = "this shadow says no `percent`: the share of requests to copy, as 1 or 0.1";
+        let percent = self.needed(table, "percent", file.percent.as_ref(), missing);
+        let message = "`percent` is the share of requests to copy: above 0, at most 100, as 1 or 0.1";
+        let percent = self.fitting(percent, |percent| percent > 0.0 && percent <= 100.0, message);
+        let message = format!("`concurrent` is at least 1 and at most {CONCURRENT_MAX}");
+        self.fitting(file.concurrent.as_ref(), |most| (1..=CONCURRENT_MAX).contains(&most), message);
+        let message = "`tokens_per_minute` of 0 would copy nothing: leave `shadow` out for that";
+        self.fitting(file.tokens_per_minute.as_ref(), |tokens| tokens > 0, message);
         let concurrent = file.concurrent.value_or(CONCURRENT);
         Some(Mirror {
             target: self.place(&place, pattern, upstreams)?,
-            share: file.percent.as_ref().map_or(0.0, |at| at.value / 100.0),
+            share: percent.map_or(0.0, |percent| percent / 100.0),
             concurrent: usize::try_from(concurrent).unwrap_or(usize::MAX),
             tokens_per_minute: file.tokens_per_minute.value_or(TOKENS_PER_MINUTE),
         })

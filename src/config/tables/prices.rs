@@ -110,7 +110,7 @@ impl Checker<'_> {
         let mut prices: Vec<Priced> = Vec::new();
         for table in tables {
             let price = self.price(table);
-            let Some(at) = self.needed("model", table.value.model.as_ref(), table) else { continue };
+            let Some(at) = self.of_price(table, "model", table.value.model.as_ref()) else { continue };
             let model = Glob::new(at.value.trim());
             if model.source.is_empty() {
                 self.problem(&at.span, "`model` is empty: name one, or a pattern as \"gpt-4o*\"");
@@ -131,34 +131,32 @@ impl Checker<'_> {
 
     fn price(&mut self, table: &Table<PriceTable>) -> Price {
         let file = &table.value;
-        let input = self.needed("input", file.input.as_ref(), table);
-        let output = self.needed("output", file.output.as_ref(), table);
-        let input = input.map_or(0, |at| self.per_million("input", at));
-        let or_input = |at: Option<u64>| at.unwrap_or(input);
+        let input = self.of_price(table, "input", file.input.as_ref());
+        let output = self.of_price(table, "output", file.output.as_ref());
+        let input = self.per_million("input", input).unwrap_or(0);
         Price::from(Rates {
             input,
-            cached_input: or_input(file.cached_input.as_ref().map(|at| self.per_million("cached_input", at))),
-            cache_write: or_input(file.cache_write.as_ref().map(|at| self.per_million("cache_write", at))),
-            output: output.map_or(0, |at| self.per_million("output", at)),
+            cached_input: self.per_million("cached_input", file.cached_input.as_ref()).unwrap_or(input),
+            cache_write: self.per_million("cache_write", file.cache_write.as_ref()).unwrap_or(input),
+            output: self.per_million("output", output).unwrap_or(0),
         })
     }
 
-    fn needed<'f, T>(&mut self, key: &str, written: Option<&'f At<T>>, table: &Table<PriceTable>) -> Option<&'f At<T>> {
-        if written.is_none() && !self.lost.is_lost(&table.span, key) {
-            self.problem(&table.span, format!("this price has no `{key}`"));
-        }
-        written
+    /// Nano-dollars per million tokens.
+    fn per_million(&mut self, key: &str, written: Option<&At<f64>>) -> Option<u64> {
+        let message =
+            format!("`{key}` is US dollars per million tokens, as 2.5: at least 0, and at most {DOLLARS_MAX}");
+        let dollars = self.fitting(written, |dollars| (0.0..=DOLLARS_MAX).contains(&dollars), message);
+        dollars.map(|dollars| (dollars * NANO).round() as u64)
     }
 
-    /// Nano-dollars per million tokens.
-    fn per_million(&mut self, key: &str, at: &At<f64>) -> u64 {
-        if !(0.0..=DOLLARS_MAX).contains(&at.value) {
-            let message =
-                format!("`{key}` is US dollars per million tokens, as 2.5: at least 0, and at most {DOLLARS_MAX}");
-            self.problem(&at.span, message);
-            return 0;
-        }
-        (at.value * NANO).round() as u64
+    fn of_price<'f, T>(
+        &mut self,
+        table: &Table<PriceTable>,
+        key: &str,
+        written: Option<&'f At<T>>,
+    ) -> Option<&'f At<T>> {
+        self.needed(table, key, written, format!("this price has no `{key}`"))
     }
 }
 

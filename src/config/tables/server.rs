@@ -300,12 +300,8 @@ impl Checker<'_> {
     }
 
     fn address_share(&mut self, written: Option<&At<f64>>) -> f64 {
-        let Some(at) = written else { return ADDRESS_SHARE };
-        if !(at.value > 0.0 && at.value <= 1.0) {
-            self.problem(&at.span, "`address_share`: a share is more than 0 and at most 1, which binds nobody");
-            return ADDRESS_SHARE;
-        }
-        at.value
+        let message = "`address_share`: a share is more than 0 and at most 1, which binds nobody";
+        self.fitting(written, |share| share > 0.0 && share <= 1.0, message).unwrap_or(ADDRESS_SHARE)
     }
 
     fn tls(&mut self, table: &Table<TlsTable>) -> Option<Tls> {
@@ -327,18 +323,13 @@ impl Checker<'_> {
     }
 
     fn size(&mut self, key: &str, written: Option<&At<SizeText>>, default: u64) -> u64 {
-        let Some(at) = written else { return default };
-        if at.value.0 == 0 {
-            self.problem(&at.span, format!("`{key}`: zero would let no body pass"));
-        }
-        at.value.0
+        let message = format!("`{key}`: zero would let no body pass");
+        self.fitting(written, |size| size.0 > 0, message).map_or(default, |size| size.0)
     }
 
     fn count(&mut self, key: &str, written: Option<&At<u32>>, default: u32) -> usize {
-        let count = written.map_or(default, |at| at.value);
-        if let (0, Some(at)) = (count, written) {
-            self.problem(&at.span, format!("`{key}`: zero would let nobody in"));
-        }
+        let message = format!("`{key}`: zero would let nobody in");
+        let count = self.fitting(written, |count| count > 0, message).unwrap_or(default);
         usize::try_from(count).unwrap_or(usize::MAX)
     }
 }

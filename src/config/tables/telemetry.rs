@@ -105,15 +105,14 @@ impl Checker<'_> {
             }
             Some(at.value.clone())
         });
-        if let Some(at) = file.sample_ratio.as_ref().filter(|at| !(0.0..=1.0).contains(&at.value)) {
-            self.problem(&at.span, "`sample_ratio` must be from 0 (none) to 1 (all)");
-        }
+        let message = "`sample_ratio` must be from 0 (none) to 1 (all)";
+        let sample_ratio = self.fitting(file.sample_ratio.as_ref(), |ratio| (0.0..=1.0).contains(&ratio), message);
         Telemetry {
             service_name: file.service_name.as_ref().map_or(SERVICE_NAME, |at| at.value.trim()).to_owned(),
             otlp_endpoint,
             otlp_protocol: file.otlp_protocol.value_or_default(),
             signals: self.signals(file.signals.as_ref()),
-            sample_ratio: file.sample_ratio.as_ref().map(|at| at.value),
+            sample_ratio,
             slow_first_token: self.positive("slow_first_token", file.slow_first_token.as_ref(), SLOW_FIRST_TOKEN),
             slow_gap: self.positive("slow_gap", file.slow_gap.as_ref(), SLOW_GAP),
             capture_content: file.capture_content.value_or_default(),

@@ -9,6 +9,7 @@ use opentelemetry_otlp::{ExporterBuildError, LogExporter, MetricExporter, SpanEx
 use opentelemetry_sdk::Resource;
 
 use super::delivery::Driver;
+use crate::config::grammar::percent_decoded;
 use crate::config::settings::Telemetry;
 use crate::config::telemetry::{OtlpProtocol, Signal};
 use crate::telemetry::queue::Pace;
@@ -220,18 +221,6 @@ fn resource_attributes(text: &str) -> Option<Vec<KeyValue>> {
         (!key.is_empty()).then(|| KeyValue::new(key, value))
     };
     pairs.map(attribute).collect()
-}
-
-/// `None`: a `%` without two hexadecimal digits, or what is decoded is no UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let digits = part.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        bytes.extend_from_slice(part.get(2..)?.as_bytes());
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

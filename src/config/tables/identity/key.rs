@@ -112,12 +112,8 @@ impl Checker<'_> {
             if is_anonymous && !self.lost.may_have_lost(&table.span, &["user", "team"]) {
                 self.problem(&table.span, "whose key is this? Write its `user`, its `team`, or both");
             }
-            let Some(at) = &file.hash else {
-                if !self.lost.is_lost(&table.span, "hash") {
-                    self.problem(&table.span, "this key has no `hash`: `streamgauge key new --user NAME` prints one");
-                }
-                continue;
-            };
+            let missing = "this key has no `hash`: `streamgauge key new --user NAME` prints one";
+            let Some(at) = self.needed(table, "hash", file.hash.as_ref(), missing) else { continue };
             let parsed = at.value.parse::<KeyHash>().map_err(|wrong| format!("`hash`: {wrong}"));
             let Some(hash) = self.checked(&at.span, parsed) else { continue };
             if keys.insert(hash, ApiKey { user, team, id: hash.id() }).is_some() {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the events of a stream are told apart, and what each says.
@@ -13,83 +14,91 @@ use serde::{Deserialize, Serialize};
 ///
 /// A *place* is a JSON pointer (RFC 6901) into the event's data, in which `*` stands for each item; `"data"` is all of
 /// it, and `"event"` its name.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(rename = "StreamTable")]
 pub struct ShapeRules {
-    /// What the config, logs and labels call it.
+    /// Of a [[dialect]]: what logs and `dialect` of an upstream call it.
     pub name: String,
     /// What it is, and where its format is written down.
+    #[schemars(skip)]
     pub about: String,
-    /// What the conventions call who sends it (`gen_ai.provider.name`); absent: `custom`.
+    /// Of a [[dialect]]: who sends it (`gen_ai.provider.name`).
     pub provider: Option<String>,
-    /// The ends of the request paths that speak it, as "/converse-stream".
+    /// Of a [[dialect]]: the ends of request paths whose answers have it.
     pub paths: Vec<String>,
-    /// An event that one of these chooses shows that a stream is of this shape.
+    /// Of a [[dialect]]: events that only it has.
     pub recognise: Vec<String>,
-    /// The same, for streams that were taken for another dialect so far, by its name: events too plain to show it alone.
+    /// Of a [[dialect]]: events that show it where the stream was taken for the dialect of that name so far.
     pub instead_of: BTreeMap<String, Vec<String>>,
-    /// Where an event says what it is; absent: `["event", "/type", "/event"]`.
+    /// Where the name of an event is.
+    #[schemars(extend("default" = ["event", "/type", "/event"]))]
     pub by: Option<Several>,
-    /// Answer text, and each picture or sound.
+    /// Where generated text is, as "/token", or { token = "/content" } by event. Absent: text under the usual keys.
     pub text: Places,
     pub reasoning: Places,
     /// Names and arguments of tools that are called.
     pub tool: Places,
     /// Text in one piece, which repeats what was streamed before it, if anything was.
     pub whole: Places,
-    /// An object with token counts under the usual keys, or the places of each count.
+    /// Where token usage is: a number of output tokens, or an object with the usual keys; or the place of each count.
     pub usage: UsagePlaces,
-    /// Tells calls of models apart, where one answer is made of several: their usage adds up. Absent: the last usage counts.
+    /// Where the id of a model's call is, beside its usage, as "/run_id": the usage of several calls adds up, and what one
+    /// call tells again counts once. Or what else tells calls apart. Absent: the last usage counts.
     pub calls: CallRules,
-    /// What went wrong; the events fail the stream whatever stands there.
+    /// Where an error is, or which events are one. Absent: a top-level `error` key, and events named "error".
     pub error: Places,
     /// Why the model stopped.
     pub finish: Places,
     pub model: Places,
     pub id: Places,
-    /// Events of other shapes inside of this one's.
+    /// Events of another dialect inside of this one's: { chunk = { at = "/data", as = "openai-chat" } }.
     pub inside: BTreeMap<String, Inside>,
-    /// Events that end the stream in order.
+    /// Events that end the stream in order; an end without one is a truncation.
     pub end: Vec<String>,
-    /// Answers that are made in the background, and have not ended yet.
+    /// Answers in the background that have not ended: their usage is counted when they have.
     pub running: Vec<String>,
-    /// Those that have ended: their usage is told to whoever sees it first.
+    /// Those that have ended: their usage is counted once, when that is first seen.
     pub ran: Vec<String>,
     /// Events that open something and carry nothing that was generated.
     pub start: Vec<String>,
-    /// Events that tell of work between tokens: tools that run, searches, steps of an agent.
+    /// Events that tell of work between tokens: a tool that runs, a search.
     pub work: Vec<String>,
     /// Events that say nothing of the model.
     pub noise: Vec<String>,
     /// Events whose text begins with what was said before.
     pub cumulative: Vec<String>,
-    /// The data that ends the stream, as "[DONE]".
+    /// The data that ends a stream, as "[DONE]"; an end without it is a truncation.
     pub done: Option<String>,
     /// The body's orderly end is the stream's, though it has events that end it.
     pub ends_with_body: bool,
 }
 
 /// One word, or several.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 pub enum Several {
     One(String),
     Many(Vec<String>),
 }
 
 /// Where something stands: in any event, or in those that are chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 pub enum Places {
     Anywhere(Several),
     ByEvent(BTreeMap<String, Several>),
 }
 
 /// Where token counts stand.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 pub enum UsagePlaces {
     #[default]
+    #[schemars(skip)]
     Nowhere,
     /// Objects with the usual keys, or a number of output tokens.
     Objects(Several),
@@ -97,8 +106,9 @@ pub enum UsagePlaces {
 }
 
 /// Where each count stands; of several places the sum.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(inline)]
 pub struct CountPlaces {
     /// The whole prompt, with what was read from a cache.
     pub input: Option<Several>,
@@ -110,11 +120,13 @@ pub struct CountPlaces {
 }
 
 /// How the calls of models are told apart whose usage one stream tells.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 pub enum CallRules {
     /// All usage is of one call.
     #[default]
+    #[schemars(skip)]
     One,
     /// Where the id of a call stands, beside its usage.
     Ids(Several),
@@ -122,8 +134,9 @@ pub enum CallRules {
 }
 
 /// What tells calls apart.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Apart {
     /// Where the id of a call stands, beside its usage; the first of these places that has one. What a call tells again counts once.
     pub id: Option<Several>,
@@ -136,8 +149,9 @@ pub struct Apart {
 }
 
 /// An event inside of another.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Inside {
     /// Where it stands; with `*` there may be several.
     pub at: String,
