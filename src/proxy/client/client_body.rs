@@ -23,14 +23,11 @@ pub(crate) async fn read_chunk(session: &mut ServerSession, patience: Duration) 
     match tokio::time::timeout(patience, read).await {
         Ok(Ok(chunk)) => Ok(chunk),
         Ok(Err(error)) => Err(body_error(&error)),
-        Err(_) => Err(Stop::Reject(Rejection {
-            status: 408,
-            ..Rejection::refused(
-                408,
-                ErrorType::BodyTimeout,
-                format!("No byte of the request body came for {patience:?}. Send the body without such pauses."),
-            )
-        })),
+        Err(_) => {
+            let message =
+                format!("No byte of the request body came for {patience:?}. Send the body without such pauses.");
+            Err(Rejection::refused(408, ErrorType::BodyTimeout, message).into())
+        }
     }
 }
 

@@ -38,28 +38,17 @@ struct Table {
     sealed: bool,
 }
 
-/// How one lever is set, for those whom it keeps from service.
+/// How one lever is set, for those whom it keeps from service: which of [`Setting::ALL`], from 1 on; 0: not at all.
 #[derive(Debug, Default)]
 pub(crate) struct Flag(AtomicU8);
 
 impl Flag {
     pub(crate) fn setting(&self) -> Option<Setting> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            1 => Some(Setting::Drained),
-            2 => Some(Setting::Disabled),
-            _ => Some(Setting::Revoked),
-        }
+        Setting::ALL.get(usize::from(self.0.load(Ordering::Relaxed)).checked_sub(1)?).copied()
     }
 
     fn set(&self, setting: Option<Setting>) {
-        let number = match setting {
-            None => 0,
-            Some(Setting::Drained) => 1,
-            Some(Setting::Disabled) => 2,
-            Some(Setting::Revoked) => 3,
-        };
-        self.0.store(number, Ordering::Relaxed);
+        self.0.store(setting.map_or(0, |setting| setting as u8 + 1), Ordering::Relaxed);
     }
 }
 

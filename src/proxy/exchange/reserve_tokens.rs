@@ -14,7 +14,7 @@ use crate::llm::websocket::Asked;
 use crate::llm::{Dialect, RequestFacts, Usage};
 use crate::policy::limits::{self, Claim, Denial, Estimate, Place, Reason, Request, Standing, Used};
 use crate::proxy::limits::count_prompt::prompt_tokens;
-use crate::proxy::limits::limiter::{Hold, Mode};
+use crate::proxy::limits::limiter::Mode;
 use crate::proxy::limits::reservation::{Expected, Reservation};
 use crate::proxy::process::request_body::{Admitted, Content, RequestBody};
 use crate::proxy::process::usage::vocabulary_of;
@@ -68,37 +68,14 @@ pub(crate) async fn reserve(
     if let Some((dialect, text)) = countable.filter(|_| refused.is_none()) {
         ask.count(dialect, text).await;
     }
-    let (claims, expected) = ask.claims(limits);
-    let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
-    let prompt_counted = (reserved > 0 && ask.facts.is_llm()).then_some(ask.counted.is_some());
-    let before = flight.now();
-    let decided = match refused {
-        Some(denial) => Err(denial),
-        None => context.shared.limiter.admit(claims).await,
-    };
+    let (info, taken) = ask.take(limits, refused, || flight.now()).await;
     // Memory answers at once, and what it takes is our own.
-    let is_shared = context.shared.limiter.mode() != Mode::Memory;
-    let waited = if is_shared { looked + flight.now().saturating_sub(before) } else { Duration::ZERO };
-    let told = |verdict, mode, standing: &Standing| LimitInfo {
-        waited,
-        reserved,
-        prompt_counted,
-        ..decision(flight.now(), verdict, mode, limits, standing)
-    };
-    match decided {
-        Ok((hold, standing)) => {
-            let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
-            flight.tell(Event::Limited(info));
-            flight.reserved(ask.reservation(hold, expected));
-            Ok(standing)
-        }
-        Err(denial) => {
-            let info = told(denied(&denial), context.shared.limiter.mode(), &denial.standing);
-            flight.tell(Event::Limited(info));
-            context.shared.limiter.refused(limits, &denial);
-            Err(refusal(&denial))
-        }
-    }
+    let waited = if info.mode == Mode::Memory.as_str() { Duration::ZERO } else { looked + info.waited };
+    let prompt_counted = (info.reserved > 0 && ask.facts.is_llm()).then_some(ask.counted.is_some());
+    flight.tell(Event::Limited(LimitInfo { waited, prompt_counted, ..info }));
+    let (reservation, standing) = taken.map_err(|denial| refusal(&denial))?;
+    flight.reserved(reservation);
+    Ok(standing)
 }
 
 /// Books that one of `limits` refuses a request of which nothing but its head is known; `waited`: for the shared store.
@@ -121,48 +98,24 @@ pub(super) fn deny(
     refusal(denial)
 }
 
-/// What a limit says of a response that it refuses.
-pub(crate) struct Refused {
-    pub(crate) info: LimitInfo,
-    pub(crate) message: String,
-    pub(crate) error: ErrorType,
-}
-
 /// Takes what one response on a WebSocket may need of each of `limits`, or of none. `at` is the time on the connection's clock.
-///
-/// # Errors
-/// The refusal, in the words of the limit.
+/// Returns what is to be told of it, and the refusal in the words of the limit.
 pub(crate) async fn reserve_response(
     context: &RequestContext<'_>,
     routed: &Routed,
     limits: &[Arc<Limit>],
     asked: &Asked,
     at: Duration,
-) -> Result<(Reservation, LimitInfo), Refused> {
+) -> (LimitInfo, Result<Reservation, Rejection>) {
     let (facts, route) = (&asked.facts, &*routed.route.name);
     let price = Ask::price(context, routed, facts);
     let (body_bytes, counted) = (asked.bytes, Some(asked.prompt));
     let ask = Ask { context, route, facts, body_bytes, counted, price, unforeseen: None, runs: false };
     if let Some(budget) = limits.iter().find(|limit| limit.has_budget() && ask.lacks_price()) {
-        let info = ask.refused_by(budget, "no_price", limits, at);
-        let Rejection { message, error, .. } = ask.unpriced(budget);
-        return Err(Refused { info, message: message.into_owned(), error });
+        return (ask.refused_by(budget, "no_price", limits, at), Err(ask.unpriced(budget)));
     }
-    let (claims, expected) = ask.claims(limits);
-    let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
-    let told =
-        |verdict, mode, standing: &Standing| LimitInfo { reserved, ..decision(at, verdict, mode, limits, standing) };
-    match context.shared.limiter.admit(claims).await {
-        Ok((hold, standing)) => {
-            let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
-            Ok((ask.reservation(hold, expected), info))
-        }
-        Err(denial) => {
-            let info = told(denied(&denial), context.shared.limiter.mode(), &denial.standing);
-            context.shared.limiter.refused(limits, &denial);
-            Err(Refused { info, message: denial.to_string(), error: status_of(denial.reason).1 })
-        }
-    }
+    let (info, taken) = ask.take(limits, None, || at).await;
+    (info, taken.map(|(reservation, _)| reservation).map_err(|denial| refusal(&denial)))
 }
 
 /// Charges what one response on a WebSocket took that nobody was asked about before.
@@ -283,10 +236,40 @@ impl<'a> Ask<'a> {
         Rejection::refused(403, ErrorType::Forbidden, message)
     }
 
-    fn reservation(&self, hold: Hold, expected: Expected) -> Reservation {
-        let model = Arc::from(self.subject());
-        Reservation::new(hold, expected, self.facts, model, self.body_bytes, self.price)
-            .unforeseen(self.unforeseen.clone())
+    /// Takes what each of `limits` is asked for, or nothing where one refuses, or has `refused` already. Returns what is to be told of
+    /// it too; `waited` is the time by `now` that it took.
+    async fn take(
+        &self,
+        limits: &[Arc<Limit>],
+        refused: Option<Box<Denial>>,
+        now: impl Fn() -> Duration,
+    ) -> (LimitInfo, Result<(Reservation, Standing), Box<Denial>>) {
+        let limiter = &self.context.shared.limiter;
+        let (claims, expected) = self.claims(limits);
+        let reserved = claims.iter().map(|claim| claim.tokens).max().unwrap_or(0);
+        let before = now();
+        let decided = match refused {
+            Some(denial) => Err(denial),
+            None => limiter.admit(claims).await,
+        };
+        let at = now();
+        let told = |verdict, mode, standing: &Standing| {
+            let waited = at.saturating_sub(before);
+            LimitInfo { waited, reserved, ..decision(at, verdict, mode, limits, standing) }
+        };
+        match decided {
+            Ok((hold, standing)) => {
+                let info = told(LimitVerdict::Admitted, hold.mode(), &standing);
+                let model = Arc::from(self.subject());
+                let reservation = Reservation::new(hold, expected, self.facts, model, self.body_bytes, self.price)
+                    .unforeseen(self.unforeseen.clone());
+                (info, Ok((reservation, standing)))
+            }
+            Err(denial) => {
+                limiter.refused(limits, &denial);
+                (told(denied(&denial), limiter.mode(), &denial.standing), Err(denial))
+            }
+        }
     }
 
     /// The claims, and what is expected of each.

@@ -161,7 +161,7 @@ async fn stages(
     flight.tell(Event::Routed { route: &routed.route.name, target });
     flight.assigned(routed.assigned.clone(), &admitted.facts);
     flight.compares_cost_with(routed.first.clone());
-    let _counted = context.shared.telemetry.in_flight(&routed.route.name);
+    let _counted = context.shared.telemetry.metrics().in_flight(&routed.route.name);
     let standing = reserve_tokens::reserve(context, flight, &admitted, &routed, session.req_header()).await?;
     let (client, upload) = ClientProgress::new(&admitted.body);
     let request = RoutedRequest {

@@ -9,7 +9,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 use serde_json::json;
 
-use super::websocket_turns::{Objection, Talk};
+use super::websocket_turns::Talk;
 use crate::llm::error_body::{BUDGET_SPENT, OPENAI_SPENT};
 use crate::llm::websocket::{Extensions, Messages, Side, close_frame, text_frame};
 use crate::policy::health::Sign;
@@ -17,7 +17,7 @@ use crate::proxy::process::drain::{Drain, DrainStage};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::outcome::{Ending, Stop};
-use crate::proxy::request::rejection::{KEY_REVOKED, Rejection};
+use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::routed_request::RoutedRequest;
 use crate::proxy::upstream::response_reader::ResponseReader;
 use crate::proxy::upstream::upstream_response::UpstreamResponse;
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
     }
     flight.enter(Phase::Generation);
     let target = routed.target_named(&variant);
-    let _open = context.shared.telemetry.websocket_in_flight();
+    let _open = context.shared.telemetry.metrics().websocket_in_flight();
     let mut pipe = Pipe::new(context, &head, Talk::new(context, routed, target, request.facts().model.as_deref()));
     let end = tokio::select! {
         biased;
@@ -258,8 +258,7 @@ impl<'a> Pipe<'a> {
                     return End::Cut;
                 }
                 () = &mut revoked => {
-                    let why = Objection { message: KEY_REVOKED.to_owned(), error: ErrorType::KeyRevoked };
-                    return self.refuse(&why, client, upstream).await;
+                    return self.refuse(&Rejection::revoked(), client, upstream).await;
                 }
             };
             if let Err(end) = passed {
@@ -294,13 +293,11 @@ impl<'a> Pipe<'a> {
 
     fn note_answer(&mut self, chunk: &Bytes, flight: &Flight<'_>) {
         let Self { to_client, talk, .. } = self;
-        let messages = match talk {
-            Some(talk) => {
-                let now = flight.now();
-                to_client.messages.feed(chunk, &mut |text| talk.server(text, now))
+        let messages = to_client.messages.feed(chunk, &mut |text| {
+            if let Some(talk) = talk {
+                talk.server(text, flight.now());
             }
-            None => to_client.messages.feed(chunk, &mut |_| {}),
-        };
+        });
         if messages > 0
             && self.info.first_message.is_none()
             && let Some(asked_at) = self.asked_at
@@ -322,27 +319,25 @@ impl<'a> Pipe<'a> {
 
     fn note_question(&mut self, chunk: &Bytes, flight: &Flight<'_>) {
         let Self { to_upstream, talk, .. } = self;
-        let messages = match talk {
-            Some(talk) => {
-                let now = flight.now();
-                to_upstream.messages.feed(chunk, &mut |text| talk.client(text, now))
+        let messages = to_upstream.messages.feed(chunk, &mut |text| {
+            if let Some(talk) = talk {
+                talk.client(text, flight.now());
             }
-            None => to_upstream.messages.feed(chunk, &mut |_| {}),
-        };
+        });
         if messages > 0 && self.asked_at.is_none() {
             self.asked_at = Some(flight.now());
         }
     }
 
     /// Follows what was said; returns what a limit has against it.
-    async fn follow(&mut self, flight: &Flight<'_>) -> Option<Objection> {
+    async fn follow(&mut self, flight: &Flight<'_>) -> Option<Rejection> {
         let talk = self.talk.as_mut()?;
         if talk.is_limited()
             && let Some(why) = self.to_upstream.messages.hidden()
         {
             let why = why.words();
             let message = format!("A limit depends on what is said here, and a message cannot be read: {why}.");
-            return Some(Objection::limited(message));
+            return Some(Rejection::limited(message));
         }
         if talk.is_strange() {
             self.talk = None;
@@ -354,7 +349,7 @@ impl<'a> Pipe<'a> {
     }
 
     /// Tells the client why it goes no further, where it speaks what is known here, and closes.
-    async fn refuse(&mut self, refusal: &Objection, client: &mut ServerSession, upstream: &mut HttpSession) -> End {
+    async fn refuse(&mut self, refusal: &Rejection, client: &mut ServerSession, upstream: &mut HttpSession) -> End {
         tokio::select! {
             biased;
             () = self.drain.reached(DrainStage::Cut) => {}
@@ -368,7 +363,7 @@ impl<'a> Pipe<'a> {
     /// Passes on what is under way, and puts the reason and a close frame where they can stand.
     async fn say_why(
         &mut self,
-        refusal: &Objection,
+        refusal: &Rejection,
         client: &mut ServerSession,
         upstream: &mut HttpSession,
     ) -> Result<(), End> {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reserve_tokens::{self, Refused};
+use super::reserve_tokens;
 use crate::config::limits::Limit;
 use crate::config::settings::Target;
 use crate::llm::websocket::{Asked, Ended, Happened, Turns, is_ambiguous};
 use crate::proxy::limits::reservation::Reservation;
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::context::RequestContext;
+use crate::proxy::request::rejection::Rejection;
 use crate::proxy::request::route::Routed;
 use crate::telemetry::record::{ErrorType, LimitInfo, Outcome, WebSocketInfo};
 
@@ -30,19 +31,6 @@ pub(crate) struct Talk<'a> {
     is_ambiguous: bool,
     /// How the connection ended, and with it the responses that still ran.
     lost: (Outcome, Option<ErrorType>),
-}
-
-/// What a limit has against a response, in words for the client.
-pub(crate) struct Objection {
-    pub(crate) message: String,
-    pub(crate) error: ErrorType,
-}
-
-impl Objection {
-    /// One that waiting mends, or another message.
-    pub(crate) fn limited(message: impl Into<String>) -> Self {
-        Self { message: message.into(), error: ErrorType::RateLimited }
-    }
 }
 
 /// What a response holds, or why it holds nothing.
@@ -100,9 +88,9 @@ impl<'a> Talk<'a> {
 
     /// Follows what was said since the last call. Returns what the client is to be told where a limit refuses a response, or
     /// wants one cut.
-    pub(crate) async fn follow(&mut self, flight: &Flight<'_>, told: &mut WebSocketInfo) -> Option<Objection> {
+    pub(crate) async fn follow(&mut self, flight: &Flight<'_>, told: &mut WebSocketInfo) -> Option<Rejection> {
         let mut refusal = self.is_ambiguous.then(|| {
-            Objection::limited(
+            Rejection::limited(
                 "A limit depends on what is said here, and backends may differ in what they take this message for. Send JSON in UTF-8 with \
                  one `type`.",
             )
@@ -132,27 +120,29 @@ impl<'a> Talk<'a> {
         self.follow(flight, told).await;
     }
 
-    async fn reserve(&mut self, asked: &Asked, flight: &Flight<'_>) -> Option<Objection> {
-        match reserve_tokens::reserve_response(self.context, self.routed, &self.limits, asked, flight.now()).await {
-            Ok((mut reservation, info)) => {
+    async fn reserve(&mut self, asked: &Asked, flight: &Flight<'_>) -> Option<Rejection> {
+        let now = flight.now();
+        let (info, taken) = reserve_tokens::reserve_response(self.context, self.routed, &self.limits, asked, now).await;
+        let (reservation, refusal) = match taken {
+            Ok(mut reservation) => {
                 reservation.asked();
-                self.held.insert(asked.turn, Held { reservation: Some(reservation), info });
-                None
+                (Some(reservation), None)
             }
-            Err(Refused { info, message, error }) => {
-                self.refused = Some((asked.turn, error));
-                self.held.insert(asked.turn, Held { reservation: None, info });
-                Some(Objection { message, error })
+            Err(refusal) => {
+                self.refused = Some((asked.turn, refusal.error));
+                (None, Some(refusal))
             }
-        }
+        };
+        self.held.insert(asked.turn, Held { reservation, info });
+        refusal
     }
 
-    fn generated(&mut self, turn: u64, tokens: u64) -> Option<Objection> {
+    fn generated(&mut self, turn: u64, tokens: u64) -> Option<Rejection> {
         let held = self.held.get_mut(&turn)?;
         let cuts = held.reservation.as_mut()?.generated(tokens);
         held.info.cut |= cuts;
         let message = "A limit on tokens is used up, and this response has outrun what it held.";
-        cuts.then(|| Objection::limited(message))
+        cuts.then(|| Rejection::limited(message))
     }
 
     /// Settles a response, and tells of it.

@@ -43,27 +43,18 @@ impl Rejection {
         Self { outcome: Outcome::Stopped, ..Self::refused(401, ErrorType::KeyRevoked, KEY_REVOKED) }
     }
 
+    /// A limit takes no more for now.
+    pub(crate) fn limited(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::refused(429, ErrorType::RateLimited, message)
+    }
+
     /// Every attempt failed.
     pub(crate) fn upstream(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status: 502,
-            outcome: Outcome::UpstreamError,
-            error,
-            message: message.into(),
-            retry_after: None,
-            standing: Box::default(),
-        }
+        Self { outcome: Outcome::UpstreamError, ..Self::refused(502, error, message) }
     }
 
     pub(crate) fn timeout(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status: 504,
-            outcome: Outcome::Timeout,
-            error,
-            message: message.into(),
-            retry_after: None,
-            standing: Box::default(),
-        }
+        Self { outcome: Outcome::Timeout, ..Self::refused(504, error, message) }
     }
 
     pub(crate) fn overloaded(error: ErrorType, message: impl Into<Cow<'static, str>>) -> Self {
@@ -71,13 +62,7 @@ impl Rejection {
     }
 
     pub(crate) fn internal() -> Self {
-        Self {
-            status: 500,
-            outcome: Outcome::InternalError,
-            error: ErrorType::Internal,
-            message: "Streamgauge failed to handle this request. Please report it with the request id.".into(),
-            retry_after: None,
-            standing: Box::default(),
-        }
+        let message = "Streamgauge failed to handle this request. Please report it with the request id.";
+        Self { outcome: Outcome::InternalError, ..Self::refused(500, ErrorType::Internal, message) }
     }
 }

@@ -7,7 +7,6 @@ use super::attempt::{AttemptRun, Failed, Step};
 use super::upstream_error::{self, Race, rejection, retry_after};
 use super::upstream_request::UpstreamRequest;
 use super::upstream_response::UpstreamResponse;
-use crate::config::address::Endpoint;
 use crate::config::settings::{Failover, Target};
 use crate::policy::failover::{self, Choice, Plan, Room, Stage};
 use crate::proxy::endpoints::endpoint::Member;
@@ -38,14 +37,6 @@ pub(crate) async fn open(
     Ok(opened)
 }
 
-/// How the last attempt failed.
-struct Last {
-    error: ErrorType,
-    cause: Option<String>,
-    upstream: Arc<str>,
-    endpoint: Arc<Endpoint>,
-}
-
 /// The way to an answer.
 struct AttemptLoop<'a> {
     request: &'a UpstreamRequest<'a>,
@@ -60,7 +51,7 @@ struct AttemptLoop<'a> {
     /// The failed answer that tells most, and how much.
     told: Option<(u8, Box<UpstreamResponse>)>,
     /// The last failure, for our own words where no upstream had any.
-    last: Option<Last>,
+    last: Option<Failed>,
 }
 
 impl<'a> AttemptLoop<'a> {
@@ -192,23 +183,14 @@ impl<'a> AttemptLoop<'a> {
         let (target, member) = (self.current()?, self.tried.last()?);
         let pool = self.pool(target)?;
         let ticket = Lease::take(pool, member, pool.now());
-        let (holds, another) = (self.holds(), self.another());
-        Some(Step { target, ticket, cause: Cause::Failover, holds, another, fresh: true, load: Some(self.load) })
+        Some(self.step(target, ticket, Cause::Failover, true))
     }
 
     /// Another address of the same upstream: reaching it is no failover.
     fn elsewhere_at_the_same(&mut self) -> Option<Step<'a>> {
         let target = self.current()?;
         let ticket = self.place(target)?;
-        Some(Step {
-            target,
-            ticket,
-            cause: Cause::Failover,
-            holds: false,
-            another: false,
-            fresh: false,
-            load: Some(self.load),
-        })
+        Some(self.step(target, ticket, Cause::Failover, false))
     }
 
     /// The next attempt by the plan.
@@ -220,8 +202,12 @@ impl<'a> AttemptLoop<'a> {
         }
         let target = self.target(choice)?;
         let ticket = self.place(target)?;
+        Some(self.step(target, ticket, cause, false))
+    }
+
+    fn step(&self, target: &'a Target, ticket: Lease, cause: Cause, fresh: bool) -> Step<'a> {
         let (holds, another) = (self.holds(), self.another());
-        Some(Step { target, ticket, cause, holds, another, fresh: false, load: Some(self.load) })
+        Step { target, ticket, cause, holds, another, fresh, load: Some(self.load) }
     }
 
     fn place(&mut self, target: &Target) -> Option<Lease> {
@@ -279,15 +265,14 @@ impl<'a> AttemptLoop<'a> {
     }
 
     /// Remembers a failure: the answer that tells most is kept for the client.
-    fn keep(&mut self, failed: Failed) {
-        if let Some(answer) = failed.answer {
+    fn keep(&mut self, mut failed: Failed) {
+        if let Some(answer) = failed.answer.take() {
             let tells = failover::tells(answer.head.status.as_u16(), retry_after(&answer.head).is_some());
             if self.told.as_ref().is_none_or(|(most, _)| tells > *most) {
                 self.told = Some((tells, answer));
             }
         }
-        let Failed { error, cause, upstream, endpoint, .. } = failed;
-        self.last = Some(Last { error, cause, upstream, endpoint });
+        self.last = Some(failed);
     }
 
     /// Nobody is left to ask.
