@@ -43,7 +43,6 @@ const WRITE_AT: usize = 64 * 1_024;
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     queue: Queue<Arc<Record>>,
-    dropped: Dropped,
 }
 
 impl AccessLog {
@@ -52,9 +51,7 @@ impl AccessLog {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(style: Style, sink: impl Write + Send + 'static) -> io::Result<Self> {
-        let dropped = Dropped::default();
-        let lost = dropped.clone();
-        let queue = Queue::spawn("access-log", PACE, move || {
+        let queue = Queue::spawn("access-log", PACE, move |lost| {
             let mut writer = Writer { sink, text: String::new(), lines: 0, torn: false, lost };
             move |batch: &mut Vec<Arc<Record>>| {
                 let written = SystemTime::now();
@@ -68,19 +65,17 @@ impl AccessLog {
                 writer.write();
             }
         })?;
-        Ok(Self { queue, dropped })
+        Ok(Self { queue })
     }
 
     /// Hands a record over; it is dropped and counted when the queue is full.
     pub fn write(&self, record: &Arc<Record>) {
-        if self.queue.push(Arc::clone(record)).is_err() {
-            self.dropped.add(1);
-        }
+        self.queue.send(Arc::clone(record));
     }
 
     /// Lines that were lost.
     pub fn dropped(&self) -> &Dropped {
-        &self.dropped
+        self.queue.dropped()
     }
 
     /// Waits until all lines so far are written, at most for `timeout`; tells whether they were.

@@ -78,40 +78,30 @@ fn spent(record: &Record) -> String {
     let model = all(&[Phase::UpstreamWait, Phase::Preamble, Phase::Generation]);
     let first = all(&[Phase::UpstreamWait, Phase::Preamble]);
     let shares = [
-        (model, Share::Model),
-        (all(&[Phase::ClientBlocked]), Share::Client),
-        (all(&[Phase::Receive]), Share::Upload),
-        (all(&[Phase::FailedAttempts]), Share::Failed),
-        (all(&[Phase::Connect]), Share::Network),
-        (all(&[Phase::Admit, Phase::Proxy]), Share::Proxy),
+        (model, Phase::Generation),
+        (all(&[Phase::ClientBlocked]), Phase::ClientBlocked),
+        (all(&[Phase::Receive]), Phase::Receive),
+        (all(&[Phase::FailedAttempts]), Phase::FailedAttempts),
+        (all(&[Phase::Connect]), Phase::Connect),
+        (all(&[Phase::Admit, Phase::Proxy]), Phase::Proxy),
     ];
-    let Some((time, share)) = shares.into_iter().max_by_key(|(time, _)| *time) else { return String::new() };
+    let Some((time, most)) = shares.into_iter().max_by_key(|(time, _)| *time) else { return String::new() };
     let whole = seconds(total);
     if total < QUICK {
         return format!("All of it took {whole}.");
     }
     let part = format!("{} of {whole}", seconds(time));
-    match share {
-        Share::Model if first * 2 > model => {
+    match most {
+        Phase::Generation if first * 2 > model => {
             format!("The model was slow to begin: {} of {whole} waiting for its first token.", seconds(first))
         }
-        Share::Model => format!("Most of the time the model was writing: {} of {whole}.", seconds(model - first)),
-        Share::Client => format!("The client was slow: {part} waiting for it to take bytes."),
-        Share::Upload => format!("The client's upload took {part}."),
-        Share::Failed => format!("Attempts that were replaced took {part}."),
-        Share::Network => format!("Getting a connection took {part}."),
-        Share::Proxy => format!("This proxy was slow: {part}."),
+        Phase::Generation => format!("Most of the time the model was writing: {} of {whole}.", seconds(model - first)),
+        Phase::ClientBlocked => format!("The client was slow: {part} waiting for it to take bytes."),
+        Phase::Receive => format!("The client's upload took {part}."),
+        Phase::FailedAttempts => format!("Attempts that were replaced took {part}."),
+        Phase::Connect => format!("Getting a connection took {part}."),
+        _ => format!("This proxy was slow: {part}."),
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Share {
-    Model,
-    Client,
-    Upload,
-    Failed,
-    Network,
-    Proxy,
 }
 
 /// `35 ms`, `3.1 s`, `2 min 5 s`.

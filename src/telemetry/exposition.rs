@@ -98,7 +98,8 @@ impl Exposition {
     }
 
     /// A family of one sample without labels.
-    pub(crate) fn single(&mut self, name: &'static str, help: &'static str, kind: Kind, value: impl Display) {
+    pub(crate) fn single(&mut self, name: &'static str, help: &'static str, kind: Kind, value: Option<impl Display>) {
+        let Some(value) = value else { return };
         let family = Declaration { name, help, kind, labels: &[] };
         self.family(&family);
         self.sample(&family, "", &[], value);

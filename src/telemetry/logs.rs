@@ -39,18 +39,18 @@ const PACE: Pace = Pace { capacity: 1_024, batch: 1, linger: Duration::ZERO };
 /// The log as long as it is written; its owner flushes it.
 #[derive(Debug)]
 pub struct Log {
-    lines: Lines,
+    lines: Queue<String>,
 }
 
 impl Log {
     /// Lines that were lost because stderr was stuck.
     pub fn dropped(&self) -> &Dropped {
-        &self.lines.dropped
+        self.lines.dropped()
     }
 
     /// Waits until all lines so far are written, at most for `timeout`.
     pub fn flush(&self, timeout: Duration) -> bool {
-        self.lines.queue.flush(timeout)
+        self.lines.flush(timeout)
     }
 }
 
@@ -70,7 +70,7 @@ pub enum LogError {
 /// When there is one already, or the system gives no thread.
 pub fn init(format: Format, tracer: Option<SdkTracer>) -> Result<Log, LogError> {
     let colour = format == Format::Human && io::stderr().is_terminal();
-    let lines = Lines::start(io::stderr()).map_err(LogError::Thread)?;
+    let lines = start(io::stderr()).map_err(LogError::Thread)?;
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
     tracing_subscriber::registry()
         .with(filter_fn(allowed))
@@ -98,41 +98,25 @@ fn allowed(metadata: &Metadata<'_>) -> bool {
 /// The target under which `tracing-log` registers its call sites; a record's own target is judged apart.
 const BRIDGED: &str = "log";
 
-#[derive(Debug, Clone)]
-struct Lines {
-    queue: Queue<String>,
-    dropped: Dropped,
-}
-
-impl Lines {
-    fn start(mut sink: impl io::Write + Send + 'static) -> io::Result<Self> {
-        let dropped = Dropped::default();
-        let lost = dropped.clone();
-        let queue = Queue::spawn("log", PACE, move || {
-            move |lines: &mut Vec<String>| {
-                for line in lines.drain(..) {
-                    if sink.write_all(line.as_bytes()).is_err() {
-                        lost.add(1);
-                    }
+/// The thread that writes lines.
+fn start(mut sink: impl io::Write + Send + 'static) -> io::Result<Queue<String>> {
+    Queue::spawn("log", PACE, move |lost| {
+        move |lines: &mut Vec<String>| {
+            for line in lines.drain(..) {
+                if sink.write_all(line.as_bytes()).is_err() {
+                    lost.add(1);
                 }
-                let _ = sink.flush();
             }
-        })?;
-        Ok(Self { queue, dropped })
-    }
-
-    fn write(&self, line: String) {
-        if self.queue.push(line).is_err() {
-            self.dropped.add(1);
+            let _ = sink.flush();
         }
-    }
+    })
 }
 
 /// Turns events into lines.
 struct LogLayer {
     format: Format,
     colour: bool,
-    lines: Lines,
+    lines: Queue<String>,
     /// For the trace of a span, which the tracing layer knows.
     dispatch: OnceLock<WeakDispatch>,
 }
@@ -181,7 +165,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
             Format::Json => json_line(SystemTime::now(), *event.metadata().level(), &target, fields),
             Format::Human => human_line(SystemTime::now(), *event.metadata().level(), fields, self.colour),
         };
-        self.lines.write(line);
+        self.lines.send(line);
     }
 }
 

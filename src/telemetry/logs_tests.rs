@@ -24,14 +24,14 @@ impl io::Write for Kept {
 /// The lines that `work` logs, with everything allowed through that may be.
 fn logged(format: Format, tracer: Option<SdkTracer>, work: impl FnOnce()) -> String {
     let kept = Kept::default();
-    let lines = Lines::start(kept.clone()).unwrap();
+    let lines = start(kept.clone()).unwrap();
     let subscriber = tracing_subscriber::registry()
         .with(filter_fn(allowed))
         .with(EnvFilter::new("trace"))
         .with(tracer.map(|tracer| tracing_opentelemetry::layer().with_tracer(tracer)))
         .with(LogLayer { format, colour: false, lines: lines.clone(), dispatch: OnceLock::new() });
     tracing::subscriber::with_default(subscriber, work);
-    assert!(lines.queue.flush(Duration::from_secs(20)));
+    assert!(lines.flush(Duration::from_secs(20)));
     String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
 }
 
@@ -154,11 +154,11 @@ fn a_stuck_stderr_stops_nobody() {
         }
     }
     let ((entered, inside), (release, blocked)) = (mpsc::channel(), mpsc::channel());
-    let lines = Lines::start(Stuck(entered, blocked)).unwrap();
-    lines.write("first".into());
+    let lines = start(Stuck(entered, blocked)).unwrap();
+    lines.send("first".into());
     inside.recv_timeout(Duration::from_secs(20)).unwrap();
-    (0..PACE.capacity + 5).for_each(|_| lines.write("more".into()));
-    assert_eq!(lines.dropped.get(), 5);
+    (0..PACE.capacity + 5).for_each(|_| lines.send("more".into()));
+    assert_eq!(lines.dropped().get(), 5);
     drop(release);
-    assert!(lines.queue.flush(Duration::from_secs(20)));
+    assert!(lines.flush(Duration::from_secs(20)));
 }

@@ -18,7 +18,6 @@ pub struct MirrorRecord {
     pub started: SystemTime,
     pub route: Arc<str>,
     pub variant: Arc<str>,
-    pub model: Option<Box<str>>,
     /// One, or two where a kept connection turned out to be closed.
     pub attempts: Vec<Attempt>,
     pub duration: Duration,

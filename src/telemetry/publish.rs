@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::access_log::{AccessLog, Style};
 use super::live::{Live, TurnedAway};
 use super::logs::{self, Format, Log, LogError};
-use super::metrics::{Full, InFlight, Metrics};
+use super::metrics::{Full, Metrics};
 use super::mirror::MirrorRecord;
+use super::otlp::logs::LogExporter;
 use super::otlp::metrics::MetricExporter;
 use super::otlp::traces::SpanExporter;
 use super::otlp::{ExportError, Exporters};
@@ -116,16 +117,6 @@ impl Telemetry {
         &self.live
     }
 
-    /// Counts a request of `route` as being served until the guard goes.
-    pub fn in_flight(&self, route: &str) -> InFlight {
-        self.metrics.in_flight(route)
-    }
-
-    /// Counts a WebSocket as open until the guard goes.
-    pub fn websocket_in_flight(&self) -> InFlight {
-        self.metrics.websocket_in_flight()
-    }
-
     /// Tells of a client connection that was turned away, with its address; `None` on a unix socket. Costs little however many
     /// there are: the log hears of them once a minute.
     pub fn connection_refused(&self, full: Full, peer: Option<IpAddr>) {
@@ -174,20 +165,17 @@ impl Telemetry {
 
     fn with(access_log: Option<AccessLog>, exporters: Exporters, log: Option<Log>) -> Self {
         let metrics = Metrics::with(exporters.metrics.as_ref().map(MetricExporter::instruments));
-        if let Some(spans) = &exporters.traces {
-            metrics.watch_dropped("traces", spans.dropped());
-        }
-        if let Some(logs) = &exporters.logs {
-            metrics.watch_dropped("logs", logs.dropped());
-        }
         if let Some(exporter) = &exporters.metrics {
             metrics.watch_exports_failed(exporter.failed());
         }
-        if let Some(access_log) = &access_log {
-            metrics.watch_dropped("access_log", access_log.dropped());
-        }
-        if let Some(log) = &log {
-            metrics.watch_dropped("log", log.dropped());
+        let watched = [
+            ("traces", exporters.traces.as_ref().map(SpanExporter::dropped)),
+            ("logs", exporters.logs.as_ref().map(LogExporter::dropped)),
+            ("access_log", access_log.as_ref().map(AccessLog::dropped)),
+            ("log", log.as_ref().map(Log::dropped)),
+        ];
+        for (signal, dropped) in watched.into_iter().filter_map(|(signal, dropped)| Some((signal, dropped?))) {
+            metrics.watch_dropped(signal, dropped);
         }
         Self { metrics, live: Arc::default(), access_log, exporters, log }
     }
@@ -232,7 +220,7 @@ mod tests {
     fn without_any_destination_nothing_waits() {
         let telemetry = Telemetry::for_tests();
         telemetry.publish(chat("gpt-4o"));
-        let guard = telemetry.in_flight("chat");
+        let guard = telemetry.metrics().in_flight("chat");
         assert!(telemetry.metrics().encode(None).1.contains("streamgauge_requests_in_flight{route=\"chat\"} 1"));
         drop(guard);
         assert!(telemetry.shutdown(Duration::ZERO));

@@ -39,32 +39,35 @@ pub(crate) struct Queue<T> {
     shared: Arc<Shared<T>>,
     /// Lets the thread know when the last sender is gone.
     _alive: Arc<Alive<T>>,
+    dropped: Dropped,
 }
 
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), _alive: Arc::clone(&self._alive) }
+        Self { shared: Arc::clone(&self.shared), _alive: Arc::clone(&self._alive), dropped: self.dropped.clone() }
     }
 }
 
 impl<T: Send + 'static> Queue<T> {
-    /// Starts the thread `name`, which gives each batch to `handle` in order. `prepare` makes the handler on that thread.
+    /// Starts the thread `name`, which gives each batch to `handle` in order. `prepare` makes the handler on that thread, which
+    /// counts what it loses itself.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn spawn<H: FnMut(&mut Vec<T>)>(
         name: &str,
         pace: Pace,
-        prepare: impl FnOnce() -> H + Send + 'static,
+        prepare: impl FnOnce(Dropped) -> H + Send + 'static,
     ) -> io::Result<Self> {
         let state = State { waiting: Vec::new(), pushed: 0, handled: 0, idle: false, hurry: false, closed: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), pace, wake: Condvar::new(), done: Condvar::new() });
-        let theirs = Arc::clone(&shared);
+        let (theirs, dropped) = (Arc::clone(&shared), Dropped::default());
+        let lost = dropped.clone();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let mut handle = prepare();
+            let mut handle = prepare(lost);
             theirs.work(&mut handle);
         })?;
-        Ok(Self { _alive: Arc::new(Alive(Arc::clone(&shared))), shared })
+        Ok(Self { _alive: Arc::new(Alive(Arc::clone(&shared))), shared, dropped })
     }
 
     /// Hands `item` over, or back when the queue is full or closed. Never waits for the handler.
@@ -82,6 +85,18 @@ impl<T: Send + 'static> Queue<T> {
             self.shared.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Hands `item` over; it is dropped and counted when the queue is full or closed.
+    pub(crate) fn send(&self, item: T) {
+        if self.push(item).is_err() {
+            self.dropped.add(1);
+        }
+    }
+
+    /// What was lost.
+    pub(crate) fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     /// Waits until all that was pushed before is handled, at most for `timeout`; tells whether it was.
@@ -196,7 +211,7 @@ mod tests {
     #[test]
     fn everything_arrives_in_order() {
         let (seen, arrived) = mpsc::channel();
-        let queue = Queue::spawn("test", pace(100_000), || {
+        let queue = Queue::spawn("test", pace(100_000), |_| {
             move |batch: &mut Vec<u32>| batch.drain(..).for_each(|item| seen.send(item).unwrap())
         });
         let queue = queue.unwrap();
@@ -211,7 +226,7 @@ mod tests {
     fn a_stuck_handler_fills_the_queue_and_stops_nobody() {
         let (release, stuck) = mpsc::channel::<()>();
         let (entered, inside) = mpsc::channel();
-        let queue = Queue::spawn("test", pace(10), || {
+        let queue = Queue::spawn("test", pace(10), |_| {
             move |_: &mut Vec<u32>| {
                 entered.send(()).unwrap();
                 let _ = stuck.recv();
@@ -230,7 +245,7 @@ mod tests {
     #[test]
     fn a_flush_does_not_wait_for_the_linger() {
         let slow = Pace { capacity: 10, batch: 10, linger: Duration::from_secs(3600) };
-        let queue = Queue::spawn("test", slow, || |_: &mut Vec<u32>| {}).unwrap();
+        let queue = Queue::spawn("test", slow, |_| |_: &mut Vec<u32>| {}).unwrap();
         queue.push(1).unwrap();
         assert!(queue.flush(LONG));
     }
@@ -239,7 +254,8 @@ mod tests {
     fn a_full_batch_does_not_wait_for_the_linger() {
         let slow = Pace { capacity: 10, batch: 3, linger: Duration::from_secs(3600) };
         let (seen, arrived) = mpsc::channel();
-        let queue = Queue::spawn("test", slow, || move |batch: &mut Vec<u32>| seen.send(batch.len()).unwrap()).unwrap();
+        let queue =
+            Queue::spawn("test", slow, |_| move |batch: &mut Vec<u32>| seen.send(batch.len()).unwrap()).unwrap();
         for item in 0..3 {
             queue.push(item).unwrap();
         }
@@ -249,7 +265,7 @@ mod tests {
     #[test]
     fn a_panic_costs_one_batch() {
         let (seen, arrived) = mpsc::channel();
-        let queue = Queue::spawn("test", pace(10), || {
+        let queue = Queue::spawn("test", pace(10), |_| {
             move |batch: &mut Vec<u32>| {
                 assert!(batch != &[13], "on purpose");
                 seen.send(batch.clone()).unwrap();
@@ -268,7 +284,7 @@ mod tests {
         let slow = Pace { capacity: 10, batch: 10, linger: Duration::from_secs(3600) };
         let (seen, arrived) = mpsc::channel();
         let queue =
-            Queue::spawn("test", slow, || move |batch: &mut Vec<u32>| seen.send(batch.clone()).unwrap()).unwrap();
+            Queue::spawn("test", slow, |_| move |batch: &mut Vec<u32>| seen.send(batch.clone()).unwrap()).unwrap();
         queue.push(1).unwrap();
         queue.close();
         assert_eq!(queue.push(2), Err(2));
@@ -279,7 +295,7 @@ mod tests {
     #[test]
     fn the_thread_ends_with_the_last_sender() {
         let (seen, arrived) = mpsc::channel::<()>();
-        let queue = Queue::spawn("test", pace(10), || {
+        let queue = Queue::spawn("test", pace(10), |_| {
             move |_: &mut Vec<u32>| {
                 let _ = &seen;
             }

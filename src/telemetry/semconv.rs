@@ -72,10 +72,8 @@ pub const GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.o
 pub const GEN_AI_USAGE_AUDIO_INPUT_TOKENS: &str = "gen_ai.usage.audio.input_tokens";
 pub const GEN_AI_USAGE_AUDIO_OUTPUT_TOKENS: &str = "gen_ai.usage.audio.output_tokens";
 
-/// Of the usage counters. Providers break few numbers down, so it is [`MODALITY_UNKNOWN`] but for sound.
+/// Of the usage counters. Providers break few numbers down, so it is `unknown` but for sound.
 pub const GEN_AI_TOKEN_MODALITY: &str = "gen_ai.token.modality";
-pub const MODALITY_UNKNOWN: &str = "unknown";
-pub const MODALITY_AUDIO: &str = "audio";
 /// In `gen_ai.response.finish_reasons`, where a stream ended before its reason came.
 pub const FINISH_REASON_ERROR: &str = "error";
 

@@ -182,8 +182,7 @@ impl Sending {
         let cost = heard.reading.as_ref().and_then(|reading| self.settle(reading));
         // The place is free, whatever the client's answer still takes.
         let (route, target) = (Arc::clone(&self.routed.route.name), &self.routed.target);
-        let (variant, model) = (Arc::clone(&target.name), target.model.as_deref());
-        let model = model.or(self.admitted.facts.model.as_deref()).map(Box::from);
+        let variant = Arc::clone(&target.name);
         self.place.give_back();
         let told = match early {
             Some(told) => told,
@@ -196,7 +195,6 @@ impl Sending {
             started: heard.started,
             route,
             variant,
-            model,
             attempts: heard.attempts,
             duration: heard.duration,
             client: told,

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::minutes::{Minutes, Summary, minute};
+use super::minutes::{Minutes, Summary, minute, slot};
 use crate::telemetry::lock::lock;
 use crate::telemetry::record::{ErrorType, Record};
 
@@ -33,13 +33,7 @@ impl Endpoints {
                 continue;
             }
             let key = (Arc::clone(&attempt.upstream), Arc::clone(&attempt.place.endpoint), attempt.place.peer);
-            if kept.len() >= KEPT_MAX && !kept.contains_key(&key) {
-                kept.retain(|_, minutes| !minutes.is_quiet(now));
-                if kept.len() >= KEPT_MAX {
-                    continue;
-                }
-            }
-            let Some(slot) = kept.entry(key).or_default().at(now) else { continue };
+            let Some(slot) = slot(&mut kept, key, now, KEPT_MAX) else { continue };
             let passed_on = record.llm.as_ref().filter(|llm| record.passed_on == Some(number) && !llm.is_fetched());
             let output = passed_on.and_then(|llm| llm.reading.usage.output).unwrap_or(0);
             slot.count(attempt.failed(), output);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 pub use super::minutes::MINUTES;
-use super::minutes::{Minutes, Summary, minute};
+use super::minutes::{Minutes, Summary, minute, slot};
 use crate::telemetry::json::Json;
 use crate::telemetry::lock::lock;
 use crate::telemetry::record::{Outcome, Record};
@@ -35,13 +35,7 @@ impl FirstTokens {
         );
         let mut pairs = lock(&self.0);
         let key = (Arc::clone(route), Arc::clone(&served_by.upstream));
-        if pairs.len() >= PAIRS_MAX && !pairs.contains_key(&key) {
-            pairs.retain(|_, minutes| !minutes.is_quiet(now));
-            if pairs.len() >= PAIRS_MAX {
-                return;
-            }
-        }
-        let Some(slot) = pairs.entry(key).or_default().at(now) else { return };
+        let Some(slot) = slot(&mut pairs, key, now, PAIRS_MAX) else { return };
         slot.count(failed, llm.reading.usage.output.unwrap_or(0));
         if let Some(time) = llm.reading.first_token {
             slot.first_token(time);

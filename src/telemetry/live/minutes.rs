@@ -1,6 +1,7 @@
 //! Counts and times of the last minutes: small histograms, a minute each, so that percentiles of now need no scrape and no
 //! history.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Statistics cover this many minutes, the current one included.
@@ -64,6 +65,17 @@ impl Minutes {
             summary.times.iter_mut().zip(minute.times.iter()).for_each(|(all, count)| *all += u64::from(*count));
         }
     }
+}
+
+/// The minute `now` of `key`; `None` where there are `most` others, none of them quiet.
+pub(super) fn slot<K: Ord>(all: &mut BTreeMap<K, Minutes>, key: K, now: u64, most: usize) -> Option<&mut Minute> {
+    if all.len() >= most && !all.contains_key(&key) {
+        all.retain(|_, minutes| !minutes.is_quiet(now));
+        if all.len() >= most {
+            return None;
+        }
+    }
+    all.entry(key).or_default().at(now)
 }
 
 impl Minute {

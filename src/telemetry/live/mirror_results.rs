@@ -173,7 +173,6 @@ mod tests {
             started,
             route: route.into(),
             variant: "next".into(),
-            model: None,
             attempts: Vec::new(),
             duration: Duration::ZERO,
             client: side(100, 10),

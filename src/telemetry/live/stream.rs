@@ -175,15 +175,6 @@ struct Facts {
     speaks: Option<(Dialect, Framing)>,
 }
 
-impl Facts {
-    fn render_speaks(&self, row: &mut Json<'_>) {
-        if let Some((dialect, framing)) = self.speaks {
-            row.text("dialect", dialect.as_str());
-            row.text("framing", framing.as_str());
-        }
-    }
-}
-
 pub(super) struct Stream {
     pub(super) number: u64,
     started: SystemTime,
@@ -287,27 +278,10 @@ impl Stream {
         Standing { phase, here: age.saturating_sub(since), age }
     }
 
-    /// The row of `/api/streams`, with the names of the access log.
+    /// The row of `/api/streams`.
     pub(super) fn render(&self, out: &mut String) {
-        let facts = lock(&self.facts).clone();
         let mut row = Json::object(out);
-        row.time("timestamp", self.started);
-        row.text_if("request_id", facts.request_id.as_deref());
-        row.text("http.request.method", &self.method);
-        row.text("url.path", &self.path);
-        row.text_if("route", facts.route.as_deref());
-        if let Some((upstream, variant)) = &facts.served_by {
-            row.text("upstream", upstream);
-            row.text("variant", variant);
-        }
-        if let Some(place) = &facts.place {
-            place.render(&mut row);
-        }
-        row.text_if("gen_ai.request.model", facts.model.as_deref());
-        row.text_if("kind", self.kind());
-        facts.render_speaks(&mut row);
-        row.number_if("http.response.status_code", self.status_code());
-        row.seconds_if("ttft_s", self.ttft());
+        self.render_known(&mut row, usize::MAX);
         row.seconds("duration_s", self.clock.elapsed());
         row.number("frames", self.frames.load(Relaxed));
         row.number("bytes_out", self.bytes_out.load(Relaxed));
@@ -316,11 +290,17 @@ impl Stream {
 
     /// What seldom changes, for a viewer that does not know it yet.
     pub(super) fn render_facts(&self, out: &mut String) {
-        let facts = lock(&self.facts).clone();
         let mut row = Json::object(out);
         row.number("id", self.number);
+        self.render_known(&mut row, TEXT_MAX);
+        row.end();
+    }
+
+    /// What is known, with the names of the access log; no text is longer than `text_max`, in bytes.
+    fn render_known(&self, row: &mut Json<'_>, text_max: usize) {
+        let facts = lock(&self.facts).clone();
         row.time("timestamp", self.started);
-        let mut text = |key, value: Option<&str>| row.text_if(key, value.map(|text| json::bounded(text, TEXT_MAX).0));
+        let mut text = |key, value: Option<&str>| row.text_if(key, value.map(|text| json::bounded(text, text_max).0));
         text("request_id", facts.request_id.as_deref());
         text("http.request.method", Some(&self.method));
         text("url.path", Some(&self.path));
@@ -329,18 +309,20 @@ impl Stream {
         text("upstream", facts.served_by.as_ref().map(|(upstream, _)| &**upstream));
         text("variant", facts.served_by.as_ref().map(|(_, variant)| &**variant));
         text("gen_ai.request.model", facts.model.as_deref());
-        text("kind", self.kind());
+        text("kind", self.other.load(Relaxed).then_some("stream"));
         if let Some(place) = &facts.place {
-            place.render(&mut row);
+            place.render(row);
         }
         if let Some(trace) = facts.trace {
             row.text("trace_id", &format!("{:032x}", trace.trace_id));
             row.text("span_id", &format!("{:016x}", trace.span_id));
         }
-        facts.render_speaks(&mut row);
+        if let Some((dialect, framing)) = facts.speaks {
+            row.text("dialect", dialect.as_str());
+            row.text("framing", framing.as_str());
+        }
         row.number_if("http.response.status_code", self.status_code());
         row.seconds_if("ttft_s", self.ttft());
-        row.end();
     }
 
     /// How far it is: age, phase, times and counts, and the ticks after the first `seen`. Returns how many there are now.
@@ -377,11 +359,6 @@ impl Stream {
             }
         }
         spent
-    }
-
-    /// `stream` for one that is no LLM's.
-    fn kind(&self) -> Option<&'static str> {
-        self.other.load(Relaxed).then_some("stream")
     }
 
     fn status_code(&self) -> Option<u64> {

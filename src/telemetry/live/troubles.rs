@@ -35,8 +35,8 @@ const WHO_MAX: usize = 200;
 /// All troubles there are.
 #[derive(Default)]
 pub struct Troubles {
-    failures: Mutex<Folded<Failing>>,
-    refusals: Mutex<Folded<Refused>>,
+    failures: Mutex<Folded>,
+    refusals: Mutex<Folded>,
     said: Mutex<BTreeMap<&'static str, Said>>,
 }
 
@@ -56,27 +56,23 @@ struct Said {
     since: u64,
 }
 
-/// Requests fail.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Failing {
+/// Requests fail, or somebody is refused something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Trouble {
+    /// Who is refused; `None`: whoever it is, it is the same.
+    who: Option<Arc<str>>,
     what: &'static str,
+    /// The limit that refuses.
+    limit: Option<Arc<str>>,
     route: Option<Arc<str>>,
+    /// Where it fails.
     upstream: Option<Arc<str>>,
     endpoint: Option<Arc<str>>,
 }
 
-/// Somebody is refused something.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Refused {
-    /// `None`: whoever it is, it is the same.
-    who: Option<Arc<str>>,
-    what: &'static str,
-    limit: Option<Arc<str>>,
-    route: Option<Arc<str>>,
-}
-
 /// How often the same happened.
-struct Folded<K>(BTreeMap<K, Times>);
+#[derive(Default)]
+struct Folded(BTreeMap<Trouble, Times>);
 
 #[derive(Debug, Clone)]
 struct Times {
@@ -111,24 +107,18 @@ impl Troubles {
         let (failures, more_failures) = lock(&self.failures).most_frequent(now);
         let (refusals, more_refusals) = lock(&self.refusals).most_frequent(now);
         let mut array = object.array("troubles");
-        for (failing, times) in &failures {
-            let mut row = array.element();
-            row.text("kind", "failure");
-            row.text_if("who", times.who.as_deref());
-            row.text("what", failing.what);
-            row.text_if("route", failing.route.as_deref());
-            row.text_if("upstream", failing.upstream.as_deref());
-            row.text_if("endpoint", failing.endpoint.as_deref());
-            times.render(row);
-        }
-        for (refused, times) in &refusals {
-            let mut row = array.element();
-            row.text("kind", "refusal");
-            row.text_if("who", refused.who.as_deref().or(times.who.as_deref()));
-            row.text("what", refused.what);
-            row.text_if("limit", refused.limit.as_deref());
-            row.text_if("route", refused.route.as_deref());
-            times.render(row);
+        for (kind, rows) in [("failure", &failures), ("refusal", &refusals)] {
+            for (trouble, times) in rows {
+                let mut row = array.element();
+                row.text("kind", kind);
+                row.text_if("who", trouble.who.as_deref().or(times.who.as_deref()));
+                row.text("what", trouble.what);
+                row.text_if("limit", trouble.limit.as_deref());
+                row.text_if("route", trouble.route.as_deref());
+                row.text_if("upstream", trouble.upstream.as_deref());
+                row.text_if("endpoint", trouble.endpoint.as_deref());
+                times.render(row);
+            }
         }
         array.end();
         let more = more_failures + more_refusals;
@@ -137,11 +127,12 @@ impl Troubles {
 
     fn failed(&self, record: &Record, what: &'static str) {
         let asked = record.last_asked();
-        let failing = Failing {
+        let failing = Trouble {
             what,
             route: record.route.clone(),
             upstream: asked.map(|attempt| Arc::clone(&attempt.upstream)),
             endpoint: asked.map(|attempt| Arc::clone(&attempt.place.endpoint)),
+            ..Trouble::default()
         };
         lock(&self.failures).count(failing, Once::of(record, &who(&record.client)));
     }
@@ -153,7 +144,7 @@ impl Troubles {
             TurnedAway::Anybody(address) => (address, false),
         };
         let who = limits::holder(LimitKey::Ip, &Identity::default(), address, "");
-        let refused = Refused { who: is_one.then(|| Arc::clone(&who)), what, limit: None, route: None };
+        let refused = Trouble { who: is_one.then(|| Arc::clone(&who)), what, ..Trouble::default() };
         lock(&self.refusals).count(refused, Once { now, who: &who, trace_id: None });
         let mut said = lock(&self.said);
         let said = said.entry(what).or_default();
@@ -164,7 +155,8 @@ impl Troubles {
 
     fn refused(&self, record: &Record, limit: Option<&Arc<str>>, what: &'static str) {
         let who = who(&record.client);
-        let refused = Refused { who: Some(Arc::clone(&who)), what, limit: limit.cloned(), route: record.route.clone() };
+        let (limit, route) = (limit.cloned(), record.route.clone());
+        let refused = Trouble { who: Some(Arc::clone(&who)), what, limit, route, ..Trouble::default() };
         lock(&self.refusals).count(refused, Once::of(record, &who));
     }
 }
@@ -182,14 +174,8 @@ impl<'a> Once<'a> {
     }
 }
 
-impl<K> Default for Folded<K> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<K: Ord + Clone> Folded<K> {
-    fn count(&mut self, key: K, Once { now, who, trace_id }: Once<'_>) {
+impl Folded {
+    fn count(&mut self, key: Trouble, Once { now, who, trace_id }: Once<'_>) {
         if self.0.len() >= KEPT_MAX && !self.0.contains_key(&key) {
             self.make_room(now);
         }
@@ -219,8 +205,8 @@ impl<K: Ord + Clone> Folded<K> {
     }
 
     /// Those that go on, the most frequent first, and how many more there are.
-    fn most_frequent(&self, now: SystemTime) -> (Vec<(K, Times)>, usize) {
-        let mut all: Vec<(&K, &Times)> = self.0.iter().filter(|(_, times)| times.goes_on(now)).collect();
+    fn most_frequent(&self, now: SystemTime) -> (Vec<(Trouble, Times)>, usize) {
+        let mut all: Vec<(&Trouble, &Times)> = self.0.iter().filter(|(_, times)| times.goes_on(now)).collect();
         all.sort_by_key(|(_, times)| std::cmp::Reverse(times.rank()));
         let more = all.len().saturating_sub(SHOWN_MAX);
         (all.into_iter().take(SHOWN_MAX).map(|(key, times)| (key.clone(), times.clone())).collect(), more)

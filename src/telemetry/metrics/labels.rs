@@ -26,7 +26,6 @@ use crate::policy::affinity::AffinityResult;
 use crate::policy::canary::{Fact, Kind};
 use crate::policy::mirror::{Difference, Verdict};
 use crate::telemetry::record::{ErrorType, LimitVerdict, Outcome, Phase};
-use crate::telemetry::semconv as names;
 use crate::words::worded;
 
 /// The value of a label that does not apply.
@@ -311,6 +310,8 @@ macro_rules! closed {
 }
 
 closed! {
+    /// `gen_ai.token.modality`. Providers tell sound apart, as it has another price; what is in the rest they do not say.
+    Modality { Unknown = "unknown", Audio = "audio" }
     /// What kind of tokens are counted: no token is of two.
     TokenType { Input = "input", Output = "output" }
     /// Who sent a WebSocket message to whom.
@@ -355,26 +356,6 @@ closed! {
         Unreachable = "unreachable",
         /// No answer in time.
         Timeout = "timeout"
-    }
-}
-
-/// `gen_ai.token.modality`. Providers tell sound apart, as it has another price; what is in the rest they do not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Modality {
-    Unknown,
-    Audio,
-}
-
-impl Modality {
-    pub(super) const ALL: [Self; 2] = [Self::Unknown, Self::Audio];
-
-    /// As scrapers read it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => names::MODALITY_UNKNOWN,
-            Self::Audio => names::MODALITY_AUDIO,
-        }
     }
 }
 

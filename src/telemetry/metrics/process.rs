@@ -15,29 +15,18 @@ pub(super) fn write(out: &mut Exposition) {
     else {
         return;
     };
-    if let Some(ticks) = field(&stat, UTIME).zip(field(&stat, STIME)).map(|(user, system)| user + system) {
-        let help = "CPU time of the process, user and system, in seconds.";
-        out.single("process_cpu_seconds_total", help, Kind::Counter, ticks / TICKS_PER_SECOND);
-    }
-    if let Some(bytes) = kibibytes(&status, "VmRSS:") {
-        out.single("process_resident_memory_bytes", "Memory of the process in RAM, in bytes.", Kind::Gauge, bytes);
-    }
-    if let Some(bytes) = kibibytes(&status, "VmSize:") {
-        out.single("process_virtual_memory_bytes", "Address space of the process, in bytes.", Kind::Gauge, bytes);
-    }
-    if let Some(threads) = field(&stat, THREADS) {
-        out.single("process_threads", "Threads of the process.", Kind::Gauge, threads);
-    }
-    if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        out.single("process_open_fds", "Open file descriptors, sockets included.", Kind::Gauge, open.count());
-    }
-    if let Some(limit) = files_limit() {
-        out.single("process_max_fds", "File descriptors the process may open.", Kind::Gauge, limit);
-    }
-    if let Some(started) = started(&stat) {
-        let help = "When the process started, in seconds since 1970.";
-        out.single("process_start_time_seconds", help, Kind::Gauge, started);
-    }
+    let ticks = field(&stat, UTIME).zip(field(&stat, STIME)).map(|(user, system)| user + system);
+    let help = "CPU time of the process, user and system, in seconds.";
+    out.single("process_cpu_seconds_total", help, Kind::Counter, ticks.map(|ticks| ticks / TICKS_PER_SECOND));
+    let (resident, virtual_size) = (kibibytes(&status, "VmRSS:"), kibibytes(&status, "VmSize:"));
+    out.single("process_resident_memory_bytes", "Memory of the process in RAM, in bytes.", Kind::Gauge, resident);
+    out.single("process_virtual_memory_bytes", "Address space of the process, in bytes.", Kind::Gauge, virtual_size);
+    out.single("process_threads", "Threads of the process.", Kind::Gauge, field(&stat, THREADS));
+    let open = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
+    out.single("process_open_fds", "Open file descriptors, sockets included.", Kind::Gauge, open);
+    out.single("process_max_fds", "File descriptors the process may open.", Kind::Gauge, files_limit());
+    let help = "When the process started, in seconds since 1970.";
+    out.single("process_start_time_seconds", help, Kind::Gauge, started(&stat));
 }
 
 // Positions in `/proc/self/stat` (proc(5)), counted from the state, which is field 3.

@@ -22,7 +22,6 @@ use crate::telemetry::spans::said;
 #[derive(Debug)]
 pub struct LogExporter {
     queue: Queue<Arc<Record>>,
-    dropped: Dropped,
 }
 
 impl LogExporter {
@@ -33,25 +32,21 @@ impl LogExporter {
         pace: Pace,
     ) -> Result<Self, ExportError> {
         exporter.set_resource(resource);
-        let dropped = Dropped::default();
-        let lost = dropped.clone();
-        let queue = Queue::spawn("otlp-logs", pace, move || {
+        let queue = Queue::spawn("otlp-logs", pace, move |lost| {
             let mut worker = Worker::new(exporter, driver, Delivery::new("logs", lost));
             move |records: &mut Vec<Arc<Record>>| worker.handle(records)
         });
-        Ok(Self { queue: queue.map_err(ExportError::Thread)?, dropped })
+        Ok(Self { queue: queue.map_err(ExportError::Thread)? })
     }
 
     /// Hands a record over; it is dropped and counted when the queue is full.
     pub fn export(&self, record: &Arc<Record>) {
-        if self.queue.push(Arc::clone(record)).is_err() {
-            self.dropped.add(1);
-        }
+        self.queue.send(Arc::clone(record));
     }
 
     /// Log records that were lost.
     pub fn dropped(&self) -> &Dropped {
-        &self.dropped
+        self.queue.dropped()
     }
 
     /// Takes nothing more, and sends at once what waits.

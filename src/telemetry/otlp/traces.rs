@@ -40,13 +40,11 @@ impl SpanExporter {
         ratio: f64,
     ) -> Result<Self, ExportError> {
         exporter.set_resource(&resource);
-        let dropped = Dropped::default();
-        let lost = dropped.clone();
-        let queue = Queue::spawn("otlp-export", pace, move || {
+        let queue = Queue::spawn("otlp-export", pace, move |lost| {
             let mut worker = Worker::new(exporter, driver, pace.batch, Delivery::new("traces", lost));
             move |items: &mut Vec<Item>| worker.handle(items)
         });
-        let sender = Sender { queue: queue.map_err(ExportError::Thread)?, dropped };
+        let sender = Sender(queue.map_err(ExportError::Thread)?);
         let provider = SdkTracerProvider::builder()
             .with_span_processor(sender.clone())
             .with_resource(resource)
@@ -98,13 +96,13 @@ impl SpanExporter {
 
     /// Spans that were lost.
     pub fn dropped(&self) -> &Dropped {
-        &self.sender.dropped
+        self.sender.0.dropped()
     }
 
     /// Sends what waits, at most for `timeout`, and nothing after it; tells whether nothing waits any more.
     pub fn shutdown(&self, timeout: Duration) -> bool {
-        let flushed = self.sender.queue.flush(timeout);
-        self.sender.queue.close();
+        let flushed = self.sender.0.flush(timeout);
+        self.sender.0.close();
         flushed
     }
 }
@@ -128,15 +126,12 @@ impl Item {
 }
 
 #[derive(Debug, Clone)]
-struct Sender {
-    queue: Queue<Item>,
-    dropped: Dropped,
-}
+struct Sender(Queue<Item>);
 
 impl Sender {
     fn send(&self, item: Item) {
-        if let Err(item) = self.queue.push(item) {
-            self.dropped.add(item.spans());
+        if let Err(item) = self.0.push(item) {
+            self.0.dropped().add(item.spans());
         }
     }
 }
@@ -156,7 +151,7 @@ impl SpanProcessor for Sender {
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        if self.queue.flush(timeout) { Ok(()) } else { Err(OTelSdkError::Timeout(timeout)) }
+        if self.0.flush(timeout) { Ok(()) } else { Err(OTelSdkError::Timeout(timeout)) }
     }
 }
 

@@ -57,7 +57,7 @@ fn sampled_failed_and_slow_requests_are_sent_and_others_are_not() {
         record.trace.sampled = sampled;
         change(&mut record);
         exporter.export(&Arc::new(record));
-        exporter.sender.queue.flush(LONG);
+        exporter.sender.0.flush(LONG);
         kept.batches.lock().unwrap().drain(..).flatten().count()
     };
     let slow = |record: &mut Record| record.llm.as_mut().unwrap().reading.first_token = Some(ms(900));
@@ -97,7 +97,7 @@ fn a_stuck_collector_stops_nobody_and_what_is_lost_is_counted_in_spans() {
         exporter.export(&record);
     }
     assert_eq!(exporter.dropped().get(), 5 * 3);
-    assert!(!exporter.sender.queue.flush(ms(20)));
+    assert!(!exporter.sender.0.flush(ms(20)));
     drop(release);
     assert!(exporter.shutdown(LONG));
     assert_eq!(kept.spans().len(), 11 * 3);
