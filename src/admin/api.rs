@@ -146,7 +146,7 @@ impl Api {
             Page::Limits => self.limits(head.uri.query().unwrap_or("")).await,
             Page::Prices => Answer::json(200, &prices::view(&self.shared)),
             Page::Canaries => Answer::json(200, &canaries::list(&self.shared)),
-            Page::Canary(command) => canaries::obey(&self.shared, command, head.uri.path()),
+            Page::Canary(command) => canaries::obey(&self.shared, command, head.uri.path()).await,
             Page::Levers => Answer::json(200, &levers::list(&self.shared)),
             Page::Lever(command) => {
                 levers::obey(&self.shared, command, head.uri.query().unwrap_or(""), self.who(head, peer))

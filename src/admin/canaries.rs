@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::limits::decoded;
 use crate::policy::canary::{Bounds, Command, Decision, Fact, FactReport};
-use crate::proxy::{FleetView, Generation, Rollout, Shared};
+use crate::proxy::{FleetView, Rollout, Shared, Undone};
 use crate::telemetry::metrics::{Metrics, TrafficShare};
 use crate::telemetry::timestamp;
 
@@ -31,7 +31,7 @@ pub(super) fn list(shared: &Shared) -> Value {
     let generation = shared.generation.load();
     let mut rollouts: Vec<_> = generation.rollouts.values().collect();
     rollouts.sort_by(|a, b| a.route().cmp(b.route()));
-    let canaries: Vec<Value> = rollouts.into_iter().map(|rollout| view(&generation, rollout)).collect();
+    let canaries: Vec<Value> = rollouts.into_iter().map(|rollout| view(shared, rollout)).collect();
     json!({ "fleet": shared.fleet.view().map(|fleet| fleet_view(shared, &fleet)), "canaries": canaries })
 }
 
@@ -55,17 +55,23 @@ pub(super) fn command(path: &str) -> Option<Command> {
 }
 
 /// `POST /api/canaries/{route}/{command}`; the route's name is percent-encoded.
-pub(super) fn obey(shared: &Shared, command: Command, path: &str) -> Answer {
+pub(super) async fn obey(shared: &Shared, command: Command, path: &str) -> Answer {
     let inside = path.strip_prefix("/api/canaries/").and_then(|path| path.rsplit_once('/'));
     let Some(route) = inside.and_then(|(route, _)| decoded(&route.replace('+', "%2B"))) else {
         return Answer::error(400, "the route's name must be percent-encoded UTF-8");
     };
-    match shared.command_canary(&route, command) {
+    match shared.command_canary(&route, command).await {
         None => Answer::error(404, &no_canary(shared, &route)),
-        Some(Err(refusal)) => Answer::error(409, &refusal.to_string()),
-        Some(Ok(_)) => {
+        Some(Err(undone @ Undone::Refused(_))) => Answer::error(409, &undone.to_string()),
+        Some(Err(undone)) => Answer::error(503, &undone.to_string()),
+        Some(Ok(followers)) => {
             let generation = shared.generation.load();
-            Answer::json(200, &json!(generation.rollouts.get(&*route).map(|rollout| view(&generation, rollout))))
+            let mut answer = json!(generation.rollouts.get(&*route).map(|rollout| view(shared, rollout)));
+            if let (Some(followers), Some(answer)) = (followers, answer.as_object_mut()) {
+                let told = json!({ "followed": followers.followed, "missing": followers.missing });
+                answer.insert("replicas".to_owned(), told);
+            }
+            Answer::json(200, &answer)
         }
     }
 }
@@ -81,12 +87,15 @@ fn no_canary(shared: &Shared, route: &str) -> String {
     format!("there is no canary on a route \"{shown}\"; those with one are: {}", names.join(", "))
 }
 
-fn view(generation: &Generation, rollout: &Rollout) -> Value {
+fn view(shared: &Shared, rollout: &Rollout) -> Value {
     let (plan, report) = (rollout.plan(), rollout.report());
-    let on_hold = generation.canary_hold(rollout.route());
-    let next = match &on_hold {
-        Some(why) => format!("It stays at {} % and nothing is compared: {why}.", report.share),
-        None => report.next,
+    let on_hold = shared.generation.load().canary_hold(rollout.route());
+    let in_fleet = shared.canary_in_fleet(rollout);
+    let waits = in_fleet.as_ref().and_then(|fleet| fleet.waits);
+    let next = match (&on_hold, waits) {
+        (Some(why), _) => format!("It stays at {} % and nothing is compared: {why}.", report.share),
+        (None, Some(waits)) => format!("It stays at {} % {waits}.", report.share),
+        (None, None) => report.next,
     };
     json!({
         "route": &**rollout.route(),
@@ -107,6 +116,14 @@ fn view(generation: &Generation, rollout: &Rollout) -> Value {
         "alpha": plan.alpha,
         "facts": report.facts.iter().map(fact_view).collect::<Vec<_>>(),
         "decisions": report.decisions.iter().rev().map(decision_view).collect::<Vec<_>>(),
+        "fleet": in_fleet.map(|fleet| json!({
+            "reach": fleet.reach,
+            "version": fleet.version,
+            "judges": fleet.judges,
+            "plans_differ": fleet.plans_differ,
+            "requests_untold": fleet.dropped,
+            "commits_refused": fleet.refused,
+        })),
     })
 }
 

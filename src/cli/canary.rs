@@ -58,6 +58,20 @@ pub(super) struct View {
     step_time_s: f64,
     /// The latest first.
     decisions: Vec<DecisionView>,
+    /// After a command to a fleet: who follows.
+    replicas: Option<Replicas>,
+}
+
+#[derive(Deserialize)]
+struct Replicas {
+    followed: Vec<String>,
+    missing: Vec<String>,
+}
+
+/// What there is to say, and whether all replicas of a fleet do what was asked for.
+pub(super) struct Said {
+    pub(super) words: String,
+    pub(super) is_followed: bool,
 }
 
 #[derive(Deserialize)]
@@ -71,13 +85,13 @@ struct DecisionView {
 ///
 /// # Errors
 /// Why it was not done, and what to type instead.
-pub(super) fn run(options: &Options) -> Result<String, String> {
+pub(super) fn run(options: &Options) -> Result<Said, String> {
     let all = list(&options.admin)?;
     let views: Vec<&View> =
         all.iter().filter(|view| options.route.as_ref().is_none_or(|route| *route == view.now.route)).collect();
     let word = options.action.to_possible_value().filter(|_| options.action != Action::List);
     let Some(word) = word.as_ref().map(PossibleValue::get_name) else {
-        return Ok(shown(&views, options.route.as_deref()));
+        return Ok(Said { words: shown(&views, options.route.as_deref()), is_followed: true });
     };
     let route = match (&options.route, all.as_slice()) {
         (Some(route), _) => route,
@@ -89,7 +103,15 @@ pub(super) fn run(options: &Options) -> Result<String, String> {
         }
     };
     let path = format!("/api/canaries/{}/{word}", encoded(route));
-    Ok(read::<View>(&admin::asked(&options.admin, "POST", &path)?)?.words())
+    let view = read::<View>(&admin::asked(&options.admin, "POST", &path)?)?;
+    let mut words = view.words();
+    let Some(Replicas { followed, missing }) = &view.replicas else { return Ok(Said { words, is_followed: true }) };
+    words.push_str(&format!("  replicas  {} follow", followed.len()));
+    if !missing.is_empty() {
+        words.push_str(&format!(", not yet: {}", missing.join(", ")));
+    }
+    words.push('\n');
+    Ok(Said { words, is_followed: missing.is_empty() })
 }
 
 /// How all canaries of the proxy at `admin` stand.

@@ -41,6 +41,9 @@ use crate::telemetry::{self, Telemetry};
 /// Left over from a second signal, as shells have it for an interrupted program.
 const INTERRUPTED: u8 = 130;
 
+/// A command was done, and some replicas of the fleet do not follow yet.
+const NOT_ALL_FOLLOW: u8 = 3;
+
 #[derive(Parser)]
 #[command(version, about = "A reverse proxy for LLM backends that measures every stream it passes.", long_about = None)]
 struct Cli {
@@ -192,7 +195,10 @@ pub fn main() -> ExitCode {
         Command::Disable(options) => told(levers::run(Lever::Disable, &options)),
         Command::Enable(options) => told(levers::run(Lever::Enable, &options)),
         Command::Healthcheck { admin } => healthcheck::ask(&admin).map(|()| ExitCode::SUCCESS),
-        Command::Canary(options) => told(canary::run(&options)),
+        Command::Canary(options) => canary::run(&options).map(|said| {
+            say(&said.words);
+            if said.is_followed { ExitCode::SUCCESS } else { ExitCode::from(NOT_ALL_FOLLOW) }
+        }),
         Command::Top(options) => told(top::run(&options)),
         Command::Demo { listen, knobs } => {
             crate::demo::run(listen, &knobs).map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())

@@ -39,7 +39,7 @@ impl Service for Background {
         let keys = self.shared.keep_keys_fresh();
         let limits = keep_limits(&self.shared);
         let store = self.shared.limiter.keep_store();
-        let fleet = self.shared.fleet.keep();
+        let fleet = self.shared.keep_fleet();
         let state = persistence::keep(&self.shared, &self.listeners);
         let health = self.shared.check_health();
         let shown = show_health(&self.shared);

@@ -154,7 +154,7 @@ fn settle_limits(shared: &Shared) {
     if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
         runtime.block_on(async {
             shared.limiter.finish().await;
-            shared.fleet.finish().await;
+            shared.leave_fleet().await;
         });
     }
 }

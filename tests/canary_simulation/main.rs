@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod fleet;
 mod random;
 mod traffic;
 
@@ -169,6 +170,63 @@ fn a_canary_like_the_baseline_is_hardly_ever_rolled_back() {
     assert!(back.len() as u64 <= no_surprise(runs, plan.alpha), "{} of {runs} were rolled back", back.len());
     assert!(runs < 5_000 || bound <= plan.alpha, "{bound}");
     assert!(through as u64 * 100 >= runs * 95, "only {through} of {runs} came through");
+}
+
+/// Three replicas of which one has most requests and one follows late.
+const UNEQUAL: [fleet::Replica; 3] = [
+    fleet::Replica { part: 0.6, lags_s: 0.2 },
+    fleet::Replica { part: 0.3, lags_s: 0.5 },
+    fleet::Replica { part: 0.1, lags_s: 2.0 },
+];
+
+#[test]
+fn a_canary_like_the_baseline_is_hardly_ever_rolled_back_by_a_fleet() {
+    let runs = rollouts().unwrap_or(ROLLOUTS / 2);
+    let plan = plan(&[1, 5, 25, 50]);
+    let ended = simulate(runs, |seed| {
+        let traffic = &EQUAL[seed as usize % EQUAL.len()];
+        let canary = traffic.baseline;
+        let rollout = fleet::Rollout { plan: &plan, traffic, canary, replicas: &UNEQUAL, watched_s: 600.0 };
+        rollout.run(15_000_000 + seed)
+    });
+    let back = ended.iter().filter(|ended| ended.back.is_some()).count() as u64;
+    let through = ended.iter().filter(|ended| ended.is_through && ended.back.is_none()).count() as u64;
+    let bound = upper_bound(back, runs);
+    println!(
+        "{runs} rollouts at three unequal replicas: {back} rolled back, {through} came through; the rate is at most {bound:.5} \
+         with 99 % confidence, alpha is {}",
+        plan.alpha
+    );
+    assert!(back <= no_surprise(runs, plan.alpha), "{back} of {runs} were rolled back");
+    assert!(runs < 5_000 || bound <= plan.alpha, "{bound}");
+    assert!(through * 100 >= runs * 95, "only {through} of {runs} came through");
+}
+
+#[test]
+fn a_fleet_finds_harm_as_soon_as_one_replica() {
+    let runs = if is_measured() { 200 } else { 8 };
+    let bad = Backend { fails: 0.1, ..USUAL };
+    let traffic = Traffic { what: "50/s, answers of 30 s, 2 % fail", baseline: USUAL, ..EQUAL[1] };
+    for share in [5, 50] {
+        let plan = plan(&[share]);
+        let medians = [1_usize, 3, 10].map(|members| {
+            let replicas = vec![fleet::Replica { part: 1.0 / members as f64, lags_s: 0.5 }; members];
+            let rollout =
+                fleet::Rollout { plan: &plan, traffic: &traffic, canary: bad, replicas: &replicas, watched_s: 3_600.0 };
+            let mut requests: Vec<u64> = simulate(runs, |seed| rollout.run(16_000_000 + seed))
+                .into_iter()
+                .filter_map(|ended| ended.back.map(|_| ended.canary_requests))
+                .collect();
+            requests.sort_unstable();
+            assert!(requests.len() as u64 + no_surprise(runs, plan.alpha) >= runs, "{members}: {requests:?}");
+            requests[requests.len() / 2]
+        });
+        println!(
+            "2 % errors become 10 %, canary at {share} %: {medians:?} canary requests (median) at 1, 3 and 10 replicas"
+        );
+        let [one, several @ ..] = medians;
+        assert!(several.iter().all(|median| *median as f64 <= 1.15 * one as f64), "{medians:?}");
+    }
 }
 
 #[test]

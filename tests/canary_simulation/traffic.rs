@@ -28,10 +28,10 @@ pub struct Backend {
 }
 
 /// What stays with a user.
-struct User {
-    unit: u64,
+pub struct User {
+    pub unit: u64,
     /// In [0, 100): a canary of a greater share has the user.
-    draw: f64,
+    pub draw: f64,
     /// In [0, 1): one of the troubled if it is less than their share.
     trouble: f64,
 }
@@ -83,37 +83,42 @@ pub struct Ended {
     pub holds_s: Vec<f64>,
 }
 
+/// Answers under way, of which the first is the earliest to end.
+pub type Waiting<T> = BinaryHeap<UnderWay<T>>;
+
 /// An answer under way.
-struct UnderWay {
-    ends_s: f64,
-    sample: Sample,
-    attempt: FirstAttempt,
+pub struct UnderWay<T = ()> {
+    pub ends_s: f64,
+    pub sample: Sample,
+    pub attempt: FirstAttempt,
+    /// Whose it is.
+    pub of: T,
 }
 
-impl Ord for UnderWay {
+impl<T> Ord for UnderWay<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         // The heap's first is the earliest.
         other.ends_s.total_cmp(&self.ends_s)
     }
 }
 
-impl PartialOrd for UnderWay {
+impl<T> PartialOrd for UnderWay<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for UnderWay {
+impl<T> PartialEq for UnderWay<T> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for UnderWay {}
+impl<T> Eq for UnderWay<T> {}
 
 impl Backend {
     /// An answer, and after how many seconds it is known.
-    fn answer(&self, random: &mut Random, stress: f64) -> (FirstAttempt, f64) {
+    pub fn answer(&self, random: &mut Random, stress: f64) -> (FirstAttempt, f64) {
         if random.chance((self.fails * stress).min(1.0)) {
             return (FirstAttempt::FAILED, FAILURE_S);
         }
@@ -136,7 +141,7 @@ impl Backend {
 
 impl Weather {
     /// The rate of requests and of what goes wrong, as multiples of the usual.
-    fn at(self, now_s: f64) -> (f64, f64) {
+    pub fn at(self, now_s: f64) -> (f64, f64) {
         match self {
             Self::Calm => (1.0, 1.0),
             Self::Outages if now_s % 120.0 > 100.0 || now_s % 30.0 > 29.5 => (1.0, 40.0),
@@ -151,7 +156,7 @@ impl Weather {
 
 impl Users {
     /// Somebody by chance.
-    fn draw(self, random: &mut Random, salt: u64) -> User {
+    pub fn draw(self, random: &mut Random, salt: u64) -> User {
         let user = match self {
             Self::None => random.next(),
             // The inverse of the distribution, with the sum of 1/n taken for the logarithm.
@@ -173,19 +178,19 @@ pub struct Rollout<'a> {
 }
 
 /// A rollout that has not come through by then is left alone.
-const LONGEST_S: f64 = 20_000.0;
+pub const LONGEST_S: f64 = 20_000.0;
 
 impl Rollout<'_> {
     pub fn run(&self, seed: u64) -> Ended {
         let mut random = Random::new(seed);
         let salt = random.next();
         let mut judge = Judge::start(self.plan, Duration::ZERO);
-        let mut under_way = BinaryHeap::new();
+        let mut under_way: Waiting<()> = BinaryHeap::new();
         let (mut arrives_s, mut last_step_s, mut canary_requests, mut baseline_requests) = (0.0, None, 0, 0);
         let (mut holds_s, mut held_since_s) = (Vec::new(), None);
         loop {
             let turned_s = self.turns.map_or(0.0, |(at, _)| at);
-            let is_arrival = under_way.peek().is_none_or(|first: &UnderWay| arrives_s <= first.ends_s);
+            let is_arrival = under_way.peek().is_none_or(|first| arrives_s <= first.ends_s);
             if is_arrival {
                 let now_s = arrives_s;
                 let end_s = last_step_s.map_or(LONGEST_S, |since: f64| since + self.watched_s);
@@ -209,11 +214,11 @@ impl Rollout<'_> {
                 let fails = if user.trouble < self.traffic.troubled { 0.5 } else { backend.fails };
                 let (attempt, lasts_s) = Backend { fails, ..backend }.answer(&mut random, stress);
                 let (epoch, at) = (judge.epoch(), Duration::from_secs_f64(now_s));
-                let sample = Sample { arm, unit: user.unit, epoch, share, at, number: baseline_requests };
+                let sample = Sample { arm, unit: user.unit, epoch, share, at, number: baseline_requests, origin: 0 };
                 baseline_requests += u64::from(arm == Arm::Baseline);
                 let lags_s = if random.chance(self.traffic.lags) { random.unit() * 900.0 } else { 0.0 };
-                under_way.push(UnderWay { ends_s: now_s + lasts_s + lags_s, sample, attempt });
-            } else if let Some(UnderWay { ends_s, sample, attempt }) = under_way.pop() {
+                under_way.push(UnderWay { ends_s: now_s + lasts_s + lags_s, sample, attempt, of: () });
+            } else if let Some(UnderWay { ends_s, sample, attempt, .. }) = under_way.pop() {
                 let now = Duration::from_secs_f64(ends_s);
                 let decision = judge.observe(self.plan, sample, &attempt, now);
                 match decision.map(|decision| decision.kind) {

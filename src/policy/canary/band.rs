@@ -42,7 +42,8 @@ pub(super) enum Band {
 }
 
 /// Whose values teach what has the longer to wait for the greater it is.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Firsts {
     began: Option<Duration>,
     ended: u64,

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use serde::{Deserialize, Serialize};
+
 use super::facts::{Arm, Fact, PerFact};
 
 /// A block is whole when the smaller side may be expected to have this many users ...
@@ -16,12 +18,50 @@ const REQUESTS: u64 = 32;
 /// side answered.
 #[derive(Debug)]
 pub(super) struct Block {
+    /// The canary's share of the time that it is of, in percent.
+    share: u8,
     /// Users and requests that make it whole.
     units_max: u64,
     requests_max: u64,
     requests: u64,
     baseline: Side,
     canary: Side,
+}
+
+/// A block as it is told to whoever goes on with it. Users are in order, so that one block has one text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WholeBlock {
+    /// The canary's share.
+    share: u8,
+    requests: u64,
+    baseline: Vec<(u64, u8)>,
+    canary: Vec<(u64, u8)>,
+}
+
+impl From<&Block> for WholeBlock {
+    fn from(block: &Block) -> Self {
+        let side = |side: &Side| {
+            let mut users: Vec<(u64, u8)> = side.iter().map(|(unit, given)| (*unit, *given)).collect();
+            users.sort_unstable();
+            users
+        };
+        Self {
+            share: block.share,
+            requests: block.requests,
+            baseline: side(&block.baseline),
+            canary: side(&block.canary),
+        }
+    }
+}
+
+impl From<WholeBlock> for Block {
+    fn from(whole: WholeBlock) -> Self {
+        let empty = Self::new(whole.share);
+        let most = usize::try_from(empty.units_max).unwrap_or(usize::MAX);
+        let side = |users: Vec<(u64, u8)>| users.into_iter().take(most).collect();
+        Self { requests: whole.requests, baseline: side(whole.baseline), canary: side(whole.canary), ..empty }
+    }
 }
 
 /// The facts that each user of one side has given already, a bit each. At most as many as make a block whole.
@@ -56,7 +96,7 @@ impl Block {
     pub(super) fn new(share: u8) -> Self {
         let smaller = u64::from(share.min(100_u8.saturating_sub(share)).max(1));
         let (units_max, requests_max) = (UNITS * 100 / smaller, REQUESTS * 100 / smaller);
-        Self { units_max, requests_max, requests: 0, baseline: Side::default(), canary: Side::default() }
+        Self { share, units_max, requests_max, requests: 0, baseline: Side::default(), canary: Side::default() }
     }
 
     /// Whether nothing was seen of this user in the baseline yet.

@@ -95,6 +95,11 @@ pub enum Reason {
     Doubt(Comparison),
     Harm(Finding),
     Broken(Broken),
+    /// Enough to roll back, and only one of several replicas sees it: more likely its network than the canary.
+    Alone {
+        finding: Finding,
+        origin: u64,
+    },
     /// A person asked for it.
     Asked,
 }
@@ -118,7 +123,7 @@ impl Decision {
     /// The fact that it rests on, where it rests on one.
     pub fn fact(&self) -> Option<Fact> {
         match &self.reason {
-            Reason::Suspicion(finding) | Reason::Harm(finding) => Some(finding.fact),
+            Reason::Suspicion(finding) | Reason::Harm(finding) | Reason::Alone { finding, .. } => Some(finding.fact),
             Reason::Doubt(comparison) => Some(comparison.fact),
             Reason::New | Reason::Clean { .. } | Reason::Broken(_) | Reason::Asked => None,
         }
@@ -127,7 +132,7 @@ impl Decision {
     /// The evidence that it rests on, where it rests on some.
     pub fn finding(&self) -> Option<&Finding> {
         match &self.reason {
-            Reason::Suspicion(finding) | Reason::Harm(finding) => Some(finding),
+            Reason::Suspicion(finding) | Reason::Harm(finding) | Reason::Alone { finding, .. } => Some(finding),
             Reason::New | Reason::Clean { .. } | Reason::Doubt(_) | Reason::Broken(_) | Reason::Asked => None,
         }
     }
@@ -165,6 +170,9 @@ impl fmt::Display for Reason {
                 "it failed {} times in a row, while {} requests in a row succeeded on the baseline",
                 broken.failures, broken.successes
             ),
+            Self::Alone { finding, origin } => {
+                write!(f, "replica {origin:016x} alone sees harm, so it may be its network: {finding}")
+            }
             Self::Asked => f.write_str("asked for by an operator"),
         }
     }

@@ -26,11 +26,23 @@ const REMEMBERED: usize = 8_192;
 /// Between two looks for those who may be forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// Parts in which the users are told to whoever goes on: most commits change few of them.
+pub(super) const SHARDS: usize = 16;
+
+/// What one user takes in a shard.
+const USER_BYTES: usize = 18;
+
+fn shard_of(unit: u64) -> usize {
+    (unit >> 60) as usize
+}
+
 /// The users of whom a fact was true, of both sides.
 #[derive(Debug, Default)]
 pub(super) struct Drawn {
     users: HashMap<u64, Known, BuildHasherDefault<Unmixed>>,
     swept: Duration,
+    /// The shards that changed since they were last told, a bit each.
+    changed: u16,
 }
 
 /// Where a user's place is: at `from` or above, and below `to`.
@@ -65,15 +77,69 @@ impl Drawn {
         };
         if before.is_some() || self.has_room(now) {
             self.users.insert(unit, after);
+            self.changed |= 1 << shard_of(unit);
         }
         let chance = f64::from(within - from) / f64::from(to - from);
         (chance > 0.0 && chance < 1.0).then_some(Told { chance, again: before.is_some() && known.is_none() })
+    }
+
+    /// When those who may be forgotten were last looked for.
+    pub(super) fn swept(&self) -> Duration {
+        self.swept
+    }
+
+    /// Goes on where another stood.
+    pub(super) fn set_swept(&mut self, swept: Duration) {
+        self.swept = swept;
+    }
+
+    /// The shards that changed since the last call, each with what it holds now.
+    pub(super) fn take_changed(&mut self) -> Vec<(usize, Vec<u8>)> {
+        let changed = std::mem::take(&mut self.changed);
+        (0..SHARDS).filter(|shard| changed & (1 << shard) != 0).map(|shard| (shard, self.shard(shard))).collect()
+    }
+
+    /// All shards are told with the next call of [`Drawn::take_changed`]: whoever kept them has lost them.
+    pub(super) fn tell_all(&mut self) {
+        self.changed = u16::MAX;
+    }
+
+    /// A part of the users, in order: 8 bytes the user, 1 and 1 the interval, 8 the last bad answer in ms since 1970; big-endian.
+    fn shard(&self, shard: usize) -> Vec<u8> {
+        let mut users: Vec<(&u64, &Known)> = self.users.iter().filter(|(unit, _)| shard_of(**unit) == shard).collect();
+        users.sort_unstable_by_key(|(unit, _)| **unit);
+        let mut bytes = Vec::with_capacity(users.len() * USER_BYTES);
+        for (unit, known) in users {
+            bytes.extend(unit.to_be_bytes());
+            bytes.extend([known.from, known.to]);
+            bytes.extend(u64::try_from(known.last.as_millis()).unwrap_or(u64::MAX).to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Takes in users that another told. `None`: these are none.
+    pub(super) fn take_in(&mut self, shard: &[u8]) -> Option<()> {
+        let (users, rest) = shard.as_chunks::<USER_BYTES>();
+        if !rest.is_empty() || self.users.len() + users.len() > REMEMBERED {
+            return None;
+        }
+        for user in users {
+            let (unit, user) = user.split_first_chunk::<8>()?;
+            let ([from, to], last) = user.split_first_chunk::<2>()?;
+            let (from, to, last) = (*from, *to, u64::from_be_bytes(*last.first_chunk::<8>()?));
+            if from >= to || to > 100 {
+                return None;
+            }
+            self.users.insert(u64::from_be_bytes(*unit), Known { from, to, last: Duration::from_millis(last) });
+        }
+        Some(())
     }
 
     fn has_room(&mut self, now: Duration) -> bool {
         if self.users.len() >= REMEMBERED && now.saturating_sub(self.swept) >= SWEEP {
             self.swept = now;
             self.users.retain(|_, known| now.saturating_sub(known.last) <= CLEAN);
+            self.changed = u16::MAX;
         }
         self.users.len() < REMEMBERED
     }

@@ -114,6 +114,32 @@ pub(super) struct Test {
     total: Pair,
 }
 
+/// All that a test knows, for whoever goes on with it without a gap. Wealth is in the bits of its floats: to the last digit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WholeTest {
+    slots: u64,
+    newest: u64,
+    /// The slot of each part, and its wealth.
+    parts: Vec<(u64, [u64; ODDS_RATIOS.len()])>,
+    total: Pair,
+}
+
+impl From<&Test> for WholeTest {
+    fn from(test: &Test) -> Self {
+        let parts = test.parts.iter().map(|part| (part.slot, part.wealth.map(f64::to_bits))).collect();
+        Self { slots: test.slots, newest: test.newest, parts, total: test.total }
+    }
+}
+
+impl From<WholeTest> for Test {
+    fn from(whole: WholeTest) -> Self {
+        let part = |(slot, wealth): (u64, [u64; ODDS_RATIOS.len()])| Part { slot, wealth: wealth.map(f64::from_bits) };
+        let parts = whole.parts.into_iter().map(part).collect();
+        Self { slots: whole.slots, newest: whole.newest, parts, total: whole.total }
+    }
+}
+
 /// Wealth that is in play from one slot on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Part {
@@ -189,7 +215,7 @@ impl Test {
     /// Whether a test read back is one that could have been written.
     pub(super) fn is_sound(&self) -> bool {
         let mut wealth = self.parts.iter().flat_map(|part| part.wealth);
-        wealth.all(|wealth| (0.0..=WEALTH_MAX).contains(&wealth)) && self.total.is_sound()
+        wealth.all(|wealth| (0.0..=WEALTH_MAX).contains(&wealth)) && self.parts.len() <= PARTS && self.total.is_sound()
     }
 
     /// All parts together: the same as what is kept, to the last digit.

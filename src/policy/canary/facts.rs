@@ -25,8 +25,10 @@ pub struct Sample {
     pub share: u8,
     /// When it was, since 1970.
     pub at: Duration,
-    /// How many of the baseline's requests were assigned before it, in this process.
+    /// How many of the baseline's requests were assigned before it.
     pub number: u64,
+    /// The replica that assigned it; the same for all where one judges for itself.
+    pub origin: u64,
 }
 
 /// One of the questions. "Yes" is always the bad answer.

@@ -77,6 +77,27 @@ impl Harmed {
     }
 }
 
+/// All that is known, for whoever goes on without a gap.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WholeHarmed {
+    users: Vec<(u64, u64)>,
+    before: Kept,
+}
+
+impl From<&Harmed> for WholeHarmed {
+    fn from(harmed: &Harmed) -> Self {
+        Self { users: harmed.users.clone(), before: harmed.before }
+    }
+}
+
+impl From<WholeHarmed> for Harmed {
+    fn from(mut whole: WholeHarmed) -> Self {
+        whole.users.truncate(REMEMBERED);
+        Self { users: whole.users, before: whole.before }
+    }
+}
+
 impl From<Harmed> for Kept {
     fn from(harmed: Harmed) -> Self {
         Self { users: harmed.different().min(ENOUGH), most: harmed.most() }

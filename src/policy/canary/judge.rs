@@ -14,6 +14,7 @@ use super::evidence::{Pair, Test};
 use super::fact_history::{FactHistory, SUSPICION};
 use super::facts::{Arm, Fact, FirstAttempt, FirstToken, PerFact, Sample};
 use super::harmed::Harmed;
+use super::origins::Origins;
 use super::streak::Streak;
 use crate::config::canary::Canary;
 
@@ -43,7 +44,7 @@ pub(super) enum Stage {
 
 /// The judge of one rollout. Its size is bounded, however long it judges. What it says depends on nothing but what it was
 /// given, so it can be stored and read back at any time, see [`Judge::restored`]; only the open block, the row of failures, and
-/// the names of users, are lost then.
+/// the names of users, are lost then. [`super::Fold`] keeps those, too.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Judge {
@@ -53,7 +54,7 @@ pub struct Judge {
     held: bool,
     /// The number of the epoch; 0 in what an older version stored.
     #[serde(default)]
-    epoch: u64,
+    pub(super) epoch: u64,
     /// When the step began, since 1970.
     pub(super) since: Duration,
     /// Canary requests that were assigned in this step, and whose end is known.
@@ -70,21 +71,24 @@ pub struct Judge {
     pub(super) trails: PerFact<FactHistory>,
     pub(super) first_token: Band,
     pub(super) length: Band,
-    streak: Streak,
+    pub(super) streak: Streak,
     /// The last ones, oldest first.
     pub(super) decisions: VecDeque<Decision>,
     #[serde(default = "unknown_harm")]
-    harmed: PerFact<Harmed>,
+    pub(super) harmed: PerFact<Harmed>,
     /// The epoch with which this rollout began, or went on after a restart. Nothing that was assigned before it counts.
     #[serde(skip)]
-    begun: u64,
+    pub(super) begun: u64,
     /// Whose lengths are learnt.
     #[serde(skip)]
-    firsts: Firsts,
+    pub(super) firsts: Firsts,
     #[serde(skip)]
-    drawn: PerFact<Drawn>,
+    pub(super) drawn: PerFact<Drawn>,
     #[serde(skip)]
-    block: Block,
+    pub(super) block: Block,
+    /// Of this step.
+    #[serde(skip)]
+    pub(super) origins: Origins,
 }
 
 impl Judge {
@@ -111,6 +115,7 @@ impl Judge {
             firsts: Firsts::default(),
             drawn: PerFact::default(),
             block: Block::default(),
+            origins: Origins::default(),
         };
         judge.enter(plan, Stage::Running { step: 0 }, now);
         let to = judge.share(plan);
@@ -127,6 +132,12 @@ impl Judge {
             Stage::Promoted => 100,
             Stage::RolledBack => 0,
         }
+    }
+
+    /// The last ones, oldest first; at most 16.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<Decision> {
+        self.decisions.iter().copied().collect()
     }
 
     /// Under which number requests are assigned at present: each change of the share begins another epoch.
@@ -147,6 +158,15 @@ impl Judge {
         self
     }
 
+    /// A judge of one replica that hears nothing of the others: fresh, of requests that are assigned under `epoch`, and by the
+    /// percentiles that are fixed already.
+    #[must_use]
+    pub fn apart(&self, plan: &Canary, epoch: u64, now: Duration) -> Self {
+        let fixed = |band: &Band| if band.bounds().is_some() { band.clone() } else { Band::default() };
+        let (first_token, length) = (fixed(&self.first_token), fixed(&self.length));
+        Self { epoch, begun: epoch, first_token, length, ..Self::start(plan, now) }
+    }
+
     /// Adds a request's first attempt, for the side and the epoch to which the request was assigned.
     pub fn observe(
         &mut self,
@@ -157,7 +177,8 @@ impl Judge {
     ) -> Option<Decision> {
         let Stage::Running { step } = self.stage else { return None };
         let has_told = self.note(plan, sample, attempt, now);
-        let (kind, stage, reason) = match self.streak.broken(plan.alpha * FAST_SHARE) {
+        let broken = self.streak.broken(plan.alpha * FAST_SHARE);
+        let (kind, stage, reason) = match broken.filter(|_| self.origins.alone(Fact::Failed).is_none()) {
             Some(broken) => (Kind::RollBack, Stage::RolledBack, Reason::Broken(broken)),
             None if has_told || self.is_due(plan, now) => self.verdict(plan, step, now)?,
             None => return None,
@@ -205,7 +226,7 @@ impl Judge {
 
     /// Counts a request. Whether it has told anything of whose the bad answers are.
     fn note(&mut self, plan: &Canary, sample: Sample, attempt: &FirstAttempt, now: Duration) -> bool {
-        let Sample { arm, unit, epoch, .. } = sample;
+        let Sample { arm, unit, epoch, origin, .. } = sample;
         if epoch < self.begun {
             return false;
         }
@@ -218,6 +239,7 @@ impl Judge {
         }
         if is_of_this_step {
             self.note_step(arm, &counted);
+            self.origins.note(origin, arm, &counted);
             if let Some(failed) = attempt.failed {
                 self.streak.note(arm, unit, failed);
             }
@@ -284,10 +306,16 @@ impl Judge {
 
     /// What follows from the evidence.
     fn verdict(&self, plan: &Canary, step: usize, now: Duration) -> Option<(Kind, Stage, Reason)> {
-        if let Some(harm) = self.worst(plan, |fact| self.harmed.get(fact).are_several())
-            && harm.evidence >= harm.needed
-        {
+        let enough = |counts: &dyn Fn(Fact) -> bool| {
+            let worst = self.worst(plan, |fact| self.harmed.get(fact).are_several() && counts(fact));
+            worst.filter(|harm| harm.evidence >= harm.needed)
+        };
+        if let Some(harm) = enough(&|fact| self.origins.alone(fact).is_none()) {
             return Some((Kind::RollBack, Stage::RolledBack, Reason::Harm(harm)));
+        }
+        let alone = enough(&|_| true).and_then(|finding| Some((finding, self.origins.alone(finding.fact)?)));
+        if let Some((finding, origin)) = alone {
+            return (!self.held).then_some((Kind::Hold, self.stage, Reason::Alone { finding, origin }));
         }
         let next = plan.steps.get(step + 1).filter(|_| self.is_due(plan, now))?;
         if let Some(reason) = self.objection(plan) {
@@ -372,6 +400,7 @@ impl Judge {
         (self.since, self.held) = (now, false);
         (self.step_requests, self.step_baseline_requests) = (0, 0);
         self.step_counts = PerFact::default();
+        self.origins.begin_step();
         Fact::ALL.into_iter().for_each(|fact| self.harmed.get_mut(fact).begin_step());
         self.begin_epoch(plan);
     }

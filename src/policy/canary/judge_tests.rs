@@ -51,7 +51,7 @@ impl Rollout {
     fn assign(&mut self, arm: Arm, unit: u64) -> Sample {
         let number = self.baseline;
         self.baseline += u64::from(arm == Arm::Baseline);
-        Sample { arm, unit, epoch: self.judge.epoch(), share: self.share(), at: self.now, number }
+        Sample { arm, unit, epoch: self.judge.epoch(), share: self.share(), at: self.now, number, origin: 0 }
     }
 
     /// An answer's end.

@@ -64,6 +64,16 @@ impl Streak {
         }
     }
 
+    /// Whose the first failure of the row was, and whether another had one: what is not stored.
+    pub(super) fn row(&self) -> (Option<u64>, bool) {
+        (self.first, self.is_shared)
+    }
+
+    /// Goes on with a row where it stood.
+    pub(super) fn set_row(&mut self, (first, is_shared): (Option<u64>, bool)) {
+        (self.first, self.is_shared) = (first, is_shared);
+    }
+
     /// What comes next is in no row with what was before.
     pub(super) fn end_row(&mut self) {
         *self = Self { canary: self.canary, ..Self::default() };

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::canary_sample::Assigned;
+use super::fleet::keep::{Followers, Undone};
 use super::rollout::Rollout;
 use super::state::Shared;
-use crate::policy::canary::{Command, Decision, Fact, FirstAttempt, Judge, Kind, Refusal};
+use crate::policy::canary::{Command, Decision, Fact, FirstAttempt, Judge, Kind};
 
 /// The form of [`Saved`]: another is not read.
 const VERSION: u32 = 1;
@@ -24,14 +25,18 @@ impl Shared {
         Some(decision)
     }
 
-    /// Does what a person asks of a route's canary; `None`: the route has none.
-    pub fn command_canary(&self, route: &str, command: Command) -> Option<Result<Decision, Refusal>> {
+    /// Does what a person asks of a route's canary, and tells which replicas follow, where it is a fleet's and could be asked; `None`: the route
+    /// has no canary.
+    pub async fn command_canary(&self, route: &str, command: Command) -> Option<Result<Option<Followers>, Undone>> {
         let rollout = self.generation.load().rollouts.get(route).cloned()?;
+        if let Some(seat) = rollout.seat() {
+            return Some(self.command_fleet(&rollout, seat, command).await);
+        }
         let decision = rollout.command(command);
         if let Ok(decision) = &decision {
             self.decided(&rollout, decision);
         }
-        Some(decision)
+        Some(decision.map(|_| None).map_err(Undone::Refused))
     }
 
     /// Tells of the rollouts that are new.
@@ -43,7 +48,7 @@ impl Shared {
         }
     }
 
-    fn decided(&self, rollout: &Rollout, decision: &Decision) {
+    pub(super) fn decided(&self, rollout: &Rollout, decision: &Decision) {
         let (route, variant) = (&*rollout.route.name, &*rollout.plan.target);
         self.telemetry.metrics().canary_decision(route, decision.kind);
         let finding = decision.finding();
@@ -93,7 +98,14 @@ pub struct Saved<J = Judge> {
 #[serde(deny_unknown_fields)]
 struct SavedRollout<J> {
     subject: String,
+    /// How often its fleet had committed it; 0 without one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    fleet_version: u64,
     judge: J,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Shared {
@@ -108,8 +120,8 @@ impl Shared {
         }
         let mut rollouts = BTreeMap::new();
         for (route, rollout) in &generation.rollouts {
-            let (subject, judge) = rollout.save()?;
-            rollouts.insert(route.to_string(), SavedRollout { subject, judge });
+            let (subject, fleet_version, judge) = rollout.save()?;
+            rollouts.insert(route.to_string(), SavedRollout { subject, fleet_version, judge });
         }
         serde_json::to_vec(&Saved { version: VERSION, rollouts }).map(Some)
     }
@@ -129,7 +141,7 @@ impl Shared {
         let generation = self.generation.load();
         for (route, before) in saved.rollouts {
             if let Some(rollout) = generation.rollouts.get(&*route) {
-                rollout.restore(&before.subject, before.judge);
+                rollout.restore(&before.subject, before.fleet_version, before.judge);
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ fn assigned() -> Assigned {
     let rollout = rollout::build(&settings, None).remove("chat").unwrap();
     Assigned {
         rollout,
-        sample: Sample { arm: Arm::Canary, unit: 1, epoch: 1, share: 50, at: Duration::ZERO, number: 0 },
+        sample: Sample { arm: Arm::Canary, unit: 1, epoch: 1, share: 50, at: Duration::ZERO, number: 0, origin: 0 },
         counts: true,
     }
 }

@@ -1,4 +1,5 @@
-//! The canary of one route: its judge, which outlives reloads, and what requests are assigned by.
+//! The canary of one route: its judge, which outlives reloads, and what requests are assigned by. Without a fleet the judge is here and hears of each
+//! request at once; with one, requests go to the fleet's judge (`fleet`), and here is what it has committed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,11 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
+use super::fleet::seat::Seat;
 use crate::config::Settings;
 use crate::config::canary::Canary as Plan;
 use crate::config::settings::Route;
 use crate::hashing::Map;
-use crate::policy::canary::{Arm, Command, Decision, FirstAttempt, Judge, Kind, Refusal, Report, Sample};
+use crate::policy::canary::{Arm, Command, Decision, FirstAttempt, Judge, Kind, Refusal, Report, Sample, together};
 use crate::policy::cohort::Unit;
 use crate::policy::routing;
 
@@ -21,11 +23,11 @@ pub type Rollouts = Map<Arc<str>, Arc<Rollout>>;
 pub struct Rollout {
     pub(crate) route: Arc<Route>,
     pub(crate) plan: Plan,
-    kept: Arc<IdlePool>,
+    kept: Arc<Kept>,
 }
 
 /// What outlives a reload, for as long as targets and steps stay.
-struct IdlePool {
+struct Kept {
     /// What the rollout is about; see [`subject`].
     subject: String,
     judge: Mutex<Judge>,
@@ -35,6 +37,9 @@ struct IdlePool {
     baseline: AtomicU64,
     /// The start was told, or lies before a restart.
     is_told: AtomicBool,
+    /// This replica's part in it, where a fleet judges; `judge` is then as the fleet has it.
+    seat: Option<Seat>,
+    fleet: Option<Arc<str>>,
 }
 
 /// What requests are assigned by at present. Share and epoch are read as one: a request must not be drawn by one epoch's share
@@ -47,7 +52,7 @@ pub(crate) struct Draw {
 }
 
 impl Draw {
-    fn of(judge: &Judge, plan: &Plan) -> Self {
+    pub(super) fn of(judge: &Judge, plan: &Plan) -> Self {
         Self { share: judge.share(plan), epoch: judge.epoch() }
     }
 
@@ -62,10 +67,26 @@ impl Draw {
     }
 }
 
-impl IdlePool {
+impl Kept {
     fn new(subject: String, judge: Judge, plan: &Plan) -> Self {
         let draw = AtomicU64::new(Draw::of(&judge, plan).packed());
-        Self { subject, judge: Mutex::new(judge), draw, baseline: AtomicU64::new(0), is_told: AtomicBool::new(false) }
+        Self {
+            subject,
+            judge: Mutex::new(judge),
+            draw,
+            baseline: AtomicU64::new(0),
+            is_told: AtomicBool::new(false),
+            seat: None,
+            fleet: None,
+        }
+    }
+
+    /// A rollout that the fleet of this name judges. Until it is heard of, the canary gets nothing.
+    fn in_fleet(subject: String, fleet: &Arc<str>, route: &str, plan: &Plan) -> Self {
+        let seat = Some(Seat::new(digest_of([route, &subject].into_iter())));
+        let nothing = AtomicU64::new(Draw { share: 0, epoch: 0 }.packed());
+        let new = Self::new(subject, Judge::start(plan, since_1970()), plan);
+        Self { draw: nothing, is_told: AtomicBool::new(true), seat, fleet: Some(Arc::clone(fleet)), ..new }
     }
 
     /// Requests from here on are assigned as the judge has it.
@@ -89,7 +110,27 @@ impl Rollout {
 
     /// How it stands.
     pub fn report(&self) -> Report {
-        self.kept.lock().report(&self.plan, since_1970())
+        let now = since_1970();
+        if self.kept.seat.is_none() {
+            return self.kept.lock().report(&self.plan, now);
+        }
+        let report = self.kept.lock().report(&together(&self.plan, false), now);
+        Report { share: self.draw().share, ..report }
+    }
+
+    /// This replica's part in it, where a fleet judges.
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        self.kept.seat.as_ref()
+    }
+
+    /// The judge, or what is known of the fleet's.
+    pub(super) fn judge(&self) -> MutexGuard<'_, Judge> {
+        self.kept.lock()
+    }
+
+    /// Requests from here on are assigned so.
+    pub(super) fn assign_by(&self, draw: Draw) {
+        self.kept.draw.store(draw.packed(), Ordering::Relaxed);
     }
 
     /// Each variant's share of requests, from 0 to 1.
@@ -108,10 +149,18 @@ impl Rollout {
         let is_canary = target == &*self.plan.target;
         let arm = if is_canary { Arm::Canary } else { Arm::Baseline };
         let number = self.kept.baseline.fetch_add(u64::from(!is_canary), Ordering::Relaxed);
-        Sample { arm, unit: unit.0, epoch, share, at: since_1970(), number }
+        let number = self.kept.seat.as_ref().map_or(number, |seat| seat.number(number));
+        Sample { arm, unit: unit.0, epoch, share, at: since_1970(), number, origin: 0 }
     }
 
+    /// A request's first attempt: for the judge here, or on its way to the fleet's.
     pub(crate) fn observe(&self, sample: Sample, attempt: &FirstAttempt) -> Option<Decision> {
+        if let Some(seat) = &self.kept.seat {
+            let now = since_1970();
+            seat.put(sample, *attempt, now);
+            self.observe_apart(seat, sample, attempt, now);
+            return None;
+        }
         let mut judge = self.kept.lock();
         let decision = judge.observe(&self.plan, sample, attempt, since_1970());
         self.kept.assign_by(&judge, &self.plan);
@@ -126,21 +175,42 @@ impl Rollout {
         self.report().decisions.into_iter().find(|decision| decision.kind == Kind::Start)
     }
 
-    /// What it is about, and how its judge stands, as they are kept over a restart.
+    /// What it is about, how often its fleet had committed it, and how its judge stands, as they are kept over a restart.
     ///
     /// # Errors
     /// The judge holds a number that JSON does not know.
-    pub(crate) fn save(&self) -> Result<(String, serde_json::Value), serde_json::Error> {
-        Ok((self.kept.subject.clone(), serde_json::to_value(&*self.kept.lock())?))
+    pub(crate) fn save(&self) -> Result<(String, u64, serde_json::Value), serde_json::Error> {
+        let version = self.kept.seat.as_ref().map_or(0, Seat::version);
+        Ok((self.kept.subject.clone(), version, serde_json::to_value(&*self.kept.lock())?))
     }
 
-    /// Goes on where `judge` stood before a restart, if it was about the same `subject`.
-    pub(crate) fn restore(&self, subject: &str, judge: Judge) {
-        if self.kept.subject == subject {
-            let mut current = self.kept.lock();
-            *current = judge.restored(&self.plan);
-            self.kept.assign_by(&current, &self.plan);
-            self.kept.is_told.store(true, Ordering::Release);
+    /// Goes on where `judge` stood before a restart, if it was about the same `subject`; in a fleet, unless that knows better.
+    pub(crate) fn restore(&self, subject: &str, version: u64, judge: Judge) {
+        if self.kept.subject != subject {
+            return;
+        }
+        let judge = judge.restored(&self.plan);
+        match &self.kept.seat {
+            None => {
+                let mut current = self.kept.lock();
+                *current = judge;
+                self.kept.assign_by(&current, &self.plan);
+                self.kept.is_told.store(true, Ordering::Release);
+            }
+            Some(seat) => {
+                if let Some(judge) = seat.restore(version, judge, &self.plan) {
+                    *self.kept.lock() = judge;
+                    self.assign_as_heard(seat);
+                }
+            }
+        }
+    }
+
+    /// Goes on where the rollout stood when it was judged elsewhere: by this replica alone, or by another fleet.
+    fn go_on_from(&self, old: &Kept) {
+        let told = serde_json::to_value(&*old.lock()).ok();
+        if let Some(judge) = told.and_then(|judge| serde_json::from_value::<Judge>(judge).ok()) {
+            self.restore(&old.subject, 0, judge);
         }
     }
 
@@ -157,28 +227,27 @@ pub(crate) fn build(settings: &Settings, previous: Option<&Rollouts>) -> Rollout
     let rollouts = settings.routes.iter().filter_map(|route| {
         let plan = route.canary.clone()?;
         let subject = subject(route, &plan);
+        let fleet = settings.fleet.as_ref().map(|fleet| &fleet.name);
         let old = previous.and_then(|old| old.get(&route.name)).map(|old| &old.kept);
-        let kept = match old.filter(|old| old.subject == subject) {
-            Some(old) => Arc::clone(old),
-            None => {
-                let judge = Judge::start(&plan, since_1970());
-                Arc::new(IdlePool::new(subject, judge, &plan))
-            }
+        let old = old.filter(|old| old.subject == subject);
+        let kept = match (old.filter(|old| old.fleet.as_ref() == fleet), fleet) {
+            (Some(old), _) => Arc::clone(old),
+            (None, Some(fleet)) => Arc::new(Kept::in_fleet(subject, fleet, &route.name, &plan)),
+            (None, None) => Arc::new(Kept::new(subject, Judge::start(&plan, since_1970()), &plan)),
         };
-        Some((Arc::clone(&route.name), Arc::new(Rollout { route: Arc::clone(route), plan, kept })))
+        let rollout = Rollout { route: Arc::clone(route), plan, kept };
+        if let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &rollout.kept)) {
+            rollout.go_on_from(old);
+        }
+        Some((Arc::clone(&route.name), Arc::new(rollout)))
     });
     rollouts.collect()
 }
 
 /// What a rollout is about: targets and steps. When one of them changes, it starts anew. The same in every process.
 fn subject(route: &Route, plan: &Plan) -> String {
-    let mut hasher = Sha256::new();
-    let mut add = |part: &str| {
-        hasher.update((part.len() as u64).to_be_bytes());
-        hasher.update(part);
-    };
-    add(&plan.target);
-    add(&format!("{:?}", plan.steps));
+    let mut parts = vec![plan.target.to_string(), format!("{:?}", plan.steps)];
+    let mut add = |part: &str| parts.push(part.to_owned());
     for target in &route.targets {
         let is_canary = target.name == plan.target;
         // The canary's own weight means nothing.
@@ -189,6 +258,16 @@ fn subject(route: &Route, plan: &Plan) -> String {
         for endpoint in &target.upstream.endpoints {
             add(&format!("{} {:?} {} {}", endpoint.tls, endpoint.address, endpoint.base_path, endpoint.authority));
         }
+    }
+    digest_of(parts.iter().map(String::as_str))
+}
+
+/// One text of several, each with its length in front.
+fn digest_of<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
     }
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

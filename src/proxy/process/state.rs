@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::drain::Drain;
-use super::fleet::Fleet;
+use super::fleet::membership::Fleet;
 use super::in_service::InService;
 use super::mirror_memory::{self, MirrorMemory};
 use super::remote_keys::RemoteKeys;

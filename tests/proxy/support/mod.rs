@@ -4,12 +4,14 @@ pub mod backend;
 mod client;
 mod process;
 mod redis;
+mod relay;
 mod upstream;
 pub mod websocket;
 
 pub use client::{Answer, Client};
 pub use process::{Proxy, config};
 pub use redis::Redis;
+pub use relay::Relay;
 pub use upstream::{Conn, Seen, Upstream};
 
 use std::time::Duration;

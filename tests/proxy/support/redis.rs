@@ -68,7 +68,7 @@ impl Redis {
         client.get_multiplexed_async_connection().await.unwrap()
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.directory.path().join("redis.sock")
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
+use super::outbox::Batch;
 use super::presence::{self, Member, Presence};
 use crate::config::fleet::Fleet;
 use crate::config::limits::LimitStore;
@@ -34,6 +35,8 @@ pub(super) struct Link {
 struct Contact {
     since: Instant,
     is_away: bool,
+    /// How often it was.
+    outages: u64,
     trouble: Option<Trouble>,
 }
 
@@ -47,7 +50,7 @@ impl Link {
             owner: Arc::clone(owner),
             line,
             tag: Fleet::tag(Some(fleet)),
-            contact: Mutex::new(Contact { since: Instant::now(), is_away: false, trouble: None }),
+            contact: Mutex::new(Contact { since: Instant::now(), is_away: false, outages: 0, trouble: None }),
             members: Mutex::new(Arc::new([])),
         }))
     }
@@ -86,15 +89,20 @@ impl Link {
         }
     }
 
-    /// The last word: nobody waits for this replica any more.
-    pub(super) async fn goodbye(&self) {
+    /// The last words: what waits, by canary, and that nobody need wait for this replica any more. Over a connection of their own: the
+    /// other ended with its runtime.
+    pub(super) async fn goodbye(&self, waiting: Vec<(String, Vec<Batch>)>) {
         let Ok(mut connection) = self.line.another().await else { return };
+        for (canary, batches) in waiting.iter().filter(|(_, batches)| !batches.is_empty()) {
+            let told: redis::RedisResult<String> = self.send_call(canary, batches).invoke_async(&mut connection).await;
+            if let Err(error) = told {
+                tracing::warn!(event = "fleet.not_told", "the fleet was not told the last: {}", error.category());
+            }
+        }
         let mut pipe = redis::pipe();
         pipe.zrem(self.members_key(), &*self.owner).ignore().del(self.key("replica", &self.owner)).ignore();
-        let gone: redis::RedisResult<()> = pipe.query_async(&mut connection).await;
-        if let Err(error) = gone {
-            tracing::debug!(event = "fleet.not_told", "the fleet was not told of this end: {}", error.category());
-        }
+        // Whoever is not told sees the lease run out.
+        let _: redis::RedisResult<()> = pipe.query_async(&mut connection).await;
     }
 
     /// Whether Redis does not answer, for so long that this replica acts for itself.
@@ -102,12 +110,18 @@ impl Link {
         let mut contact = self.contact();
         if !contact.is_away && contact.since.elapsed() >= AWAY {
             contact.is_away = true;
+            contact.outages += 1;
             let hint = contact.trouble.clone().unwrap_or(Trouble::Silent).hint();
             drop(contact);
             tracing::warn!(event = "fleet.away", fleet = &*self.name, "the fleet's Redis cannot be used: {hint}");
             return true;
         }
         contact.is_away
+    }
+
+    /// How often Redis was away.
+    pub(super) fn outages(&self) -> u64 {
+        self.contact().outages
     }
 
     /// What keeps Redis from being used, in words, while it is away.

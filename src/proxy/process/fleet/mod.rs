@@ -1,100 +1,18 @@
 //! A fleet: several replicas that act as one, over a Redis that all of them use.
 //!
-//! `presence` is what each says of itself, `link` the connection to the others.
+//! ```text
+//! a request's end ─▶ outbox ─▶ stream in Redis ─▶ judge: one replica at a time ─▶ state in Redis ─▶ all replicas follow
+//! ```
+//!
+//! `membership` is which fleet this process is of, `presence` what each replica says of itself, `link` the connection to the others, `store` what is asked of Redis. Of each canary a replica has a
+//! `seat`: the `outbox` of what it tells the judge, and what it has heard; `follow` is what it does by that, `keep` the task that takes part.
+//! What is judged, and how, is the same as without a fleet (`policy/canary`).
 
+mod follow;
+pub(in crate::proxy) mod keep;
 mod link;
-mod presence;
-
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
-
-use tokio::time::MissedTickBehavior;
-
-use self::link::Link;
-use crate::config::Settings;
-use crate::config::fleet::Fleet as Configured;
-use crate::config::limits::LimitStore;
-
-pub use self::presence::{Follows, Member, Presence};
-
-/// How often a replica says that it lives, well within its lease.
-const HELLO_INTERVAL: Duration = Duration::from_secs(2);
-
-/// The fleet that this process is one of, if it is of any.
-pub struct Fleet {
-    /// This replica: 16 hexadecimal digits, another at each start.
-    pub owner: Arc<str>,
-    joined: RwLock<Joined>,
-}
-
-/// A fleet as it is configured.
-#[derive(Default)]
-struct Joined {
-    of: Option<(LimitStore, Configured)>,
-    link: Option<Arc<Link>>,
-}
-
-/// How a replica stands to its fleet.
-#[derive(Debug, Clone)]
-pub struct FleetView {
-    pub name: Arc<str>,
-    /// Who is alive, as far as is known; most recent words first.
-    pub members: Arc<[Member]>,
-    /// What keeps Redis from being used; `None` while it answers.
-    pub trouble: Option<String>,
-}
-
-impl Default for Fleet {
-    fn default() -> Self {
-        // The last 64 bits of a UUID are random.
-        let (_, random) = uuid::Uuid::now_v7().as_u64_pair();
-        Self { owner: format!("{random:016x}").into(), joined: RwLock::default() }
-    }
-}
-
-impl Fleet {
-    /// Follows the configuration: which fleet this is.
-    ///
-    /// # Errors
-    /// What is wrong with the address of Redis; the fleet stays what it was then.
-    pub fn configure(&self, settings: &Settings) -> Result<(), String> {
-        let mut joined = self.joined.write().unwrap_or_else(PoisonError::into_inner);
-        let of = settings.fleet.clone().map(|fleet| (settings.limit_store.clone(), fleet));
-        if joined.of != of {
-            let link = of.as_ref().map(|(store, fleet)| Link::new(store, fleet, &self.owner)).transpose()?.flatten();
-            *joined = Joined { of, link: link.map(Arc::new) };
-        }
-        Ok(())
-    }
-
-    /// How this replica stands to its fleet; `None`: it is of none.
-    pub fn view(&self) -> Option<FleetView> {
-        let link = self.link()?;
-        Some(FleetView { name: Arc::clone(&link.name), members: link.members(), trouble: link.trouble() })
-    }
-
-    /// Takes part in the fleet. Never ends.
-    pub async fn keep(&self) {
-        let mut again = tokio::time::interval(HELLO_INTERVAL);
-        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            again.tick().await;
-            let Some(link) = self.link() else { continue };
-            let says = Presence { version: env!("CARGO_PKG_VERSION").to_owned(), ..Presence::default() };
-            if link.hello(&says).await.is_err() {
-                link.is_away();
-            }
-        }
-    }
-
-    /// Leaves the fleet. To be called after the last request.
-    pub async fn finish(&self) {
-        let Some(link) = self.link() else { return };
-        // Whoever is not told sees its lease run out.
-        let _ = tokio::time::timeout(HELLO_INTERVAL, link.goodbye()).await;
-    }
-
-    fn link(&self) -> Option<Arc<Link>> {
-        self.joined.read().unwrap_or_else(PoisonError::into_inner).link.clone()
-    }
-}
+pub(in crate::proxy) mod membership;
+mod outbox;
+pub(in crate::proxy) mod presence;
+pub(in crate::proxy) mod seat;
+mod store;

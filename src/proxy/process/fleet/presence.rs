@@ -38,8 +38,10 @@ pub struct Presence {
 pub struct Follows {
     /// A digest of the plan that it would judge by.
     pub plan: String,
-    /// The epoch by which it assigns requests.
+    /// The epoch by which it assigns requests; 0: none of the fleet's.
     pub epoch: u64,
+    /// How often the state was committed that it follows.
+    pub version: u64,
 }
 
 /// The reply of `hello.lua`.
@@ -68,6 +70,9 @@ mod tests {
         let members = members(&reply);
         let read: Vec<(&str, bool)> = members.iter().map(|m| (m.owner.as_str(), m.says.is_some())).collect();
         assert_eq!(read, [("a", true), ("b", false), ("c", false), ("d", true)]);
-        assert_eq!(members[3].says.as_ref().unwrap().canaries["k"], Follows { plan: "p".to_owned(), epoch: 3 });
+        assert_eq!(
+            members[3].says.as_ref().unwrap().canaries["k"],
+            Follows { plan: "p".to_owned(), epoch: 3, version: 0 }
+        );
     }
 }
