@@ -1,4 +1,4 @@
-// The last 24 hours: small charts of what /api/history has, by route, by upstream or all together.
+// The last 24 hours, or as much of them as there is something of: small charts of what /api/history has, by route, by upstream or all together.
 import { count, el, put, time } from "./format.js";
 
 // A step is five minutes long; the current one grows.
@@ -8,6 +8,11 @@ const REFRESH_MS = 30_000;
 const SERIES_SHOWN = 8;
 
 const HEIGHT = 60;
+
+// The shortest of these that holds all there is: of a process that began just now, 24 hours would show nothing.
+const HOURS = [1, 6, 24];
+
+const QUARTERS = 4;
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -53,7 +58,10 @@ function draw({ step_s: length, until, series }) {
   const sorted = series.filter(requests).sort((one, other) => requests(other) - requests(one));
   const shown = sorted.slice(0, SERIES_SHOWN).map(({ route, upstream, steps }) => ({ name: route ?? upstream ?? "all", steps: new Map(steps.map((step) => [step.at, step])) }));
   at("history").hidden = shown.length === 0;
-  const view = { length, until, shown, steps: 86_400 / length };
+  const oldest = Math.min(...shown.flatMap(({ steps }) => [...steps.keys()]));
+  const hours = HOURS.find((hours) => oldest >= until - hours * 3_600) ?? HOURS.at(-1);
+  const view = { length, until, shown, steps: (hours * 3_600) / length, span: hours === 1 ? "last hour" : `last ${hours} hours` };
+  put(at("history-title"), view.span[0].toUpperCase() + view.span.slice(1));
   at("history-charts").replaceChildren(...CHARTS.map((chart) => figure(chart, view)));
   at("history-legend").replaceChildren(...shown.map(({ name }, number) => el("span", {}, el("span", { class: `swatch series-${number}` }), name)), ...(sorted.length > SERIES_SHOWN ? [el("span", {}, `${sorted.length - SERIES_SHOWN} more not drawn`)] : []));
 }
@@ -71,7 +79,7 @@ function figure(chart, view) {
   const lines = view.shown.flatMap((one, series) => chart.values.map((value, rank) => ({ series, rank, values: numbers.map((number) => valueOf(chart, value, one, view, number)) })));
   const max = Math.max(0, ...lines.flatMap(({ values }) => values.filter(Number.isFinite)));
   const svg = made("svg", { viewBox: `0 0 ${view.steps} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": spoken(chart, view, lines) });
-  for (let hours = 6; hours < 24; hours += 6) svg.append(made("path", { class: "hours", d: `M${(hours * view.steps) / 24} 0V${HEIGHT}` }));
+  for (let quarter = 1; quarter < QUARTERS; quarter++) svg.append(made("path", { class: "quarter", d: `M${(quarter * view.steps) / QUARTERS} 0V${HEIGHT}` }));
   // The first lies above the others.
   for (const { series, rank, values } of lines.reverse()) svg.append(made("path", { class: `line series-${series}${rank ? " faint" : ""}`, d: path(values, max) }));
   svg.addEventListener("pointermove", (event) => point(chart, view, event));
@@ -108,7 +116,7 @@ function spoken(chart, view, lines) {
     const known = values.filter(Number.isFinite);
     return `${view.shown[series].name} at most ${known.length ? chart.shown(Math.max(...known)) : "unknown"}`;
   };
-  return `${chart.title}, last 24 hours: ${lines.filter(({ rank }) => rank === 0).map(highest).join(", ")}`;
+  return `${chart.title}, ${view.span}: ${lines.filter(({ rank }) => rank === 0).map(highest).join(", ")}`;
 }
 
 function made(kind, attributes) {
