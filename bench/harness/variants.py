@@ -158,6 +158,14 @@ def haproxy(children: Processes, ends: Ends, program: tuple[str, dict[str, str]]
     return Variant("haproxy", "HAProxy", f"127.0.0.1:{port}", child)
 
 
+def bare(children: Processes, ends: Ends, binary: Path) -> Variant:
+    """pingora's own proxy, which adds nothing: the engine's share of what Streamgauge costs."""
+    port = free_port()
+    child = children.start("bare", [str(binary), f"127.0.0.1:{port}", ends.backend, str(WORKERS)])
+    children.wait_for_port(child, port)
+    return Variant("bare", "bare pingora", f"127.0.0.1:{port}", child)
+
+
 def streamgauge(children: Processes, ends: Ends, binary: Path, name: str = "streamgauge", title: str = "Streamgauge") -> Variant:
     """Streamgauge with all its telemetry: metrics, JSON log to a file, a tenth of traces exported."""
     port, admin = free_port(), free_port()

@@ -183,30 +183,27 @@ fn unreadable() -> Rejection {
 
 /// What the route says of whose the answers are goes before what the request shows. Headers show a session of MCP, and a stream
 /// that goes on.
-pub(crate) fn known_better(
-    mut facts: Arc<RequestFacts>,
-    head: &RequestHeader,
-    has_body: bool,
-    kind: RouteKind,
-) -> Arc<RequestFacts> {
+pub(crate) fn learn_from_head(facts: &mut Arc<RequestFacts>, head: &RequestHeader, has_body: bool, kind: RouteKind) {
     /// An empty object.
     const SAYS_NOTHING: u64 = 2;
     if facts.depends_on_method() {
         let says = has_body && content_length(head).is_none_or(|length| length > SAYS_NOTHING);
-        Arc::make_mut(&mut facts).note_method(head.method.is_safe(), says);
+        Arc::make_mut(facts).note_method(head.method.is_safe(), says);
     }
     if head.method.is_safe() && head.headers.get("last-event-id").is_some_and(|id| !id.is_empty()) {
-        Arc::make_mut(&mut facts).resumes = true;
+        Arc::make_mut(facts).resumes = true;
     }
     if head.headers.contains_key("mcp-session-id") || head.headers.contains_key("mcp-protocol-version") {
-        Arc::make_mut(&mut facts).note_mcp();
+        Arc::make_mut(facts).note_mcp();
     }
     let said = match kind {
         RouteKind::Auto => None,
         RouteKind::Llm => facts.by_route(true),
         RouteKind::Stream => facts.by_route(false),
     };
-    said.map_or(facts, Arc::new)
+    if let Some(said) = said {
+        *facts = Arc::new(said);
+    }
 }
 
 /// Refuses a key that comes twice, and a model that is no text.

@@ -41,8 +41,8 @@ pub(super) async fn refuse(
     };
     let before = flight.now();
     let Some(mut denial) = refusal(context, route, true).await else { return Ok(()) };
-    let facts = Arc::new(RequestFacts::read(admit::target(head), None));
-    let facts = admit::known_better(facts, head, true, route.kind);
+    let mut facts = Arc::new(RequestFacts::read(admit::target(head), None));
+    admit::learn_from_head(&mut facts, head, true, route.kind);
     if facts.retrieves() {
         // What fetches an answer takes no place and no token.
         let Some(still) = refusal(context, route, false).await else { return Ok(()) };

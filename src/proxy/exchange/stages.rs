@@ -29,7 +29,7 @@ use crate::proxy::clock::Clock;
 use crate::proxy::endpoints::retry_budget::RouteLoad;
 use crate::proxy::process::concurrency::AddressPermit;
 use crate::proxy::process::drain::DrainStage;
-use crate::proxy::process::request_body::{Content, RequestBody};
+use crate::proxy::process::request_body::{Admitted, Content, RequestBody};
 use crate::proxy::process::state::{Generation, Shared};
 use crate::proxy::request::accounting::Flight;
 use crate::proxy::request::caller::{self, Caller};
@@ -38,7 +38,7 @@ use crate::proxy::request::context::RequestContext;
 use crate::proxy::request::identity;
 use crate::proxy::request::outcome::{Ending, Stop};
 use crate::proxy::request::rejection::Rejection;
-use crate::proxy::request::route;
+use crate::proxy::request::route::{self, Routed};
 use crate::proxy::request::routed_request::RoutedRequest;
 use crate::proxy::request::session as session_of;
 use crate::proxy::upstream::attempt_loop;
@@ -146,21 +146,7 @@ async fn stages(
         true => Box::pin(route::look_into(&admitted, needs)).await,
         false => BodyFacts { streams: admitted.facts.asks_for_stream(), ..BodyFacts::default() },
     };
-    let known = (&*admitted.facts, body);
-    let routed = route::route(context.generation, session.req_header(), known, &context.caller, ids::random());
-    let kind = routed.as_ref().map_or(RouteKind::Auto, |routed| routed.route.kind);
-    admitted.facts = admit::known_better(admitted.facts, session.req_header(), has_body, kind);
-    flight.asks(&admitted.facts);
-    if context.settings().telemetry.capture_content {
-        flight.prompt(&admitted);
-    }
-    #[cfg(test)]
-    super::panic_switch::panic_if_asked(session, "before the head");
-    let routed = routed?;
-    let target = Some((&routed.target.upstream.name, &routed.target.name));
-    flight.tell(Event::Routed { route: &routed.route.name, target });
-    flight.assigned(routed.assigned.clone(), &admitted.facts);
-    flight.compares_cost_with(routed.first.clone());
+    let routed = choose_route(context, session, flight, &mut admitted, body, has_body)?;
     let _counted = context.shared.telemetry.metrics().in_flight(&routed.route.name);
     let standing = reserve_tokens::reserve(context, flight, &admitted, &routed, session.req_header()).await?;
     let (client, upload) = ClientProgress::new(&admitted.body);
@@ -174,6 +160,34 @@ async fn stages(
         client,
     };
     forward(&request, session, flight, upload).await
+}
+
+/// Chooses the route and the target, and tells what the request asks for. Apart from the stages that wait, so that their task has no
+/// room for what is only between two of them.
+fn choose_route(
+    context: &RequestContext<'_>,
+    session: &ServerSession,
+    flight: &mut Flight<'_>,
+    admitted: &mut Admitted,
+    body: BodyFacts,
+    has_body: bool,
+) -> Result<Routed, Rejection> {
+    let known = (&*admitted.facts, body);
+    let routed = route::route(context.generation, session.req_header(), known, &context.caller, ids::random());
+    let kind = routed.as_ref().map_or(RouteKind::Auto, |routed| routed.route.kind);
+    admit::learn_from_head(&mut admitted.facts, session.req_header(), has_body, kind);
+    flight.asks(&admitted.facts);
+    if context.settings().telemetry.capture_content {
+        flight.prompt(admitted);
+    }
+    #[cfg(test)]
+    super::panic_switch::panic_if_asked(session, "before the head");
+    let routed = routed?;
+    let target = Some((&routed.target.upstream.name, &routed.target.name));
+    flight.tell(Event::Routed { route: &routed.route.name, target });
+    flight.assigned(routed.assigned.clone(), &admitted.facts);
+    flight.compares_cost_with(routed.first.clone());
+    Ok(routed)
 }
 
 /// Where one connection carries many requests, an address is bound by what it asks, too.

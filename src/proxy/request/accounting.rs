@@ -39,7 +39,7 @@ pub(crate) struct Flight<'a> {
     /// What it holds of its limits. In a box: most requests have none, and all would have its room.
     reservation: Option<Box<Reservation>>,
     /// What the judge of its route's canary will hear.
-    sample: Option<CanarySample>,
+    sample: Option<Box<CanarySample>>,
     /// Who waits to compare the answer with a copy's.
     shadow: Option<oneshot::Sender<Side>>,
     attempts: Attempts,
@@ -164,7 +164,8 @@ impl<'a> Flight<'a> {
 
     /// Which side of a comparison it was assigned to, where its route has a canary.
     pub(crate) fn assigned(&mut self, assigned: Option<Assigned>, facts: &RequestFacts) {
-        self.sample = assigned.filter(|assigned| assigned.counts).map(|assigned| CanarySample::new(assigned, facts));
+        let counts = assigned.filter(|assigned| assigned.counts);
+        self.sample = counts.map(|assigned| Box::new(CanarySample::new(assigned, facts)));
     }
 
     /// Its route has conditions on what a request is: what it costs is compared with what the same tokens cost at this target.
