@@ -22,13 +22,14 @@ mod vercel_ui;
 use super::format::Dialect;
 
 pub(super) use closing_events::Closing;
-pub(super) use counts::Counts;
 pub(super) use document::complete;
-pub(super) use openai_responses::Response;
 pub(super) use reader::Reader;
 pub use recognise::{AnswerLabels, recognise_answer};
 pub(super) use recognise::{Look, dialect_in, dialect_instead, dialect_of_event, framing_of_bytes};
 pub use stream_rules::StreamRules;
+// Only a WebSocket's messages are read apart from a stream.
+#[cfg(feature = "server")]
+pub(super) use {counts::Counts, openai_responses::Response};
 
 use shape::{Shape, ShapeReader};
 
