@@ -99,7 +99,7 @@ fn reads_body(route: &Route) -> bool {
 }
 
 /// One of the route's targets, by weight; the same unit takes the same target for as long as the weights stay (see
-/// [`cohort`](super::cohort)). `share` is the canary's in percent where the route has one: it overrides the canary's weight,
+/// [`cohort`]). `share` is the canary's in percent where the route has one: it overrides the canary's weight,
 /// and the weights of the others count among them alone. Those that are not `in_service`, by their place, get nothing. `None`
 /// where nobody gets anything.
 #[must_use]

@@ -18,7 +18,7 @@ const MAX_AGE: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CorsTable {
-    /// "https://app.example.com"; "*" alone means every origin.
+    /// `"https://app.example.com"`; `"*"` alone means every origin.
     #[serde(default)]
     pub origins: Vec<At<String>>,
     /// Regular expressions that must match a whole origin.

@@ -13,7 +13,7 @@ use crate::config::view::Shown;
 /// Longest name of a fleet, in bytes.
 const NAME_MAX: usize = 64;
 
-/// Several replicas that act as one: they judge canaries together, over the Redis of [limits].
+/// Several replicas that act as one: they judge canaries together, over the Redis of `[limits]`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FleetTable {

@@ -58,9 +58,9 @@ pub struct LimitTable {
     /// Requests at one time.
     #[schemars(range(min = 1))]
     pub concurrent: Option<At<u32>>,
-    /// US dollars in a rolling 24 hours, by [[price]].
+    /// US dollars in a rolling 24 hours, by `[[price]]`.
     pub cost_per_day: Option<At<f64>>,
-    /// US dollars in rolling 30 days, by [[price]].
+    /// US dollars in rolling 30 days, by `[[price]]`.
     pub cost_per_month: Option<At<f64>>,
     /// What happens to a stream that uses more than its reservation while the bucket is empty.
     #[schemars(extend("default" = "finish"))]

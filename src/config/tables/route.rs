@@ -285,7 +285,7 @@ impl Checker<'_> {
         routes
     }
 
-    /// Without any [[route]], everything goes to the only upstream.
+    /// Without any `[[route]]`, everything goes to the only upstream.
     fn only_route(&mut self, declared: &Declarations<'_>) -> Vec<Arc<Route>> {
         match declared.upstreams {
             _ if self.lost.is_table_lost("route") || self.lost.is_table_lost("upstream") => Vec::new(),

@@ -40,7 +40,7 @@ const MIN_BODY_RATE: u64 = 128;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTable {
-    /// Where clients connect, HTTP/1.1 and HTTP/2 on one port: "127.0.0.1:8080", "[::]:8080", "unix:/path", or a list.
+    /// Where clients connect, HTTP/1.1 and HTTP/2 on one port: `"127.0.0.1:8080"`, `"[::]:8080"`, `"unix:/path"`, or a list.
     #[schemars(extend("default" = "127.0.0.1:8080"))]
     pub listen: Option<At<OneOrMany<String>>>,
     /// Where metrics, health, the live view and the admin API are served.

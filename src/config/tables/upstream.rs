@@ -29,7 +29,7 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 pub struct UpstreamTable {
     /// What routes and telemetry call it. Absent: its first url's host and port.
     pub name: Option<At<String>>,
-    /// Where it is: "http://127.0.0.1:8000", "https://api.example.com/base", "unix:/path".
+    /// Where it is: `"http://127.0.0.1:8000"`, `"https://api.example.com/base"`, `"unix:/path"`.
     pub url: Option<At<String>>,
     /// Several equal endpoints, in place of `url`.
     pub urls: Option<At<Vec<At<String>>>>,

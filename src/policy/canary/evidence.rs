@@ -11,9 +11,9 @@
 //!
 //! **Proof.** Null hypothesis: what comes of a request, and when, does not depend on the side that it was drawn for. Then all
 //! that was told before a bad answer, and that this one is bad, depend on who was drawn in other cases and on chance that
-//! has no part in this draw; so it is the canary's with probability p, and E[S] = (p·r + 1 - p) / (1 + (r - 1)·p) = 1. Of who
+//! has no part in this draw; so it is the canary's with probability p, and `E[S] = (p·r + 1 - p) / (1 + (r - 1)·p) = 1`. Of who
 //! was drawn before, [`super::drawn`] knows what was told, and says the p that is left: 0 or 1, and no bet, for a user who counted
-//! under this share. With a p above the true one E[S] is below 1.
+//! under this share. With a p above the true one `E[S]` is below 1.
 //!
 //! **Late harm.** A canary that was good for long would have lost all wealth by the time it turns bad. So the wealth is divided
 //! over the times from which on it is in play: with each [`SLOT`], 1/(1 + ln j) - 1/(1 + ln (j + 1)) in the j-th, a part of it comes

@@ -19,7 +19,7 @@ const STEP_TOKENS: u64 = 16;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Expected {
     pub(crate) prompt: u64,
-    /// As [`Estimate::usual_output`]; of several limits the least.
+    /// As [`Estimate::usual_output`](crate::policy::limits::Estimate::usual_output); of several limits the least.
     pub(crate) usual_output: u64,
 }
 

@@ -165,7 +165,7 @@ families! {
     reasoning_tokens: Counter = "streamgauge_reasoning_tokens_total" (Route, Upstream, Model);
     /// LLM calls (requests, and responses on a WebSocket) by where their token usage comes from.
     llm_calls: Counter = "streamgauge_llm_calls_total" (Route, Upstream, UsageSource);
-    /// LLM calls whose tokens cost nobody knows what: their model has no [[price]], and the catalogue does not list it.
+    /// LLM calls whose tokens cost nobody knows what: their model has no `[[price]]`, and the catalogue does not list it.
     unpriced: Counter = "streamgauge_unpriced_llm_calls_total" (Route, Upstream, Model);
     /// What tokens cost, in US dollars, where the model has a price. The team is `none` where none is known, and `other` beyond the first 100.
     cost: Dollars = "streamgauge_cost_usd_total" (Route, Model, Team);

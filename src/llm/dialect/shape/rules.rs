@@ -18,18 +18,18 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "StreamTable")]
 pub struct ShapeRules {
-    /// Of a [[dialect]]: what logs and `dialect` of an upstream call it.
+    /// Of a `[[dialect]]`: what logs and `dialect` of an upstream call it.
     pub name: String,
     /// What it is, and where its format is written down.
     #[schemars(skip)]
     pub about: String,
-    /// Of a [[dialect]]: who sends it (`gen_ai.provider.name`).
+    /// Of a `[[dialect]]`: who sends it (`gen_ai.provider.name`).
     pub provider: Option<String>,
-    /// Of a [[dialect]]: the ends of request paths whose answers have it.
+    /// Of a `[[dialect]]`: the ends of request paths whose answers have it.
     pub paths: Vec<String>,
-    /// Of a [[dialect]]: events that only it has.
+    /// Of a `[[dialect]]`: events that only it has.
     pub recognise: Vec<String>,
-    /// Of a [[dialect]]: events that show it where the stream was taken for the dialect of that name so far.
+    /// Of a `[[dialect]]`: events that show it where the stream was taken for the dialect of that name so far.
     pub instead_of: BTreeMap<String, Vec<String>>,
     /// Where the name of an event is.
     #[schemars(extend("default" = ["event", "/type", "/event"]))]
@@ -68,7 +68,7 @@ pub struct ShapeRules {
     pub noise: Vec<String>,
     /// Events whose text begins with what was said before.
     pub cumulative: Vec<String>,
-    /// The data that ends a stream, as "[DONE]"; an end without it is a truncation.
+    /// The data that ends a stream, as `"[DONE]"`; an end without it is a truncation.
     pub done: Option<String>,
     /// The body's orderly end is the stream's, though it has events that end it.
     pub ends_with_body: bool,
