@@ -181,7 +181,7 @@ const UNEQUAL: [fleet::Replica; 3] = [
 
 #[test]
 fn a_canary_like_the_baseline_is_hardly_ever_rolled_back_by_a_fleet() {
-    let runs = rollouts().unwrap_or(ROLLOUTS / 2);
+    let runs = rollouts().unwrap_or(ROLLOUTS / 8);
     let plan = plan(&[1, 5, 25, 50]);
     let ended = simulate(runs, |seed| {
         let traffic = &EQUAL[seed as usize % EQUAL.len()];
@@ -204,7 +204,7 @@ fn a_canary_like_the_baseline_is_hardly_ever_rolled_back_by_a_fleet() {
 
 #[test]
 fn a_fleet_finds_harm_as_soon_as_one_replica() {
-    let runs = if is_measured() { 200 } else { 8 };
+    let runs = if is_measured() { 200 } else { 4 };
     let bad = Backend { fails: 0.1, ..USUAL };
     let traffic = Traffic { what: "50/s, answers of 30 s, 2 % fail", baseline: USUAL, ..EQUAL[1] };
     for share in [5, 50] {
