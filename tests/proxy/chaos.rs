@@ -75,6 +75,19 @@ async fn a_backend_killed_and_restarted_under_load_costs_only_the_streams_that_i
             more(ended.load(Ordering::SeqCst) + 2 * CLIENTS).await;
             let listener = tokio::net::TcpListener::bind(address).await.unwrap();
             mortal = Some(Backend::play("mortal", listener, log.clone(), paced()));
+            // Five cut streams in a row take it out for ten seconds, which is longer than this load: each kill is to find it
+            // in use again.
+            for command in ["drain", "enable"] {
+                let (status, said) = proxy.admin_post(&format!("/api/levers/{command}?what=mortal")).await;
+                assert_eq!(status, 200, "{said}");
+            }
+            let asked = log.count();
+            soon("the restarted one to be in use", async {
+                while log.count() == asked {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
         }
         more(ended.load(Ordering::SeqCst) + 2 * CLIENTS).await;
         stop.store(true, Ordering::SeqCst);
