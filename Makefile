@@ -17,7 +17,7 @@ night: ## three troubles among healthy traffic, and what docs/incident-response.
 	@tests/night/run.sh
 
 simulate-canary: ## how often the canary judge errs, over 10,000 simulated rollouts, and how soon it sees harm
-	@STREAMGAUGE_ROLLOUTS=10000 cargo test --release --no-default-features --test canary_simulation -- --nocapture --test-threads 1
+	@STREAMGAUGE_ROLLOUTS=10000 cargo test --profile simulation -p canary-simulation --test rollouts -- --nocapture --test-threads 1
 
 test: ## everything that must pass; installs what is missing
 	@scripts/test

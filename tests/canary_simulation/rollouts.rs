@@ -5,23 +5,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod fleet;
-mod random;
-mod traffic;
-
 use std::time::Duration;
+
+use canary_simulation::fleet;
+use canary_simulation::random::{no_surprise, upper_bound};
+use canary_simulation::traffic::{Backend, Ended, Rollout, Traffic, Users, Weather};
 
 use streamgauge::config::canary::Canary;
 use streamgauge::policy::canary::{Decision, Fact, Reason};
 
-use random::{no_surprise, upper_bound};
-use traffic::{Backend, Ended, Rollout, Traffic, Users, Weather};
-
 /// Threads that simulate.
 const THREADS: u64 = 2;
 
-/// Rollouts of an equal canary where nothing else is said: in a build without optimization they take half a minute.
-const ROLLOUTS: u64 = 80;
+/// Rollouts of an equal canary where nothing else is said.
+const ROLLOUTS: u64 = 140;
 
 const USUAL: Backend =
     Backend { fails: 0.02, stalls: 0.01, breaks: 0.005, first_token_s: 0.3, answer_s: 30.0, tokens_per_s: 20.0 };
@@ -181,7 +178,7 @@ const UNEQUAL: [fleet::Replica; 3] = [
 
 #[test]
 fn a_canary_like_the_baseline_is_hardly_ever_rolled_back_by_a_fleet() {
-    let runs = rollouts().unwrap_or(ROLLOUTS / 8);
+    let runs = rollouts().unwrap_or(ROLLOUTS / 2);
     let plan = plan(&[1, 5, 25, 50]);
     let ended = simulate(runs, |seed| {
         let traffic = &EQUAL[seed as usize % EQUAL.len()];
@@ -204,7 +201,7 @@ fn a_canary_like_the_baseline_is_hardly_ever_rolled_back_by_a_fleet() {
 
 #[test]
 fn a_fleet_finds_harm_as_soon_as_one_replica() {
-    let runs = if is_measured() { 200 } else { 4 };
+    let runs = if is_measured() { 200 } else { 8 };
     let bad = Backend { fails: 0.1, ..USUAL };
     let traffic = Traffic { what: "50/s, answers of 30 s, 2 % fail", baseline: USUAL, ..EQUAL[1] };
     for share in [5, 50] {
