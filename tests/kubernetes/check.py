@@ -48,6 +48,8 @@ CANARY = (
     '[[route]]\nname = "r"\ntargets = [{ upstream = "app" }, { name = "n", upstream = "app" }]\n'
     'canary = { target = "n", steps = [1, 100] }\n'
 )
+REDIS = '[limits]\nredis = "redis://redis:6379"\n'
+FLEET = '[fleet]\nname = "f"\n'
 REFUSALS = [
     ("", [], "--set-file config=streamgauge.toml"),
     ("a = [", [], "run `streamgauge check`"),
@@ -55,6 +57,8 @@ REFUSALS = [
     (UPSTREAM + LIMIT, [], "Add `redis = \"redis://HOST:6379\"` under [limits]"),
     (UPSTREAM + CANARY, [], "a canary, up to 2 replicas, and no Redis"),
     (UPSTREAM + LIMIT + CANARY, [], "limits or budgets ([[limit]]) and a canary"),
+    (UPSTREAM + CANARY + REDIS, [], "a canary (route r), up to 2 replicas, and no name of a fleet"),
+    (UPSTREAM + CANARY + REDIS, [], 'Add `name = "streamgauge"` under [fleet] of config'),
     (UPSTREAM + LIMIT, ["--set", "replicas=1,autoscaling.engine=hpa"], "up to 10 replicas, and no Redis"),
     (UPSTREAM + '[server]\ndrain_timeout = "ten minutes"\n', [], "write it as \"10m\""),
     (UPSTREAM + '[server]\nstate_dir = "/var/lib/x"\n', [], "server.state_dir is set: take it out"),
@@ -67,7 +71,9 @@ REFUSALS = [
 # What must not be refused: there is nobody to share with, or something to share by.
 ACCEPTED = [
     (UPSTREAM + LIMIT + CANARY, ["--set", "replicas=1"]),
-    (UPSTREAM + LIMIT + CANARY + '[limits]\nredis = "redis://redis:6379"\n', []),
+    (UPSTREAM + CANARY + REDIS, ["--set", "replicas=1"]),
+    (UPSTREAM + LIMIT + REDIS, []),
+    (UPSTREAM + LIMIT + CANARY + REDIS + FLEET, []),
     (UPSTREAM + '[limits]\non_failure = "local"\n', []),
 ]
 # drain_timeout, and the grace period that follows.

@@ -55,14 +55,19 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if $config.limit }}
 {{- $apart = append $apart "limits or budgets ([[limit]])" }}
 {{- end }}
+{{- $canaries := list }}
 {{- range $config.route }}
 {{- if .canary }}
+{{- $canaries = append $canaries (.name | default "without a name") }}
 {{- $apart = append $apart "a canary" }}
 {{- end }}
 {{- end }}
-{{- $redis := or (get (default dict $config.limits) "redis") (get (default dict $config.fleet) "redis") }}
+{{- $redis := get (default dict $config.limits) "redis" }}
 {{- if and (gt $most 1) $apart (not $redis) }}
 {{- fail (printf "config has %s, up to %d replicas, and no Redis: each replica would count and judge for itself. Add `redis = \"redis://HOST:6379\"` under [limits] of config, or set replicas to 1 with autoscaling.engine none" (join " and " (uniq $apart)) $most) }}
+{{- end }}
+{{- if and (gt $most 1) $canaries (not (get (default dict $config.fleet) "name")) }}
+{{- fail (printf "config has a canary (route %s), up to %d replicas, and no name of a fleet: each replica would judge it by its own requests and send it another share. Add `name = \"%s\"` under [fleet] of config, which no other release on the same Redis has, or set replicas to 1 with autoscaling.engine none" (join ", " $canaries) $most .Release.Name) }}
 {{- end }}
 {{- with .Values.autoscaling }}
 {{- if and (ne .engine "none") (lt (int .maxReplicas) (int .minReplicas)) }}
