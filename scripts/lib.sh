@@ -94,6 +94,14 @@ find_helm() {
     [ -x "$helm" ] && [ -x "$kubectl" ]
 }
 
+# Sets valkey to the machine's valkey-server, or to the one that was unpacked here. Fails if there is neither.
+find_valkey() {
+    for valkey in "$(command -v valkey-server || true)" "$PWD/.cache/valkey/valkey-server"; do
+        [ -x "$valkey" ] && return
+    done
+    return 1
+}
+
 # Sets next_app, where the Next.js app of the tests is or will be built: another place whenever one of its files changes.
 find_next() {
     next_app=$PWD/.cache/next-$(find tests/clients/next -name node_modules -prune -o -name .next -prune -o -type f -print0 |
