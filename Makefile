@@ -1,6 +1,6 @@
 # Run `make` for the list.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary night simulate-canary test frameworks dashboards fuzz soak bench image site fmt lint deny
+.PHONY: help demo demo-canary night simulate-canary test frameworks test-valkey outage dashboards fuzz soak bench image site fmt lint deny
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -21,6 +21,13 @@ simulate-canary: ## how often the canary judge errs, over 10,000 simulated rollo
 
 test: ## everything that must pass; installs what is missing
 	@scripts/test
+
+test-valkey: ## the tests of limits and fleets that share a store, with Valkey in place of Redis
+	@scripts/test-valkey
+
+outage: ## a fleet whose Redis is away for 30 s (or OUTAGE_S): stopped, cut off, silent, read-only
+	@scripts/setup build apt redis-server
+	@STREAMGAUGE_OUTAGE_S=$${OUTAGE_S:-30} cargo test --test proxy fleet_chaos:: -- --nocapture
 
 frameworks: ## real frameworks behind the proxy: same bytes, right first token, usage, outcome; a table at the end (ONLY=agno,mcp: some)
 	@scripts/frameworks $(if $(ONLY),--only $(ONLY))

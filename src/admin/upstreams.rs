@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::levers;
 use super::limits::with;
+use crate::policy::balance::PenaltyBy;
 use crate::policy::health::Reason;
 use crate::policy::levers::{Lever, Pulled, Setting};
 use crate::proxy::{EndpointView, MemberView, Shared};
@@ -28,6 +29,10 @@ pub(super) fn view(shared: &Shared) -> Vec<Value> {
         json!({ "name": &*upstream.name, "endpoints": endpoints })
     });
     upstreams.collect()
+}
+
+fn penalty((until, by): (SystemTime, PenaltyBy)) -> Value {
+    json!({ "until": timestamp(until), "by": by.as_str() })
 }
 
 struct Endpoint<'a> {
@@ -79,6 +84,7 @@ impl Endpoint<'_> {
             "serving_meanwhile": worst.map(|member| &member.serving).filter(|serving| !serving.is_empty()),
             "failures": first.map(|first| json!({ "first": first, "last": last, "count": count })),
             "in_flight": members.iter().map(|member| u64::from(member.in_flight)).sum::<u64>(),
+            "penalty": members.iter().filter_map(|member| member.penalty).max_by_key(|(until, _)| *until).map(penalty),
             "measured": self.measured(one),
             "balancer_score_s": members.iter().filter_map(|member| member.score).max().map(|score| score.as_secs_f64()),
         })

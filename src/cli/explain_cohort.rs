@@ -12,15 +12,18 @@ use crate::policy::routing;
 
 /// How a running proxy answered the question for a canary's share.
 pub(super) enum Live {
-    /// In percent.
-    At(u8),
+    At {
+        percent: u8,
+        /// What happens next, or why nothing does.
+        next: String,
+    },
     Unknown,
 }
 
 /// Each target's share of the route's requests, and what that rests on: a canary's weight means nothing.
 pub(super) fn shares<'r>(route: &'r Route, live: &Live) -> impl Iterator<Item = (&'r Target, f64)> {
     let share = route.canary.as_ref().map(|canary| match live {
-        Live::At(percent) => *percent,
+        Live::At { percent, .. } => *percent,
         Live::Unknown => canary.share(0),
     });
     routing::shares(route, share)
@@ -30,11 +33,12 @@ pub(super) fn shares<'r>(route: &'r Route, live: &Live) -> impl Iterator<Item = 
 pub(super) fn ask(admin: &str, route: &Route) -> Live {
     let Some(canary) = &route.canary else { return Live::Unknown };
     // A proxy that runs another file says nothing of this one.
-    let is_it = |View { now, steps, .. }: &&View| {
+    let is_it = |View { now, steps, .. }: &View| {
         now.route == *route.name && now.canary == *canary.target && *steps == canary.steps
     };
     let views = canary::list(admin).unwrap_or_default();
-    views.iter().find(is_it).map_or(Live::Unknown, |view| Live::At(view.now.percent))
+    let view = views.into_iter().find(is_it);
+    view.map_or(Live::Unknown, |View { now, .. }| Live::At { percent: now.percent, next: now.next })
 }
 
 /// Tells who stays with whom, and where the caller is that `header` names.
@@ -71,7 +75,11 @@ pub(super) fn tell<'h>(
 
 fn stands(live: &Live) -> String {
     match live {
-        Live::At(percent) => format!("the running proxy has it at {percent} %"),
+        Live::At { percent, next } => {
+            // It comes from the proxy: nothing of it may steer the terminal.
+            let next: String = next.chars().filter(|letter| !letter.is_control()).collect();
+            format!("the running proxy has it at {percent} %. {next}")
+        }
         Live::Unknown => {
             "no proxy with this canary answered at --admin, so the shares above are those of its first step; \
                           `streamgauge canary` tells where it stands"
@@ -147,7 +155,16 @@ mod tests {
         let settings = crate::config::parse(text, "test.toml", &|_| None, &no_file).unwrap();
         let of = |live: &Live| shares(&settings.routes[0], live).map(|(_, share)| share * 100.0).collect::<Vec<_>>();
         assert_eq!(of(&Live::Unknown), [99.0, 1.0], "both have a weight of 1");
-        assert_eq!(of(&Live::At(25)), [75.0, 25.0]);
+        assert_eq!(of(&Live::At { percent: 25, next: String::new() }), [75.0, 25.0]);
+    }
+
+    #[test]
+    fn why_a_canary_stays_is_told_in_the_proxys_words() {
+        let next = "It stays at 5 %: replica 5f0c alone sees harm.\u{1b}[31m".to_owned();
+        assert_eq!(
+            stands(&Live::At { percent: 5, next }),
+            "the running proxy has it at 5 %. It stays at 5 %: replica 5f0c alone sees harm.[31m"
+        );
     }
 
     #[test]

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use super::hints::OVERLOADED_MAX;
+use crate::words::worded;
+
 /// The time constant of the moving average: a latency has faded to a third after this.
 const MEMORY: Duration = Duration::from_secs(10);
 
@@ -29,6 +32,18 @@ struct Penalty {
     until: Duration,
     /// Seconds.
     cost: f64,
+    by: PenaltyBy,
+}
+
+worded! {
+    /// Whose request it was that an endpoint is penalised for.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum PenaltyBy {
+        /// One of this replica.
+        Here = "this_replica",
+        /// One of another replica of the fleet, which told.
+        Fleet = "fleet",
+    }
 }
 
 /// A peak EWMA: a moving average that rises to a peak at once, and falls slowly.
@@ -60,12 +75,28 @@ impl Load {
     /// It answered with a 429 or 5xx, which is fast: it counts as slow for `retry_after`, or 5 s.
     pub fn penalise(&mut self, retry_after: Option<Duration>, now: Duration) {
         let time = retry_after.unwrap_or(PENALTY).clamp(Duration::from_secs(1), PENALTY_MAX);
-        self.penalty = Some(Penalty { until: now + time, cost: time.max(PENALTY).as_secs_f64() });
+        self.penalty = Some(Penalty { until: now + time, cost: time.max(PENALTY).as_secs_f64(), by: PenaltyBy::Here });
+    }
+
+    /// Another replica was told to wait for so long. Whether that is news: a penalty is never made shorter by it.
+    pub fn penalise_as_told(&mut self, left: Duration, now: Duration) -> bool {
+        let left = left.min(OVERLOADED_MAX);
+        let until = now + left;
+        let is_news = self.penalty.is_none_or(|penalty| penalty.until < until);
+        if is_news {
+            self.penalty = Some(Penalty { until, cost: left.max(PENALTY).as_secs_f64(), by: PenaltyBy::Fleet });
+        }
+        is_news
+    }
+
+    /// Until when it counts as overloaded or failed, and by whose request. `None`: it does not.
+    pub fn penalised_until(&self, now: Duration) -> Option<(Duration, PenaltyBy)> {
+        self.penalty.filter(|penalty| now < penalty.until).map(|penalty| (penalty.until, penalty.by))
     }
 
     /// Whether it said lately that it failed, or is overloaded.
     pub fn is_penalised(&self, now: Duration) -> bool {
-        self.penalty.is_some_and(|penalty| now < penalty.until)
+        self.penalised_until(now).is_some()
     }
 
     /// The average as it was at the last answer, however long ago.
@@ -172,6 +203,21 @@ mod tests {
         assert!(failing.cost(true, ms(59_000)) > slow.cost(true, ms(0)));
         failing.penalise(Some(Duration::MAX), ms(0));
         assert_eq!(failing.cost(true, ms(301_000)), 0.0, "no upstream can ask for more than 5 minutes");
+    }
+
+    #[test]
+    fn what_another_replica_was_told_costs_as_much_and_shortens_nothing() {
+        let mut load = Load::default();
+        assert!(load.penalise_as_told(ms(20_000), ms(0)));
+        assert_eq!(load.penalised_until(ms(0)), Some((ms(20_000), PenaltyBy::Fleet)));
+        assert_eq!(load.cost(true, ms(19_999)), 20.0);
+        assert!(!load.penalise_as_told(ms(20_000), ms(0)), "told again");
+        assert!(load.penalise_as_told(Duration::MAX, ms(0)));
+        assert_eq!(load.penalised_until(ms(0)), Some((ms(60_000), PenaltyBy::Fleet)), "a minute at most");
+        load.penalise(Some(ms(90_000)), ms(0));
+        assert!(!load.penalise_as_told(ms(60_000), ms(0)));
+        assert_eq!(load.penalised_until(ms(0)), Some((ms(90_000), PenaltyBy::Here)));
+        assert_eq!(load.penalised_until(ms(90_000)), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::config::settings::{Failover, Route, Target};
 
-/// The minimum of the retry budget: retries that a route may have at one time, however few requests it has.
+/// The minimum of the retry budget: retries that a route may have at one time, however few requests it has. All replicas of a fleet share it.
 const BUDGET_FLOOR: usize = 10;
 
 /// How far an attempt had come when it failed.
@@ -35,10 +35,17 @@ pub fn may_replace(rule: Failover, nature: Nature, stage: Stage) -> bool {
     }
 }
 
-/// The retry budget: whether a route may retry one more request, while it has `active` requests and `again` retries.
-pub fn within_budget(active: usize, again: usize, share: f64) -> bool {
+/// The retry budget: whether a route may retry one more request, while it has `active` requests and `again` retries. `floor`:
+/// of [`budget_floor`].
+pub fn within_budget(active: usize, again: usize, share: f64, floor: usize) -> bool {
     let allowed = (active as f64 * share).floor() as usize;
-    again < allowed.max(BUDGET_FLOOR)
+    again < allowed.max(floor)
+}
+
+/// How many retries each of so many replicas may have at one time, however few requests it has. Shares of each one's own requests add up
+/// to the share of all; this would not.
+pub fn budget_floor(replicas: usize) -> usize {
+    BUDGET_FLOOR.div_ceil(replicas.max(1))
 }
 
 /// A status that is worth a retry: the backend failed, or it is overloaded.

@@ -10,6 +10,7 @@ pub mod deadlines;
 pub mod failover;
 pub mod head_checks;
 pub mod health;
+pub mod hints;
 pub mod hop_by_hop;
 pub mod identity;
 pub mod learned_usage;

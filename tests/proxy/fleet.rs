@@ -13,12 +13,12 @@ use crate::support::{Proxy, Upstream, soon};
 const CHAT: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
 /// One upstream at several addresses.
-fn pool(addresses: &[std::net::SocketAddr], more: &str) -> String {
+pub fn pool(addresses: &[std::net::SocketAddr], more: &str) -> String {
     let urls: Vec<String> = addresses.iter().map(|address| format!("\"http://{address}\"")).collect();
     format!("[[upstream]]\nname = \"pool\"\nurls = [{}]\n{more}\n", urls.join(", "))
 }
 
-async fn chat(proxy: &Proxy, id: &str) -> Value {
+pub async fn chat(proxy: &Proxy, id: &str) -> Value {
     let mut client = proxy.client().await;
     client.post("/v1/chat/completions", CHAT, &format!("x-request-id: {id}\r\n")).await;
     let answer = client.answer().await;
@@ -27,7 +27,7 @@ async fn chat(proxy: &Proxy, id: &str) -> Value {
 }
 
 /// What `/api/upstreams` says of the endpoint.
-async fn endpoint(proxy: &Proxy, address: impl ToString) -> Value {
+pub async fn endpoint(proxy: &Proxy, address: impl ToString) -> Value {
     let (_, text) = proxy.admin_get("/api/upstreams").await;
     let told: Value = serde_json::from_str(&text).unwrap();
     let endpoints = told["upstreams"][0]["endpoints"].as_array().unwrap().clone();

@@ -24,6 +24,8 @@ mod endings;
 mod failover;
 mod fleet;
 mod fleet_canary;
+mod fleet_chaos;
+mod fleet_hints;
 mod floods;
 mod full_disk;
 mod heads;

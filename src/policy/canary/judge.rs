@@ -306,16 +306,11 @@ impl Judge {
 
     /// What follows from the evidence.
     fn verdict(&self, plan: &Canary, step: usize, now: Duration) -> Option<(Kind, Stage, Reason)> {
-        let enough = |counts: &dyn Fn(Fact) -> bool| {
-            let worst = self.worst(plan, |fact| self.harmed.get(fact).are_several() && counts(fact));
-            worst.filter(|harm| harm.evidence >= harm.needed)
-        };
-        if let Some(harm) = enough(&|fact| self.origins.alone(fact).is_none()) {
+        if let Some(harm) = self.enough_harm(plan, |fact| self.origins.alone(fact).is_none()) {
             return Some((Kind::RollBack, Stage::RolledBack, Reason::Harm(harm)));
         }
-        let alone = enough(&|_| true).and_then(|finding| Some((finding, self.origins.alone(finding.fact)?)));
-        if let Some((finding, origin)) = alone {
-            return (!self.held).then_some((Kind::Hold, self.stage, Reason::Alone { finding, origin }));
+        if let Some(reason) = self.harm_of_one(plan) {
+            return (!self.held).then_some((Kind::Hold, self.stage, reason));
         }
         let next = plan.steps.get(step + 1).filter(|_| self.is_due(plan, now))?;
         if let Some(reason) = self.objection(plan) {
@@ -326,6 +321,18 @@ impl Judge {
             return Some((Kind::Promote, Stage::Promoted, reason));
         }
         Some((Kind::Step, Stage::Running { step: step + 1 }, reason))
+    }
+
+    /// Why it is held though there is enough to roll back: only one of several replicas sees it.
+    pub(super) fn harm_of_one(&self, plan: &Canary) -> Option<Reason> {
+        let finding = self.enough_harm(plan, |_| true)?;
+        Some(Reason::Alone { finding, origin: self.origins.alone(finding.fact)? })
+    }
+
+    /// The strongest evidence, of several users, that is enough to roll back.
+    fn enough_harm(&self, plan: &Canary, counts: impl Fn(Fact) -> bool) -> Option<Finding> {
+        let worst = self.worst(plan, |fact| self.harmed.get(fact).are_several() && counts(fact));
+        worst.filter(|harm| harm.evidence >= harm.needed)
     }
 
     fn is_due(&self, plan: &Canary, now: Duration) -> bool {

@@ -109,7 +109,7 @@ impl Judge {
             decisions: self.decisions.iter().copied().collect(),
             next: String::new(),
         };
-        report.next = report.next_words(plan, self.objection(plan));
+        report.next = report.next_words(plan, self.harm_of_one(plan).or_else(|| self.objection(plan)));
         report
     }
 
@@ -132,6 +132,9 @@ impl Report {
     /// `objection`: why no step is taken now, so far as it is for harm.
     fn next_words(&self, plan: &Canary, objection: Option<Reason>) -> String {
         let share = self.share;
+        if let (State::Running | State::Watching, Some(reason @ Reason::Alone { .. })) = (self.state, objection) {
+            return format!("It stays at {share} %: {reason}.");
+        }
         match (self.state, self.next_share) {
             (State::Promoted, _) => {
                 "All requests go to the canary. Make it the route's only target, and take `canary` out.".to_owned()

@@ -53,6 +53,11 @@ impl Member {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it is reached without leaving the machine: another machine's of the same address is another.
+    pub(crate) fn is_local(&self) -> bool {
+        self.peer.address().as_inet().is_none_or(|at| at.ip().is_loopback() || at.ip().is_unspecified())
+    }
+
     /// Whether it is the same place as another, also across a new look-up.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.state, &other.state)

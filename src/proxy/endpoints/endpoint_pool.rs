@@ -10,12 +10,15 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use super::ca;
 use super::endpoint::{self, Member};
 use super::endpoint_view::{EndpointView, MemberView};
+use super::hints::{HintedChecks, HintsOut};
 use super::levers::{Flag, Levers};
 use super::peers;
+use super::retry_budget::Replicas;
 use crate::config::address::{Endpoint, EndpointAddress};
 use crate::config::settings::Upstream;
 use crate::policy::failover::Room;
 use crate::policy::health::{self, Change, Down, Sign, Verdict};
+use crate::policy::hints::Kind;
 use crate::policy::levers::{Lever, Setting};
 use crate::proxy::clock::Clock;
 use crate::telemetry::Telemetry;
@@ -38,6 +41,7 @@ pub struct EndpointPool {
     authorities: u64,
     /// Held while it is decided whether one more may be ejected.
     ejecting: Mutex<()>,
+    hinted_checks: HintedChecks,
     around: Around,
 }
 
@@ -47,6 +51,8 @@ pub(crate) struct Around {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) clock: Clock,
     pub(crate) levers: Arc<Levers>,
+    pub(crate) hints: Arc<HintsOut>,
+    pub(crate) replicas: Arc<Replicas>,
 }
 
 struct EndpointState {
@@ -72,7 +78,15 @@ impl EndpointPool {
             })
             .collect();
         let authorities = ca::fingerprint(upstream.ca.as_deref());
-        Self { endpoints, built_for: Arc::clone(upstream), authorities, ejecting: Mutex::default(), around }
+        let built_for = Arc::clone(upstream);
+        Self {
+            endpoints,
+            built_for,
+            authorities,
+            ejecting: Mutex::default(),
+            hinted_checks: HintedChecks::default(),
+            around,
+        }
     }
 
     /// Whether this pool can go on for `upstream` after a reload.
@@ -90,6 +104,15 @@ impl EndpointPool {
 
     pub(super) fn telemetry(&self) -> &Telemetry {
         &self.around.telemetry
+    }
+
+    /// Lets the other replicas know something of a place that holds for so long, if there are any.
+    pub(super) fn hint(&self, member: &Member, kind: Kind, holds: Duration) {
+        self.around.hints.put(self.name(), member, (kind, holds), self.now());
+    }
+
+    pub(super) fn hinted_checks(&self) -> &HintedChecks {
+        &self.hinted_checks
     }
 
     /// The time that health goes by.
@@ -166,6 +189,9 @@ impl EndpointPool {
             let may_eject = self.may_eject(member, now);
             member.state().health.note(verdict, now, may_eject)
         };
+        if verdict.sign == Sign::Unreachable || matches!(change, Some(Change::Down(_))) {
+            self.hint(member, Kind::CheckHealth, Duration::MAX);
+        }
         self.tell(member, change, now);
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::endpoint::Member;
+use crate::policy::balance::PenaltyBy;
 use crate::policy::health::{Failures, Gate, Reason};
 use crate::policy::levers::Setting;
 use crate::words::worded;
@@ -37,6 +38,8 @@ pub struct MemberView {
     /// Who serves in its place, where it is down and not ejected.
     pub serving: Vec<String>,
     pub in_flight: u32,
+    /// Until when it counts as overloaded or failed in balancing, and by whose request.
+    pub penalty: Option<(SystemTime, PenaltyBy)>,
     /// What the balancer compares: a peak of the time to the first token that fades, in seconds. No measurement.
     pub score: Option<Duration>,
 }
@@ -97,6 +100,7 @@ impl MemberView {
             failures: health.failures(now).map(|failures| wall.seen(failures)),
             serving: Vec::new(),
             in_flight: state.load.in_flight(),
+            penalty: state.load.penalised_until(now).map(|(until, by)| (wall.at(until), by)),
             score: state.load.latency(true, now),
         }
     }

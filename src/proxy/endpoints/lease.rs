@@ -9,6 +9,7 @@ use super::endpoint::Member;
 use super::endpoint_pool::EndpointPool;
 use crate::policy::failover;
 use crate::policy::health::{Gate, Sign, UnderWay, Verdict};
+use crate::policy::hints::Kind;
 
 impl EndpointPool {
     /// A place for the next attempt: one that is half open gets this request, else the better of two is taken; where all
@@ -140,8 +141,11 @@ impl Lease {
         }
         let now = self.pool.now();
         self.member.state().load.penalise(retry_after, now);
-        if status != 429 {
-            self.tell(Sign::Faulty);
+        match (status, retry_after) {
+            // A limit belongs to an account, which replicas have in common.
+            (429, Some(wait)) => self.pool.hint(&self.member, Kind::Overloaded, wait),
+            (429, None) => {}
+            _ => self.tell(Sign::Faulty),
         }
     }
 

@@ -9,6 +9,8 @@ pub(super) mod dial;
 pub(super) mod endpoint;
 pub(super) mod endpoint_pool;
 pub(super) mod endpoint_view;
+pub(super) mod hinted;
+pub(super) mod hints;
 pub(super) mod idle_pool;
 pub(super) mod lease;
 pub(super) mod levers;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use http::Version;
 use pingora::http::RequestHeader;
 use tokio::time::MissedTickBehavior;
@@ -40,26 +42,52 @@ impl Shared {
     }
 
     async fn check_upstream(&self, upstream: &Upstream, check: &HealthCheck, pool: &Arc<EndpointPool>) {
+        tokio::join!(self.check_in_turn(upstream, check, pool), self.check_as_hinted(upstream, check, pool));
+    }
+
+    /// At the interval of the configuration.
+    async fn check_in_turn(&self, upstream: &Upstream, check: &HealthCheck, pool: &Arc<EndpointPool>) {
         let mut again = tokio::time::interval(check.interval);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             again.tick().await;
             let wanted = |member: &Arc<Member>| member.out() != Some(Setting::Disabled);
             let members: Vec<Arc<Member>> = pool.members().filter(wanted).collect();
-            join_all(members.iter().map(|member| async {
-                let asked = tokio::time::timeout(PATIENCE.min(check.interval), self.ask(upstream, check, member)).await;
-                let result = match asked {
-                    Ok(Ok(200..=399)) => CheckResult::Healthy,
-                    Ok(Ok(_)) => CheckResult::Status,
-                    Ok(Err(_)) => CheckResult::Unreachable,
-                    Err(_) => CheckResult::Timeout,
-                };
-                let of = EndpointOf { upstream: &upstream.name, endpoint: &member.place.endpoint };
-                self.telemetry.metrics().health_checked(of, result);
-                pool.checked(member, result == CheckResult::Healthy);
+            join_all(members.iter().map(|member| {
+                pool.check_begins(member);
+                self.check(upstream, check, pool, member)
             }))
             .await;
         }
+    }
+
+    /// At once where another replica had trouble, once a second a place. Those that hang keep nobody else waiting.
+    async fn check_as_hinted(&self, upstream: &Upstream, check: &HealthCheck, pool: &Arc<EndpointPool>) {
+        let mut running = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                wanted = pool.wanted_checks() => {
+                    let in_service = wanted.into_iter().filter(|member| member.out() != Some(Setting::Disabled));
+                    running.extend(in_service.map(|member| async move {
+                        self.check(upstream, check, pool, &member).await;
+                    }));
+                }
+                Some(()) = running.next() => {}
+            }
+        }
+    }
+
+    async fn check(&self, upstream: &Upstream, check: &HealthCheck, pool: &EndpointPool, member: &Member) {
+        let asked = tokio::time::timeout(PATIENCE.min(check.interval), self.ask(upstream, check, member)).await;
+        let result = match asked {
+            Ok(Ok(200..=399)) => CheckResult::Healthy,
+            Ok(Ok(_)) => CheckResult::Status,
+            Ok(Err(_)) => CheckResult::Unreachable,
+            Err(_) => CheckResult::Timeout,
+        };
+        let of = EndpointOf { upstream: &upstream.name, endpoint: &member.place.endpoint };
+        self.telemetry.metrics().health_checked(of, result);
+        pool.checked(member, result == CheckResult::Healthy);
     }
 
     /// The status that one endpoint answers a check with.

@@ -55,7 +55,7 @@ pub struct Shared {
     pub(crate) keys_wanted: Notify,
     /// The number of the generation.
     installed: watch::Sender<u64>,
-    around: Around,
+    pub(super) around: Around,
     numbers: AtomicU64,
 }
 
@@ -82,7 +82,13 @@ impl Shared {
     /// Builds generation 1.
     pub fn new(settings: Settings, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let levers = Arc::<Levers>::default();
-        let around = Around { telemetry: Arc::clone(&telemetry), clock: Clock::start(), levers: Arc::clone(&levers) };
+        let around = Around {
+            telemetry: Arc::clone(&telemetry),
+            clock: Clock::start(),
+            levers: Arc::clone(&levers),
+            hints: Arc::default(),
+            replicas: Arc::default(),
+        };
         let first = Generation::build(1, settings, None, &around);
         Arc::new(Self {
             generation: ArcSwap::from_pointee(first),
@@ -207,7 +213,7 @@ impl Generation {
         let in_service = in_service.collect();
         let loads = settings.routes.iter().map(|route| {
             let kept = previous.and_then(|old| old.loads.get(&route.name));
-            (route.name.clone(), kept.cloned().unwrap_or_default())
+            (route.name.clone(), kept.cloned().unwrap_or_else(|| Arc::new(RouteLoad::new(&around.replicas))))
         });
         let loads = loads.collect();
         let remote_keys = RemoteKeys::follow(&settings, previous.and_then(|old| old.remote_keys.as_ref()));

@@ -11,7 +11,7 @@ pub mod websocket;
 pub use client::{Answer, Client};
 pub use process::{Proxy, config};
 pub use redis::Redis;
-pub use relay::Relay;
+pub use relay::{Relay, Way};
 pub use upstream::{Conn, Seen, Upstream};
 
 use std::time::Duration;

@@ -56,11 +56,14 @@ impl Redis {
         self.answers().await;
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Stops it from answering, and lets it go on.
     pub fn pause(&self, paused: bool) {
         let signal = if paused { "-STOP" } else { "-CONT" };
-        let pid = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        assert!(std::process::Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap().success());
     }
 
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {

@@ -102,7 +102,12 @@ impl Shared {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for round in 0_u64.. {
             ticks.tick().await;
-            let Some(link) = self.fleet.link() else { continue };
+            let link = self.fleet.link();
+            self.around.hints.open(link.is_some());
+            let Some(link) = link else {
+                self.around.replicas.set(1);
+                continue;
+            };
             let generation = self.generation.load_full();
             if self.take_part(&link, &generation, round).await.is_err() && link.is_away() {
                 let (outage, members) = (link.outages(), link.members().len());
@@ -159,8 +164,9 @@ impl Shared {
         }
         if is_news || round.is_multiple_of(HELLO_TICKS) {
             link.hello(&presence(generation)).await?;
+            self.around.replicas.set(link.members().len());
         }
-        Ok(())
+        self.share_hints(link, generation, round.is_multiple_of(LOOK_TICKS)).await
     }
 
     /// Follows what is committed, or sees to it that something is. Whether there is another decision.

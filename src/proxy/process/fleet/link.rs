@@ -29,6 +29,8 @@ pub(super) struct Link {
     tag: String,
     contact: Mutex<Contact>,
     members: Mutex<Arc<[Member]>>,
+    /// The last hint that was heard; empty before the first.
+    hints_heard: Mutex<String>,
 }
 
 /// When Redis last answered.
@@ -52,6 +54,7 @@ impl Link {
             tag: Fleet::tag(Some(fleet)),
             contact: Mutex::new(Contact { since: Instant::now(), is_away: false, outages: 0, trouble: None }),
             members: Mutex::new(Arc::new([])),
+            hints_heard: Mutex::default(),
         }))
     }
 
@@ -153,6 +156,18 @@ impl Link {
 
     fn contact(&self) -> MutexGuard<'_, Contact> {
         self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn hints_key(&self) -> String {
+        format!("{}:hints", self.tag)
+    }
+
+    pub(super) fn hints_heard(&self) -> String {
+        self.hints_heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_hints_heard(&self, last: String) {
+        *self.hints_heard.lock().unwrap_or_else(PoisonError::into_inner) = last;
     }
 
     fn members_key(&self) -> String {
