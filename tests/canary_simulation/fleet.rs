@@ -55,7 +55,7 @@ impl Rollout<'_> {
     pub fn run(&self, seed: u64) -> Ended {
         let plan = together(self.plan, false);
         let (mut random, mut places) = (Random::new(seed), Random::new(seed ^ 0x5eed));
-        let salt = random.next();
+        let salt = random.next_u64();
         let mut fold = Fold::start(&plan, Duration::ZERO);
         let mut seats: Vec<Seat> = self.replicas.iter().map(|_| Seat::default()).collect();
         seats.iter_mut().for_each(|seat| (seat.share, seat.epoch) = (fold.judge.share(&plan), fold.judge.epoch()));

@@ -7,11 +7,11 @@ impl Random {
     pub fn new(seed: u64) -> Self {
         // Two steps, so that seeds beside each other begin apart.
         let mut random = Self(seed.wrapping_mul(0xd134_2543_de82_ef95));
-        random.next();
+        random.next_u64();
         random
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Random {
 
     /// Uniform in (0, 1).
     pub fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+        ((self.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
     }
 
     pub fn chance(&mut self, p: f64) -> bool {

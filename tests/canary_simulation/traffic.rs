@@ -158,12 +158,12 @@ impl Users {
     /// Somebody by chance.
     pub fn draw(self, random: &mut Random, salt: u64) -> User {
         let user = match self {
-            Self::None => random.next(),
+            Self::None => random.next_u64(),
             // The inverse of the distribution, with the sum of 1/n taken for the logarithm.
             Self::Zipf(users) => ((users + 1) as f64).powf(random.unit()) as u64,
         };
         let mut own = Random::new(user ^ salt);
-        User { unit: own.next(), draw: own.unit() * 100.0, trouble: own.unit() }
+        User { unit: own.next_u64(), draw: own.unit() * 100.0, trouble: own.unit() }
     }
 }
 
@@ -183,7 +183,7 @@ pub const LONGEST_S: f64 = 20_000.0;
 impl Rollout<'_> {
     pub fn run(&self, seed: u64) -> Ended {
         let mut random = Random::new(seed);
-        let salt = random.next();
+        let salt = random.next_u64();
         let mut judge = Judge::start(self.plan, Duration::ZERO);
         let mut under_way: Waiting<()> = BinaryHeap::new();
         let (mut arrives_s, mut last_step_s, mut canary_requests, mut baseline_requests) = (0.0, None, 0, 0);
