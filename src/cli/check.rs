@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config;
-
-/// The config file where nothing else is said, in the current directory.
-pub(super) const DEFAULT_FILE: &str = "streamgauge.toml";
+use crate::config::defaults::DEFAULT_FILE;
 
 /// What a configuration from standard input is called in its problems.
 const STDIN: &str = "<stdin>";

@@ -29,9 +29,9 @@ use std::time::SystemTime;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use self::check::DEFAULT_FILE;
 use self::terminal::{complain, say};
 use crate::config::address::Listen;
+use crate::config::defaults::DEFAULT_FILE;
 use crate::config::{self, Settings};
 use crate::policy::levers::Command as Lever;
 use crate::server::{self, Exit, Origin, Run, Source, Style};

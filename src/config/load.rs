@@ -10,6 +10,9 @@ use super::settings::{File, ONE, SEVERAL, Settings};
 use super::tables::upstream::UpstreamTable;
 use super::units::{At, Table};
 
+/// The configuration file that is used where none is named, in the current directory.
+pub const DEFAULT_FILE: &str = "streamgauge.toml";
+
 /// Largest file that is read, be it the configuration or one that it names, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -32,8 +35,20 @@ pub fn load_from(reader: impl io::Read, name: &str) -> Result<Settings, Problems
 }
 
 fn loaded(text: io::Result<String>, name: &str) -> Result<Settings, Problems> {
-    let text = text.map_err(|e| Problems::of_file(name, format!("cannot be read: {e}")))?;
+    let text = text.map_err(|error| unreadable(name, &error))?;
     parse(&text, name, &process_env, &read_bounded)
+}
+
+/// What is wrong with a configuration file that cannot be read, and what to do next.
+pub fn unreadable(name: &str, error: &io::Error) -> Problems {
+    let message = match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "cannot be read: there is no such file. `streamgauge init` writes a first {DEFAULT_FILE}; --config or \
+             STREAMGAUGE_CONFIG names a file that is there"
+        ),
+        _ => format!("cannot be read: {error}"),
+    };
+    Problems::of_file(name, message)
 }
 
 /// Checks a configuration's text. Pure: what is outside the text comes through `env` and `read_file`.

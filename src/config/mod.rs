@@ -20,7 +20,7 @@ mod units;
 mod view;
 
 pub use checker::Moment;
-pub use load::{for_upstream, load, load_from, parse, parse_for};
+pub use load::{for_upstream, load, load_from, parse, parse_for, unreadable};
 pub use problems::{Problem, Problems};
 pub use reload::{guard, needs_restart};
 pub use schema::schema;
@@ -30,6 +30,7 @@ pub use tables::{canary, conditions, fleet, identity, limits, prices, telemetry}
 
 /// What holds where the file says nothing, as far as others ask.
 pub mod defaults {
+    pub use super::load::DEFAULT_FILE;
     pub use super::tables::route::{
         FIRST_TOKEN_ALONE, FIRST_TOKEN_TIMEOUT, HANDSHAKE_TIMEOUT, STALL_TIMEOUT, TOTAL_TIMEOUT, WHOLE_ATTEMPT_TIMEOUT,
     };

@@ -144,8 +144,8 @@ fn read_file(path: &Path, files: &RefCell<Files>, moment: Moment) -> Result<Sett
         content
     };
     let name = path.display().to_string();
-    let text = read(path).map_err(|error| vec![format!("cannot read {name}: {error}")])?;
-    config::parse_for(moment, &text, &name, &|variable| std::env::var(variable).ok(), &read)
+    let text = read(path).map_err(|error| config::unreadable(&name, &error));
+    text.and_then(|text| config::parse_for(moment, &text, &name, &|variable| std::env::var(variable).ok(), &read))
         .map_err(|problems| lines(&problems))
 }
 
@@ -157,4 +157,20 @@ fn fingerprint(content: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(content);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_without_its_file_says_what_to_do_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("none.toml");
+        let source = Source { origin: Origin::File(file.clone()), listen: Vec::new(), admin: None };
+        let read = source.read(Moment::Start);
+        let [problem] = &read.settings.unwrap_err()[..] else { panic!("one problem") };
+        assert!(problem.contains("none.toml") && problem.contains("`streamgauge init`"), "{problem}");
+        assert_eq!(read.files.paths().collect::<Vec<_>>(), [file], "it is looked for again");
+    }
 }

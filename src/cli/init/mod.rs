@@ -20,9 +20,9 @@ use listeners::{Candidate, Candidates};
 use render::Places;
 use server_kind::Kind;
 
-use super::check::DEFAULT_FILE;
 use super::terminal::say;
 use crate::config;
+use crate::config::defaults::DEFAULT_FILE;
 
 /// Where the proxy listens if the port is free, and the admin address.
 const LISTEN_PORT: u16 = 8080;

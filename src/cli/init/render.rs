@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::super::check::DEFAULT_FILE;
 use super::found::Found;
 use super::sample_request::Sample;
 use super::server_kind::{Kind, Software};
+use crate::config::defaults::DEFAULT_FILE;
 
 /// Names of models that are told; the rest is counted.
 const MODELS_TOLD: usize = 3;

@@ -119,6 +119,17 @@ fn the_whole_example_is_right() {
 }
 
 #[test]
+fn a_file_that_is_not_there_says_what_to_do_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = load(&directory.path().join("none.toml")).unwrap_err().to_string();
+    for step in ["none.toml: cannot be read: there is no such file", "`streamgauge init`", "--config"] {
+        assert!(missing.contains(step), "{step}: {missing}");
+    }
+    let unreadable = load(directory.path()).unwrap_err().to_string();
+    assert!(!unreadable.contains("init"), "a directory is there: {unreadable}");
+}
+
+#[test]
 fn a_file_is_read_with_its_neighbours() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("s.toml");
