@@ -12,7 +12,7 @@ use super::explain_conditions;
 use super::explain_limits::{self, Asked};
 use super::explain_session;
 use super::levers;
-use crate::config::address::{Endpoint, EndpointAddress};
+use crate::config::address::EndpointAddress;
 use crate::config::identity::USER_HEADER;
 use crate::config::settings::{Route, RouteKind, Settings, Target};
 use crate::config::{self, defaults};
@@ -221,20 +221,15 @@ fn place(route: &Route, target: &Target, path: &str) -> String {
         .endpoints
         .iter()
         .map(|endpoint| {
-            format!("{}{}", origin(endpoint), routing::upstream_path(route, target, &endpoint.base_path, path))
+            let path = routing::upstream_path(route, target, &endpoint.base_path, path);
+            match endpoint.address {
+                EndpointAddress::Tcp { .. } => format!("{}://{}{path}", endpoint.scheme(), endpoint.authority),
+                EndpointAddress::Unix(_) => format!("{} {path}", endpoint.name()),
+            }
         })
         .collect();
     let model = target.model.as_ref().map_or_else(String::new, |model| format!(", as model \"{model}\""));
     format!("{}{model}", urls.join(" or "))
-}
-
-fn origin(endpoint: &Endpoint) -> String {
-    match &endpoint.address {
-        EndpointAddress::Tcp { .. } => {
-            format!("{}://{}", if endpoint.tls { "https" } else { "http" }, endpoint.authority)
-        }
-        EndpointAddress::Unix(path) => format!("unix:{} ", path.display()),
-    }
 }
 
 fn time(duration: Duration) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::telemetry::log_fields::LOG_FIELDS;
+use crate::telemetry::log_fields::log_fields;
 use crate::telemetry::metrics;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
@@ -36,7 +36,7 @@ fn log_page() -> String {
     let mut out = "# Fields of the log line\n\nEvery field of the JSON line that each request has on stdout, in its order; what does not apply is absent. Times \
                    are in seconds. `limit/by` is `by` in the object `limit`.\n\n| field | type | meaning |\n|---|---|---|\n"
         .to_owned();
-    for field in &LOG_FIELDS {
+    for field in log_fields() {
         row(&mut out, &[&format!("`{}`", field.name), field.kind, field.meaning]);
     }
     out

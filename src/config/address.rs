@@ -63,15 +63,26 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
             EndpointAddress::Unix(path) => write!(f, "unix:{}{}", path.display(), self.base_path),
-            EndpointAddress::Tcp { .. } => {
-                let scheme = if self.tls { "https" } else { "http" };
-                write!(f, "{scheme}://{}{}", self.authority, self.base_path)
-            }
+            EndpointAddress::Tcp { .. } => write!(f, "{}://{}{}", self.scheme(), self.authority, self.base_path),
         }
     }
 }
 
 serialize_as_displayed!(Listen, Network, Endpoint);
+
+impl Endpoint {
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// What it is called: `host[:port]`, or `unix:` and the socket's path.
+    pub fn name(&self) -> String {
+        match &self.address {
+            EndpointAddress::Tcp { .. } => self.authority.clone(),
+            EndpointAddress::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+}
 
 impl FromStr for Listen {
     /// The words that say how to write it.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::prefix_cache::Prompt;
@@ -88,7 +89,7 @@ impl Said {
         if text.is_empty() {
             return;
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        *self.0.lock() = Some(text);
         let mut left = false;
         // Nothing has to wake this: whoever took the text asks for the next.
         std::future::poll_fn(|_| if std::mem::replace(&mut left, true) { Poll::Ready(()) } else { Poll::Pending })
@@ -96,7 +97,7 @@ impl Said {
     }
 
     fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }
 

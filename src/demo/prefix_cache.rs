@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 /// About so many bytes of a message a token.
@@ -32,7 +32,7 @@ pub(super) struct Prompt {
 impl PrefixCache {
     /// Counts a prompt, and keeps its prefixes; beyond `max` those go that were not used for the longest.
     pub(super) fn look(&self, messages: &[Value], max: usize) -> Prompt {
-        let mut prefixes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut prefixes = self.0.lock();
         let mut hasher = DefaultHasher::new();
         let (mut tokens, mut cached) = (0, 0);
         for message in messages {

@@ -1,9 +1,10 @@
 //! What the backend saw, for tests to ask: who asked how often, what is open, what was given up on.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::prefix_cache::{PrefixCache, Prompt};
@@ -28,7 +29,7 @@ pub(super) struct Open {
 impl Stats {
     pub(super) fn enter(self: &Arc<Self>, request_id: Option<&str>) -> Open {
         if let Some(id) = request_id {
-            let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut requests = self.requests.lock();
             if requests.len() < IDS_MAX || requests.contains_key(id) {
                 *requests.entry(id.to_owned()).or_default() += 1;
             }
@@ -38,7 +39,7 @@ impl Stats {
     }
 
     pub(super) fn json(&self) -> Value {
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = self.requests.lock();
         json!({
             "requests": &*requests,
             "open": self.open.load(Ordering::Acquire),

@@ -60,14 +60,7 @@ impl Caps {
     pub fn take(&mut self, caps: &Arc<Limit>, request: &Request<'_>, now: Duration) -> Option<Claim> {
         let request = Request { holder: HOLDER, ..*request };
         let tokens = caps.tokens.as_ref().map_or(0, |tokens| self.learned.estimate(&request, tokens).total());
-        let mut claims = [Claim {
-            limit: Arc::clone(caps),
-            holder: Arc::from(HOLDER),
-            tokens,
-            cost: 0,
-            unforeseen: false,
-            runs: true,
-        }];
+        let mut claims = [Claim { tokens, ..Claim::new(caps, HOLDER) }];
         self.cells.admit(&mut claims, now).ok()?;
         let [claim] = claims;
         Some(claim)

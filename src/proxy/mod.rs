@@ -34,6 +34,7 @@ mod process;
 mod request;
 mod upstream;
 
+pub use clock::every;
 pub use endpoints::affinity::{SessionPlace, SessionView};
 pub use endpoints::endpoint_pool::EndpointPool;
 pub use endpoints::endpoint_view::{EndpointView, MemberView};

@@ -8,13 +8,12 @@ use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior};
 
 use super::listener_control::ListenerControl;
 use super::persistence;
 use super::reload::Reloader;
 use crate::admin::control::ReloadRequest;
-use crate::proxy::Shared;
+use crate::proxy::{Shared, every};
 
 /// How often the upstreams' names are looked up again.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
@@ -69,13 +68,6 @@ impl Service for Background {
     fn listen_addresses(&self) -> Option<Vec<String>> {
         Some(Vec::new())
     }
-}
-
-/// Ticks now and then every `period`, later where one took longer.
-fn every(period: Duration) -> Interval {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }
 
 /// Forgets holders that have nothing.

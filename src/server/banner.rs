@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 use crate::config::Settings;
-use crate::config::address::{EndpointAddress, Listen};
+use crate::config::address::Listen;
 use crate::config::settings::Upstream;
 use crate::telemetry::json;
 
@@ -68,11 +68,8 @@ fn json_line(settings: &Settings, now: SystemTime) -> String {
 /// What to type to reach `listen` from this machine.
 fn url(listen: &Listen, tls: bool) -> String {
     match listen {
-        Listen::Unix(path) => format!("unix:{}", path.display()),
-        Listen::Tcp(at) => {
-            let scheme = if tls { "https" } else { "http" };
-            format!("{scheme}://{}", reachable(*at))
-        }
+        Listen::Unix(_) => listen.to_string(),
+        Listen::Tcp(at) => format!("{}://{}", if tls { "https" } else { "http" }, reachable(*at)),
     }
 }
 
@@ -87,18 +84,7 @@ fn reachable(at: SocketAddr) -> SocketAddr {
 }
 
 fn upstream_url(upstream: &Upstream) -> String {
-    let urls: Vec<String> = upstream
-        .endpoints
-        .iter()
-        .map(|endpoint| match &endpoint.address {
-            EndpointAddress::Unix(path) => format!("unix:{}", path.display()),
-            EndpointAddress::Tcp { .. } => {
-                let scheme = if endpoint.tls { "https" } else { "http" };
-                format!("{scheme}://{}{}", endpoint.authority, endpoint.base_path)
-            }
-        })
-        .collect();
-    urls.join(", ")
+    upstream.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

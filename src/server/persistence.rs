@@ -5,13 +5,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
-
 use super::listener_control::ListenerControl;
 use super::state_dir;
 use crate::config::Settings;
 use crate::policy::levers;
-use crate::proxy::Shared;
+use crate::proxy::{Shared, every};
 
 /// How often what changes all the time is saved, and what could not be saved is tried again. Decisions are saved at once.
 const SAVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -65,8 +63,7 @@ pub(super) fn restore(shared: &Shared) {
 
 /// Saves all now and then, and what somebody decided at once. Never ends.
 pub(super) async fn keep(shared: &Shared, listeners: &ListenerControl) {
-    let mut again = tokio::time::interval(SAVE_INTERVAL);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = every(SAVE_INTERVAL);
     loop {
         tokio::select! {
             _ = again.tick() => {}

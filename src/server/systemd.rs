@@ -7,10 +7,10 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use pingora::server::Fds;
 use sd_notify::NotifyState;
-use tokio::time::MissedTickBehavior;
 
 use super::listen;
 use crate::config::address::Listen;
+use crate::proxy::every;
 
 /// Requests are served, by the configuration that is in effect.
 pub(super) fn ready() {
@@ -35,8 +35,7 @@ pub(super) fn stopping() {
 /// Ends at once where it does not watch.
 pub(super) async fn keep_watchdog() {
     let Some(timeout) = sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero()) else { return };
-    let mut again = tokio::time::interval(timeout / 2);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = every(timeout / 2);
     loop {
         again.tick().await;
         tell(&[NotifyState::Watchdog]);

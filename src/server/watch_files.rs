@@ -6,15 +6,17 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::symlinks::links_on_the_way;
+use crate::proxy::every;
 
 /// After an event, wait until none came for so long: a file is often written in several steps.
 const QUIET: Duration = Duration::from_millis(100);
@@ -43,7 +45,7 @@ impl Watch {
         let names = Arc::<Mutex<BTreeSet<OsString>>>::default();
         let known = Arc::clone(&names);
         let tell = move |event: notify::Result<notify::Event>| {
-            if event.map_or(true, |event| is_change(&event, &lock(&known))) {
+            if event.map_or(true, |event| is_change(&event, &known.lock())) {
                 let _ = sender.try_send(());
             }
         };
@@ -54,8 +56,7 @@ impl Watch {
                 None
             }
         };
-        let mut slow = tokio::time::interval(SLOW_LOOK);
-        slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let slow = every(SLOW_LOOK);
         Self { watcher, watched: BTreeSet::new(), names, events, slow }
     }
 
@@ -63,7 +64,7 @@ impl Watch {
     /// ones: what happened there before they were watched nobody told.
     pub(super) fn follow<'a>(&mut self, files: impl Iterator<Item = &'a Path>) -> bool {
         let files: BTreeSet<PathBuf> = files.flat_map(links_on_the_way).collect();
-        *lock(&self.names) = files.iter().filter_map(|file| file.file_name().map(OsString::from)).collect();
+        *self.names.lock() = files.iter().filter_map(|file| file.file_name().map(OsString::from)).collect();
         let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| directory(file)).collect();
         let Some(watcher) = &mut self.watcher else { return false };
         for gone in self.watched.difference(&wanted) {
@@ -119,10 +120,6 @@ fn is_change(event: &Event, names: &BTreeSet<OsString>) -> bool {
 
 fn directory(file: &Path) -> Option<PathBuf> {
     file.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent }.to_owned())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

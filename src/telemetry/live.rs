@@ -20,13 +20,12 @@ mod token_times;
 mod troubles;
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::access_log;
 use super::json::Json;
-use super::lock::lock;
+use super::log_fields;
 use super::operator_hints::OperatorHints;
 use super::record::Record;
 use endpoints::Endpoints;
@@ -34,6 +33,7 @@ use first_tokens::FirstTokens;
 use history::History;
 pub use minutes::Summary;
 use mirror_results::MirrorResults;
+use parking_lot::Mutex;
 use recent::{Kind, Recent};
 pub use stream::{Follower, LiveStream};
 use stream::{Running, Stream, Viewers};
@@ -70,7 +70,7 @@ pub struct Live {
 impl Live {
     /// Shows a request as running until the guard goes.
     pub fn enter(&self, method: &Arc<str>, path: &Arc<str>) -> LiveStream {
-        let mut running = lock(&self.running);
+        let mut running = self.running.lock();
         let number = running.next;
         running.next += 1;
         let stream = Arc::new(Stream::new(number, method, path, Arc::clone(&self.viewers)));
@@ -87,7 +87,7 @@ impl Live {
         self.history.observe(&record);
         self.endpoints.observe(&record);
         self.troubles.observe(&record);
-        let mut recent = lock(&self.recent);
+        let mut recent = self.recent.lock();
         let oldest = recent.push(&record);
         // Freed outside: it holds a handful of texts.
         drop(recent);
@@ -129,15 +129,15 @@ impl Live {
     /// first, of those that failed, of those that were refused and of the others a share each; what to know of upstreams and peers;
     /// since when something fails, and who is refused; what copies showed. The members of requests have the names of the access log.
     pub fn json(&self) -> String {
-        let streams: Vec<_> = lock(&self.running).streams.values().take(SHOWN_MAX).cloned().collect();
-        let records = lock(&self.recent).since(0);
+        let streams: Vec<_> = self.running.lock().streams.values().take(SHOWN_MAX).cloned().collect();
+        let records = self.recent.lock().since(0);
         let mut out = String::with_capacity(1_024 * (1 + records.len()) + 512 * streams.len());
         let mut object = Json::object(&mut out);
         let mut live = object.array("live");
         streams.iter().for_each(|stream| live.element_raw(|out| stream.render(out)));
         live.end();
         let mut recent = object.array("recent");
-        records.iter().rev().for_each(|record| recent.element_raw(|out| access_log::render_json(record, out)));
+        records.iter().rev().for_each(|record| recent.element_raw(|out| log_fields::write(record, None, out)));
         recent.end();
         self.render_hints(&mut object);
         self.troubles.render(&mut object, SystemTime::now());
@@ -149,20 +149,20 @@ impl Live {
     /// Requests that ended after the first `seen` of them, the oldest first, and how many ended in all; for a feed that
     /// asks again and again. Those that are kept no more are missing.
     pub fn since(&self, seen: u64) -> (u64, Vec<Arc<Record>>) {
-        let recent = lock(&self.recent);
+        let recent = self.recent.lock();
         (recent.ended(), recent.since(seen))
     }
 
     /// How many requests run now.
     pub fn running(&self) -> usize {
-        lock(&self.running).streams.len()
+        self.running.lock().streams.len()
     }
 
     /// Writes `"hints":[…]`, `"first_tokens":[…]`, `"troubles":[…]`, `"shadows":[…]`, `"failed":[…]` and `"refused":[…]`: what of the last minutes is to be known.
     /// Of the last two the newest come first.
     pub fn overview(&self) -> String {
         let (failed, refused) = {
-            let recent = lock(&self.recent);
+            let recent = self.recent.lock();
             (recent.last(Kind::Failed, LAST_MAX), recent.last(Kind::Refused, LAST_MAX))
         };
         let mut out = String::with_capacity(4_096);
@@ -173,7 +173,7 @@ impl Live {
         self.copies.render(&mut object, SystemTime::now());
         for (key, records) in [("failed", failed), ("refused", refused)] {
             let mut array = object.array(key);
-            records.iter().for_each(|record| array.element_raw(|out| access_log::render_json(record, out)));
+            records.iter().for_each(|record| array.element_raw(|out| log_fields::write(record, None, out)));
             array.end();
         }
         object.end();
@@ -188,7 +188,7 @@ impl Live {
 
     /// The streams to show, the oldest first, and how many run in all.
     fn choose(&self) -> (usize, Arc<Vec<Arc<Stream>>>) {
-        lock(&self.chosen).get(|| self.all())
+        self.chosen.lock().get(|| self.all())
     }
 
     /// All that run, the oldest first.
@@ -197,7 +197,7 @@ impl Live {
         loop {
             let after = all.last().map_or(Bound::Unbounded, |last| Bound::Excluded(last.number));
             let before = all.len();
-            let running = lock(&self.running);
+            let running = self.running.lock();
             all.extend(running.streams.range((after, Bound::Unbounded)).take(AT_ONCE).map(|(_, one)| Arc::clone(one)));
             drop(running);
             // As many came as could: but never more than there may be.

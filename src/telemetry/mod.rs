@@ -18,8 +18,6 @@ mod exposition;
 pub mod ids;
 pub(crate) mod json;
 pub mod live;
-mod lock;
-#[cfg(any(feature = "server", test))]
 pub(crate) mod log_fields;
 #[cfg(feature = "server")]
 pub mod logs;

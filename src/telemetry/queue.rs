@@ -3,10 +3,12 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 /// How a [`Queue`] gathers its batches.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +74,7 @@ impl<T: Send + 'static> Queue<T> {
 
     /// Hands `item` over, or back when the queue is full or closed. Never waits for the handler.
     pub(crate) fn push(&self, item: T) -> Result<(), T> {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         if state.closed || state.waiting.len() >= self.shared.pace.capacity {
             return Err(item);
         }
@@ -102,7 +104,7 @@ impl<T: Send + 'static> Queue<T> {
     /// Waits until all that was pushed before is handled, at most for `timeout`; tells whether it was.
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         let goal = state.pushed;
         while state.handled < goal {
             let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
@@ -110,7 +112,7 @@ impl<T: Send + 'static> Queue<T> {
             };
             state.hurry = true;
             self.shared.wake.notify_one();
-            state = self.shared.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.shared.done.wait_for(&mut state, left);
         }
         true
     }
@@ -145,13 +147,8 @@ struct State<T> {
 }
 
 impl<T> Shared<T> {
-    /// Nothing in here can be left half-written by a panic, so a poisoned lock is as good as any.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn close(&self) {
-        self.lock().closed = true;
+        self.state.lock().closed = true;
         self.wake.notify_one();
     }
 
@@ -162,25 +159,24 @@ impl<T> Shared<T> {
             // A handler that panics loses its batch, not the thread.
             let _ = catch_unwind(AssertUnwindSafe(|| handle(&mut batch)));
             batch.clear();
-            self.lock().handled += count;
+            self.state.lock().handled += count;
             self.done.notify_all();
         }
     }
 
     /// Waits for a batch; `false` when there will be none.
     fn next(&self, batch: &mut Vec<T>) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         while state.waiting.is_empty() {
             if state.closed {
                 return false;
             }
             state.idle = true;
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.wake.wait(&mut state);
         }
         state.idle = false;
         let gather = |state: &mut State<T>| !state.hurry && !state.closed && state.waiting.len() < self.pace.batch;
-        let waited = self.wake.wait_timeout_while(state, self.pace.linger, gather);
-        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        self.wake.wait_while_for(&mut state, gather, self.pace.linger);
         state.hurry = false;
         std::mem::swap(&mut state.waiting, batch);
         true

@@ -212,6 +212,24 @@ pub enum LimitVerdict {
     },
 }
 
+impl LimitVerdict {
+    /// `admitted`, or the cap that refused, as a bounded word.
+    pub fn decision(&self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Denied { reason, .. } => reason,
+        }
+    }
+
+    /// The limit that refused.
+    pub fn denied_by(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Admitted => None,
+            Self::Denied { limit, .. } => Some(limit),
+        }
+    }
+}
+
 worded! {
     /// How a request ended: exactly one of these.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

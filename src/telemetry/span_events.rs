@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::Event;
 
-use super::record::{LimitInfo, LimitVerdict};
+use super::record::LimitInfo;
 use super::semconv as names;
 use crate::policy::canary::Decision;
 
@@ -14,13 +14,8 @@ use crate::policy::canary::Decision;
 pub(super) fn limit_decision(limit: &LimitInfo, at: SystemTime) -> Event {
     let number = |name, count| KeyValue::new(name, i64::try_from(count).unwrap_or(i64::MAX));
     let mut attributes = vec![number(names::LIMIT_RESERVED, limit.reserved), number(names::LIMIT_USED, limit.used)];
-    match &limit.verdict {
-        LimitVerdict::Admitted => attributes.push(KeyValue::new(names::LIMIT_DECISION, "admitted")),
-        LimitVerdict::Denied { limit, reason } => {
-            attributes.push(KeyValue::new(names::LIMIT_DECISION, *reason));
-            attributes.push(KeyValue::new(names::LIMIT_NAME, Arc::clone(limit)));
-        }
-    }
+    attributes.push(KeyValue::new(names::LIMIT_DECISION, limit.verdict.decision()));
+    attributes.extend(limit.verdict.denied_by().map(|by| KeyValue::new(names::LIMIT_NAME, Arc::clone(by))));
     Event::new(names::EVENT_LIMIT, at, attributes, 0)
 }
 

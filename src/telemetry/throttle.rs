@@ -2,10 +2,9 @@
 //! again only after a pause. What did not come up for long is forgotten.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use super::lock::lock;
+use parking_lot::Mutex;
 
 /// When a warning is due.
 #[derive(Debug, Clone, Copy)]
@@ -66,19 +65,19 @@ impl<K: Ord + Clone> Throttle<K> {
 
     /// Forgets all but these.
     pub fn retain(&self, is_kept: impl Fn(&K) -> bool) {
-        lock(&self.things).retain(|thing, _| is_kept(thing));
+        self.things.lock().retain(|thing, _| is_kept(thing));
     }
 
     /// What there is reason to warn about at `now`, whether or not it was said.
     pub(super) fn standing(&self, now: SystemTime) -> Vec<Standing<K>> {
-        let things = lock(&self.things);
+        let things = self.things.lock();
         let stands = things.iter().filter(|(_, seen)| seen.count >= self.rule.after && seen.is_fresh(&self.rule, now));
         stands.map(|(thing, seen)| Standing { thing: thing.clone(), count: seen.count, last: seen.last }).collect()
     }
 
     fn book(&self, thing: K, now: SystemTime, count: impl FnOnce(&mut Seen)) -> Option<u64> {
         let rule = &self.rule;
-        let mut things = lock(&self.things);
+        let mut things = self.things.lock();
         if !things.contains_key(&thing) && things.len() >= rule.things_max {
             things.retain(|_, seen| seen.is_fresh(rule, now));
             if things.len() >= rule.things_max {
@@ -162,7 +161,7 @@ mod tests {
             let _ = throttle.came_up_with("a", mark, at(12));
         });
         assert_eq!(counts(&throttle, 12), [("a", 3)]);
-        assert_eq!(lock(&throttle.things)["a"].marks.len(), 3);
+        assert_eq!(throttle.things.lock()["a"].marks.len(), 3);
     }
 
     #[test]
@@ -171,8 +170,8 @@ mod tests {
         (0..200).for_each(|thing| {
             let _ = throttle.came_up(thing, at(0));
         });
-        assert_eq!(lock(&throttle.things).len(), 64);
+        assert_eq!(throttle.things.lock().len(), 64);
         throttle.came_up(201, at(4_000));
-        assert_eq!(lock(&throttle.things).len(), 1);
+        assert_eq!(throttle.things.lock().len(), 1);
     }
 }

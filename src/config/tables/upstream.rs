@@ -222,7 +222,7 @@ impl Checker<'_> {
         let endpoints = self.endpoints(table, is_url_lost);
         let name = match (&file.name, endpoints.first()) {
             (Some(at), _) => self.name(at),
-            (None, Some(first)) => default_name(first),
+            (None, Some(first)) => first.name(),
             (None, None) => String::new(),
         };
         let is_nameless = name.is_empty() || is_name_lost;
@@ -366,12 +366,5 @@ fn called(table: &Table<UpstreamTable>, lost: &Lost) -> Called {
     match lost.lost_texts(&table.span, &["name", "url", "urls"]) {
         Some(lost) => Called::Within(urls.chain(lost.into_iter().map(str::to_owned)).collect()),
         None => Called::Anything,
-    }
-}
-
-fn default_name(endpoint: &Endpoint) -> String {
-    match &endpoint.address {
-        EndpointAddress::Tcp { .. } => endpoint.authority.clone(),
-        EndpointAddress::Unix(path) => format!("unix:{}", path.display()),
     }
 }

@@ -1,6 +1,6 @@
 //! What was looked up lately.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// Answers that are remembered at most.
 const PLACES: usize = 256;
@@ -31,7 +31,7 @@ impl<T: Copy> Remembered<T> {
     pub(super) fn get(&self, provider: Option<&str>, model: &str, look_up: impl FnOnce() -> Option<T>) -> Option<T> {
         let at = self.hasher.hash_one((provider, model)) as usize % PLACES;
         let Some(place) = self.places.get(at) else { return look_up() };
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = place.lock();
         match &*place {
             Some(entry) if *entry.model == *model && entry.provider.as_deref() == provider => entry.found,
             _ => {

@@ -25,6 +25,14 @@ pub struct Claim {
     pub runs: bool,
 }
 
+impl Claim {
+    /// Of a request that takes a place, and neither tokens nor money.
+    pub fn new(limit: &Arc<Limit>, holder: impl Into<Arc<str>>) -> Self {
+        let (limit, holder) = (Arc::clone(limit), holder.into());
+        Self { limit, holder, tokens: 0, cost: 0, unforeseen: false, runs: true }
+    }
+}
+
 /// Whether a request that shows nothing of an LLM may be answered by one all the same, and be charged then with what the answer
 /// took. What only reads and brings no body is taken for a page or a list; a route of `kind = "stream"` charges no answer.
 #[must_use]

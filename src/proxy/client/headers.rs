@@ -131,9 +131,8 @@ fn tracestate(head: &mut RequestHeader, continued: bool) -> pingora::Result<()> 
 fn target(head: &mut RequestHeader, out: &Outgoing<'_>, path: &str, host: &HeaderValue) -> pingora::Result<()> {
     if out.h2 {
         head.remove_header(&header::HOST);
-        let scheme = if out.endpoint.tls { "https" } else { "http" };
         let authority = host.to_str().unwrap_or(&out.endpoint.authority);
-        let uri = http::Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+        let uri = http::Uri::builder().scheme(out.endpoint.scheme()).authority(authority).path_and_query(path).build();
         let invalid =
             |_| pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "path cannot be sent over HTTP/2");
         head.set_uri(uri.map_err(invalid)?);

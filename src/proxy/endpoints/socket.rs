@@ -80,7 +80,8 @@ pub(crate) fn reset_on_close(socket: UniqueIDType) {
     let _ = set_socket_linger(fd, Some(Duration::ZERO));
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::os::fd::AsRawFd;
 

@@ -63,14 +63,11 @@ fn is_short(head: &RequestHeader) -> bool {
 async fn refusal(context: &RequestContext<'_>, route: &Route, runs: bool) -> Option<Box<Denial>> {
     let caller = &context.caller;
     let address = caller.address.map(|address| address.ip());
-    let claim = |limit: &Arc<Limit>| Claim {
-        limit: Arc::clone(limit),
-        holder: limits::holder(limit.key, &caller.identity, address, &route.name),
-        tokens: 0,
-        cost: 0,
-        // Whatever brings a body is refused while the bucket is in debt, an LLM's request as what may turn out to be one.
-        unforeseen: runs && route.kind != RouteKind::Stream,
-        runs,
+    // Whatever brings a body is refused while the bucket is in debt, an LLM's request as what may turn out to be one.
+    let unforeseen = runs && route.kind != RouteKind::Stream;
+    let claim = |limit: &Arc<Limit>| {
+        let holder = limits::holder(limit.key, &caller.identity, address, &route.name);
+        Claim { unforeseen, runs, ..Claim::new(limit, holder) }
     };
     context.shared.limiter.refusal(route.limits.iter().map(claim).collect()).await
 }

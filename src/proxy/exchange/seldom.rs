@@ -3,9 +3,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+
+use parking_lot::Mutex;
 
 /// In a box: a task has the size of its largest moment, and keeps it.
 pub(super) struct Seldom<F> {
@@ -26,7 +28,7 @@ impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         self.rang.store(true, Ordering::Release);
         // Not taken: the task registers only once.
-        if let Some(task) = &*self.task.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(task) = &*self.task.lock() {
             task.wake_by_ref();
         }
     }
@@ -47,7 +49,7 @@ impl<F: Future> Future for Seldom<F> {
         let this = &mut *self;
         if !this.task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
             this.task = Some(context.waker().clone());
-            this.bell.task.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&this.task);
+            this.bell.task.lock().clone_from(&this.task);
         }
         // After the task is registered: a ring in between is not missed.
         if !this.bell.rang.load(Ordering::Acquire) {
@@ -84,7 +86,7 @@ mod tests {
     fn is_polled_once_for_each_time_it_woke() {
         let (polls, inner) = (AtomicUsize::new(0), Mutex::new(None::<Waker>));
         let mut seldom = Seldom::new(poll_fn(|context| {
-            *inner.lock().unwrap() = Some(context.waker().clone());
+            *inner.lock() = Some(context.waker().clone());
             if polls.fetch_add(1, Ordering::Relaxed) < 2 { Poll::Pending } else { Poll::Ready(7) }
         }));
         let (woken, waker) = task();
@@ -94,12 +96,12 @@ mod tests {
             assert_eq!(poll(&mut context), Poll::Pending);
         }
         assert_eq!(polls.load(Ordering::Relaxed), 1, "it had not woken");
-        inner.lock().unwrap().take().unwrap().wake();
+        inner.lock().take().unwrap().wake();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         assert_eq!(poll(&mut context), Poll::Pending);
         assert_eq!(poll(&mut context), Poll::Pending);
         assert_eq!(polls.load(Ordering::Relaxed), 2);
-        inner.lock().unwrap().take().unwrap().wake();
+        inner.lock().take().unwrap().wake();
         assert_eq!(poll(&mut context), Poll::Ready(7));
     }
 
@@ -107,14 +109,14 @@ mod tests {
     fn wakes_the_task_that_asked_last() {
         let inner = Mutex::new(None::<Waker>);
         let mut seldom = Seldom::new(poll_fn(|context| {
-            *inner.lock().unwrap() = Some(context.waker().clone());
+            *inner.lock() = Some(context.waker().clone());
             Poll::<()>::Pending
         }));
         let ((first, first_waker), (second, second_waker)) = (task(), task());
         for waker in [&first_waker, &second_waker] {
             assert_eq!(Pin::new(&mut seldom).poll(&mut Context::from_waker(waker)), Poll::Pending);
         }
-        inner.lock().unwrap().take().unwrap().wake();
+        inner.lock().take().unwrap().wake();
         assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1));
     }
 }

@@ -1,6 +1,6 @@
 //! Books the usage of responses that are made in the background: once, when their end is first seen, for who asked for them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::reservation::Reservation;
@@ -9,6 +9,7 @@ use crate::llm::{self, Reading, RequestFacts, Usage, UsageSource};
 use crate::policy::background_responses::{Background, Left, Seen};
 use crate::telemetry::event::Event;
 use crate::telemetry::record::{AskedBy, Outcome};
+use parking_lot::Mutex;
 
 /// The responses that are made in the background. Outlives reloads.
 pub(crate) struct BackgroundBook {
@@ -55,7 +56,7 @@ impl BackgroundBook {
             (_, llm::Background::Running) => Booking::Pending,
             (false, llm::Background::Ended) => {
                 let Some(id) = id else { return Booking::Own };
-                let mut responses = self.responses();
+                let mut responses = self.responses.lock();
                 let key = responses.key(upstream, id);
                 if request.is_llm() {
                     responses.book(key);
@@ -73,7 +74,7 @@ impl BackgroundBook {
             }
             (true, state) => {
                 let Some(id) = id else { return Booking::Delivery };
-                let mut responses = self.responses();
+                let mut responses = self.responses.lock();
                 let key = responses.key(upstream, id);
                 match responses.ended(key) {
                     Seen::First(by, hold) => Booking::Of(by, hold.map(Box::new)),
@@ -99,7 +100,7 @@ impl BackgroundBook {
             return;
         };
         let now = self.now();
-        let mut responses = self.responses();
+        let mut responses = self.responses.lock();
         let key = responses.key(upstream, id);
         let left = responses.runs(key, Arc::new(by), hold, now);
         drop(responses);
@@ -112,12 +113,8 @@ impl BackgroundBook {
 
     /// Gives up what was held for too long. To be called now and then.
     pub(crate) fn sweep(&self) {
-        let lost = self.responses().give_up(self.now());
+        let lost = self.responses.lock().give_up(self.now());
         lost.into_iter().for_each(Reservation::give_up);
-    }
-
-    fn responses(&self) -> MutexGuard<'_, Background<Arc<AskedBy>, Reservation>> {
-        self.responses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> Duration {

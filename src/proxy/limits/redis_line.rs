@@ -1,8 +1,8 @@
 //! The connection to the Redis or Valkey that several proxies share.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::{Client, IntoConnectionInfo, RedisError, RedisResult};
 
@@ -40,7 +40,7 @@ impl RedisLine {
     /// # Errors
     /// What the client says of its settings.
     pub(in crate::proxy) fn connect(&self) -> RedisResult<ConnectionManager> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connection = self.connection.lock();
         if let Some(connection) = &*connection {
             return Ok(connection.clone());
         }

@@ -8,11 +8,11 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use http::Version;
 use pingora::http::RequestHeader;
-use tokio::time::MissedTickBehavior;
 
 use super::state::Shared;
 use crate::config::settings::{HealthCheck, HostPolicy, Upstream};
 use crate::policy::levers::Setting;
+use crate::proxy::clock::every;
 use crate::proxy::endpoints::endpoint::Member;
 use crate::proxy::endpoints::endpoint_pool::EndpointPool;
 use crate::telemetry::metrics::{CheckResult, EndpointOf};
@@ -47,8 +47,7 @@ impl Shared {
 
     /// At the interval of the configuration.
     async fn check_in_turn(&self, upstream: &Upstream, check: &HealthCheck, pool: &Arc<EndpointPool>) {
-        let mut again = tokio::time::interval(check.interval);
-        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut again = every(check.interval);
         loop {
             again.tick().await;
             let wanted = |member: &Arc<Member>| member.out() != Some(Setting::Disabled);
@@ -123,8 +122,7 @@ fn request(upstream: &Upstream, check: &HealthCheck, member: &Member, h2: bool) 
     let mut head = RequestHeader::build("GET", path.as_bytes(), Some(4))?;
     head.insert_header("user-agent", "streamgauge-health")?;
     if h2 {
-        let scheme = if endpoint.tls { "https" } else { "http" };
-        let uri = http::Uri::builder().scheme(scheme).authority(host.as_str()).path_and_query(path).build();
+        let uri = http::Uri::builder().scheme(endpoint.scheme()).authority(host.as_str()).path_and_query(path).build();
         let invalid = |_| pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "path of a health check");
         head.set_uri(uri.map_err(invalid)?);
         head.set_version(Version::HTTP_2);

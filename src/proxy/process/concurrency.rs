@@ -5,10 +5,11 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::policy::trusted_proxies;
+use parking_lot::Mutex;
 
 /// Counts what is inside. The cap is given at each entry, since a reload may change it.
 #[derive(Debug, Default, Clone)]
@@ -88,7 +89,7 @@ impl AddressConcurrency {
         let at = self.hasher.hash_one(network) as usize % SHARDS;
         // There is one for each remainder.
         let Some(shard) = self.shards.get(at) else { return T::default() };
-        act(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut shard.lock())
     }
 }
 
@@ -120,7 +121,7 @@ mod tests {
         drop(passes);
         let again = gate.enter(one, 1).unwrap();
         drop(again);
-        let left: usize = gate.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
+        let left: usize = gate.shards.iter().map(|shard| shard.lock().len()).sum();
         assert_eq!(left, 1, "who has left is forgotten");
     }
 

@@ -1,11 +1,11 @@
 //! What a person does at the admin address about who serves: finds what was named, pulls the lever, and tells what follows.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::state::{Generation, Shared};
 use crate::config::settings::Route;
 use crate::policy::levers::{Command, KeyName, Lever, Names, Pull, Refusal};
+use crate::proxy::clock::since_1970;
 use crate::proxy::endpoints::endpoint::Member;
 
 /// Who asks for what.
@@ -198,8 +198,4 @@ fn names(generation: &Generation) -> Names<'_> {
     let keys = generation.settings.identity.iter().flat_map(|rules| rules.keys.values());
     let keys = keys.map(|key| KeyName { id: &key.id, user: key.user.as_deref(), team: key.team.as_deref() });
     Names { upstreams: upstreams.collect(), routes: routes.collect(), keys: keys.collect() }
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

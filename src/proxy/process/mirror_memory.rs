@@ -1,10 +1,11 @@
 //! What the copies of a route's requests may take together.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::hashing::Map;
 use crate::policy::mirror::Caps;
+use parking_lot::{Mutex, MutexGuard};
 
 /// The copies of one route: what they may take together. Outlives reloads.
 #[derive(Default)]
@@ -12,7 +13,7 @@ pub(crate) struct MirrorMemory(Mutex<Caps>);
 
 impl MirrorMemory {
     pub(crate) fn caps(&self) -> MutexGuard<'_, Caps> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,10 +2,11 @@
 //! counts until a newer one is there.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
@@ -73,14 +74,14 @@ impl RemoteKeys {
 
     /// How long ago the last good set was fetched; `None` before there was one.
     pub fn age(&self) -> Option<Duration> {
-        let schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        let schedule = self.schedule.lock();
         schedule.fetched.map(|fetched| fetched.elapsed())
     }
 
     /// Somebody needs newer keys. Returns whether they will be fetched at once.
     pub(crate) fn ask_for_newer(&self) -> bool {
         let now = Instant::now();
-        let mut schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut schedule = self.schedule.lock();
         if schedule.asked.is_some_and(|asked| now < asked + ASKED_GAP) {
             return false;
         }
@@ -89,7 +90,7 @@ impl RemoteKeys {
     }
 
     pub(crate) fn due_in(&self) -> Duration {
-        let schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        let schedule = self.schedule.lock();
         schedule.next.saturating_duration_since(Instant::now())
     }
 
@@ -113,7 +114,7 @@ impl RemoteKeys {
                 RETRY
             }
         };
-        let mut schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut schedule = self.schedule.lock();
         let now = Instant::now();
         schedule.next = now + next;
         schedule.fetched = if is_good { Some(now) } else { schedule.fetched };
@@ -204,11 +205,11 @@ mod tests {
     async fn unknown_keys_make_us_fetch_at_a_bounded_pace() {
         let keys = RemoteKeys::new("http://127.0.0.1:1/keys".parse().unwrap());
         assert!(keys.due_in().is_zero(), "at once in the beginning");
-        keys.schedule.lock().unwrap().next = Instant::now() + REFRESH;
+        keys.schedule.lock().next = Instant::now() + REFRESH;
         assert_eq!(keys.due_in(), REFRESH);
         assert!(keys.ask_for_newer());
         assert!(keys.due_in().is_zero());
-        keys.schedule.lock().unwrap().next = Instant::now() + REFRESH;
+        keys.schedule.lock().next = Instant::now() + REFRESH;
         tokio::time::advance(ASKED_GAP - Duration::from_millis(1)).await;
         assert!(!keys.ask_for_newer() && !keys.due_in().is_zero());
         tokio::time::advance(Duration::from_millis(1)).await;

@@ -1,10 +1,10 @@
 //! The canary of one route: its judge, which outlives reloads, and what requests are assigned by. Without a fleet the judge is here and hears of each
 //! request at once; with one, requests go to the fleet's judge (`fleet`), and here is what it has committed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
 
 use super::fleet::seat::Seat;
@@ -15,6 +15,7 @@ use crate::hashing::Map;
 use crate::policy::canary::{Arm, Command, Decision, FirstAttempt, Judge, Kind, Refusal, Report, Sample, together};
 use crate::policy::cohort::Unit;
 use crate::policy::routing;
+use crate::proxy::clock::since_1970;
 
 /// By route name.
 pub type Rollouts = Map<Arc<str>, Arc<Rollout>>;
@@ -93,10 +94,6 @@ impl Kept {
     fn assign_by(&self, judge: &Judge, plan: &Plan) {
         self.draw.store(Draw::of(judge, plan).packed(), Ordering::Relaxed);
     }
-
-    fn lock(&self) -> MutexGuard<'_, Judge> {
-        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Rollout {
@@ -112,9 +109,9 @@ impl Rollout {
     pub fn report(&self) -> Report {
         let now = since_1970();
         if self.kept.seat.is_none() {
-            return self.kept.lock().report(&self.plan, now);
+            return self.kept.judge.lock().report(&self.plan, now);
         }
-        let report = self.kept.lock().report(&together(&self.plan, false), now);
+        let report = self.kept.judge.lock().report(&together(&self.plan, false), now);
         Report { share: self.draw().share, ..report }
     }
 
@@ -125,7 +122,7 @@ impl Rollout {
 
     /// The judge, or what is known of the fleet's.
     pub(super) fn judge(&self) -> MutexGuard<'_, Judge> {
-        self.kept.lock()
+        self.kept.judge.lock()
     }
 
     /// Requests from here on are assigned so.
@@ -161,7 +158,7 @@ impl Rollout {
             self.observe_apart(seat, sample, attempt, now);
             return None;
         }
-        let mut judge = self.kept.lock();
+        let mut judge = self.kept.judge.lock();
         let decision = judge.observe(&self.plan, sample, attempt, since_1970());
         self.kept.assign_by(&judge, &self.plan);
         decision
@@ -181,7 +178,7 @@ impl Rollout {
     /// The judge holds a number that JSON does not know.
     pub(crate) fn save(&self) -> Result<(String, u64, serde_json::Value), serde_json::Error> {
         let version = self.kept.seat.as_ref().map_or(0, Seat::version);
-        Ok((self.kept.subject.clone(), version, serde_json::to_value(&*self.kept.lock())?))
+        Ok((self.kept.subject.clone(), version, serde_json::to_value(&*self.kept.judge.lock())?))
     }
 
     /// Goes on where `judge` stood before a restart, if it was about the same `subject`; in a fleet, unless that knows better.
@@ -192,14 +189,14 @@ impl Rollout {
         let judge = judge.restored(&self.plan);
         match &self.kept.seat {
             None => {
-                let mut current = self.kept.lock();
+                let mut current = self.kept.judge.lock();
                 *current = judge;
                 self.kept.assign_by(&current, &self.plan);
                 self.kept.is_told.store(true, Ordering::Release);
             }
             Some(seat) => {
                 if let Some(judge) = seat.restore(version, judge, &self.plan) {
-                    *self.kept.lock() = judge;
+                    *self.kept.judge.lock() = judge;
                     self.assign_as_heard(seat);
                 }
             }
@@ -208,14 +205,14 @@ impl Rollout {
 
     /// Goes on where the rollout stood when it was judged elsewhere: by this replica alone, or by another fleet.
     fn go_on_from(&self, old: &Kept) {
-        let told = serde_json::to_value(&*old.lock()).ok();
+        let told = serde_json::to_value(&*old.judge.lock()).ok();
         if let Some(judge) = told.and_then(|judge| serde_json::from_value::<Judge>(judge).ok()) {
             self.restore(&old.subject, 0, judge);
         }
     }
 
     pub(crate) fn command(&self, command: Command) -> Result<Decision, Refusal> {
-        let mut judge = self.kept.lock();
+        let mut judge = self.kept.judge.lock();
         let decision = judge.command(&self.plan, command, since_1970());
         self.kept.assign_by(&judge, &self.plan);
         decision
@@ -270,9 +267,4 @@ fn digest_of<'a>(parts: impl Iterator<Item = &'a str>) -> String {
         hasher.update(part);
     }
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Steps are timed over restarts, so by the wall clock.
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,9 +1,10 @@
 //! The token usage of one answer: asked for where the client did not, and counted or estimated where none is reported.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
 
 use super::request_body::{Admitted, RequestBody};
@@ -28,10 +29,6 @@ impl Default for UsageBook {
 }
 
 impl UsageBook {
-    fn learned_usage(&self) -> MutexGuard<'_, LearnedUsage> {
-        self.learned_usage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
@@ -58,18 +55,18 @@ pub(crate) struct Doubt {
 impl Doubt {
     /// The upstream answered well though it was asked.
     pub(crate) fn was_wrong(&self) {
-        self.book.learned_usage().took(&self.key);
+        self.book.learned_usage.lock().took(&self.key);
     }
 
     /// The upstream answered well as soon as it was not asked.
     pub(crate) fn was_right(&self) {
-        self.book.learned_usage().refused(&self.key, self.book.now());
+        self.book.learned_usage.lock().refused(&self.key, self.book.now());
     }
 
     /// The upstream failed as well when it was not asked, with this status or without an answer.
     pub(crate) fn was_idle(&self, status: Option<u16>) {
         if learned_usage::fails_without_the_wish(status) {
-            self.book.learned_usage().failed_anyway(&self.key, self.book.now());
+            self.book.learned_usage.lock().failed_anyway(&self.key, self.book.now());
         }
     }
 }
@@ -134,7 +131,7 @@ impl Metering {
 
     /// Whether the answer's tokens must be counted as they pass: the upstream is not known to report them.
     pub(crate) fn counts(&self) -> bool {
-        !self.book.learned_usage().reports(&self.key)
+        !self.book.learned_usage.lock().reports(&self.key)
     }
 
     pub(crate) fn model(&self) -> Option<&str> {
@@ -157,7 +154,7 @@ impl Metering {
         };
         // Counting may take a millisecond: the lock is free by then.
         let (input_estimate, output_estimate) = {
-            let mut learned_usage = self.book.learned_usage();
+            let mut learned_usage = self.book.learned_usage.lock();
             learned_usage.learn(&self.key, &lesson);
             (learned_usage.input(&self.key, body_bytes), learned_usage.output(&self.key, reading.token_frames))
         };
@@ -249,7 +246,7 @@ fn wish(book: &UsageBook, rule: AskUsage, key: &Key, facts: &RequestFacts, body:
     let wish = match rule {
         AskUsage::Never => return None,
         AskUsage::Always => Wish::Added,
-        AskUsage::Auto => match book.learned_usage().advice(key, book.now()) {
+        AskUsage::Auto => match book.learned_usage.lock().advice(key, book.now()) {
             Advice::Ask => Wish::Added,
             Advice::TryToAsk => Wish::Tried,
             Advice::DoNotAsk => return None,

@@ -2,13 +2,14 @@
 //! request. Attempts tell of themselves, several at once where a request is hedged; two folds listen: this log, which is read at
 //! the end, and the live view.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::proxy::clock::Clock;
 use crate::telemetry::event::{AttemptEvent, Attempted, PassedOver};
 use crate::telemetry::live::Follower;
 use crate::telemetry::record::{Attempt, ErrorType, Phase, Stopwatch};
+use parking_lot::Mutex;
 
 /// The attempts of one request, in the order of their beginning.
 pub(crate) struct Attempts {
@@ -40,7 +41,7 @@ impl Attempts {
     }
 
     pub(crate) fn begin(&self, attempt: Attempt) -> AttemptLog<'_> {
-        let mut log = self.log();
+        let mut log = self.log.lock();
         if let Some(live) = &self.live {
             live.attempt(&attempt.place, attempt.started);
         }
@@ -51,7 +52,7 @@ impl Attempts {
     /// Something happened to the attempt `number`. Under the lock: hedged attempts take turns.
     pub(crate) fn tell(&self, number: usize, event: &AttemptEvent<'_>) {
         let now = self.clock.now();
-        let mut log = self.log();
+        let mut log = self.log.lock();
         if let Some(live) = &self.live {
             live.apply(event, now);
         }
@@ -62,7 +63,7 @@ impl Attempts {
 
     /// Books where the time went: what came before the attempt `number`, and between its failure and the end, was lost.
     pub(crate) fn book(&self, number: usize, stopwatch: &mut Stopwatch) {
-        let log = self.log();
+        let log = self.log.lock();
         let (Some(first), Some(passed_on)) = (log.first(), log.get(number)) else { return };
         if number > 0 {
             stopwatch.enter(Phase::FailedAttempts, first.attempt.started);
@@ -85,22 +86,18 @@ impl Attempts {
 
     /// The number of the last one begun.
     pub(crate) fn last(&self) -> Option<usize> {
-        self.log().len().checked_sub(1)
+        self.log.lock().len().checked_sub(1)
     }
 
     /// All that was tried, now that it is over; `passed_on`: whose answer was passed on.
     pub(crate) fn take(&self, passed_on: Option<usize>) -> Attempted {
-        let log = std::mem::take(&mut *self.log());
+        let log = std::mem::take(&mut *self.log.lock());
         Attempted {
             sent: log.iter().any(|entry| entry.waiting.is_some()),
             attempts: log.into_iter().map(|entry| entry.attempt).collect(),
             passed_on,
             passed_over: self.passed_over.get().copied(),
         }
-    }
-
-    fn log(&self) -> MutexGuard<'_, Vec<Try>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

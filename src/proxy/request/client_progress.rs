@@ -2,9 +2,9 @@
 //! interim answers are on their way to it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
 use tokio::sync::{Notify, mpsc};
 
@@ -38,7 +38,7 @@ pub(crate) struct Interim {
 
 impl Interim {
     pub(crate) fn put(&self, head: ResponseHeader) {
-        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heads = self.heads.lock();
         if heads.len() < INTERIM_MAX {
             heads.push(head);
             self.came.notify_one();
@@ -46,7 +46,7 @@ impl Interim {
     }
 
     pub(crate) fn take(&self) -> Vec<ResponseHeader> {
-        std::mem::take(&mut *self.heads.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.heads.lock())
     }
 }
 

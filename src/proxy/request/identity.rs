@@ -1,7 +1,7 @@
 //! Brings the policy of identity to a request's head: what it says of its sender is judged, and what is not for upstreams
 //! is taken out.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::HeaderValue;
 use http::header::HeaderName;
@@ -11,6 +11,7 @@ use super::caller::Caller;
 use super::rejection::Rejection;
 use crate::config::identity::{IdentityRules, JwtKeys, JwtRules, KeySet, USER_HEADER};
 use crate::policy::identity::{self as policy, CREDENTIAL_HEADERS, Claims, Established, Refusal, Source, subprotocol};
+use crate::proxy::clock::since_1970;
 use crate::proxy::process::state::{Generation, Shared};
 use crate::telemetry::record::ErrorType;
 
@@ -127,7 +128,7 @@ fn judge(
     };
     let fetched = generation.remote_keys.as_ref().and_then(|remote| remote.current());
     let keys = rules.jwt.as_ref().and_then(|jwt| known_keys(jwt, fetched.as_deref()));
-    let found = policy::establish(rules, keys, &claims, since_epoch());
+    let found = policy::establish(rules, keys, &claims, since_1970());
     if let (Err(refusal), Some(remote)) = (&found, &generation.remote_keys)
         && refusal.asks_for_newer_keys()
         && remote.ask_for_newer()
@@ -142,11 +143,6 @@ fn known_keys<'a>(jwt: &'a JwtRules, fetched: Option<&'a KeySet>) -> Option<&'a 
         JwtKeys::Secret(keys) | JwtKeys::File(_, keys) => Some(keys),
         JwtKeys::Url(_) => fetched,
     }
-}
-
-/// A clock before 1970 believes no token: each is from the future, or ended.
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Puts the user that a credential names into the header that backends read, in place of what stood there. A name that

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::minutes::{Minutes, Summary, minute, slot};
-use crate::telemetry::lock::lock;
 use crate::telemetry::record::{ErrorType, Record};
+use parking_lot::Mutex;
 
 /// Endpoints, and addresses of endpoints that are names, that are kept. One goes when it was quiet for all the minutes.
 const KEPT_MAX: usize = 512;
@@ -27,7 +27,7 @@ impl Endpoints {
             return;
         }
         let now = minute(record.started + record.duration);
-        let mut kept = lock(&self.0);
+        let mut kept = self.0.lock();
         for (number, attempt) in record.attempts.iter().enumerate() {
             if attempt.error == Some(ErrorType::HedgeLost) {
                 continue;
@@ -53,7 +53,7 @@ impl Endpoints {
     ) -> Summary {
         let (mut summary, now) = (Summary::default(), minute(now));
         let from = (Arc::clone(upstream), Arc::clone(endpoint), None);
-        for ((of, at, peer), minutes) in lock(&self.0).range((Bound::Included(from), Bound::Unbounded)) {
+        for ((of, at, peer), minutes) in self.0.lock().range((Bound::Included(from), Bound::Unbounded)) {
             if (of, at) != (upstream, endpoint) {
                 break;
             }
@@ -103,6 +103,6 @@ mod tests {
             record.attempts[0].upstream = format!("u{number}").into();
             window.observe(&record);
         }
-        assert_eq!(lock(&window.0).len(), KEPT_MAX);
+        assert_eq!(window.0.lock().len(), KEPT_MAX);
     }
 }

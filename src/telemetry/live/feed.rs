@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::Live;
 use super::recent::Kind;
 pub use super::shown_streams::CHOSEN_MAX;
 use super::stream::Stream;
-use super::{Live, access_log};
 use crate::telemetry::explanation;
 use crate::telemetry::json::Json;
+use crate::telemetry::log_fields;
 use crate::telemetry::record::Record;
 
 /// How many may look at a time.
@@ -152,7 +153,7 @@ fn worth_showing(records: Vec<Arc<Record>>, known: &HashSet<u64>, most: usize) -
 fn render_ended(record: &Record, out: &mut String) {
     let mut object = Json::object(out);
     object.text("meaning", &explanation::of(record));
-    object.raw("record", |out| access_log::render_json(record, out));
+    object.raw("record", |out| log_fields::write(record, None, out));
     object.end();
 }
 

@@ -17,7 +17,7 @@ fn view() -> (Arc<Live>, Viewer) {
 
 fn frame(viewer: &mut Viewer) -> Value {
     // A choice holds for a while; here each look is a new one.
-    *crate::telemetry::lock::lock(&viewer.live.chosen) = Default::default();
+    *viewer.live.chosen.lock() = Default::default();
     serde_json::from_str(&viewer.frame()).unwrap()
 }
 

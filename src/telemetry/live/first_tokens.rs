@@ -1,14 +1,14 @@
 //! Times to the first token of the last minutes, by route and upstream, as users had them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use super::minutes::MINUTES;
 use super::minutes::{Minutes, Summary, minute, slot};
 use crate::telemetry::json::Json;
-use crate::telemetry::lock::lock;
 use crate::telemetry::record::{Outcome, Record};
+use parking_lot::Mutex;
 
 /// Pairs of route and upstream that are kept; the names come from configurations, and a pair goes when it was quiet for all
 /// the minutes.
@@ -33,7 +33,7 @@ impl FirstTokens {
             record.outcome,
             Outcome::Completed | Outcome::ClientCancelled | Outcome::Rejected | Outcome::Stopped
         );
-        let mut pairs = lock(&self.0);
+        let mut pairs = self.0.lock();
         let key = (Arc::clone(route), Arc::clone(&served_by.upstream));
         let Some(slot) = slot(&mut pairs, key, now, PAIRS_MAX) else { return };
         slot.count(failed, llm.reading.usage.output.unwrap_or(0));
@@ -46,7 +46,7 @@ impl FirstTokens {
     pub(super) fn render(&self, object: &mut Json<'_>, now: SystemTime) {
         let now = minute(now);
         let mut array = object.array("first_tokens");
-        for ((route, upstream), minutes) in lock(&self.0).iter() {
+        for ((route, upstream), minutes) in self.0.lock().iter() {
             let mut sum = Summary::default();
             minutes.add_to(&mut sum, now);
             if sum.requests == 0 {
@@ -132,10 +132,10 @@ mod tests {
             window.observe(&record);
         };
         (0..PAIRS_MAX + 50).for_each(|number| observe(format!("r{number}"), at(0)));
-        assert_eq!(lock(&window.0).len(), PAIRS_MAX);
+        assert_eq!(window.0.lock().len(), PAIRS_MAX);
         observe("late".to_owned(), at(3_600));
         assert_eq!(shown(&window, at(3_600))[0]["route"], "late");
-        assert_eq!(lock(&window.0).len(), 1);
+        assert_eq!(window.0.lock().len(), 1);
     }
 
     #[test]

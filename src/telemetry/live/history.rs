@@ -4,12 +4,12 @@
 //! [`STEPS`] steps; requests of further ones are counted as [`OTHER`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::telemetry::json::Json;
-use crate::telemetry::lock::lock;
 use crate::telemetry::record::{Outcome, Record};
+use parking_lot::Mutex;
 
 /// Length of a step, in seconds.
 pub const STEP_S: u64 = 300;
@@ -152,7 +152,7 @@ impl History {
     pub fn observe(&self, record: &Record) {
         let Some(route) = &record.route else { return };
         let upstream = record.upstream().map_or_else(|| NO_UPSTREAM.into(), Arc::clone);
-        let mut series = lock(&self.0);
+        let mut series = self.0.lock();
         let end = record.started + record.duration;
         let ring = ring(&mut series, (Arc::clone(route), upstream), number(end));
         in_flight(ring, record.started, end);
@@ -186,7 +186,7 @@ impl History {
 
     fn added_up(&self, by: By, now: u64) -> BTreeMap<Group, Steps> {
         let mut sums: BTreeMap<Group, Steps> = BTreeMap::new();
-        for ((route, upstream), ring) in lock(&self.0).iter() {
+        for ((route, upstream), ring) in self.0.lock().iter() {
             let name = match by {
                 By::Route => (Some(Arc::clone(route)), None),
                 By::Upstream => (None, Some(Arc::clone(upstream))),
@@ -410,7 +410,7 @@ mod tests {
         let next_day = at(STEP_S * STEPS as u64 + 1);
         history.observe(&ended("late", "a", next_day, ms(10)));
         assert_eq!(names(next_day), ["late"]);
-        assert_eq!(lock(&history.0).len(), 1);
+        assert_eq!(history.0.lock().len(), 1);
     }
 
     #[test]
@@ -437,7 +437,7 @@ mod tests {
             for by in [By::Route, By::Upstream, By::All] {
                 prop_assert_eq!(sum(&shown(&history, by, now), "requests"), wanted);
             }
-            prop_assert!(lock(&history.0).len() <= SERIES_MAX + 1);
+            prop_assert!(history.0.lock().len() <= SERIES_MAX + 1);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Results of traffic mirroring by route: how many answers differ, in what, since when and how often.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::minutes::{Minutes, Summary, minute};
 use crate::policy::mirror::{Side, Verdict};
 use crate::telemetry::json::Json;
-use crate::telemetry::lock::lock;
 use crate::telemetry::mirror::MirrorRecord;
+use parking_lot::Mutex;
 
 /// Routes that are kept. They come from configurations, and go with them.
 const ROUTES_MAX: usize = 256;
@@ -60,11 +60,11 @@ impl MirrorResults {
 
     /// Drops all other routes.
     pub fn retain(&self, routes: &[&str]) {
-        lock(&self.0).retain(|route, _| routes.contains(&&**route));
+        self.0.lock().retain(|route, _| routes.contains(&&**route));
     }
 
     fn of(&self, route: &Arc<str>, note: impl FnOnce(&mut Compared)) {
-        let mut routes = lock(&self.0);
+        let mut routes = self.0.lock();
         if routes.len() < ROUTES_MAX || routes.contains_key(route) {
             note(routes.entry(Arc::clone(route)).or_default());
         }
@@ -74,7 +74,7 @@ impl MirrorResults {
     /// since the start, first tokens of the last minutes.
     pub(super) fn render(&self, object: &mut Json<'_>, now: SystemTime) {
         let mut array = object.array("shadows");
-        for (route, compared) in lock(&self.0).iter() {
+        for (route, compared) in self.0.lock().iter() {
             let mut row = array.element();
             row.text("route", route);
             compared.render(&mut row, now);
@@ -221,7 +221,7 @@ mod tests {
         let copies = MirrorResults::default();
         (0..ROUTES_MAX + 10)
             .for_each(|number| copies.compared(&record(&format!("r{number}"), Verdict::Same, &[], at(0))));
-        assert_eq!(lock(&copies.0).len(), ROUTES_MAX);
+        assert_eq!(copies.0.lock().len(), ROUTES_MAX);
         copies.retain(&["r1", "other"]);
         assert_eq!(shown(&copies, at(0)).as_array().unwrap().len(), 1);
     }

@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::token_times::Ticks;
 use crate::llm::{Dialect, Framing, RequestFacts};
 use crate::telemetry::event::{AttemptEvent, Event};
 use crate::telemetry::json::{self, Json};
-use crate::telemetry::lock::lock;
 use crate::telemetry::record::{ClientInfo, Phase, Phases, ServerAddress, Stopwatch, TraceIds};
+use parking_lot::Mutex;
 
 /// Longest text of a row, in bytes.
 const TEXT_MAX: usize = 200;
@@ -127,7 +127,7 @@ impl LiveStream {
 impl Drop for LiveStream {
     fn drop(&mut self) {
         // Freed outside the lock.
-        let gone = lock(&self.running).streams.remove(&self.stream.number);
+        let gone = self.running.lock().streams.remove(&self.stream.number);
         drop(gone);
     }
 }
@@ -239,7 +239,7 @@ impl Stream {
     }
 
     fn note(&self, write: impl FnOnce(&mut Facts)) {
-        write(&mut lock(&self.facts));
+        write(&mut self.facts.lock());
         self.version.fetch_add(1, Relaxed);
     }
 
@@ -269,7 +269,7 @@ impl Stream {
 
     /// Identifies the request among those that ended.
     pub(super) fn span_id(&self) -> Option<u64> {
-        lock(&self.facts).trace.map(|trace| trace.span_id)
+        self.facts.lock().trace.map(|trace| trace.span_id)
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -298,7 +298,7 @@ impl Stream {
 
     /// What is known, with the names of the access log; no text is longer than `text_max`, in bytes.
     fn render_known(&self, row: &mut Json<'_>, text_max: usize) {
-        let facts = lock(&self.facts).clone();
+        let facts = self.facts.lock().clone();
         row.time("timestamp", self.started);
         let mut text = |key, value: Option<&str>| row.text_if(key, value.map(|text| json::bounded(text, text_max).0));
         text("request_id", facts.request_id.as_deref());

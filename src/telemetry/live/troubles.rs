@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::limits::LimitKey;
@@ -14,8 +14,8 @@ use crate::policy::identity::Identity;
 use crate::policy::limits;
 use crate::telemetry::ids;
 use crate::telemetry::json::{self, Json};
-use crate::telemetry::lock::lock;
 use crate::telemetry::record::{ClientInfo, LimitVerdict, Outcome, Record};
+use parking_lot::Mutex;
 
 /// After so long without it a trouble is over.
 pub(super) const QUIET: Duration = Duration::from_secs(300);
@@ -104,8 +104,8 @@ impl Troubles {
     /// Writes `"troubles":[{kind, who, what, route, limit or upstream and endpoint, first, last, count, trace_id}]`: failures,
     /// then refusals, of each the most frequent first, and how many are not told.
     pub(super) fn render(&self, object: &mut Json<'_>, now: SystemTime) {
-        let (failures, more_failures) = lock(&self.failures).most_frequent(now);
-        let (refusals, more_refusals) = lock(&self.refusals).most_frequent(now);
+        let (failures, more_failures) = self.failures.lock().most_frequent(now);
+        let (refusals, more_refusals) = self.refusals.lock().most_frequent(now);
         let mut array = object.array("troubles");
         for (kind, rows) in [("failure", &failures), ("refusal", &refusals)] {
             for (trouble, times) in rows {
@@ -134,7 +134,7 @@ impl Troubles {
             endpoint: asked.map(|attempt| Arc::clone(&attempt.place.endpoint)),
             ..Trouble::default()
         };
-        lock(&self.failures).count(failing, Once::of(record, &who(&record.client)));
+        self.failures.lock().count(failing, Once::of(record, &who(&record.client)));
     }
 
     /// See [`Live::turned_away`](super::Live::turned_away).
@@ -145,8 +145,8 @@ impl Troubles {
         };
         let who = limits::holder(LimitKey::Ip, &Identity::default(), address, "");
         let refused = Trouble { who: is_one.then(|| Arc::clone(&who)), what, ..Trouble::default() };
-        lock(&self.refusals).count(refused, Once { now, who: &who, trace_id: None });
-        let mut said = lock(&self.said);
+        self.refusals.lock().count(refused, Once { now, who: &who, trace_id: None });
+        let mut said = self.said.lock();
         let said = said.entry(what).or_default();
         said.since += 1;
         let quiet = said.at.is_none_or(|at| now.duration_since(at).is_ok_and(|ago| ago >= PATIENCE));
@@ -157,7 +157,7 @@ impl Troubles {
         let who = who(&record.client);
         let (limit, route) = (limit.cloned(), record.route.clone());
         let refused = Trouble { who: Some(Arc::clone(&who)), what, limit, route, ..Trouble::default() };
-        lock(&self.refusals).count(refused, Once::of(record, &who));
+        self.refusals.lock().count(refused, Once::of(record, &who));
     }
 }
 
@@ -385,7 +385,7 @@ mod tests {
             record.route = Some(format!("r{number}").into());
             troubles.observe(&record);
             troubles.observe(&refused(&"x".repeat(number as usize), number % 100));
-            assert!(lock(&troubles.failures).0.len() <= KEPT_MAX && lock(&troubles.refusals).0.len() <= KEPT_MAX);
+            assert!(troubles.failures.lock().0.len() <= KEPT_MAX && troubles.refusals.lock().0.len() <= KEPT_MAX);
         }
         let told = shown(&troubles, failed(100).started);
         let of = |kind: &str| told["troubles"].as_array().unwrap().iter().filter(|row| row["kind"] == kind).count();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use super::declarations::Families;
 use super::gap_histogram::Tally;
@@ -15,6 +15,7 @@ use super::request::{Attributes, Labels, Said};
 use super::series::{Counter, Dollars, Histogram};
 use crate::llm::UsageSource;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
+use parking_lot::RwLock;
 
 /// The series of requests with the same labels. Each is made when the first value for it comes, so that a route
 /// without LLM traffic has no empty LLM series.
@@ -253,7 +254,7 @@ impl Bundles {
     /// The handles of the labels that a record says, where these are bounded: others have none.
     pub(super) fn find(&self, said: Said<'_>) -> Option<Arc<Bundle>> {
         let hash = self.hasher.hash_one(said);
-        let bundles = self.by_hash.read().unwrap_or_else(PoisonError::into_inner);
+        let bundles = self.by_hash.read();
         bundles.get(&hash)?.iter().find(|bundle| bundle.labels().said() == said).cloned()
     }
 
@@ -262,7 +263,7 @@ impl Bundles {
             return found;
         }
         let made = Arc::new(Bundle::new(labels));
-        let mut bundles = self.by_hash.write().unwrap_or_else(PoisonError::into_inner);
+        let mut bundles = self.by_hash.write();
         if bundles.len() >= Self::MAX {
             bundles.clear();
         }
@@ -272,7 +273,7 @@ impl Bundles {
 
     /// Forgets all handles: series were removed, and must not be written to any more.
     pub(super) fn clear(&self) {
-        self.by_hash.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.by_hash.write().clear();
     }
 }
 

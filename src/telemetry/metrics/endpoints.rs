@@ -1,7 +1,7 @@
 //! Metrics by endpoint, in families of their own: as a label of the other metrics the endpoint would multiply their
 //! series.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use super::configured_names::{EndpointOf, Known};
 use super::declarations::Families;
@@ -9,6 +9,7 @@ use super::labels::{AttemptResult, CheckResult, Endpoint, Kept, Named, Upstream}
 use super::series::{Counter, Histogram};
 use crate::hashing::Map;
 use crate::telemetry::record::{ErrorType, Record};
+use parking_lot::RwLock;
 
 /// Endpoints that have series of their own; those beyond share the name `other`.
 const ENDPOINTS_MAX: usize = 500;
@@ -67,7 +68,7 @@ impl Handles {
 impl Endpoints {
     /// The configuration names this endpoint.
     pub(super) fn admit(&self, of: &Families, upstream: Named<'_, Upstream>, endpoint: Named<'_, Endpoint>) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         if known.get(upstream.as_str()).is_some_and(|endpoints| endpoints.contains_key(endpoint.as_str()))
             || known.values().map(Map::len).sum::<usize>() >= ENDPOINTS_MAX
         {
@@ -81,7 +82,7 @@ impl Endpoints {
 
     /// It names it no more.
     pub(super) fn remove(&self, of: &Families, upstream: Named<'_, Upstream>, endpoint: Named<'_, Endpoint>) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         if let Some(endpoints) = known.get_mut(upstream.as_str()) {
             endpoints.remove(endpoint.as_str());
             if endpoints.is_empty() {
@@ -100,7 +101,7 @@ impl Endpoints {
 
     /// Counts a health check of one address of an endpoint.
     pub(super) fn checked(&self, of: &Families, checked: EndpointOf<'_>, result: CheckResult, names: &Known) {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.read();
         let found = known.get(checked.upstream).and_then(|endpoints| endpoints.get(checked.endpoint));
         match found {
             Some(handles) => handles.checked(of, result),
@@ -111,7 +112,7 @@ impl Endpoints {
     /// Counts and times the attempts of one finished request.
     pub(super) fn observe(&self, of: &Families, record: &Record, names: &Known) {
         let exemplar = record.trace.sampled.then(|| (record.trace.trace_id, record.started + record.duration));
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.read();
         for (number, attempt) in record.attempts.iter().enumerate() {
             let found = known.get(&*attempt.upstream).and_then(|endpoints| endpoints.get(&*attempt.place.endpoint));
             let handles =

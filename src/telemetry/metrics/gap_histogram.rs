@@ -1,7 +1,6 @@
 //! A histogram that adds a whole stream's token gaps at once, already counted by bucket.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::family::{Declaration, Exemplar, Kind};
@@ -9,6 +8,7 @@ use super::labels::LabelSet;
 use super::series::{Bounds, Family, Metric};
 use crate::llm::token_gaps::Gaps;
 use crate::telemetry::exposition::Exposition;
+use parking_lot::Mutex;
 
 /// Counts by bucket, and their sum.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Tally {
         let value = longest.as_secs_f64();
         if let Some((trace_id, at)) = sampled
             // Whoever holds the lock writes one as good.
-            && let Ok(mut exemplars) = self.exemplars.try_lock()
+            && let Some(mut exemplars) = self.exemplars.try_lock()
             && let Some(slot) = exemplars.get_mut(self.bounds.partition_point(|bound| *bound < value))
         {
             *slot = Some(Exemplar { trace_id, value, at });
@@ -49,7 +49,7 @@ impl Metric for Tally {
     const KIND: Kind = Kind::Histogram;
 
     fn write(&self, family: &Declaration, labels: &[&str], out: &mut Exposition) {
-        let exemplars = self.exemplars.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let exemplars = self.exemplars.lock().clone();
         let mut below = 0;
         let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
         for ((count, bound), exemplar) in self.counts.iter().zip(bounds).zip(exemplars) {

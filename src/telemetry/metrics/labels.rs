@@ -25,7 +25,7 @@ use crate::llm::UsageSource;
 use crate::policy::affinity::AffinityResult;
 use crate::policy::canary::{Fact, Kind};
 use crate::policy::mirror::{Difference, Verdict};
-use crate::telemetry::record::{ErrorType, LimitVerdict, Outcome, Phase};
+use crate::telemetry::record::{ErrorType, Outcome, Phase};
 use crate::words::worded;
 
 /// The value of a label that does not apply.
@@ -391,17 +391,6 @@ constants! {
     Commit;
     /// `admitted`, or the cap of a limit that refused.
     LimitDecision;
-}
-
-impl LimitDecision {
-    pub(super) const ADMITTED: Self = Self("admitted");
-
-    pub(super) fn of(verdict: &LimitVerdict) -> Self {
-        match verdict {
-            LimitVerdict::Admitted => Self::ADMITTED,
-            LimitVerdict::Denied { reason, .. } => Self(reason),
-        }
-    }
 }
 
 /// What went wrong, and the word where nothing did.

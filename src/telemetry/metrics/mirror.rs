@@ -9,7 +9,7 @@ use crate::telemetry::mirror::MirrorRecord;
 impl Metrics {
     /// A copy's answer was compared.
     pub(crate) fn mirrored(&self, record: &MirrorRecord) {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         let (of, route) = (&self.families, known.route(&record.route));
         of.shadow.get((route, MirrorResult::Compared(record.verdict))).add(1);
         for difference in &record.differences {
@@ -33,7 +33,7 @@ impl Metrics {
 
     /// A request was drawn to be copied, and no copy of it was made or compared.
     pub fn mirror_skipped(&self, route: &str) {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         self.families.shadow.get((known.route(route), MirrorResult::Skipped)).add(1);
     }
 }

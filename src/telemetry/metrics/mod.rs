@@ -19,7 +19,7 @@ mod state;
 mod tests;
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::bundle::{Bundle, Bundles};
@@ -41,10 +41,11 @@ use self::series::{AnyFamily as _, Gauge};
 use super::attributes::operation;
 use super::exposition::{Exposition, Format};
 use super::queue::Dropped;
-use super::record::{Cause, ErrorType, LimitInfo, LimitVerdict, LlmInfo, Phase, Record};
+use super::record::{Cause, ErrorType, LimitInfo, LlmInfo, Phase, Record};
 use crate::hashing::Map;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::{StreamReading, Usage};
+use parking_lot::{Mutex, RwLock};
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -124,7 +125,7 @@ impl Metrics {
 
     /// Counts one finished request.
     pub fn observe(&self, record: &Record) {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         let (of, bundle) = (&self.families, self.bundle(record, &known));
         bundle.ended(of, record.outcome, record.status);
         for (phase, time) in record.phases.iter().filter(|(_, time)| !time.is_zero()) {
@@ -159,7 +160,7 @@ impl Metrics {
 
     /// Counts one response on a WebSocket: what it took and how fast it was. The connection is the request.
     pub fn observe_response(&self, record: &Record) {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         let bundle = self.bundle(record, &known);
         if let Some(limit) = &record.limit {
             self.observe_limit(limit, &known);
@@ -171,11 +172,11 @@ impl Metrics {
 
     /// Counts a request as being served until the guard goes.
     pub fn in_flight(&self, route: &str) -> InFlight {
-        let names = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let names = self.known.read();
         let route = names.route(route);
-        let known = self.in_flight.read().unwrap_or_else(PoisonError::into_inner).get(route.as_str()).cloned();
+        let known = self.in_flight.read().get(route.as_str()).cloned();
         InFlight::enter(known.unwrap_or_else(|| {
-            let mut gauges = self.in_flight.write().unwrap_or_else(PoisonError::into_inner);
+            let mut gauges = self.in_flight.write();
             let gauge = gauges.entry(route.as_str().into()).or_insert_with(|| self.families.in_flight.get((route,)));
             Arc::clone(gauge)
         }))
@@ -195,7 +196,7 @@ impl Metrics {
     /// Removes the series of all other routes, upstreams and variants: a reload took them away. A request that still runs
     /// under the old configuration is counted as of the route, upstream and variant `removed`.
     pub fn retain(&self, names: Names<'_>) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         *known = Known::only(names);
         let keep = |scope: Scope, value: &str| match scope {
             Scope::Route => known.route(value).as_str() == value,
@@ -207,13 +208,13 @@ impl Metrics {
         for family in self.families.all() {
             family.retain(&keep);
         }
-        self.in_flight.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.in_flight.write().clear();
         self.bundles.clear();
     }
 
     /// Shows `dropped` as what was lost of `signal`.
     pub fn watch_dropped(&self, signal: &'static str, dropped: &Dropped) {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((Signal(signal), dropped.clone()));
+        self.dropped.lock().push((Signal(signal), dropped.clone()));
     }
 
     /// Shows `failed` as the exports of metrics that failed; the first that is handed in.
@@ -225,7 +226,7 @@ impl Metrics {
     pub fn encode(&self, accept: Option<&str>) -> (&'static str, String) {
         let format = Format::accepted(accept);
         let mut out = Exposition::new(format);
-        for (signal, dropped) in self.dropped.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for (signal, dropped) in self.dropped.lock().iter() {
             self.families.telemetry_dropped.get((*signal,)).set(dropped.get());
         }
         if let Some(failed) = self.exports_failed.get() {
@@ -277,13 +278,11 @@ impl Metrics {
     }
 
     fn observe_limit(&self, limit: &LimitInfo, known: &Known) {
-        let decisions = &self.families.limit_decisions;
-        let decision = LimitDecision::of(&limit.verdict);
-        match &limit.verdict {
-            LimitVerdict::Admitted => {
-                limit.names.iter().for_each(|name| decisions.get((known.limit(name), decision)).add(1))
-            }
-            LimitVerdict::Denied { limit, .. } => decisions.get((known.limit(limit), decision)).add(1),
+        let decision = LimitDecision(limit.verdict.decision());
+        let count = |name: &Arc<str>| self.families.limit_decisions.get((known.limit(name), decision)).add(1);
+        match limit.verdict.denied_by() {
+            None => limit.names.iter().for_each(count),
+            Some(refusing) => count(refusing),
         }
     }
 

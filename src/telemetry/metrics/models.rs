@@ -4,11 +4,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::hashing::Map;
 use crate::telemetry::record::ClientInfo;
+use parking_lot::RwLock;
 
 /// What stands for every model that is no label.
 pub(super) const OTHER: &str = "other";
@@ -66,7 +66,7 @@ impl Models {
             return Named { label: OTHER, replaced: None };
         }
         let now = seconds(now);
-        let mut models = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.0.write();
         if models.values().filter(|label| label.by == client).count() >= SHARE_MAX {
             // Of its own, the client may replace one.
             return Self::replace(&mut models, model, client, now, |label| label.by == client);
@@ -80,7 +80,7 @@ impl Models {
 
     /// Whether `model` is a label; then it was used at `now`.
     pub(super) fn touch(&self, model: &str, now: SystemTime) -> bool {
-        let models = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let models = self.0.read();
         let label = models.get(model);
         if let Some(label) = label {
             label.used.fetch_max(seconds(now), Relaxed);

@@ -58,7 +58,8 @@ fn started(stat: &str) -> Option<f64> {
     Some(boot + field(stat, START_TIME)? / TICKS_PER_SECOND)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -4,9 +4,10 @@
 //! over the joined values (`("ab", "c")` and `("a", "bc")` share a series there), and because it has no exemplars.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, RwLock};
 use prometheus::core::Metric as _;
 
 use super::family::{Declaration, Exemplar, Kind};
@@ -145,13 +146,13 @@ impl Histogram {
     fn remember(&self, bucket: usize, exemplar: Exemplar) {
         let slots = self.exemplars.get_or_init(|| (0..=self.bounds.len()).map(|_| Mutex::new(None)).collect());
         // Whoever holds the lock writes one as good.
-        if let Some(Ok(mut slot)) = slots.get(bucket).map(Mutex::try_lock) {
+        if let Some(mut slot) = slots.get(bucket).and_then(Mutex::try_lock) {
             *slot = Some(exemplar);
         }
     }
 
     fn exemplar(&self, bucket: usize) -> Option<Exemplar> {
-        *self.exemplars.get()?.get(bucket)?.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.exemplars.get()?.get(bucket)?.lock()
     }
 }
 
@@ -198,21 +199,21 @@ impl<M: Metric, L: LabelSet> Family<M, L> {
     /// The series with these label values; made when it is new. Keep the handle where it is hot.
     pub(super) fn get(&self, values: L::Values<'_>) -> Arc<M> {
         let key = L::key(values);
-        if let Some(found) = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(found) = self.series.read().get(&key) {
             return Arc::clone(found);
         }
-        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        let mut series = self.series.write();
         Arc::clone(series.entry(key).or_insert_with(|| Arc::new((self.make)(self.bounds))))
     }
 
     /// The series there are, with their label values.
     pub(super) fn series(&self) -> Vec<(L::Key, Arc<M>)> {
-        let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        let series = self.series.read();
         series.iter().map(|(values, metric)| (values.clone(), Arc::clone(metric))).collect()
     }
 
     pub(super) fn remove(&self, values: L::Values<'_>) {
-        self.series.write().unwrap_or_else(PoisonError::into_inner).remove(&L::key(values));
+        self.series.write().remove(&L::key(values));
     }
 }
 
@@ -246,11 +247,11 @@ impl<M: Metric, L: LabelSet> AnyFamily for Family<M, L> {
     }
 
     fn len(&self) -> usize {
-        self.series.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.series.read().len()
     }
 
     fn write(&self, out: &mut Exposition) {
-        let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        let series = self.series.read();
         if series.is_empty() {
             return;
         }
@@ -262,7 +263,7 @@ impl<M: Metric, L: LabelSet> AnyFamily for Family<M, L> {
     }
 
     fn retain(&self, keep: &dyn Fn(Scope, &str) -> bool) {
-        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        let mut series = self.series.write();
         series.retain(|values, _| L::SCOPES.iter().zip(values.as_ref()).all(|(scope, value)| keep(*scope, value)));
     }
 }

@@ -60,7 +60,7 @@ impl Metrics {
 
     /// One address of an endpoint was asked whether it is well.
     pub fn health_checked(&self, of: EndpointOf<'_>, result: CheckResult) {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         self.endpoints.checked(&self.families, of, result, &known);
     }
 

@@ -13,6 +13,7 @@ use super::collector::ExportError;
 use super::delivery::{Delivery, Driver};
 use crate::telemetry::access_log::{self, Style};
 use crate::telemetry::attributes;
+use crate::telemetry::log_fields::{event, level};
 use crate::telemetry::queue::{Dropped, Pace, Queue};
 use crate::telemetry::record::{LlmInfo, Record};
 use crate::telemetry::semconv as names;
@@ -101,8 +102,8 @@ impl<E: Destination> Drop for Worker<E> {
 /// What the access log tells of a request.
 pub(super) fn told(mut to: SdkLogRecord, record: &Record) -> SdkLogRecord {
     stamp(&mut to, record, record.trace.span_id);
-    to.set_event_name(access_log::event(record));
-    let severity = match access_log::level(record.outcome) {
+    to.set_event_name(event(record));
+    let severity = match level(record.outcome) {
         "error" => Severity::Error,
         "warn" => Severity::Warn,
         _ => Severity::Info,

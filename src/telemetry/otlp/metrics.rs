@@ -1,8 +1,8 @@
 //! Sends the metrics of requests to a collector, once an interval.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
+use parking_lot::Mutex;
 
 use super::delivery::{Delivery, Driver};
 use crate::telemetry::metrics::Instruments;
@@ -88,7 +89,7 @@ impl<E: PushMetricExporter> PushMetricExporter for Delivering<E> {
             let _suppressed = Context::enter_telemetry_suppressed_scope();
             self.driver.run(self.exporter.export(metrics))
         };
-        let result = self.delivery.lock().unwrap_or_else(PoisonError::into_inner).ended(result, 1);
+        let result = self.delivery.lock().ended(result, 1);
         self.failing.store(result.is_err(), Ordering::Relaxed);
         // It is told: the library would tell it once more, each time.
         Ok(())

@@ -1,6 +1,6 @@
 //! A shape once its rules were compiled.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 
 use super::calls::CallsApart;
 use super::rules::ShapeRules;
@@ -8,6 +8,7 @@ use super::selector::{Selector, Spot};
 use super::tree::{Slot, Tree};
 use super::value::Role;
 use crate::llm::format::Dialect;
+use parking_lot::Mutex;
 
 /// Names of shapes that a process ever knows; a configuration that is loaded again brings the same ones.
 const NAMES_MAX: usize = 256;
@@ -186,7 +187,7 @@ impl Code {
 /// all are called `own`.
 pub(super) fn intern(name: &str) -> &'static str {
     static NAMES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = NAMES.lock();
     if let Some(known) = names.iter().find(|known| **known == name) {
         return known;
     }

@@ -7,11 +7,9 @@ mod pending;
 mod script_reply;
 mod shared;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use tokio::time::MissedTickBehavior;
+use std::time::{Duration, Instant};
 
 use self::pending::{Entry, Report};
 use self::shared::{Answer, Away, SharedStore};
@@ -22,7 +20,9 @@ use crate::policy::limits::{
     Cells, Claim, Denial, Estimate, HolderView, Learned, Place, Reason, Refusals, Request, Saved, Standing, Totals,
     UnrecognisedRequests, Used,
 };
+use crate::proxy::clock::{every, since_1970};
 use crate::words::worded;
+use parking_lot::{Mutex, RwLock};
 
 /// How often a proxy says to the shared store that it lives, well within its lease.
 const RENEW_INTERVAL: Duration = Duration::from_secs(4);
@@ -77,13 +77,12 @@ pub(crate) struct Hold {
 
 impl Default for Limiter {
     fn default() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             cells: Mutex::default(),
             learned: Mutex::default(),
             unforeseen: Mutex::default(),
             shared: RwLock::default(),
-            anchor: (Instant::now(), wall),
+            anchor: (Instant::now(), since_1970()),
         }
     }
 }
@@ -113,11 +112,11 @@ impl Limiter {
         }
         let Some(store) = self.store() else {
             let now = self.now();
-            self.cells().report(&mut claims, Used::default(), used, true, now);
+            self.cells.lock().report(&mut claims, Used::default(), used, true, now);
             return;
         };
         let entry = store.entry(&claims);
-        let mut cells = self.cells();
+        let mut cells = self.cells.lock();
         entry.claims.iter().for_each(|claim| cells.count_ended(claim, used));
         drop(cells);
         // The store charges what it did not admit.
@@ -135,17 +134,16 @@ impl Limiter {
                 OnStoreFailure::Local => take_share(&mut claims, store.nodes()),
             }
         }
-        self.cells().refusal(&mut claims, now)
+        self.cells.lock().refusal(&mut claims, now)
     }
 
     /// Keeps that one of `limits` refuses somebody, and since when.
     pub(crate) fn refused(&self, limits: &[Arc<Limit>], denial: &Denial) {
         let refusing = limits.iter().find(|limit| limit.name == denial.limit && denial.reason.is_full());
-        let Some(limit) = refusing.map(Arc::clone) else { return };
-        let mut claim =
-            Claim { limit, holder: Arc::clone(&denial.holder), tokens: 0, cost: 0, unforeseen: false, runs: true };
+        let Some(limit) = refusing else { return };
+        let mut claim = Claim::new(limit, Arc::clone(&denial.holder));
         let now = self.now();
-        self.cells().refused(&mut claim, denial.reason.as_str(), now);
+        self.cells.lock().refused(&mut claim, denial.reason.as_str(), now);
     }
 
     /// What a request may take of a limit.
@@ -153,24 +151,24 @@ impl Limiter {
         if !limit.counts_tokens() {
             return None;
         }
-        Some(self.learned().estimate(request, &limit.token_limit()))
+        Some(self.learned.lock().estimate(request, &limit.token_limit()))
     }
 
     /// An answer told what it took.
     pub(crate) fn learn(&self, holder: &Arc<str>, model: &Arc<str>, body_bytes: u64, input: Option<u64>, output: u64) {
-        self.learned().learn(holder, model, body_bytes, input, output);
+        self.learned.lock().learn(holder, model, body_bytes, input, output);
     }
 
     /// What a request that shows nothing of an LLM is expected to take, by what such requests took before.
     pub(crate) fn expected(&self, holder: &Arc<str>, place: &Place) -> Used {
         let now = self.now();
-        self.unforeseen().expected(holder, place, now)
+        self.unforeseen.lock().expected(holder, place, now)
     }
 
     /// A request that showed nothing of an LLM took so much.
     pub(crate) fn learn_unforeseen(&self, holder: &Arc<str>, place: &Place, used: Used) {
         let now = self.now();
-        self.unforeseen().learn(holder, place, used, now);
+        self.unforeseen.lock().learn(holder, place, used, now);
     }
 
     /// Follows the configuration: which store there is.
@@ -178,7 +176,7 @@ impl Limiter {
     /// # Errors
     /// What is wrong with the store's address; the limits stay where they are then.
     pub fn configure(&self, settings: &Settings) -> Result<(), String> {
-        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared.write();
         let tag = Fleet::tag(settings.fleet.as_ref());
         if shared.of != settings.limit_store || shared.tag != tag {
             let store = SharedStore::new(&settings.limit_store, &tag)?;
@@ -205,8 +203,7 @@ impl Limiter {
 
     /// Tells the shared store what was used as it comes, and that this proxy lives. Never ends.
     pub async fn keep_store(&self) {
-        let mut renewal = tokio::time::interval(RENEW_INTERVAL);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut renewal = every(RENEW_INTERVAL);
         loop {
             let Some(store) = self.store() else {
                 renewal.tick().await;
@@ -235,14 +232,14 @@ impl Limiter {
     /// Forgets what is empty, and limits that are gone.
     pub fn sweep(&self, limits: &[Arc<Limit>]) {
         let now = self.now();
-        self.cells().sweep(limits, now);
+        self.cells.lock().sweep(limits, now);
     }
 
     /// By limit: what went through it, and the share in use of its fullest cell; of a shared store, of the fullest that
     /// was met since the last call.
     pub fn usage(&self) -> Vec<(Arc<str>, Totals, f64)> {
         let now = self.now();
-        let mut usage = self.cells().usage(now);
+        let mut usage = self.cells.lock().usage(now);
         if let Some(store) = self.store() {
             let met = store.fullest_met();
             for (limit, _, fullest) in &mut usage {
@@ -255,39 +252,31 @@ impl Limiter {
     /// Where `holder` stands under each of `limits`, with a shared store; `None` without one, or where it is away.
     pub async fn look(&self, holder: &str, limits: &[Arc<Limit>]) -> Option<Vec<(Arc<str>, Standing)>> {
         let store = self.store()?;
-        let claim = |limit: &Arc<Limit>| Claim {
-            limit: Arc::clone(limit),
-            holder: Arc::from(holder),
-            tokens: 0,
-            cost: 0,
-            unforeseen: false,
-            runs: true,
-        };
-        let claims: Vec<Claim> = limits.iter().map(claim).collect();
+        let claims: Vec<Claim> = limits.iter().map(|limit| Claim::new(limit, holder)).collect();
         store.look(&store.entry(&claims), self.now()).await
     }
 
     /// Where a holder (as `user:alice`) stands, or those who have most in use.
     pub fn view(&self, holder: Option<&str>, most: usize) -> Vec<HolderView> {
         let now = self.now();
-        self.cells().view(holder, most, now)
+        self.cells.lock().view(holder, most, now)
     }
 
     /// The limits that refuse, since when and how often; times count from the Unix epoch.
     pub fn refusing(&self) -> Vec<(Arc<str>, Refusals)> {
         let now = self.now();
-        self.cells().refusing(now)
+        self.cells.lock().refusing(now)
     }
 
     /// What outlives a restart.
     pub fn save(&self) -> Saved {
         let now = self.now();
-        self.cells().save(now)
+        self.cells.lock().save(now)
     }
 
     /// Takes up what was saved.
     pub fn restore(&self, saved: Saved, limits: &[Arc<Limit>]) {
-        self.cells().restore(saved, limits);
+        self.cells.lock().restore(saved, limits);
     }
 
     fn admit_here(
@@ -296,7 +285,7 @@ impl Limiter {
         shared: Option<(Arc<SharedStore>, Entry)>,
     ) -> Result<(Hold, Standing), Box<Denial>> {
         let now = self.now();
-        let standing = self.cells().admit(&mut claims, now)?;
+        let standing = self.cells.lock().admit(&mut claims, now)?;
         Ok((Hold { limiter: Arc::clone(self), local: Some(claims), shared, told: Used::default() }, standing))
     }
 
@@ -304,7 +293,7 @@ impl Limiter {
     /// limits allow.
     fn follow(&self, claims: &[Claim], standings: &[Standing], nodes: u32) {
         let now = self.now();
-        let mut cells = self.cells();
+        let mut cells = self.cells.lock();
         cells.count_held(claims);
         for (claim, standing) in claims.iter().zip(standings) {
             let mut own = Claim { limit: Arc::new(claim.limit.share(nodes)), ..claim.clone() };
@@ -333,24 +322,12 @@ impl Limiter {
     }
 
     fn store(&self) -> Option<Arc<SharedStore>> {
-        self.shared.read().unwrap_or_else(PoisonError::into_inner).store.clone()
+        self.shared.read().store.clone()
     }
 
     /// Time since the Unix epoch that never goes back: the wall clock as it was at the start, and a monotonic clock since.
     fn now(&self) -> Duration {
         self.anchor.1 + self.anchor.0.elapsed()
-    }
-
-    fn cells(&self) -> MutexGuard<'_, Cells> {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn unforeseen(&self) -> MutexGuard<'_, UnrecognisedRequests> {
-        self.unforeseen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn learned(&self) -> MutexGuard<'_, Learned> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -360,12 +337,12 @@ impl Hold {
         let mut cut = false;
         if let Some(claims) = &mut self.local {
             let now = self.limiter.now();
-            cut = self.limiter.cells().report(claims, self.told, used, done, now);
+            cut = self.limiter.cells.lock().report(claims, self.told, used, done, now);
         }
         if let Some((store, entry)) = &self.shared {
             // What the store did not admit, it learns of at the end.
             if done && self.local.is_none() {
-                let mut cells = self.limiter.cells();
+                let mut cells = self.limiter.cells.lock();
                 entry.claims.iter().for_each(|claim| cells.count_ended(claim, used));
             }
             if done || self.local.is_none() {

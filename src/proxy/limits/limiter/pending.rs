@@ -1,9 +1,10 @@
 //! What is still to be told to the shared store: of each request only the newest totals. Bounded.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::policy::limits::{Claim, Used};
@@ -40,7 +41,7 @@ pub(super) struct Pending {
 impl Pending {
     /// Replaces what was to be told of the same request.
     pub(super) fn put(&self, report: Report) {
-        let mut reports = self.lock();
+        let mut reports = self.reports.lock();
         if reports.len() >= WAITING_MAX && !reports.contains_key(&report.entry.number) {
             if !self.overflowed.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
@@ -58,12 +59,12 @@ impl Pending {
 
     /// Up to `most` of them. They stay until they are told: telling may be broken off, and telling twice changes nothing.
     pub(super) fn some(&self, most: usize) -> Vec<Report> {
-        self.lock().values().take(most).cloned().collect()
+        self.reports.lock().values().take(most).cloned().collect()
     }
 
     /// The store knows of it; what is newer stays.
     pub(super) fn told(&self, report: &Report) {
-        let mut reports = self.lock();
+        let mut reports = self.reports.lock();
         let is_newest = |newest: &Report| newest.used == report.used && newest.done == report.done;
         if reports.get(&report.entry.number).is_some_and(is_newest) {
             reports.remove(&report.entry.number);
@@ -74,10 +75,6 @@ impl Pending {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Report>> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reports.lock().is_empty()
     }
 }

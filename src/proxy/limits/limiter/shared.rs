@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::aio::ConnectionLike;
 use redis::{RedisError, RedisResult, Script, ScriptInvocation};
 
@@ -96,7 +97,7 @@ impl SharedStore {
         Ok(match reply.refusal(&entry.claims) {
             None => Answer::Admitted(reply.standings),
             Some(denial) => {
-                self.lately().refused(&entry.claims, &denial, now);
+                self.lately.lock().refused(&entry.claims, &denial, now);
                 Answer::Denied(Box::new(denial))
             }
         })
@@ -104,11 +105,11 @@ impl SharedStore {
 
     /// Why `claims` would be refused, of somebody who was refused lately: nobody else is asked about. Takes nothing.
     pub(super) async fn refusal(&self, claims: &[Claim], now: Duration) -> Option<Box<Denial>> {
-        if !self.lately().concerns(claims, now) {
+        if !self.lately.lock().concerns(claims, now) {
             return None;
         }
         let denial = self.ask(&self.entry(claims), 0, now).await.ok()?.refusal(claims)?;
-        self.lately().refused(claims, &denial, now);
+        self.lately.lock().refused(claims, &denial, now);
         Some(Box::new(denial))
     }
 
@@ -121,11 +122,11 @@ impl SharedStore {
 
     /// By limit: the share in use of the fullest holder met since the last call.
     pub(super) fn fullest_met(&self) -> HashMap<Arc<str>, f64> {
-        std::mem::take(&mut *self.met.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.met.lock())
     }
 
     async fn ask(&self, entry: &Entry, lease_ms: u64, now: Duration) -> Result<Reply, Away> {
-        if !self.lock().allows(now) {
+        if !self.breaker.lock().allows(now) {
             return Err(Away);
         }
         let mut call = self.call(&ADMIT, entry, lease_ms);
@@ -146,7 +147,7 @@ impl SharedStore {
     }
 
     fn meet(&self, claims: &[Claim], standings: &[Standing]) {
-        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut met = self.met.lock();
         for (claim, standing) in claims.iter().zip(standings) {
             let used = [standing.tokens, standing.requests]
                 .into_iter()
@@ -279,7 +280,7 @@ impl SharedStore {
 
     /// What keeps it from being used, in words.
     pub(super) fn trouble(&self) -> Option<String> {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = self.trouble.lock();
         trouble.as_ref().filter(|_| self.is_away()).map(Trouble::hint)
     }
 
@@ -287,10 +288,10 @@ impl SharedStore {
         self.away.store(true, Ordering::Relaxed);
         let trouble = Trouble::of(error);
         let hint = trouble.hint();
-        let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(trouble.clone());
+        let before = self.trouble.lock().replace(trouble.clone());
         // A refusal tells more than the silence of before, and is said even if the store was given up by then.
         let is_news = before.as_ref() != Some(&trouble) && trouble != Trouble::Silent;
-        if self.lock().failed(now) | is_news {
+        if self.breaker.lock().failed(now) | is_news {
             tracing::warn!(
                 event = "limits.store_away",
                 mode = match self.on_failure {
@@ -306,19 +307,11 @@ impl SharedStore {
 
     fn answered(&self) {
         if self.away.swap(false, Ordering::Relaxed) {
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.trouble.lock() = None;
         }
-        if self.lock().answered() {
+        if self.breaker.lock().answered() {
             tracing::info!(event = "limits.store_back", "the shared store of the limits answers again");
         }
-    }
-
-    fn lately(&self) -> std::sync::MutexGuard<'_, RecentlyRefused> {
-        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
