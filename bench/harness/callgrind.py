@@ -39,10 +39,15 @@ class Attached:
     def __init__(self, child: subprocess.Popen, out: Path) -> None:
         self.child, self.out, self.dumps = child, out, 0
 
+    @property
+    def last(self) -> Path:
+        """Where callgrind wrote what it took until it was asked last."""
+        return self.out.with_name(f"{self.out.name}.{self.dumps}")
+
     def taken(self) -> int:
         """Instructions since it was asked last."""
         self.dumps += 1
-        file = self.out.with_name(f"{self.out.name}.{self.dumps}")
+        file = self.last
         done = subprocess.run(
             ["callgrind_control", "--dump", str(self.child.pid)], capture_output=True, text=True, check=False, timeout=DUMP_MAX_S
         )
@@ -63,3 +68,23 @@ def total(file: Path) -> int:
     if found is None:
         raise Failure(f"{file} has no total")
     return int(found.group(1))
+
+
+CALLED = re.compile(r"^(c?fn)=\((\d+)\)(?: (.*))?$")
+CALLS = re.compile(r"^calls=(\d+)")
+
+
+def calls(file: Path, name: re.Pattern[str]) -> int:
+    """How often the functions of a name were called."""
+    names: dict[str, str] = {}
+    callee, count = "", 0
+    for line in file.read_text(errors="replace").splitlines():
+        if found := CALLED.match(line):
+            kind, number, text = found.groups()
+            # A function is named where it comes first, and is a number after that.
+            names.setdefault(number, text or "")
+            if kind == "cfn":
+                callee = names[number]
+        elif (found := CALLS.match(line)) and name.match(callee):
+            count += int(found.group(1))
+    return count
