@@ -3,7 +3,8 @@
 //! On loopback every local program may ask; a web page in a local browser may not, neither by a name that it made point
 //! here (DNS rebinding: the Host is looked at) nor by a form (the Origin is looked at). Off loopback a token is asked for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::config::secret::Secret;
 
@@ -18,12 +19,24 @@ pub(super) struct AccessRequest<'a> {
     /// A person followed a link or typed the address: no page reads the answer (`Sec-Fetch-Mode` and `-Dest`).
     pub(super) navigates: bool,
     pub(super) authorization: Option<&'a [u8]>,
+    /// Another replica of the fleet signed the request, or somebody who says so; what was found of it.
+    pub(super) signed: Option<Result<(), Denial>>,
     /// A cookie names somebody who has logged in.
     pub(super) session: bool,
     /// The request changes something.
     pub(super) changes: bool,
     /// Everybody may know the answer.
     pub(super) public: bool,
+}
+
+/// How and when a request came.
+pub(super) struct Came {
+    /// From where; `None` on a unix socket.
+    pub(super) address: Option<IpAddr>,
+    /// To which address of this machine.
+    pub(super) at: Option<SocketAddr>,
+    /// Since 1970.
+    pub(super) time: Duration,
 }
 
 /// How the admin address is guarded.
@@ -45,15 +58,24 @@ pub(super) enum Denial {
     NoToken,
     WrongToken,
     TokenNotSet,
+    /// A signature of another replica cannot be looked at.
+    NoFleetSecret,
+    ForgedSignature,
+    OldSignature,
+    SignatureForAnother,
+    NotForReplicas,
 }
 
 impl Denial {
     pub(super) fn status(self) -> u16 {
         match self {
             Self::TwoHosts => 400,
-            Self::ForeignHost | Self::ForeignOrigin | Self::ForeignPage | Self::TokenNotSet => 403,
+            Self::ForeignHost | Self::ForeignOrigin | Self::ForeignPage | Self::TokenNotSet | Self::NotForReplicas => {
+                403
+            }
             Self::TooManyTries => 429,
             Self::NoToken | Self::WrongToken => 401,
+            Self::NoFleetSecret | Self::ForgedSignature | Self::OldSignature | Self::SignatureForAnother => 401,
         }
     }
 
@@ -68,6 +90,19 @@ impl Denial {
             Self::TooManyTries => "too many wrong tokens came from this address: wait, see Retry-After",
             Self::NoToken => "send the admin token: `Authorization: Bearer …`",
             Self::WrongToken => "this is not the admin token",
+            Self::NoFleetSecret => {
+                "this replica has no `secret_env` in [fleet], so it answers no other replica: give it the secret of the others"
+            }
+            Self::ForgedSignature => {
+                "this is not signed with the secret of this replica's fleet: give all replicas the same [fleet] `name` and `secret_env`"
+            }
+            Self::OldSignature => {
+                "the signature is of another minute: the clocks of the replicas differ by more than that"
+            }
+            Self::SignatureForAnother => {
+                "the signature is for another address: give this replica `advertise` in [fleet], as the others know it"
+            }
+            Self::NotForReplicas => "replicas may read one another's views with GET, and nothing else",
             Self::TokenNotSet => "no admin token is set, so this address answers /metrics, /healthz and /readyz only",
         }
     }
@@ -91,6 +126,10 @@ impl Access<'_> {
         }
         if asked.changes && !same_origin(asked.origin, host) {
             return Err(Denial::ForeignOrigin);
+        }
+        // It is for nothing that a token would open besides.
+        if let Some(signed) = asked.signed {
+            return signed;
         }
         if asked.public {
             // Off loopback names are many; on loopback another name is a web page's trick (DNS rebinding).
@@ -157,6 +196,7 @@ mod tests {
             site: None,
             navigates: false,
             authorization: None,
+            signed: None,
             session: false,
             changes: false,
             public: false,
@@ -218,6 +258,25 @@ mod tests {
         );
         let unset = Access { local: false, token: None };
         assert_eq!(unset.check(&asked(&hosts)), Err(Denial::TokenNotSet));
+    }
+
+    #[test]
+    fn what_claims_to_be_signed_is_judged_by_that_alone() {
+        let token = Secret::new("open-sesame-open-sesame".to_owned());
+        let hosts: [&[u8]; 1] = [b"gauge.example"];
+        for local in [true, false] {
+            let gate = Access { local, token: Some(&token) };
+            for signed in [Ok(()), Err(Denial::ForgedSignature), Err(Denial::OldSignature)] {
+                let request = AccessRequest { signed: Some(signed), session: true, ..asked(&hosts) };
+                assert_eq!(gate.check(&request), signed);
+                let by_page = AccessRequest { site: Some(b"cross-site"), ..request };
+                assert_eq!(gate.check(&by_page), Err(Denial::ForeignPage));
+            }
+        }
+        assert_eq!(
+            [Denial::ForgedSignature, Denial::OldSignature, Denial::NoFleetSecret].map(Denial::status),
+            [401; 3]
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The pages of the admin address.
+//! What is answered on the pages of the admin address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,107 +12,30 @@ use super::affinity;
 use super::answer::{Answer, JSON};
 use super::canaries;
 use super::control::{Control, Reload, ReloadRequest};
+use super::fleet::peers::{self, Absences};
+use super::fleet::{ask, merge, signed, view};
 use super::levers;
-use super::limits;
+use super::limits::{self, with};
 use super::login_form;
 use super::overview::Overview;
+use super::pages::Page;
 use super::prices;
 use super::sessions::Sessions;
-use super::static_files::{self, File};
+use super::static_files;
 use super::upstreams;
 use crate::config::Settings;
-use crate::policy::canary::Command;
-use crate::policy::levers::Command as LeverCommand;
 use crate::proxy::Shared;
 use crate::telemetry::live::history::By;
 use crate::telemetry::sampler;
 
+/// What another replica is told at most, in bytes: with room for what differs.
+const FOR_REPLICA_MAX: usize = ask::ANSWER_MAX - (4 << 10);
+
+/// A replica that was asked by another one asks nobody.
+const ONE_HOP: &str = "a replica that is asked by another one answers for itself: ask without `fleet`";
+
 /// How long `POST /api/reload` waits for a reload before it answers 503.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Page {
-    Live,
-    /// A part of the live view, or of the login form.
-    File(&'static File),
-    Login,
-    Logout,
-    Metrics,
-    /// The process runs.
-    Healthy,
-    /// It can serve.
-    Ready,
-    Streams,
-    /// The live view's feed.
-    Events,
-    /// The last 24 hours.
-    History,
-    Upstreams,
-    /// Where a session lives.
-    Affinity,
-    Limits,
-    /// Whose prices count.
-    Prices,
-    Canaries,
-    /// Something is to be done about one.
-    Canary(Command),
-    /// What is out of service by hand.
-    Levers,
-    /// Something is to be taken out, or put back.
-    Lever(LeverCommand),
-    Config,
-    Reload,
-}
-
-impl Page {
-    pub(super) fn find(path: &str) -> Option<Self> {
-        Some(match path {
-            "/" => Self::Live,
-            "/login" => Self::Login,
-            "/logout" => Self::Logout,
-            "/metrics" => Self::Metrics,
-            "/healthz" => Self::Healthy,
-            "/readyz" => Self::Ready,
-            "/api/streams" => Self::Streams,
-            "/api/streams/events" => Self::Events,
-            "/api/history" => Self::History,
-            "/api/upstreams" => Self::Upstreams,
-            "/api/affinity" => Self::Affinity,
-            "/api/limits" => Self::Limits,
-            "/api/prices" => Self::Prices,
-            "/api/config" => Self::Config,
-            "/api/reload" => Self::Reload,
-            "/api/canaries" => Self::Canaries,
-            "/api/levers" => Self::Levers,
-            _ => {
-                return File::find(path)
-                    .map(Self::File)
-                    .or_else(|| canaries::command(path).map(Self::Canary))
-                    .or_else(|| levers::command(path).map(Self::Lever));
-            }
-        })
-    }
-
-    /// Asked for without a token, from everywhere: monitoring needs it, or whoever is about to log in, and it tells no secret.
-    pub(super) fn is_public(self) -> bool {
-        match self {
-            Self::Metrics | Self::Healthy | Self::Ready | Self::Login | Self::Logout => true,
-            Self::File(file) => file.is_public(),
-            _ => false,
-        }
-    }
-
-    /// What a machine looks at again and again.
-    pub(super) fn is_monitoring(self) -> bool {
-        matches!(self, Self::Metrics | Self::Healthy | Self::Ready)
-    }
-
-    /// It is a POST.
-    pub(super) fn changes(self) -> bool {
-        matches!(self, Self::Reload | Self::Canary(_) | Self::Lever(_) | Self::Login | Self::Logout)
-    }
-}
 
 /// Answers for the pages.
 pub(super) struct Api {
@@ -120,11 +43,19 @@ pub(super) struct Api {
     pub(super) control: Control,
     pub(super) sessions: Sessions,
     pub(super) overview: Overview,
+    pub(super) absences: Absences,
 }
 
 impl Api {
     /// Answers somebody who may ask; `peer` is where it comes from.
     pub(super) async fn answer(&self, page: Page, head: &RequestHeader, body: &[u8], peer: Option<IpAddr>) -> Answer {
+        let query = head.uri.query().unwrap_or("");
+        if signed::is_signed(head) {
+            return self.for_replica(page, query).await;
+        }
+        if is_of_fleet(query) && page != Page::Fleet {
+            return self.of_fleet(page, head.uri.path(), query).await;
+        }
         match page {
             Page::Live if !static_files::takes_html(head) => static_files::list(),
             Page::Live => static_files::live(self.has_session(head)),
@@ -138,22 +69,73 @@ impl Api {
             Page::Events => Answer::error(500, "the feed is not an answer in one piece"),
             Page::Metrics => self.metrics(head),
             Page::Healthy => Answer::json(200, &json!({ "status": "ok" })),
-            Page::Ready => self.ready(head.uri.query().unwrap_or("")),
-            Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
-            Page::History => self.history(head.uri.query().unwrap_or("")),
-            Page::Upstreams => Answer::json(200, &json!({ "upstreams": upstreams::view(&self.shared) })),
-            Page::Affinity => affinity::answer(&self.shared, head.uri.query().unwrap_or("")),
-            Page::Limits => self.limits(head.uri.query().unwrap_or("")).await,
-            Page::Prices => Answer::json(200, &prices::view(&self.shared)),
-            Page::Canaries => Answer::json(200, &canaries::list(&self.shared)),
-            Page::Canary(command) => canaries::obey(&self.shared, command, head.uri.path()).await,
-            Page::Levers => Answer::json(200, &levers::list(&self.shared)),
-            Page::Lever(command) => {
-                levers::obey(&self.shared, command, head.uri.query().unwrap_or(""), self.who(head, peer))
+            Page::Ready => self.ready(query),
+            Page::Streams | Page::History | Page::Upstreams | Page::Limits | Page::Canaries | Page::Levers => {
+                self.view(page, query).await
             }
+            Page::Fleet => view::answer(&self.shared, &self.absences).await,
+            Page::Affinity => affinity::answer(&self.shared, query),
+            Page::Prices => Answer::json(200, &prices::view(&self.shared)),
+            Page::Canary(command) => canaries::obey(&self.shared, command, head.uri.path()).await,
+            Page::Lever(command) => levers::obey(&self.shared, command, query, self.who(head, peer)),
             Page::Config => self.config(),
-            Page::Reload => self.reload(head.uri.query().unwrap_or("")).await,
+            Page::Reload => self.reload(query).await,
         }
+    }
+
+    /// What this replica shows.
+    async fn view(&self, page: Page, query: &str) -> Answer {
+        match page {
+            Page::Streams => Answer::new(JSON, self.shared.telemetry.live().json()),
+            Page::History => self.history(query),
+            Page::Upstreams => Answer::json(200, &json!({ "upstreams": upstreams::view(&self.shared) })),
+            Page::Limits => self.limits(query).await,
+            Page::Canaries => Answer::json(200, &canaries::list(&self.shared)),
+            Page::Levers => Answer::json(200, &levers::list(&self.shared)),
+            _ => Answer::error(
+                400,
+                "`?fleet` is for /api/streams, /api/history, /api/upstreams, /api/limits, /api/canaries and /api/levers",
+            ),
+        }
+    }
+
+    /// What all replicas show.
+    async fn of_fleet(&self, page: Page, path: &str, query: &str) -> Answer {
+        let fleet = match peers::askable(&self.shared) {
+            Ok(fleet) => fleet,
+            Err(message) => return Answer::error(409, message),
+        };
+        let alone: Vec<&str> = query.split('&').filter(|pair| !is_of_fleet(pair)).collect();
+        let alone = alone.join("&");
+        let own = self.view(page, &alone).await;
+        let (Some(lists), 200, Ok(view)) = (merge::lists(page), own.status, serde_json::from_slice(&own.body)) else {
+            return own;
+        };
+        let path = if alone.is_empty() { path.to_owned() } else { format!("{path}?{alone}") };
+        let mut told = self.absences.ask_all(&self.shared, &fleet, &path).await;
+        let report = peers::report(&self.shared, &fleet, &told);
+        let others = told.iter_mut().filter_map(|told| told.answer.as_mut().ok());
+        let others = others.map(|reply| (reply.replica.clone(), reply.body.take()));
+        let views = std::iter::once((self.shared.fleet.owner.to_string(), view)).chain(others).collect();
+        Answer::json(200, &with(merge::merged(lists, views), json!({ "fleet": report })))
+    }
+
+    /// What another replica is told: of this one alone, and no more than that takes.
+    async fn for_replica(&self, page: Page, query: &str) -> Answer {
+        let answer = if is_of_fleet(query) {
+            Answer::error(400, ONE_HOP)
+        } else if page == Page::Fleet {
+            Answer::json(200, &view::itself(&self.shared))
+        } else {
+            let own = self.view(page, query).await;
+            match (merge::lists(page), serde_json::from_slice::<Value>(&own.body)) {
+                (Some(lists), Ok(view)) if own.body.len() > FOR_REPLICA_MAX => {
+                    Answer::json(own.status, &merge::fit(view, lists, FOR_REPLICA_MAX))
+                }
+                _ => own,
+            }
+        };
+        answer.with(ask::REPLICA, &*self.shared.fleet.owner)
     }
 
     fn history(&self, query: &str) -> Answer {
@@ -244,6 +226,11 @@ impl Api {
             Ok(Err(_)) | Err(_) => Answer::error(503, "the reload did not end in time; /api/config tells how it ended"),
         }
     }
+}
+
+/// Whether a query asks for all replicas.
+fn is_of_fleet(query: &str) -> bool {
+    query.split('&').any(|pair| matches!(pair, "fleet" | "fleet=" | "fleet=true"))
 }
 
 /// By the names and the words of the file, secrets masked.

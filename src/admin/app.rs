@@ -1,8 +1,8 @@
 //! Speaks HTTP/1.1 on the admin address. Everything is bounded: nobody may hold it up.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use http::Method;
@@ -12,15 +12,18 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
-use super::access::{Access, AccessRequest, Denial};
+use super::access::{Access, AccessRequest, Came, Denial};
 use super::answer::Answer;
-use super::api::{Api, Page};
+use super::api::Api;
 use super::connection_slots::{ConnectionSlots, Slot};
 use super::control::Control;
 use super::failed_logins::Logins;
+use super::fleet::peers::Absences;
+use super::fleet::signed;
 use super::live_feed;
 use super::login_form;
 use super::overview::Overview;
+use super::pages::Page;
 use super::sessions::Sessions;
 use super::static_files;
 use crate::proxy::Shared;
@@ -49,7 +52,9 @@ pub struct AdminApp {
 impl AdminApp {
     /// `local`: the address is loopback or a unix socket, so that no token is asked for.
     pub fn new(shared: Arc<Shared>, control: Control, local: bool) -> Self {
-        let api = Api { shared, control, sessions: Sessions::default(), overview: Overview::default() };
+        let (sessions, overview) = (Sessions::default(), Overview::default());
+        let absences = Absences::default();
+        let api = Api { shared, control, sessions, overview, absences };
         Self { api, local, places: ConnectionSlots::default(), logins: Logins::default() }
     }
 
@@ -61,7 +66,8 @@ impl AdminApp {
         only_monitoring: bool,
     ) -> Option<Answer> {
         let address = address(session);
-        let page = match self.admit(session.req_header(), address) {
+        let came = Came { address, at: local_address(session), time: since_1970() };
+        let page = match self.admit(session.req_header(), &came) {
             Ok(page) => page,
             Err(answer) => return Some(answer),
         };
@@ -83,7 +89,8 @@ impl AdminApp {
             }
         };
         if page == Page::Events {
-            let may_look = |session: &ServerSession| self.check(session.req_header(), page, address).is_ok();
+            // A signature is good for the feed that was opened with it.
+            let may_look = |session: &ServerSession| self.check(session.req_header(), page, &came).is_ok();
             return live_feed::serve(&self.api, session, shutdown, may_look).await.err();
         }
         let answer = self.api.answer(page, session.req_header(), &body, address).await;
@@ -98,13 +105,13 @@ impl AdminApp {
     }
 
     /// Which page is asked for, by somebody who may.
-    fn admit(&self, head: &RequestHeader, address: Option<IpAddr>) -> Result<Page, Answer> {
+    fn admit(&self, head: &RequestHeader, came: &Came) -> Result<Page, Answer> {
         let Some(page) = Page::find(head.uri.path()) else {
             return Err(Answer::error(404, "there is no such page. GET / lists what there is"));
         };
-        if let Err(denial) = self.check(head, page, address) {
+        if let Err(denial) = self.check(head, page, came) {
             if denial == Denial::TooManyTries {
-                let left = self.logins.may_try(address).err().unwrap_or_default();
+                let left = self.logins.may_try(came.address).err().unwrap_or_default();
                 let answer = Answer::error(denial.status(), denial.message());
                 return Err(answer.with("retry-after", (left.as_secs() + 1).to_string()));
             }
@@ -124,13 +131,15 @@ impl AdminApp {
     }
 
     /// Whether the request may be answered; a wrong token is remembered.
-    fn check(&self, head: &RequestHeader, page: Page, address: Option<IpAddr>) -> Result<(), Denial> {
-        let tries =
-            !self.local && (page == Page::Login || !page.is_public() && head.headers.contains_key("authorization"));
+    fn check(&self, head: &RequestHeader, page: Page, came: &Came) -> Result<(), Denial> {
+        let address = came.address;
+        let tries = !self.local
+            && (page == Page::Login || !page.is_public() && head.headers.contains_key("authorization"))
+            && !signed::is_signed(head);
         if tries && self.logins.may_try(address).is_err() {
             return Err(Denial::TooManyTries);
         }
-        let checked = self.check_head(head, page);
+        let checked = self.check_head(head, page, came);
         match checked {
             Err(Denial::WrongToken) => self.logins.failed(address, self.api.shared.telemetry.metrics()),
             Ok(()) if tries && page != Page::Login => self.logins.succeeded(address),
@@ -139,7 +148,7 @@ impl AdminApp {
         checked
     }
 
-    fn check_head(&self, head: &RequestHeader, page: Page) -> Result<(), Denial> {
+    fn check_head(&self, head: &RequestHeader, page: Page, came: &Came) -> Result<(), Denial> {
         let generation = self.api.shared.generation.load();
         let hosts: Vec<&[u8]> = head.headers.get_all("host").iter().map(|value| value.as_bytes()).collect();
         let header = |name: &str| head.headers.get(name).map(|value| value.as_bytes());
@@ -149,6 +158,7 @@ impl AdminApp {
             site: header("sec-fetch-site"),
             navigates: header("sec-fetch-mode") == Some(b"navigate") && header("sec-fetch-dest") == Some(b"document"),
             authorization: header("authorization"),
+            signed: signed::check(&self.api.shared, head, page, came),
             session: self.api.has_session(head),
             changes: page.changes(),
             public: page.is_public(),
@@ -186,6 +196,14 @@ impl HttpServerApp for AdminApp {
         let stream = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
     }
+}
+
+fn local_address(session: &ServerSession) -> Option<SocketAddr> {
+    session.server_addr().and_then(|address| address.as_inet().copied())
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The connection's other end; `None` on a unix socket.

@@ -37,7 +37,7 @@ pub(super) fn list(shared: &Shared) -> Value {
 
 /// The replicas that judge together.
 fn fleet_view(shared: &Shared, fleet: &FleetView) -> Value {
-    let members = fleet.members.iter().map(
+    let members = fleet.roster.members.iter().map(
         |member| json!({ "replica": member.owner, "version": member.says.as_ref().map(|says| says.version.as_str()) }),
     );
     json!({
@@ -119,6 +119,7 @@ fn view(shared: &Shared, rollout: &Rollout) -> Value {
         "fleet": in_fleet.map(|fleet| json!({
             "reach": fleet.reach,
             "version": fleet.version,
+            "judge": fleet.judge,
             "judges": fleet.judges,
             "plans_differ": fleet.plans_differ,
             "requests_untold": fleet.dropped,

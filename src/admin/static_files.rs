@@ -66,6 +66,7 @@ Streamgauge, the admin address
 /api/levers           what is out of service by hand
 /api/canaries         how canaries stand, and why
 /api/limits           the fullest holders; ?user=, ?team=, ?key=, ?ip=, ?route=
+/api/fleet            who is of the fleet, who answers, who judges each canary; ?fleet at the above: of all replicas
 /api/prices           what models cost here
 /api/config           the configuration in effect, secrets masked
 

@@ -126,6 +126,11 @@ impl Settings {
         Self { server, cors, telemetry, identity, upstreams, routes, limits, limit_store, fleet, prices, files }
     }
 
+    /// The fleet that judges canaries: one that has a Redis to do it over.
+    pub fn judging_fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref().filter(|_| self.limit_store.redis.is_some())
+    }
+
     /// Who runs the models of the upstream of this name, where that is known.
     pub fn provider_of(&self, upstream: &str) -> Option<Arc<str>> {
         self.upstreams.iter().find(|known| *known.name == *upstream)?.provider.clone()

@@ -19,6 +19,7 @@ pub mod limits;
 pub mod location_header;
 pub mod login_throttle;
 pub mod mirror;
+pub mod peer_signature;
 mod recent_map;
 pub mod routing;
 pub mod trusted_proxies;

@@ -45,7 +45,7 @@ pub use process::concurrency::{AddressConcurrency, AddressPermit};
 pub use process::drain::Drain;
 pub use process::fleet::keep::{Followers, InFleet, Undone};
 pub use process::fleet::membership::{Fleet, FleetView};
-pub use process::fleet::presence::{Follows, Member as FleetMember, Presence};
+pub use process::fleet::presence::{Follows, Lost, Member as FleetMember, Presence, Roster};
 pub use process::lever_commands::{Done, Order};
 pub use process::rollout::Rollout;
 pub use process::state::{Generation, Shared};

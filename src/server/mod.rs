@@ -98,6 +98,7 @@ pub fn run(run: &Run, telemetry: impl FnOnce(&Settings) -> Result<Arc<Telemetry>
     let shared = Shared::new(settings.clone(), Arc::clone(&telemetry));
     shared.limiter.configure(&settings)?;
     shared.fleet.configure(&settings)?;
+    shared.fleet.listens_at(&settings.server.admin);
     if let Some(complaint) = state_dir::complaint(&settings.server.state_dir) {
         let path = settings.server.state_dir.display();
         tracing::warn!(event = "state_dir.open", %path, "server.state_dir is not this user's alone: {complaint}");

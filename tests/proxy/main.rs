@@ -26,6 +26,7 @@ mod fleet;
 mod fleet_canary;
 mod fleet_chaos;
 mod fleet_hints;
+mod fleet_view;
 mod floods;
 mod full_disk;
 mod heads;

@@ -11,7 +11,31 @@ fn every_problem_of_a_bad_file_is_told_at_once() {
 }
 
 /// Texts and the whole of what is said about each.
-const CASES: [(&str, &str); 71] = [
+const CASES: [(&str, &str); 77] = [
+    (
+        "[fleet]\nname = \"a\"\npeers = \"https://h:9090\"\n[[upstream]]\nurl = \"http://h\"",
+        "3:9: `peers`: the admin address speaks plain HTTP: write http://",
+    ),
+    (
+        "[fleet]\nname = \"a\"\npeers = [\"http://h:9090/x\"]\n[[upstream]]\nurl = \"http://h\"",
+        "3:10: `peers`: no path belongs here: write a replica's admin address as \"http://10.0.0.7:9090\"",
+    ),
+    (
+        "[fleet]\nname = \"a\"\npeers = \"dns:headless\"\n[[upstream]]\nurl = \"http://h\"",
+        "3:9: `peers`: write a name and the port of the admin address, as \"dns:streamgauge-headless:9090\"",
+    ),
+    (
+        "[fleet]\nname = \"a\"\npeers = []\nadvertise = \"unix:/x\"\n[[upstream]]\nurl = \"http://h\"",
+        "4:13: `advertise`: write a replica's admin address as \"http://10.0.0.7:9090\"",
+    ),
+    (
+        "[fleet]\nname = \"a\"\npeers = []\nsecret_env = \"UNSET_SECRET\"\n[[upstream]]\nurl = \"http://h\"",
+        "4:14: the environment variable UNSET_SECRET is not set",
+    ),
+    (
+        "[fleet]\nname = \"a\"\npeers = []\nsecret_env = \"REDIS_PASSWORD\"\n[[upstream]]\nurl = \"http://h\"",
+        "4:14: `secret_env`: the secret is shorter than 32 bytes and can be guessed from what it signs: make one with `openssl rand -hex 32`",
+    ),
     (
         "[fleet]\nname = \"a\"\n[[upstream]]\nurl = \"http://h\"",
         "1:1: the replicas of a fleet share what they know over Redis: add `redis` to [limits]",

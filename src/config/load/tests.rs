@@ -18,6 +18,7 @@ pub(in crate::config) fn env(name: &str) -> Option<String> {
         "HOME" => Some("/home/test".to_owned()),
         "OPENAI_API_KEY" => Some("sk-canary-secret\n".to_owned()),
         "REDIS_PASSWORD" => Some("redis-canary-secret".to_owned()),
+        "FLEET_SECRET" => Some("fleet-canary-secret-of-thirty-two-bytes".to_owned()),
         "EMPTY" => Some(" ".to_owned()),
         "BROKEN" => Some("two words".to_owned()),
         _ => None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use redis::{Client, IntoConnectionInfo, RedisError, RedisResult};
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisError, RedisResult};
 
 use crate::config::limits::LimitStore;
 
@@ -51,6 +51,14 @@ impl RedisLine {
             .set_max_delay(Duration::from_millis(200));
         let new = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
         Ok(connection.insert(new).clone())
+    }
+
+    /// Host and port; `None` on a unix socket.
+    pub(in crate::proxy) fn place(&self) -> Option<(String, u16)> {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Some((host.clone(), *port)),
+            _ => None,
+        }
     }
 
     /// Another connection, for the last words: the one that requests used ends with their runtime.

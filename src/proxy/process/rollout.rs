@@ -224,7 +224,7 @@ pub(crate) fn build(settings: &Settings, previous: Option<&Rollouts>) -> Rollout
     let rollouts = settings.routes.iter().filter_map(|route| {
         let plan = route.canary.clone()?;
         let subject = subject(route, &plan);
-        let fleet = settings.fleet.as_ref().map(|fleet| &fleet.name);
+        let fleet = settings.judging_fleet().map(|fleet| &fleet.name);
         let old = previous.and_then(|old| old.get(&route.name)).map(|old| &old.kept);
         let old = old.filter(|old| old.subject == subject);
         let kept = match (old.filter(|old| old.fleet.as_ref() == fleet), fleet) {

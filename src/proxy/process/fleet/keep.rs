@@ -61,6 +61,10 @@ pub struct InFleet {
     pub reach: &'static str,
     /// How often the state was committed that this replica follows.
     pub version: u64,
+    /// What the canary is called in the fleet's store.
+    pub key: String,
+    /// The replica that judges; `None`: it is not known.
+    pub judge: Option<String>,
     /// This replica judges at present.
     pub judges: bool,
     /// Replicas have different plans, so no step is taken.
@@ -91,9 +95,11 @@ impl Shared {
             Reach::Together => ("together", None),
         };
         let version = heard.rank.map_or(0, |rank| rank.version);
+        let judge = Some(heard.judge.clone()).filter(|judge| reach == "together" && !judge.is_empty());
         drop(heard);
-        let judges = seat.judges.load(Ordering::Relaxed) && reach == "together";
-        Some(InFleet { reach, version, judges, plans_differ, dropped: seat.dropped(), refused: seat.refused(), waits })
+        let judges = judge.as_deref() == Some(&*self.fleet.owner);
+        let (key, dropped, refused) = (seat.key.clone(), seat.dropped(), seat.refused());
+        Some(InFleet { reach, version, key, judge, judges, plans_differ, dropped, refused, waits })
     }
 
     /// Takes part in the fleet, if this process is of one. Never ends.
@@ -163,7 +169,8 @@ impl Shared {
             }
         }
         if is_news || round.is_multiple_of(HELLO_TICKS) {
-            link.hello(&presence(generation)).await?;
+            self.fleet.find_itself(link).await;
+            link.hello(&self.presence(generation)).await?;
             self.around.replicas.set(link.members().len());
         }
         self.share_hints(link, generation, round.is_multiple_of(LOOK_TICKS)).await
@@ -182,7 +189,8 @@ impl Shared {
         if let Some(known) = known.filter(|known| known.outranks(current)) {
             return self.offer(link, rollout, seat, known).await;
         }
-        seat.judges.store(look.is_judge, Ordering::Relaxed);
+        let is_judge = look.judge == *link.owner;
+        seat.heard().judge = look.judge;
         let mut is_news = false;
         if known != Some(current) {
             is_news = self.adopt(rollout, seat, current, look.fields, link);
@@ -191,7 +199,7 @@ impl Shared {
         let wanted = seat.heard().wanted;
         if let Some(command) = wanted {
             is_news |= self.commit_wanted(link, rollout, seat, command).await?;
-        } else if look.is_judge {
+        } else if is_judge {
             is_news |= self.judge_unread(link, rollout, seat, current).await?;
         }
         Ok(is_news)
@@ -367,12 +375,25 @@ impl Shared {
         Ok(Some((rank.version, decision)))
     }
 
+    /// What this replica says of itself.
+    fn presence(&self, generation: &Generation) -> Presence {
+        let canaries = seats(generation).map(|(rollout, seat)| {
+            let plan = digest(&rollout.plan, rollout.route.sticky);
+            (seat.key.clone(), Follows { plan, epoch: rollout.draw().epoch, version: seat.version() })
+        });
+        Presence {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            admin: self.fleet.advertised().map_or_else(String::new, |admin| admin.to_string()),
+            canaries: canaries.collect(),
+        }
+    }
+
     /// Waits for all replicas to follow.
     async fn followers(&self, link: &Link, seat: &Seat, version: u64) -> Followers {
         let since = Instant::now();
         loop {
             let generation = self.generation.load_full();
-            let heard = link.hello(&presence(&generation)).await;
+            let heard = link.hello(&self.presence(&generation)).await;
             let mut followers = Followers::default();
             for member in link.members().iter() {
                 let follows = member.says.as_ref().and_then(|says| says.canaries.get(&seat.key));
@@ -412,15 +433,6 @@ impl From<Refusal> for Failed {
 /// The canaries of a fleet.
 fn seats(generation: &Generation) -> impl Iterator<Item = (&Arc<Rollout>, &Seat)> {
     generation.rollouts.values().filter_map(|rollout| Some((rollout, rollout.seat()?)))
-}
-
-/// What this replica says of itself.
-fn presence(generation: &Generation) -> Presence {
-    let canaries = seats(generation).map(|(rollout, seat)| {
-        let plan = digest(&rollout.plan, rollout.route.sticky);
-        (seat.key.clone(), Follows { plan, epoch: rollout.draw().epoch, version: seat.version() })
-    });
-    Presence { version: env!("CARGO_PKG_VERSION").to_owned(), canaries: canaries.collect() }
 }
 
 /// Whether replicas that are alive would judge a canary by different plans.

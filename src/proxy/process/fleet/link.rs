@@ -1,12 +1,13 @@
 //! What a replica has of its fleet: the connection to the Redis that all of them use, and who the others are.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
 use super::outbox::Batch;
-use super::presence::{self, Member, Presence};
+use super::presence::{self, Member, Presence, Roster};
 use crate::config::fleet::Fleet;
 use crate::config::limits::LimitStore;
 use crate::proxy::limits::redis_line::{RedisLine, UNHURRIED};
@@ -28,7 +29,7 @@ pub(super) struct Link {
     line: RedisLine,
     tag: String,
     contact: Mutex<Contact>,
-    members: Mutex<Arc<[Member]>>,
+    roster: Mutex<Roster>,
     /// The last hint that was heard; empty before the first.
     hints_heard: Mutex<String>,
 }
@@ -53,7 +54,7 @@ impl Link {
             line,
             tag: Fleet::tag(Some(fleet)),
             contact: Mutex::new(Contact { since: Instant::now(), is_away: false, outages: 0, trouble: None }),
-            members: Mutex::new(Arc::new([])),
+            roster: Mutex::default(),
             hints_heard: Mutex::default(),
         }))
     }
@@ -70,13 +71,32 @@ impl Link {
         call.key(self.members_key()).key(self.key("replica", &self.owner));
         call.arg(&*self.owner).arg(says).arg(presence::LEASE_MS).arg(presence::MEMBERS_MAX).arg(presence::BYTES_MAX);
         let reply: Vec<String> = self.run(&call).await?;
-        *self.members.lock().unwrap_or_else(PoisonError::into_inner) = presence::members(&reply).into();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner).hear(presence::members(&reply, now), now);
         Ok(())
     }
 
     /// Who was alive when Redis was last asked, this replica included once it was.
     pub(super) fn members(&self) -> Arc<[Member]> {
-        Arc::clone(&self.members.lock().unwrap_or_else(PoisonError::into_inner))
+        self.roster().members
+    }
+
+    /// Who was alive when Redis was last asked, and who went without a word.
+    pub(super) fn roster(&self) -> Roster {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The address of this machine from which it reaches Redis.
+    pub(super) async fn own_address(&self) -> Option<IpAddr> {
+        let find = async {
+            let to = tokio::net::lookup_host(self.line.place()?).await.ok()?.next()?;
+            let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            // Nothing is sent: it only says which way it would go.
+            let socket = tokio::net::UdpSocket::bind((any, 0)).await.ok()?;
+            socket.connect(to).await.ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        };
+        tokio::time::timeout(UNHURRIED, find).await.ok()?
     }
 
     /// Runs a script that nobody waits for.

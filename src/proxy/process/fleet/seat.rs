@@ -1,6 +1,6 @@
 //! One replica's part in a canary that its fleet judges: what it has to tell the judge, and what it has heard.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,6 @@ pub(in crate::proxy) struct Seat {
     members: AtomicU64,
     /// Commits that were refused, since another had judged meanwhile.
     pub(super) refused: AtomicU64,
-    /// It was the judge when it last looked.
-    pub(super) judges: AtomicBool,
 }
 
 /// A judge with all that it has taken in.
@@ -43,6 +41,8 @@ pub(super) struct Heard {
     /// That state, for a store that has lost it.
     pub(super) fields: Fields,
     pub(super) reach: Reach,
+    /// Who judged when that was last looked at; empty: nobody.
+    pub(super) judge: String,
     /// What a person asked for while the store was away.
     pub(super) wanted: Option<Command>,
     /// It had rolled back by itself, and follows again once the judge has read this.
@@ -81,6 +81,7 @@ impl Seat {
                 rank: None,
                 fields: Fields::new(),
                 reach: Reach::Joining,
+                judge: String::new(),
                 wanted: None,
                 rejoins_after: None,
                 untold: None,
@@ -90,7 +91,6 @@ impl Seat {
             judging: tokio::sync::Mutex::default(),
             members: AtomicU64::new(1),
             refused: AtomicU64::new(0),
-            judges: AtomicBool::new(false),
         }
     }
 

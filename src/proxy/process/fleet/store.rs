@@ -39,7 +39,8 @@ pub(super) type Fields = HashMap<String, Vec<u8>>;
 pub(super) struct Look {
     /// By the store's clock, since 1970.
     pub(super) now: Duration,
-    pub(super) is_judge: bool,
+    /// Who judges; empty: nobody.
+    pub(super) judge: String,
     /// `None`: there is no state.
     pub(super) rank: Option<Rank>,
     /// Empty where they are known already.
@@ -131,14 +132,14 @@ fn read_look(reply: Vec<Vec<u8>>) -> Option<Look> {
     let mut reply = reply.into_iter();
     let mut next = || String::from_utf8(reply.next()?).ok();
     let now = Duration::from_millis(next()?.parse().ok()?);
-    let is_judge = next()? == "1";
+    let judge = next()?;
     let (version, share) = (next()?.parse().ok()?, next()?.parse().ok()?);
     let rank = (share != NO_STATE && version > 0).then_some(Rank { version, share });
     let mut fields = Fields::new();
     while let (Some(name), Some(value)) = (reply.next(), reply.next()) {
         fields.insert(String::from_utf8(name).ok()?, value);
     }
-    Some(Look { now, is_judge, rank, fields })
+    Some(Look { now, judge, rank, fields })
 }
 
 fn read_entries(reply: &[Vec<u8>]) -> Unread {
@@ -175,11 +176,11 @@ mod tests {
 
     #[test]
     fn a_look_is_read_or_refused() {
-        let look = read_look(bytes(&["1500", "1", "7", "25", "epoch", "3"])).unwrap();
-        assert_eq!((look.now, look.is_judge), (Duration::from_millis(1500), true));
+        let look = read_look(bytes(&["1500", "a1", "7", "25", "epoch", "3"])).unwrap();
+        assert_eq!((look.now, &*look.judge), (Duration::from_millis(1500), "a1"));
         assert_eq!(look.rank, Some(Rank { version: 7, share: 25 }));
         assert_eq!(look.fields["epoch"], b"3");
-        assert_eq!(read_look(bytes(&["1", "0", "0", "255"])).unwrap().rank, None);
+        assert_eq!(read_look(bytes(&["1", "", "0", "255"])).unwrap().rank, None);
         for broken in [&[][..], &["x", "0", "0", "0"], &["1", "0"], &["1", "0", "1", "900"]] {
             assert!(read_look(bytes(broken)).is_none(), "{broken:?}");
         }
