@@ -75,6 +75,12 @@ pub enum Choice {
 }
 
 impl Choice {
+    /// All of a route, each with its target.
+    pub fn all(route: &Route) -> impl Iterator<Item = (Self, &Target)> {
+        let targets = route.targets.iter().enumerate().map(|(at, target)| (Self::Target(at), target));
+        targets.chain(route.fallback.iter().enumerate().map(|(at, target)| (Self::Fallback(at), target)))
+    }
+
     /// Its target; `None` only for a choice of another route.
     pub fn of(self, route: &Route) -> Option<&Target> {
         match self {

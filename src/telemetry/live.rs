@@ -24,6 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
+
 use super::json::Json;
 use super::log_fields;
 use super::operator_hints::OperatorHints;
@@ -33,7 +35,6 @@ use first_tokens::FirstTokens;
 use history::History;
 pub use minutes::Summary;
 use mirror_results::MirrorResults;
-use parking_lot::Mutex;
 use recent::{Kind, Recent};
 pub use stream::{Follower, LiveStream};
 use stream::{Running, Stream, Viewers};

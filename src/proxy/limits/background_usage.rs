@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::reservation::Reservation;
 use crate::llm::price::Cost;
 use crate::llm::{self, Reading, RequestFacts, Usage, UsageSource};
 use crate::policy::background_responses::{Background, Left, Seen};
 use crate::telemetry::event::Event;
 use crate::telemetry::record::{AskedBy, Outcome};
-use parking_lot::Mutex;
 
 /// The responses that are made in the background. Outlives reloads.
 pub(crate) struct BackgroundBook {

@@ -8,8 +8,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::policy::trusted_proxies;
 use parking_lot::Mutex;
+
+use crate::policy::trusted_proxies;
 
 /// Counts what is inside. The cap is given at each entry, since a reload may change it.
 #[derive(Debug, Default, Clone)]

@@ -58,17 +58,15 @@ impl InService {
 
     /// Those that take requests of `route`; `share` is its canary's, in percent. Empty: nobody serves it.
     pub(crate) fn serving<'r>(&self, route: &'r Route, share: Option<u8>) -> Vec<&'r Target> {
-        let targets = route.targets.iter().enumerate().map(|(at, target)| (Choice::Target(at), target));
-        let fallback = route.fallback.iter().enumerate().map(|(at, target)| (Choice::Fallback(at), target));
-        let targets = targets.filter(|(_, target)| failover::takes_part(route, target, share));
-        targets.chain(fallback).filter(|(choice, _)| self.takes(*choice)).map(|(_, target)| target).collect()
+        let takes_part = |(choice, target): &(Choice, &Target)| {
+            self.takes(*choice) && (matches!(choice, Choice::Fallback(_)) || failover::takes_part(route, target, share))
+        };
+        Choice::all(route).filter(takes_part).map(|(_, target)| target).collect()
     }
 
     /// Those that were taken out, and how.
     pub(crate) fn taken_out<'r>(&self, route: &'r Route) -> Vec<(&'r Target, Setting)> {
-        let targets = route.targets.iter().enumerate().map(|(at, target)| (Choice::Target(at), target));
-        let fallback = route.fallback.iter().enumerate().map(|(at, target)| (Choice::Fallback(at), target));
-        targets.chain(fallback).filter_map(|(choice, target)| Some((target, self.out(choice)?))).collect()
+        Choice::all(route).filter_map(|(choice, target)| Some((target, self.out(choice)?))).collect()
     }
 
     /// Why the route's canary can be compared with nothing: it was taken out, or all that it is compared with was.

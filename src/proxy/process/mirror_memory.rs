@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
+
 use crate::config::Settings;
 use crate::hashing::Map;
 use crate::policy::mirror::Caps;
-use parking_lot::{Mutex, MutexGuard};
 
 /// The copies of one route: what they may take together. Outlives reloads.
 #[derive(Default)]

@@ -5,11 +5,12 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::proxy::clock::Clock;
 use crate::telemetry::event::{AttemptEvent, Attempted, PassedOver};
 use crate::telemetry::live::Follower;
 use crate::telemetry::record::{Attempt, ErrorType, Phase, Stopwatch};
-use parking_lot::Mutex;
 
 /// The attempts of one request, in the order of their beginning.
 pub(crate) struct Attempts {

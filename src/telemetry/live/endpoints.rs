@@ -6,9 +6,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
+
 use super::minutes::{Minutes, Summary, minute, slot};
 use crate::telemetry::record::{ErrorType, Record};
-use parking_lot::Mutex;
 
 /// Endpoints, and addresses of endpoints that are names, that are kept. One goes when it was quiet for all the minutes.
 const KEPT_MAX: usize = 512;

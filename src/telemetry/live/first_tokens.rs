@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
+
 pub use super::minutes::MINUTES;
 use super::minutes::{Minutes, Summary, minute, slot};
 use crate::telemetry::json::Json;
 use crate::telemetry::record::{Outcome, Record};
-use parking_lot::Mutex;
 
 /// Pairs of route and upstream that are kept; the names come from configurations, and a pair goes when it was quiet for all
 /// the minutes.

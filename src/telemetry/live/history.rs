@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
+
+use super::minutes::bucket_at;
 use crate::telemetry::json::Json;
 use crate::telemetry::record::{Outcome, Record};
-use parking_lot::Mutex;
 
 /// Length of a step, in seconds.
 pub const STEP_S: u64 = 300;
@@ -96,13 +98,7 @@ impl Step {
 
     /// The middle of the bucket in which a share of all first tokens is reached.
     fn percentile(&self, share: f64) -> Option<Duration> {
-        let all: u64 = self.first_tokens.iter().map(|count| u64::from(*count)).sum();
-        let wanted = ((all as f64 * share).ceil() as u64).max(1);
-        let mut seen = 0;
-        let bucket = self.first_tokens.iter().position(|count| {
-            seen += u64::from(*count);
-            seen >= wanted
-        })?;
+        let bucket = bucket_at(self.first_tokens.iter().map(|count| u64::from(*count)), share)?;
         Some(Duration::from_secs_f64(SHORTEST_S * ((bucket as f64 + 0.5) / BUCKETS_TO_DOUBLING).exp2()))
     }
 }

@@ -110,15 +110,20 @@ impl Summary {
 
     /// The middle of the bucket in which the share of all first tokens is reached; `None` without any.
     pub fn percentile(&self, share: f64) -> Option<Duration> {
-        let all = self.first_tokens();
-        let wanted = ((all as f64 * share).ceil() as u64).max(1);
-        let mut seen = 0;
-        let bucket = self.times.iter().position(|count| {
-            seen += count;
-            seen >= wanted
-        })?;
-        (all > 0).then(|| Duration::from_secs_f64(((bucket as f64 + 0.5) / STEPS as f64).exp2() / 1e3))
+        let bucket = bucket_at(self.times.iter().copied(), share)?;
+        Some(Duration::from_secs_f64(((bucket as f64 + 0.5) / STEPS as f64).exp2() / 1e3))
     }
+}
+
+/// The bucket in which the share of all counts is reached; `None` without any.
+pub(super) fn bucket_at(mut counts: impl Iterator<Item = u64> + Clone, share: f64) -> Option<usize> {
+    let all: u64 = counts.clone().sum();
+    let wanted = ((all as f64 * share).ceil() as u64).max(1);
+    let mut seen = 0;
+    counts.position(|count| {
+        seen += count;
+        seen >= wanted
+    })
 }
 
 /// The number of the minute of a time.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+
 use super::minutes::{Minutes, Summary, minute};
 use crate::policy::mirror::{Side, Verdict};
 use crate::telemetry::json::Json;
 use crate::telemetry::mirror::MirrorRecord;
-use parking_lot::Mutex;
 
 /// Routes that are kept. They come from configurations, and go with them.
 const ROUTES_MAX: usize = 256;

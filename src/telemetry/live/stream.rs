@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
+
 use super::token_times::Ticks;
 use crate::llm::{Dialect, Framing, RequestFacts};
 use crate::telemetry::event::{AttemptEvent, Event};
 use crate::telemetry::json::{self, Json};
 use crate::telemetry::record::{ClientInfo, Phase, Phases, ServerAddress, Stopwatch, TraceIds};
-use parking_lot::Mutex;
 
 /// Longest text of a row, in bytes.
 const TEXT_MAX: usize = 200;

@@ -9,13 +9,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+
 use crate::config::limits::LimitKey;
 use crate::policy::identity::Identity;
 use crate::policy::limits;
 use crate::telemetry::ids;
 use crate::telemetry::json::{self, Json};
 use crate::telemetry::record::{ClientInfo, LimitVerdict, Outcome, Record};
-use parking_lot::Mutex;
 
 /// After so long without it a trouble is over.
 pub(super) const QUIET: Duration = Duration::from_secs(300);

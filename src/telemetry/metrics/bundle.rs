@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::RwLock;
+
 use super::declarations::Families;
 use super::gap_histogram::Tally;
 use super::gen_ai_usage::Used;
@@ -15,7 +17,6 @@ use super::request::{Attributes, Labels, Said};
 use super::series::{Counter, Dollars, Histogram};
 use crate::llm::UsageSource;
 use crate::telemetry::record::{ErrorType, Outcome, Phase};
-use parking_lot::RwLock;
 
 /// The series of requests with the same labels. Each is made when the first value for it comes, so that a route
 /// without LLM traffic has no empty LLM series.
@@ -36,16 +37,10 @@ pub(super) struct Bundle {
 #[derive(Default)]
 struct Slots {
     phases: [Slot<Histogram>; Phase::ALL.len()],
-    input_usage: Slot<Histogram>,
-    output_usage: Slot<Histogram>,
     used: [[Slot<Counter>; Modality::ALL.len()]; Used::ALL.len()],
     /// Of requests that succeeded: input, output.
     operation_tokens: [Slot<Histogram>; 2],
-    input_tokens: Slot<Counter>,
-    output_tokens: Slot<Counter>,
     llm_calls: [Slot<Counter>; UsageSource::ALL.len()],
-    /// Attempts at this upstream that succeeded.
-    attempts_ok: Slot<Counter>,
     attributes: OnceLock<Box<Attributes>>,
     /// The first few results seen: nearly all requests end in one of them.
     results: [OnceLock<Result>; 6],
@@ -73,7 +68,7 @@ macro_rules! handle {
 
 /// Handles of the families of these names, each in one slot, with the labels that `$labels` tell of the bundle.
 macro_rules! handles {
-    ($($(#[$doc:meta])* $name:ident: $metric:ident = |$bundle:ident| $labels:expr;)+) => {
+    ($($(#[$doc:meta])* $name:ident: $metric:ident of $family:ident = |$bundle:ident| $labels:expr;)+) => {
         #[derive(Default)]
         struct Handles { $($name: Slot<$metric>),+ }
 
@@ -81,27 +76,34 @@ macro_rules! handles {
             $($(#[$doc])*
             pub(super) fn $name(&self, of: &Families) -> &$metric {
                 let $bundle = self;
-                handle!(self.handles.$name, of.$name, $labels)
+                handle!(self.handles.$name, of.$family, $labels)
             })+
         }
     };
 }
 
 handles! {
-    overhead: Histogram = |bundle| (bundle.route.name(),);
-    first_token: Histogram = |bundle| bundle.genai();
-    per_token: Histogram = |bundle| bundle.genai();
-    first_byte: Histogram = |bundle| bundle.target();
-    first_answer: Histogram = |bundle| bundle.target();
-    token_gap: Tally = |bundle| bundle.target();
-    buffered: Counter = |bundle| (bundle.upstream.name(),);
-    slow_gaps: Counter = |bundle| (bundle.route.name(), bundle.upstream.name());
+    overhead: Histogram of overhead = |bundle| (bundle.route.name(),);
+    first_token: Histogram of first_token = |bundle| bundle.genai();
+    per_token: Histogram of per_token = |bundle| bundle.genai();
+    first_byte: Histogram of first_byte = |bundle| bundle.target();
+    first_answer: Histogram of first_answer = |bundle| bundle.target();
+    token_gap: Tally of token_gap = |bundle| bundle.target();
+    buffered: Counter of buffered = |bundle| (bundle.upstream.name(),);
+    slow_gaps: Counter of slow_gaps = |bundle| (bundle.route.name(), bundle.upstream.name());
     // Tokens that are among those of a [`TokenType`] already, and so have families of their own.
-    cache_read_tokens: Counter = |bundle| bundle.model();
-    cache_write_tokens: Counter = |bundle| bundle.model();
-    reasoning_tokens: Counter = |bundle| bundle.model();
+    cache_read_tokens: Counter of cache_read_tokens = |bundle| bundle.model();
+    cache_write_tokens: Counter of cache_write_tokens = |bundle| bundle.model();
+    reasoning_tokens: Counter of reasoning_tokens = |bundle| bundle.model();
     /// Calls that took tokens of a model without a price.
-    unpriced: Counter = |bundle| bundle.model();
+    unpriced: Counter of unpriced = |bundle| bundle.model();
+    // Tokens of a request.
+    input_usage: Histogram of token_usage = |bundle| bundle.genai_and(TokenType::Input);
+    output_usage: Histogram of token_usage = |bundle| bundle.genai_and(TokenType::Output);
+    input_tokens: Counter of tokens = |bundle| (bundle.route.name(), bundle.upstream.name(), bundle.model.name(), TokenType::Input);
+    output_tokens: Counter of tokens = |bundle| (bundle.route.name(), bundle.upstream.name(), bundle.model.name(), TokenType::Output);
+    /// Attempts at this upstream that succeeded.
+    attempts_ok: Counter of attempts = |bundle| (bundle.upstream.name(), AttemptResult(None));
 }
 
 impl Bundle {
@@ -160,11 +162,10 @@ impl Bundle {
 
     /// Tokens a request.
     pub(super) fn token_usage(&self, of: &Families, kind: TokenType) -> &Histogram {
-        let slot = match kind {
-            TokenType::Input => &self.slots.input_usage,
-            TokenType::Output => &self.slots.output_usage,
-        };
-        handle!(slot, of.token_usage, self.genai_and(kind))
+        match kind {
+            TokenType::Input => self.input_usage(of),
+            TokenType::Output => self.output_usage(of),
+        }
     }
 
     /// The labels as attributes, for those who export.
@@ -195,11 +196,10 @@ impl Bundle {
     }
 
     pub(super) fn tokens(&self, of: &Families, kind: TokenType) -> &Counter {
-        let slot = match kind {
-            TokenType::Input => &self.slots.input_tokens,
-            TokenType::Output => &self.slots.output_tokens,
-        };
-        handle!(slot, of.tokens, (self.route.name(), self.upstream.name(), self.model.name(), kind))
+        match kind {
+            TokenType::Input => self.input_tokens(of),
+            TokenType::Output => self.output_tokens(of),
+        }
     }
 
     /// Tokens at another upstream that was asked for the same requests.
@@ -215,11 +215,6 @@ impl Bundle {
     /// What a team's tokens cost.
     pub(super) fn cost(&self, of: &Families, team: Named<'_, Team>) -> Arc<Dollars> {
         of.cost.get((self.route.name(), self.model.name(), team))
-    }
-
-    /// Successful attempts at the upstream that served.
-    pub(super) fn attempts_ok(&self, of: &Families) -> &Counter {
-        handle!(self.slots.attempts_ok, of.attempts, (self.upstream.name(), AttemptResult(None)))
     }
 
     /// Counts one request that ended so.

@@ -3,13 +3,14 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::RwLock;
+
 use super::configured_names::{EndpointOf, Known};
 use super::declarations::Families;
 use super::labels::{AttemptResult, CheckResult, Endpoint, Kept, Named, Upstream};
 use super::series::{Counter, Histogram};
 use crate::hashing::Map;
 use crate::telemetry::record::{ErrorType, Record};
-use parking_lot::RwLock;
 
 /// Endpoints that have series of their own; those beyond share the name `other`.
 const ENDPOINTS_MAX: usize = 500;

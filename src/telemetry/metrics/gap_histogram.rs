@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+
 use super::family::{Declaration, Exemplar, Kind};
 use super::labels::LabelSet;
 use super::series::{Bounds, Family, Metric};
 use crate::llm::token_gaps::Gaps;
 use crate::telemetry::exposition::Exposition;
-use parking_lot::Mutex;
 
 /// Counts by bucket, and their sum.
 #[derive(Debug)]

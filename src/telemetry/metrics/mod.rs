@@ -22,6 +22,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::{Mutex, RwLock};
+
 use self::bundle::{Bundle, Bundles};
 use self::configured_names::Known;
 pub use self::configured_names::{EndpointOf, Names, TrafficShare};
@@ -45,7 +47,6 @@ use super::record::{Cause, ErrorType, LimitInfo, LlmInfo, Phase, Record};
 use crate::hashing::Map;
 use crate::llm::price::{Bill, Cost};
 use crate::llm::{StreamReading, Usage};
-use parking_lot::{Mutex, RwLock};
 
 /// All metrics of the process.
 pub struct Metrics {

@@ -2,13 +2,15 @@
 //! only after an upstream answered to it, and there are at most so many. Some backends answer to any name: so one
 //! client adds at most half of them, and a model that was not requested for an hour can be replaced.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::hashing::Map;
-use crate::telemetry::record::ClientInfo;
 use parking_lot::RwLock;
+
+use crate::hashing::Map;
+use crate::policy::trusted_proxies::network;
+use crate::telemetry::record::ClientInfo;
 
 /// What stands for every model that is no label.
 pub(super) const OTHER: &str = "other";
@@ -41,12 +43,8 @@ pub(super) type Client = u64;
 /// Who a client is: its key and user, or, where it has neither, its address; of IPv6 the network, for one host has many.
 pub(super) fn who(client: &ClientInfo) -> (Option<&str>, Option<&str>, Option<IpAddr>) {
     let (key, user) = (client.key.as_deref(), client.user.as_deref());
-    let address = client.address.filter(|_| key.is_none() && user.is_none()).map(|address| address.ip().to_canonical());
-    let network = address.map(|address| match address {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        IpAddr::V4(_) => address,
-    });
-    (key, user, network)
+    let address = client.address.filter(|_| key.is_none() && user.is_none());
+    (key, user, address.map(|address| network(address.ip())))
 }
 
 /// What a model is called, and whose series have to go for it.

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
+
 use super::calls::CallsApart;
 use super::rules::ShapeRules;
 use super::selector::{Selector, Spot};
 use super::tree::{Slot, Tree};
 use super::value::Role;
 use crate::llm::format::Dialect;
-use parking_lot::Mutex;
 
 /// Names of shapes that a process ever knows; a configuration that is loaded again brings the same ones.
 const NAMES_MAX: usize = 256;

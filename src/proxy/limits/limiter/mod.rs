@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, RwLock};
+
 use self::pending::{Entry, Report};
 use self::shared::{Answer, Away, SharedStore};
 use crate::config::Settings;
@@ -22,7 +24,6 @@ use crate::policy::limits::{
 };
 use crate::proxy::clock::{every, since_1970};
 use crate::words::worded;
-use parking_lot::{Mutex, RwLock};
 
 /// How often a proxy says to the shared store that it lives, well within its lease.
 const RENEW_INTERVAL: Duration = Duration::from_secs(4);
