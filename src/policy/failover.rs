@@ -1,10 +1,6 @@
-//! The plan of attempts: which target is asked next, whether a failed attempt may be retried, and how many retries the
-//! retry budget allows.
+//! The plan of attempts: which target is asked next, and whether a failed attempt may be retried.
 
 use crate::config::settings::{Failover, Route, Target};
-
-/// The minimum of the retry budget: retries that a route may have at one time, however few requests it has. All replicas of a fleet share it.
-const BUDGET_FLOOR: usize = 10;
 
 /// How far an attempt had come when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,19 +29,6 @@ pub fn may_replace(rule: Failover, nature: Nature, stage: Stage) -> bool {
         (Failover::Llm, Stage::Sent) => nature.llm && nature.replayable,
         (Failover::Always, Stage::Sent) => nature.replayable,
     }
-}
-
-/// The retry budget: whether a route may retry one more request, while it has `active` requests and `again` retries. `floor`:
-/// of [`budget_floor`].
-pub fn within_budget(active: usize, again: usize, share: f64, floor: usize) -> bool {
-    let allowed = (active as f64 * share).floor() as usize;
-    again < allowed.max(floor)
-}
-
-/// How many retries each of so many replicas may have at one time, however few requests it has. Shares of each one's own requests add up
-/// to the share of all; this would not.
-pub fn budget_floor(replicas: usize) -> usize {
-    BUDGET_FLOOR.div_ceil(replicas.max(1))
 }
 
 /// A status that is worth a retry: the backend failed, or it is overloaded.

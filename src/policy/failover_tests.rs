@@ -111,19 +111,6 @@ fn rules_say_what_may_be_replaced() {
 }
 
 #[test]
-fn the_budget_is_a_share_with_a_floor() {
-    let most = |active, share| (0..).take_while(|again| within_budget(active, *again, share, budget_floor(1))).count();
-    assert_eq!((most(0, 0.2), most(10, 0.2), most(100, 0.2), most(1_000, 0.0)), (10, 10, 20, 10));
-}
-
-#[test]
-fn the_floor_is_shared_by_replicas_and_never_nothing() {
-    assert_eq!([0, 1, 2, 3, 4, 9, 10, 11, 300].map(budget_floor), [10, 10, 5, 4, 3, 2, 1, 1, 1]);
-    let most = |active| (0..).take_while(|again| within_budget(active, *again, 0.2, budget_floor(3))).count();
-    assert_eq!((most(0), most(100)), (4, 20), "the share is each one's own");
-}
-
-#[test]
 fn a_limit_with_its_time_tells_more_than_a_bare_gateway_error() {
     assert!(tells(429, false) > tells(503, true));
     assert!(tells(503, true) > tells(200, false), "when to come again is worth more");

@@ -1,9 +1,10 @@
-//! How many requests of a route are served, and how many of them were sent again.
+//! The retry budget of a route: how many requests it serves, how many of them were sent again, and whether one more may be.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::policy::failover;
+/// The minimum of the retry budget: retries that a route may have at one time, however few requests it has. All replicas of a fleet share it.
+const BUDGET_FLOOR: usize = 10;
 
 /// How many replicas are alive that share the floor of the retry budget, as far as is known.
 #[derive(Debug, Default)]
@@ -15,7 +16,7 @@ impl Replicas {
     }
 
     fn budget_floor(&self) -> usize {
-        failover::budget_floor(self.0.load(Ordering::Relaxed))
+        budget_floor(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -57,8 +58,20 @@ impl RouteLoad {
     }
 
     fn is_within(&self, again: usize, share: f64) -> bool {
-        failover::within_budget(self.active.load(Ordering::Acquire), again, share, self.replicas.budget_floor())
+        within_budget(self.active.load(Ordering::Acquire), again, share, self.replicas.budget_floor())
     }
+}
+
+/// Whether a route may retry one more request, while it has `active` requests and `again` retries. `floor`: of [`budget_floor`].
+fn within_budget(active: usize, again: usize, share: f64, floor: usize) -> bool {
+    let allowed = (active as f64 * share).floor() as usize;
+    again < allowed.max(floor)
+}
+
+/// How many retries each of so many replicas may have at one time, however few requests it has. Shares of each one's own requests add up
+/// to the share of all; this would not.
+fn budget_floor(replicas: usize) -> usize {
+    BUDGET_FLOOR.div_ceil(replicas.max(1))
 }
 
 impl Drop for Active {
@@ -76,6 +89,20 @@ impl Drop for Again {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_budget_is_a_share_with_a_floor() {
+        let most =
+            |active, share| (0..).take_while(|again| within_budget(active, *again, share, budget_floor(1))).count();
+        assert_eq!((most(0, 0.2), most(10, 0.2), most(100, 0.2), most(1_000, 0.0)), (10, 10, 20, 10));
+    }
+
+    #[test]
+    fn the_floor_is_shared_by_replicas_and_never_nothing() {
+        assert_eq!([0, 1, 2, 3, 4, 9, 10, 11, 300].map(budget_floor), [10, 10, 5, 4, 3, 2, 1, 1, 1]);
+        let most = |active| (0..).take_while(|again| within_budget(active, *again, 0.2, budget_floor(3))).count();
+        assert_eq!((most(0), most(100)), (4, 20), "the share is each one's own");
+    }
 
     #[test]
     fn leave_is_given_back() {
