@@ -41,7 +41,7 @@ fuzz: ## the gauge against mutated streams, guided by coverage where cargo-fuzz 
 soak: ## half an hour of churn (or SOAK_S seconds), after which the process is as large as before
 	@STREAMGAUGE_SOAK_S=$${SOAK_S:-1800} cargo test --release --test proxy soak:: -- --nocapture
 
-bench: ## Streamgauge beside nginx, HAProxy and no proxy
+bench: ## Streamgauge beside nginx, HAProxy, a bare pingora proxy and no proxy
 	@bench/run
 
 image: ## the container image, with whichever of docker, podman or buildah there is

@@ -20,9 +20,10 @@ def check() -> None:
             raise Failure(f"{program} is missing: apt-get install valgrind")
 
 
-def words(out: Path) -> list[str]:
-    """How a program is started under callgrind; what it counts goes to files beginning with `out`."""
-    return ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}"]
+def words(out: Path, counting: bool = True) -> list[str]:
+    """How a program is started under callgrind; what it counts goes to files beginning with `out`. Without counting it runs faster."""
+    at_start = [] if counting else ["--instr-atstart=no"]
+    return ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}", *at_start]
 
 
 def count(program: list[str], given: bytes, out: Path) -> tuple[int, str]:
@@ -44,17 +45,25 @@ class Attached:
         """Where callgrind wrote what it took until it was asked last."""
         return self.out.with_name(f"{self.out.name}.{self.dumps}")
 
+    def counting(self, on: bool) -> None:
+        """Whether it counts from here on."""
+        self.control(f"--instr={'on' if on else 'off'}")
+
+    def control(self, order: str) -> str:
+        """Has callgrind do something; what it says."""
+        words = ["callgrind_control", order, str(self.child.pid)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=DUMP_MAX_S)
+        return done.stdout + done.stderr
+
     def taken(self) -> int:
         """Instructions since it was asked last."""
         self.dumps += 1
         file = self.last
-        done = subprocess.run(
-            ["callgrind_control", "--dump", str(self.child.pid)], capture_output=True, text=True, check=False, timeout=DUMP_MAX_S
-        )
+        said = self.control("--dump")
         deadline = time.monotonic() + DUMP_MAX_S
         while not (file.exists() and TOTAL.search(file.read_text(errors="replace"))):
             if time.monotonic() > deadline or self.child.poll() is not None:
-                raise Failure(f"callgrind does not answer: {done.stdout}{done.stderr}")
+                raise Failure(f"callgrind does not answer: {said}")
             time.sleep(0.05)
         return total(file)
 

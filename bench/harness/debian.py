@@ -1,4 +1,4 @@
-"""nginx and HAProxy: the machine's own, or Debian's packages unpacked beside the build.
+"""nginx, HAProxy and Caddy: the machine's own, or Debian's packages unpacked beside the build.
 
 Unpacked, not installed: no root, no service that starts now or at boot, nothing to clean up but a directory.
 """
@@ -10,23 +10,26 @@ from pathlib import Path
 
 from .failure import Failure
 
-PROGRAMS = ("nginx", "haproxy")
 
-
-def programs(cache: Path) -> dict[str, tuple[str, dict[str, str]]]:
+def programs(cache: Path, names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, str]]]:
     """Path and environment of each program, fetched into `cache` where the machine has none."""
     search = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
-    found = {name: shutil.which(name, path=search) for name in PROGRAMS}
-    missing = [name for name, path in found.items() if path is None]
+    found = {name: shutil.which(name, path=search) for name in names}
     unpacked = cache / "root"
-    if any(not (unpacked / "usr/sbin" / name).exists() for name in missing):
+    missing = [name for name, path in found.items() if path is None and place(unpacked, name) is None]
+    if missing:
         fetch(missing, cache, unpacked)
     libraries = ":".join(str(path) for path in (*unpacked.glob("usr/lib/*-linux-gnu"), *unpacked.glob("lib/*-linux-gnu")))
     unpacked_env = {**os.environ, "LD_LIBRARY_PATH": libraries}
     return {
-        name: (path, dict(os.environ)) if path else (str(unpacked / "usr/sbin" / name), unpacked_env)
+        name: (path, dict(os.environ)) if path else (str(place(unpacked, name)), unpacked_env)
         for name, path in found.items()
     }
+
+
+def place(unpacked: Path, name: str) -> Path | None:
+    """Where an unpacked program is."""
+    return next((path for part in ("usr/sbin", "usr/bin") if (path := unpacked / part / name).exists()), None)
 
 
 def fetch(names: list[str], cache: Path, unpacked: Path) -> None:
@@ -53,7 +56,7 @@ def command(words: list[str], cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
     except (FileNotFoundError, subprocess.TimeoutExpired) as problem:
-        raise Failure(f"{words[0]}: {problem}. Install nginx and haproxy yourself, then run this again.") from problem
+        raise Failure(f"{words[0]}: {problem}. Install nginx, haproxy and caddy yourself, then run this again.") from problem
     if done.returncode != 0:
         raise Failure(f"{' '.join(words)} failed:\n{done.stderr.strip()}\n(`apt-get update` may help.)")
     return done.stdout

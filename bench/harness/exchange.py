@@ -1,7 +1,7 @@
 """A client and a backend in one thread: what passes between them passes one after the other, so that a proxy's work for
 each exchange is always the same."""
 
-import select
+import selectors
 import socket
 from collections.abc import Iterable
 
@@ -24,10 +24,17 @@ FINISH = (
 class Exchange:
     """Both ends of a proxy."""
 
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.backend = f"127.0.0.1:{self.listener.getsockname()[1]}"
+    def __init__(self, backends: int = 1) -> None:
+        self.ends = selectors.DefaultSelector()
+        self.backends: list[str] = []
+        for _ in range(backends):
+            listener = socket.create_server(("127.0.0.1", 0))
+            self.ends.register(listener, selectors.EVENT_READ, "listener")
+            self.backends.append(f"127.0.0.1:{listener.getsockname()[1]}")
+        self.backend = self.backends[0]
         self.kept: list[socket.socket] = []
+        # Connections that were taken so far.
+        self.taken = 0
         self.client: socket.socket | None = None
 
     def connect(self, target: str) -> None:
@@ -35,10 +42,11 @@ class Exchange:
         host, port = target.split(":")
         self.client = socket.create_connection((host, int(port)), timeout=WAIT_MAX_S)
         self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.ends.register(self.client, selectors.EVENT_READ, "client")
 
-    def whole(self, path: str) -> None:
-        """A small request, answered in one piece."""
-        self.ask(path, ASK % b"")
+    def whole(self, path: str, user: str = "") -> None:
+        """A small request, answered in one piece; in the name of a user if one is given."""
+        self.ask(path, ASK % b"", f"x-user-id: {user}\r\n" if user else "")
         backend = self.asked()
         backend.sendall(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(ANSWER), ANSWER)
@@ -81,32 +89,36 @@ class Exchange:
     def leave(self) -> None:
         """Goes in the middle of a stream."""
         for end in [self.client, *self.kept]:
+            self.ends.unregister(end)
             end.close()
         self.kept.clear()
 
-    def ask(self, path: str, body: bytes) -> None:
+    def ask(self, path: str, body: bytes, headers: str = "") -> None:
         """Sends a request."""
         self.client.sendall(
             f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\naccept: */*\r\n"
-            f"user-agent: instructions\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+            f"user-agent: instructions\r\n{headers}content-length: {len(body)}\r\n\r\n".encode() + body
         )
 
     def asked(self) -> socket.socket:
         """Takes a request whole, on whichever connection it comes, and returns that."""
         got: dict[socket.socket, bytes] = {}
         while True:
-            ready, _, _ = select.select([self.listener, self.client, *self.kept], [], [], WAIT_MAX_S)
-            if not ready or self.client in ready:
+            ready = [(key.fileobj, key.data) for key, _ in self.ends.select(WAIT_MAX_S)]
+            if not ready or any(what == "client" for _, what in ready):
                 raise Failure(f"no request reached the backend: {self.client.recv(4096) if ready else b''!r}")
-            for end in ready:
-                if end is self.listener:
+            for end, what in ready:
+                if what == "listener":
                     accepted, _ = end.accept()
                     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    self.ends.register(accepted, selectors.EVENT_READ, "kept")
                     self.kept.append(accepted)
+                    self.taken += 1
                     continue
                 data = end.recv(65536)
                 if not data:
                     self.kept.remove(end)
+                    self.ends.unregister(end)
                     end.close()
                     continue
                 got[end] = got.get(end, b"") + data

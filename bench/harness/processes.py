@@ -34,13 +34,13 @@ class Processes:
         self.children.append(child)
         return child
 
-    def wait_for_port(self, child: subprocess.Popen, port: int) -> None:
+    def wait_for_port(self, child: subprocess.Popen, port: int, max_s: float = START_MAX_S) -> None:
         """Waits until something accepts on the loopback port."""
         def accepts() -> bool:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 return True
             return False
-        self.wait(child, accepts, f"port {port}")
+        self.wait(child, accepts, f"port {port}", max_s)
 
     def wait(self, child: subprocess.Popen, ready, what: str, max_s: float = START_MAX_S) -> None:
         """Waits until `ready()` holds, the child dies, or it took too long."""

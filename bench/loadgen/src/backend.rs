@@ -1,7 +1,7 @@
 //! The backend of every run: answers chat requests with a small JSON body, or with events at a settable pace.
 //!
-//! The query of a request says what is wanted: `?events=100&rate=50` is a stream of 100 token events, 50 a second; rate
-//! 0 is as fast as they go. No query is the JSON answer.
+//! The prompt of a request says what is wanted: `events=100&rate=50;` in it is a stream of 100 token events, 50 a second; rate
+//! 0 is as fast as they go. Without it the answer is JSON. A request for a WebSocket gets one, which answers each message.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::{Error, args::Args, payload, proc};
 const BODY_MAX: usize = 1024 * 1024;
 
 /// A stream that a request asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Plan {
     events: u64,
-    /// Events a second. The timer has a grain of 1 ms.
-    rate: u32,
+    /// Between two events. The timer has a grain of 1 ms.
+    period: Option<Duration>,
 }
 
 /// Serves until it is killed.
@@ -43,13 +43,16 @@ async fn serve(stream: TcpStream) -> Result<(), Error> {
     let mut wire = Wire::new(stream)?;
     let mut body = Vec::new();
     while let Some(mut head) = wire.head().await? {
+        if head.upgrade {
+            return talk(&mut wire).await;
+        }
         body.clear();
         while wire.piece(&mut head.body, &mut body).await? {
             if body.len() > BODY_MAX {
                 return Err("body too large".into());
             }
         }
-        match Plan::of(&head.first_line) {
+        match Plan::of(&body) {
             None => wire.write(payload::ANSWER_JSON.as_bytes()).await?,
             Some(plan) => stream_out(&mut wire, &plan, asks_usage(&body)).await?,
         }
@@ -57,9 +60,18 @@ async fn serve(stream: TcpStream) -> Result<(), Error> {
     Ok(())
 }
 
+/// A WebSocket, until the client goes.
+async fn talk(wire: &mut Wire) -> Result<(), Error> {
+    wire.write(payload::ANSWER_WEBSOCKET.as_bytes()).await?;
+    loop {
+        wire.message().await?;
+        wire.write(payload::MESSAGE_OF_SERVER).await?;
+    }
+}
+
 async fn stream_out(wire: &mut Wire, plan: &Plan, usage: bool) -> Result<(), Error> {
     wire.write((payload::STREAM_HEAD.to_owned() + &payload::role_event()).as_bytes()).await?;
-    let mut ticks = (plan.rate > 0).then(|| interval(Duration::from_secs(1) / plan.rate));
+    let mut ticks = plan.period.map(interval);
     if let Some(ticks) = &mut ticks {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
@@ -81,13 +93,10 @@ fn asks_usage(body: &[u8]) -> bool {
 }
 
 impl Plan {
-    fn of(request_line: &str) -> Option<Self> {
-        let (_, query) = request_line.split(' ').nth(1)?.split_once('?')?;
-        let number = |name: &str| {
-            let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?.1;
-            value.parse::<u32>().ok()
-        };
-        Some(Self { events: number("events")?.into(), rate: number("rate").unwrap_or(0) })
+    fn of(body: &[u8]) -> Option<Self> {
+        let (events, rate) = payload::asked_stream(body)?;
+        let period = Duration::try_from_secs_f64(1.0 / rate).ok().filter(|period| !period.is_zero());
+        Some(Self { events, period })
     }
 }
 
@@ -96,15 +105,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_asks_for_a_stream() {
-        let plan = Plan::of("POST /v1/chat/completions?events=3&rate=50 HTTP/1.1");
-        assert_eq!(plan, Some(Plan { events: 3, rate: 50 }));
-        assert_eq!(Plan::of("POST /v1/chat/completions HTTP/1.1"), None);
+    fn a_rate_is_a_period_and_rate_0_is_none() {
+        let period = |rate| Plan::of(payload::ask_stream(3, rate).as_bytes()).unwrap().period;
+        assert_eq!(period(50.0), Some(Duration::from_millis(20)));
+        assert_eq!(period(0.5), Some(Duration::from_secs(2)));
+        assert_eq!(period(0.0), None);
     }
 
     #[test]
     fn usage_is_found_in_spaced_json_too() {
         assert!(asks_usage(br#"{"stream_options": {"include_usage": true}}"#));
-        assert!(!asks_usage(payload::ASK_STREAM.as_bytes()));
+        assert!(!asks_usage(payload::ask_stream(1, 1.0).as_bytes()));
     }
 }

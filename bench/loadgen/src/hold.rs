@@ -33,12 +33,12 @@ pub async fn run(args: &Args) -> Result<String, Error> {
     let target = Target::from_args(args)?;
     let tree = proc::Tree::of(args.required("pid")?)?;
     let steps = args.or("steps", "100,1000,5000".to_owned())?;
-    let rate: u32 = args.or("rate", 1)?;
+    let rate: f64 = args.or("rate", 1.0)?;
     args.finish()?;
 
     let mut warm = target.connect().await?;
     for _ in 0..WARMUP {
-        let mut events = Events::open(warm, &target.stream_request(2, 0)).await?;
+        let mut events = Events::open(warm, &target.stream_request(2, 0.0)).await?;
         while events.next(|_, _| ()).await? {}
         warm = events.into_wire();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::client::{Target, answer};
+use crate::client::{Target, exchange};
 use crate::stats::{micros, percentile};
 use crate::{Error, args::Args, proc};
 
@@ -26,14 +26,16 @@ pub async fn run(args: &Args) -> Result<String, Error> {
     let target = Target::from_args(args)?;
     let tree = args.optional("pid")?.map(proc::Tree::of).transpose()?;
     let connections: u32 = args.or("connections", 32)?;
+    let users: u32 = args.or("users", 0)?;
     let warmup = Duration::try_from_secs_f64(args.or("warmup", 0.5)?)?;
     let time = Duration::try_from_secs_f64(args.or("seconds", 3.0)?)?;
     args.finish()?;
 
     let progress = Arc::new(Progress::default());
     let mut tasks = JoinSet::new();
-    for _ in 0..connections {
-        tasks.spawn(connection(target.clone(), Arc::clone(&progress)));
+    for turn in 0..connections {
+        let request = target.json_request(turn.checked_rem(users));
+        tasks.spawn(connection(target.clone(), request, Arc::clone(&progress)));
     }
     sleep(warmup).await;
     progress.measuring.store(true, Relaxed);
@@ -49,8 +51,10 @@ pub async fn run(args: &Args) -> Result<String, Error> {
     }
     let per_request = cpu.and_then(|nanos| nanos.checked_div(answers));
     Ok(format!(
-        "{{\"requests\":{answers},\"per_second\":{},\"cpu_us\":{},\"p50_us\":{},\"p99_us\":{}}}",
+        "{{\"requests\":{answers},\"seconds\":{:.4},\"per_second\":{},\"cpu_s\":{},\"cpu_us\":{},\"p50_us\":{},\"p99_us\":{}}}",
+        Duration::from_nanos(end - start).as_secs_f64(),
         u128::from(answers) * 1_000_000_000 / u128::from(end - start),
+        cpu.map_or_else(|| "null".to_owned(), |nanos| format!("{:.4}", Duration::from_nanos(nanos).as_secs_f64())),
         micros(per_request),
         micros(percentile(&mut latencies, 0.5)),
         micros(percentile(&mut latencies, 0.99)),
@@ -68,25 +72,17 @@ pub fn cpu_used(tree: Option<&proc::Tree>, before: Option<u64>) -> Result<Option
 }
 
 /// One connection's requests until it is told to stop. Returns latencies in nanoseconds.
-async fn connection(target: Target, progress: Arc<Progress>) -> Result<Vec<u64>, Error> {
-    let request = target.json_request();
+async fn connection(target: Target, request: Vec<u8>, progress: Arc<Progress>) -> Result<Vec<u64>, Error> {
     let mut wire = target.connect().await?;
     let mut latencies = Vec::new();
-    let mut body = Vec::new();
     while !progress.stop.load(Relaxed) {
         let start = proc::now();
-        wire.write(&request).await?;
-        let mut head = answer(&mut wire).await?;
-        body.clear();
-        while wire.piece(&mut head.body, &mut body).await? {}
-        if !body.ends_with(b"}") {
-            return Err("an answer came without its end".into());
-        }
+        let closes = exchange(&mut wire, &request).await?;
         progress.answers.fetch_add(1, Relaxed);
         if progress.measuring.load(Relaxed) {
             latencies.push(proc::now() - start);
         }
-        if head.close {
+        if closes {
             wire = target.connect().await?;
         }
     }

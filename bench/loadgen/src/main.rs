@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! loadgen backend|sink               the two ends behind a proxy
-//! loadgen json|events|ttft|hold      one measurement each, one line of JSON on stdout
+//! loadgen json|events|ttft|hold|idle one measurement each, one line of JSON on stdout
 //! ```
 //!
 //! Backend and load run on one machine and read one clock (`CLOCK_MONOTONIC`): the backend stamps each event, so that
@@ -13,6 +13,7 @@ mod backend;
 mod client;
 mod events;
 mod hold;
+mod idle;
 mod json;
 mod payload;
 mod proc;
@@ -31,10 +32,12 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const USAGE: &str = "usage: loadgen COMMAND [--option value]…
   backend [--listen 127.0.0.1:0]   answers like an LLM backend; prints its address
   sink    [--listen 127.0.0.1:0]   takes any POST (OTLP/HTTP); GET answers what it took; prints its address
-  json    --target A [--pid P] [--connections 32] [--warmup 0.5] [--seconds 3]
+  json    --target A [--pid P] [--connections 32] [--users 0] [--warmup 0.5] [--seconds 3]
   events  --target A [--pid P] [--streams 100] [--rate 50] [--warmup 0.5] [--seconds 3]
-  ttft    --target A [--requests 2000]
+  ttft    --target A [--requests 2000] [--warmup 100]
   hold    --target A --pid P [--steps 100,1000,5000] [--rate 1]
+  idle    --target A --pid P --kind http1|http2|websocket [--connections 2000] [--settle 1]
+All take [--path /v1/chat/completions] and [--headers LINES]. With --users each connection is one of so many (x-user-id).
 --pid names the proxy: its CPU time and memory are read with those of all its children.";
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn run() -> Result<(), Error> {
             "events" => events::run(&args).await,
             "ttft" => ttft::run(&args).await,
             "hold" => hold::run(&args).await,
+            "idle" => idle::run(&args).await,
             _ => Err(USAGE.into()),
         }
     })?;

@@ -24,6 +24,8 @@ pub struct Head {
     pub body: Body,
     /// `connection: close` was said.
     pub close: bool,
+    /// A WebSocket is asked for.
+    pub upgrade: bool,
 }
 
 /// How much of a body is still to come.
@@ -92,6 +94,29 @@ impl Wire {
         }
     }
 
+    /// Reads a WebSocket's next text message, which must be short; what else comes on it is passed over.
+    ///
+    /// # Errors
+    /// A long message, a close, or the connection's own.
+    pub async fn message(&mut self) -> Result<(), Error> {
+        loop {
+            let (opcode, length) = loop {
+                if let Some(whole) = frame(&self.held)? {
+                    break whole;
+                }
+                if self.fill().await? == 0 {
+                    return Err("closed inside a WebSocket".into());
+                }
+            };
+            self.held.drain(..length);
+            match opcode {
+                1 => return Ok(()),
+                8 => return Err("the WebSocket was closed".into()),
+                _ => {}
+            }
+        }
+    }
+
     /// Ends when the peer closes; bytes that come before are held.
     pub async fn closed(&mut self) {
         while self.held.len() <= HELD_MAX && self.fill().await.is_ok_and(|bytes| bytes > 0) {}
@@ -103,6 +128,17 @@ impl Wire {
     }
 }
 
+/// Opcode and length of the frame that `bytes` begin with, if it has come whole.
+fn frame(bytes: &[u8]) -> Result<Option<(u8, usize)>, Error> {
+    let [first, second, ..] = bytes else { return Ok(None) };
+    let (masked, payload) = (second & 0x80 != 0, usize::from(second & 0x7f));
+    if payload > 125 {
+        return Err("a WebSocket's message is longer than was sent".into());
+    }
+    let length = 2 + if masked { 4 } else { 0 } + payload;
+    Ok((bytes.len() >= length).then_some((first & 0x0f, length)))
+}
+
 impl Head {
     fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let text = std::str::from_utf8(bytes)?;
@@ -110,7 +146,7 @@ impl Head {
         let first_line = lines.next().unwrap_or_default().to_owned();
         // An answer without a length goes on to the close; a request without one has no body.
         let mut body = if first_line.starts_with("HTTP/") { Body::ToClose } else { Body::Done };
-        let mut close = false;
+        let (mut close, mut upgrade) = (false, false);
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             let value = value.trim();
             if name.eq_ignore_ascii_case("content-length") {
@@ -119,9 +155,11 @@ impl Head {
                 body = Body::ChunkSize;
             } else if name.eq_ignore_ascii_case("connection") {
                 close = value.eq_ignore_ascii_case("close");
+            } else if name.eq_ignore_ascii_case("upgrade") {
+                upgrade = value.eq_ignore_ascii_case("websocket");
             }
         }
-        Ok(Self { first_line, body, close })
+        Ok(Self { first_line, body, close, upgrade })
     }
 }
 
@@ -214,5 +252,17 @@ mod tests {
         assert_eq!(body("HTTP/1.1 200 OK"), Body::ToClose);
         assert_eq!(body("GET / HTTP/1.1"), Body::Done);
         assert!(Head::parse(b"GET / HTTP/1.1\r\nConnection: close").unwrap().close);
+        assert!(Head::parse(b"GET / HTTP/1.1\r\nUpgrade: websocket").unwrap().upgrade);
+    }
+
+    #[test]
+    fn frames_are_whole_or_waited_for() {
+        for (bytes, opcode) in
+            [(crate::payload::MESSAGE_OF_CLIENT, 1), (crate::payload::MESSAGE_OF_SERVER, 1), (b"\x88\0", 8)]
+        {
+            assert_eq!(frame(bytes).unwrap(), Some((opcode, bytes.len())));
+            assert_eq!(frame(&bytes[..bytes.len() - 1]).unwrap(), None);
+        }
+        assert!(frame(b"\x81\x7e\x01\0").is_err());
     }
 }
