@@ -5,12 +5,13 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(ROOT / "bench"))
 
-from harness import curves, peers, report  # noqa: E402
+from harness import curves, measure, peers, report  # noqa: E402
 from harness.failure import Failure  # noqa: E402
 from harness.variants import Variant  # noqa: E402
 
@@ -109,6 +110,21 @@ class Results(unittest.TestCase):
         text = report.results(found, ROUNDS)
         self.assertIn("20.0 before, 30.0 now: worse (+50.0%; the middle half of the rounds +50% to +50%)", text)
         self.assertIn("- small JSON requests per second: 33,333.3 before, 33,333.3 now: no worse (+0.0%", text)
+
+
+class Memory(unittest.TestCase):
+    def test_what_the_bare_proxy_cannot_is_left_out_and_no_other_may_fail(self) -> None:
+        class Refused(measure.Bench):
+            def one(self, variant: Variant, command: str, options: list[str], target: str | None = None, on: set[int] | None = None) -> dict:
+                if "websocket" in options:
+                    raise Failure("answered 502")
+                return {"options": options}
+        bench = Refused(Path("loadgen"), mock.Mock(), mock.Mock())
+        with contextlib.redirect_stdout(None):
+            held = bench.memory(lambda: variant("bare", "bare pingora", 20), measure.QUICK)
+            self.assertEqual(sorted(held), ["hold", "idle-http1"], "and no HTTP/2 without an address for it")
+            with self.assertRaises(Failure):
+                bench.memory(lambda: variant("nginx", "nginx", 20), measure.QUICK)
 
 
 class Others(unittest.TestCase):
