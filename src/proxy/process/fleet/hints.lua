@@ -11,9 +11,17 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local heard, keep, most, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local is = redis.call('TYPE', KEYS[1]).ok
 if is ~= 'stream' and is ~= 'none' then redis.call('DEL', KEYS[1]) end
-for i = 7, #ARGV, 5 do
-  redis.call('XADD', KEYS[1], 'MAXLEN', most, '*', 'o', ARGV[5], 'h', ARGV[6], 'k', ARGV[i], 'u', ARGV[i + 1], 'e', ARGV[i + 2],
+local function add(call, i)
+  return call('XADD', KEYS[1], 'MAXLEN', most, '*', 'o', ARGV[5], 'h', ARGV[6], 'k', ARGV[i], 'u', ARGV[i + 1], 'e', ARGV[i + 2],
     'a', ARGV[i + 3], 'l', ARGV[i + 4], 't', string.format('%.0f', now))
+end
+for i = 7, #ARGV, 5 do
+  local added = add(redis.pcall, i)
+  -- Somebody may have written the highest id that there is: nothing could follow it.
+  if type(added) == 'table' and added.err then
+    redis.call('DEL', KEYS[1])
+    add(redis.call, i)
+  end
 end
 if #ARGV > 6 then redis.call('PEXPIRE', KEYS[1], keep) end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
