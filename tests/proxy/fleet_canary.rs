@@ -1,5 +1,6 @@
 //! Several replicas over one Redis that act as one: one judge for their canaries, whatever becomes of replicas and Redis.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -145,6 +146,24 @@ impl Fleet {
             soon("agreement", async { while view(replica).await["percent"] != percent {} }).await;
         }
         since.elapsed()
+    }
+
+    /// Of each canary that the Redis knows of: which replicas told its judge of requests.
+    async fn tellers(&self) -> Vec<BTreeSet<String>> {
+        let mut connection = self.redis.connection().await;
+        let streams: Vec<String> =
+            redis::cmd("KEYS").arg("{streamgauge:f}:samples:*").query_async(&mut connection).await.unwrap();
+        let mut tellers = Vec::new();
+        for stream in streams {
+            let told: Vec<(String, Vec<Vec<u8>>)> =
+                redis::cmd("XRANGE").arg(&[&stream, "-", "+"]).query_async(&mut connection).await.unwrap();
+            let owners = told.iter().map(|(_, fields)| {
+                let at = fields.iter().position(|field| field == b"o").unwrap();
+                String::from_utf8(fields[at + 1].clone()).unwrap()
+            });
+            tellers.push(owners.collect());
+        }
+        tellers
     }
 
     /// The judge has read all that was told.
@@ -431,6 +450,15 @@ async fn while_plans_differ_no_step_is_taken_and_another_canary_is_judged_apart(
     let other = &fleet.replicas[3];
     soon("its start", async { while view(other).await["percent"] != 30 {} }).await;
     assert_eq!(view(&fleet.replicas[0]).await["percent"], 0);
+    // No judge reads the requests of both.
+    fleet.ask(40).await;
+    let name = told(other).await["fleet"]["replica"].as_str().unwrap().to_owned();
+    let is_told = async || fleet.tellers().await.iter().any(|tellers| tellers.contains(&name));
+    soon("its requests", async { while !is_told().await {} }).await;
+    let tellers = fleet.tellers().await;
+    assert_eq!(tellers.len(), 2, "{tellers:?}");
+    assert!(tellers.contains(&BTreeSet::from([name.clone()])), "{name} tells another judge than {tellers:?}");
+    assert!(tellers.iter().any(|tellers| tellers.len() == 3 && !tellers.contains(&name)), "{tellers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
