@@ -344,8 +344,16 @@ async fn a_replica_that_has_much_to_show_shows_what_another_one_reads() {
     }
     let all = async || read(&fleet.replicas[1], "/api/streams").await["recent"].as_array().unwrap().len();
     soon("all records", async { while all().await < 300 {} }).await;
-    let merged = read(&fleet.replicas[0], "/api/streams?fleet").await;
-    assert_eq!(rows(&merged["fleet"], "absent").len(), 0, "{}", merged["fleet"]);
+    // A busy machine may make one answer late; one that is too long never comes.
+    let merged = soon("an answer of both", async {
+        loop {
+            let merged = read(&fleet.replicas[0], "/api/streams?fleet").await;
+            if rows(&merged["fleet"], "absent").is_empty() {
+                return merged;
+            }
+        }
+    })
+    .await;
     let shown = rows(&merged, "recent").len();
     assert!((50..300).contains(&shown), "{shown}");
 }
