@@ -12,6 +12,7 @@ use super::affinity;
 use super::answer::{Answer, JSON};
 use super::canaries;
 use super::control::{Control, Reload, ReloadRequest};
+use super::fleet::feed::Feeds;
 use super::fleet::peers::{self, Absences};
 use super::fleet::{ask, merge, signed, view};
 use super::levers;
@@ -29,10 +30,10 @@ use crate::telemetry::live::history::By;
 use crate::telemetry::sampler;
 
 /// What another replica is told at most, in bytes: with room for what differs.
-const FOR_REPLICA_MAX: usize = ask::ANSWER_MAX - (4 << 10);
+pub(super) const FOR_REPLICA_MAX: usize = ask::ANSWER_MAX - (4 << 10);
 
 /// A replica that was asked by another one asks nobody.
-const ONE_HOP: &str = "a replica that is asked by another one answers for itself: ask without `fleet`";
+pub(super) const ONE_HOP: &str = "a replica that is asked by another one answers for itself: ask without `fleet`";
 
 /// How long `POST /api/reload` waits for a reload before it answers 503.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +45,7 @@ pub(super) struct Api {
     pub(super) sessions: Sessions,
     pub(super) overview: Overview,
     pub(super) absences: Absences,
+    pub(super) feeds: Feeds,
 }
 
 impl Api {
@@ -94,7 +96,7 @@ impl Api {
             Page::Levers => Answer::json(200, &levers::list(&self.shared)),
             _ => Answer::error(
                 400,
-                "`?fleet` is for /api/streams, /api/history, /api/upstreams, /api/limits, /api/canaries and /api/levers",
+                "`?fleet` is for /api/streams and its feed, /api/history, /api/upstreams, /api/limits, /api/canaries and /api/levers",
             ),
         }
     }
@@ -229,7 +231,7 @@ impl Api {
 }
 
 /// Whether a query asks for all replicas.
-fn is_of_fleet(query: &str) -> bool {
+pub(super) fn is_of_fleet(query: &str) -> bool {
     query.split('&').any(|pair| matches!(pair, "fleet" | "fleet=" | "fleet=true"))
 }
 

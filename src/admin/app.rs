@@ -18,6 +18,7 @@ use super::api::Api;
 use super::connection_slots::{ConnectionSlots, Slot};
 use super::control::Control;
 use super::failed_logins::Logins;
+use super::fleet::feed::Feeds;
 use super::fleet::peers::Absences;
 use super::fleet::signed;
 use super::live_feed;
@@ -53,8 +54,8 @@ impl AdminApp {
     /// `local`: the address is loopback or a unix socket, so that no token is asked for.
     pub fn new(shared: Arc<Shared>, control: Control, local: bool) -> Self {
         let (sessions, overview) = (Sessions::default(), Overview::default());
-        let absences = Absences::default();
-        let api = Api { shared, control, sessions, overview, absences };
+        let (absences, feeds) = (Absences::default(), Feeds::default());
+        let api = Api { shared, control, sessions, overview, absences, feeds };
         Self { api, local, places: ConnectionSlots::default(), logins: Logins::default() }
     }
 

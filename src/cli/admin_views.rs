@@ -5,12 +5,30 @@ use serde::Deserialize;
 /// How a canary stands.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Canary {
+    /// Whose it is, in the view of a fleet.
+    #[serde(default)]
+    pub(super) replica: Option<String>,
     pub(super) route: String,
     pub(super) canary: String,
     pub(super) state: String,
     pub(super) percent: u8,
     pub(super) next: String,
     pub(super) facts: Vec<CanaryFact>,
+    /// `None`: no fleet judges it.
+    #[serde(default)]
+    pub(super) fleet: Option<InFleet>,
+}
+
+/// How a canary of a fleet stands to the replica that was asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct InFleet {
+    /// The replica that judges.
+    pub(super) judge: Option<String>,
+    /// It is the one that was asked.
+    pub(super) judges: bool,
+    /// How often the state was committed that it follows.
+    pub(super) version: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -62,6 +80,7 @@ pub(super) struct Levers {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Lever {
+    pub(super) replica: Option<String>,
     pub(super) upstream: Option<String>,
     pub(super) route: Option<String>,
     pub(super) words: String,
@@ -85,6 +104,7 @@ pub(super) struct Limits {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Holder {
+    pub(super) replica: Option<String>,
     pub(super) limit: String,
     pub(super) holder: String,
     pub(super) utilization: f64,

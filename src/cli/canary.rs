@@ -153,7 +153,7 @@ fn clock(timestamp: &str) -> String {
 
 impl View {
     fn words(&self) -> String {
-        let Canary { route, canary, state, percent, next, facts } = &self.now;
+        let Canary { route, canary, state, percent, next, facts, .. } = &self.now;
         let mut out = format!("{route}: canary `{canary}` at {percent} %, {state}\n");
         let steps: Vec<String> = self.steps.iter().map(|step| self.step(*step)).collect();
         let mut line = |text: String| {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::admin_views::InFleet;
 use super::canary::{self, View};
 use crate::config::canary::{Canary, Sticky};
 use crate::config::identity::USER_HEADER;
@@ -38,7 +39,20 @@ pub(super) fn ask(admin: &str, route: &Route) -> Live {
     };
     let views = canary::list(admin).unwrap_or_default();
     let view = views.into_iter().find(is_it);
-    view.map_or(Live::Unknown, |View { now, .. }| Live::At { percent: now.percent, next: now.next })
+    view.map_or(Live::Unknown, |View { now, .. }| {
+        let judged = now.fleet.as_ref().map_or_else(String::new, |fleet| format!(" {}", judged(fleet)));
+        Live::At { percent: now.percent, next: now.next + &judged }
+    })
+}
+
+/// Who judges a canary for its fleet, and how far the replica that was asked follows.
+fn judged(InFleet { judge, judges, version }: &InFleet) -> String {
+    let judge = match judge {
+        Some(judge) if *judges => format!("Replica {judge}, the one that was asked, judges it for the fleet"),
+        Some(judge) => format!("Replica {judge} judges it for the fleet"),
+        None => "It is not known which replica judges it".to_owned(),
+    };
+    format!("{judge}; the one that was asked follows version {version} of its state.")
 }
 
 /// Tells who stays with whom, and where the caller is that `header` names.
@@ -145,6 +159,18 @@ mod tests {
         assert!((30..=70).contains(&on_half.count()), "about half");
         let few = told("canary = { target = \"b\", steps = [1] }", Some("alice"));
         assert!(few.ends_with("user \"alice\" is on none of its steps, and stays with \"a\"\n"), "{few}");
+    }
+
+    #[test]
+    fn of_a_fleets_canary_it_is_told_who_judges_it() {
+        let of = |judge: Option<&str>, judges| judged(&InFleet { judge: judge.map(str::to_owned), judges, version: 7 });
+        let follows = "; the one that was asked follows version 7 of its state.";
+        assert_eq!(of(Some("5f0c"), false), format!("Replica 5f0c judges it for the fleet{follows}"));
+        assert_eq!(
+            of(Some("5f0c"), true),
+            format!("Replica 5f0c, the one that was asked, judges it for the fleet{follows}")
+        );
+        assert_eq!(of(None, false), format!("It is not known which replica judges it{follows}"));
     }
 
     #[test]

@@ -21,6 +21,11 @@ impl<'a> Json<'a> {
         Self { out, close: '}', first: true }
     }
 
+    /// How long what was written so far is, in bytes, with all that stands before it.
+    pub(crate) fn length(&self) -> usize {
+        self.out.len()
+    }
+
     pub(crate) fn end(self) {
         self.out.push(self.close);
     }

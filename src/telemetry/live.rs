@@ -53,6 +53,10 @@ const SHOWN_MAX: usize = 1_000;
 /// Running requests that are looked up without letting go of the lock: each request that comes or ends needs it.
 const AT_ONCE: usize = 1_024;
 
+/// Who looks, as it is counted: people in the lower bits of one number, and replicas above them.
+const PERSON: usize = 1;
+const REPLICA: usize = 1 << 16;
+
 /// The live view of all requests.
 #[derive(Default)]
 pub struct Live {
@@ -208,9 +212,9 @@ impl Live {
         }
     }
 
-    /// Counts one more who looks; nobody beyond `most`.
-    fn admit_viewer(&self, most: usize) -> bool {
-        let more = |viewers: usize| (viewers < most).then_some(viewers + 1);
+    /// Counts one more who looks, as many as `who` stands for at a time; nobody beyond `most`.
+    fn admit_viewer(&self, who: usize, most: usize) -> bool {
+        let more = |viewers: usize| (viewers / who % REPLICA < most).then_some(viewers + who);
         self.viewers.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 }

@@ -357,3 +357,134 @@ async fn a_replica_that_has_much_to_show_shows_what_another_one_reads() {
     let shown = rows(&merged, "recent").len();
     assert!((50..300).contains(&shown), "{shown}");
 }
+
+/// A viewer of the feed of all replicas.
+struct Viewer {
+    client: Client,
+    /// All that has come, and how much of it was looked at.
+    read: String,
+    seen: usize,
+}
+
+impl Viewer {
+    async fn of(proxy: &Proxy) -> Self {
+        let mut client = Client::connect(proxy.admin).await;
+        client.send(format!("GET /api/streams/events?fleet HTTP/1.0\r\nhost: {}\r\n\r\n", proxy.admin)).await;
+        let head = client.head().await;
+        assert!(head.contains(" 200 "), "{head}");
+        Self { client, read: String::new(), seen: 0 }
+    }
+
+    /// The next event: its name and what it tells.
+    async fn event(&mut self) -> (String, Value) {
+        loop {
+            if let Some((event, _)) = self.read[self.seen..].split_once("\n\n") {
+                let (name, data) = event.split_once("\ndata: ").unwrap();
+                let name = name.strip_prefix("event: ").unwrap().to_owned();
+                let told = serde_json::from_str(data).unwrap();
+                self.seen += event.len() + 2;
+                return (name, told);
+            }
+            self.read = self.client.read_more().await;
+        }
+    }
+
+    /// The first event of a name that is as wanted.
+    async fn until(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let wanted = async {
+            loop {
+                let (event, told) = self.event().await;
+                if event == name && wanted(&told) {
+                    return told;
+                }
+            }
+        };
+        soon("an event", wanted).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_feed_of_any_replica_shows_the_streams_of_all() {
+    let fleet = Fleet::start(3).await;
+    let mut owners = Vec::new();
+    for replica in &fleet.replicas {
+        owners.push(own_name(replica).await);
+    }
+    let mut viewer = Viewer::of(&fleet.replicas[0]).await;
+    let first = viewer.until("overview", |_| true).await;
+    assert_eq!(rows(&first["fleet"], "absent").len(), 0, "{first}");
+    let all = viewer
+        .until("overview", |told| told["proxy"]["upstreams"].as_array().is_some_and(|rows| rows.len() == 3))
+        .await;
+    assert!(rows(&all["fleet"], "replicas").iter().all(|row| row["answered"] == true), "{all}");
+    assert_eq!(tellers(&all["proxy"], "upstreams").len(), 3);
+    // An ended request of each, whoever served it; and of one that comes later.
+    let mut later = Viewer::of(&fleet.replicas[0]).await;
+    for (replica, owner) in fleet.replicas.iter().zip(&owners) {
+        let mut client = replica.client().await;
+        assert_eq!(client.get("/x", "").await.status, 200);
+        for viewer in [&mut viewer, &mut later] {
+            let has_it = |told: &Value| rows(told, "ended").iter().any(|ended| ended["record"]["replica"] == **owner);
+            let frame = viewer.until("streams", has_it).await;
+            assert_eq!(frame["replica"], **owner);
+        }
+    }
+    // One that hangs is named, and the others are shown.
+    fleet.replicas[2].signal("STOP");
+    let hangs = |told: &Value| told["fleet"]["absent"] == serde_json::json!([owners[2]]);
+    let without = viewer.until("overview", hangs).await;
+    assert_eq!(tellers(&without["proxy"], "upstreams").len(), 2);
+    let mut new = Viewer::of(&fleet.replicas[1]).await;
+    let first = new.until("overview", |_| true).await;
+    assert_eq!(first["fleet"]["absent"], serde_json::json!([owners[2]]), "the first overview names it: {first}");
+    fleet.replicas[2].signal("CONT");
+    viewer.until("overview", |told| rows(&told["fleet"], "absent").is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_tells_its_feed_endlessly_or_wrongly_is_named() {
+    let fleet = Fleet::start(1).await;
+    let head = |owner: &str| {
+        format!("HTTP/1.1 200 OK\r\nx-streamgauge-replica: {owner}\r\ncontent-type: text/event-stream\r\n\r\n")
+    };
+    let endless = head("00000000000000aa") + "event: streams\ndata: " + &"x".repeat(1 << 20);
+    let wrong = head("00000000000000bb") + "event: streams\ndata: {\"rows\":[{\"id\":1}]}\n\n";
+    let (endless, wrong) = (Upstream::fixed(endless).await, Upstream::fixed(wrong).await);
+    fleet.pretend("00000000000000aa", &format!("http://{}", endless.address)).await;
+    fleet.pretend("00000000000000bb", &format!("http://{}", wrong.address)).await;
+    let mut viewer = Viewer::of(&fleet.replicas[0]).await;
+    let both = |told: &Value| rows(&told["fleet"], "absent").len() == 2;
+    let told = viewer.until("overview", both).await;
+    let troubles: Vec<&str> =
+        rows(&told["fleet"], "replicas").iter().filter_map(|row| row["trouble"].as_str()).collect();
+    assert_eq!(
+        troubles,
+        ["its answer is longer than 256 KiB", "what answers at its address is no replica of Streamgauge"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn top_shows_all_replicas_and_names_one_that_hangs() {
+    let fleet = Fleet::start(3).await;
+    let hung = own_name(&fleet.replicas[2]).await;
+    let mut client = fleet.replicas[1].client().await;
+    assert_eq!(client.get("/x", "").await.status, 200);
+    let other = own_name(&fleet.replicas[1]).await;
+    fleet.replicas[2].signal("STOP");
+    let admin = format!("http://{}", fleet.replicas[0].admin);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_streamgauge"));
+    command.args(["top", "--fleet", "--once", "--admin", &admin]).stdin(std::process::Stdio::null());
+    let out = soon("the picture", command.output()).await.unwrap();
+    fleet.replicas[2].signal("CONT");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let absent = format!("Replica {hung} (http://{}) is not shown since", fleet.replicas[2].admin);
+    assert!(said.contains(&absent) && said.contains("did not answer within 1 s"), "{said}");
+    assert!(said.contains(&format!("@{}", &other[..8])), "{said}");
+    // Where nothing is signed it says what is missing.
+    let plain = Proxy::start(&text(&fleet.upstream, &fleet.redis, "")).await;
+    let admin = format!("http://{}", plain.admin);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_streamgauge"));
+    command.args(["top", "--fleet", "--once", "--admin", &admin]).stdin(std::process::Stdio::null());
+    let out = soon("the refusal", command.output()).await.unwrap();
+    assert_eq!((out.status.success(), String::from_utf8_lossy(&out.stderr).contains("`secret_env`")), (false, true));
+}

@@ -109,6 +109,11 @@ pub(in crate::admin) async fn get(address: &PeerAddress, path: &str, signer: Sig
     tokio::time::timeout(DEADLINE, answer).await.map_err(|_| Trouble::Silent)?
 }
 
+/// An answer of which the head has come.
+pub(in crate::admin) async fn open(address: &PeerAddress, path: &str, signer: Signer<'_>) -> Result<Opened, Trouble> {
+    tokio::time::timeout(DEADLINE, open_at(address, path, signer)).await.map_err(|_| Trouble::Silent)?
+}
+
 async fn open_at(address: &PeerAddress, path: &str, signer: Signer<'_>) -> Result<Opened, Trouble> {
     let unreachable = |error: std::io::Error| Trouble::Unreachable(error.kind().to_string());
     let stream = TcpStream::connect(address.authority()).await.map_err(unreachable)?;

@@ -4,10 +4,12 @@
 //! viewer ─▶ the asked replica ─▶ peers: whom there is ─▶ ask: each of them, signed ─▶ merge: one answer, each row with its replica
 //! ```
 //!
-//! One hop: a replica that is asked by another one answers for itself. The admin token goes nowhere: replicas sign what they ask
+//! `feed` keeps the live feeds of the others while somebody looks, `frames` makes one of them. One hop: a replica that is asked by another one answers for itself. The admin token goes nowhere: replicas sign what they ask
 //! (`policy/peer_signature`).
 
 pub(super) mod ask;
+pub(super) mod feed;
+pub(super) mod frames;
 pub(super) mod merge;
 pub(super) mod peers;
 pub(super) mod signed;

@@ -131,6 +131,7 @@ function attempts(stream) {
   const { facts } = stream;
   const limit = facts.limit && `${words(facts.limit.decision)}${facts.limit.by ? ` by ${facts.limit.by}` : ""} (${facts.limit.names.join(", ")})`;
   const section = list("Who and where", [
+    ["replica", facts.replica],
     ["route", facts.route],
     ["upstream", facts.upstream],
     ["endpoint", endpointOf(facts)],

@@ -13,6 +13,11 @@ export function el(kind, attributes = {}, ...children) {
   return made;
 }
 
+// Whose a row is, in the view of a fleet, as short as tells replicas apart; nothing elsewhere.
+export function shortReplica({ replica }) {
+  return replica ? `@${replica.slice(0, 8)}` : "";
+}
+
 // Puts a text in only where it differs: most do not, four times a second.
 export function put(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -1,5 +1,5 @@
 // The last 24 hours, or as much of them as there is something of: small charts of what /api/history has, by route, by upstream or all together.
-import { count, el, put, time } from "./format.js";
+import { count, el, put, shortReplica, time } from "./format.js";
 
 // A step is five minutes long; the current one grows.
 const REFRESH_MS = 30_000;
@@ -41,11 +41,12 @@ export function history() {
 export async function refresh() {
   if (document.hidden || !at("history").open) return;
   const by = at("history-by").value;
+  const scope = at("scope").value;
   try {
-    const answer = await fetch(`/api/history?by=${by}`, { cache: "no-store" });
+    const answer = await fetch(`/api/history?by=${by}${scope === "fleet" ? "&fleet" : ""}`, { cache: "no-store" });
     if (!answer.ok) return;
     const text = await answer.text();
-    if (text === latest || by !== at("history-by").value) return;
+    if (text === latest || by !== at("history-by").value || scope !== at("scope").value) return;
     latest = text;
     draw(JSON.parse(text));
   } catch {
@@ -56,7 +57,7 @@ export async function refresh() {
 function draw({ step_s: length, until, series }) {
   const requests = ({ steps }) => steps.reduce((sum, step) => sum + step.requests, 0);
   const sorted = series.filter(requests).sort((one, other) => requests(other) - requests(one));
-  const shown = sorted.slice(0, SERIES_SHOWN).map(({ route, upstream, steps }) => ({ name: route ?? upstream ?? "all", steps: new Map(steps.map((step) => [step.at, step])) }));
+  const shown = sorted.slice(0, SERIES_SHOWN).map(({ route, upstream, steps, replica }) => ({ name: [route ?? upstream ?? "all", shortReplica({ replica })].filter(Boolean).join(" "), steps: new Map(steps.map((step) => [step.at, step])) }));
   at("history").hidden = shown.length === 0;
   const oldest = Math.min(...shown.flatMap(({ steps }) => [...steps.keys()]));
   const hours = HOURS.find((hours) => oldest >= until - hours * 3_600) ?? HOURS.at(-1);

@@ -26,7 +26,7 @@ const anatomy = new Anatomy(at("anatomy"));
 const rows = new Rows(at("streams"), (stream) => anatomy.open(stream, slow));
 
 function connect() {
-  end = follow("/api/streams/events", {
+  end = follow(at("scope").value === "fleet" ? "/api/streams/events?fleet" : "/api/streams/events", {
     state(word, message = "") {
       if (word === "live") {
         lost = null;
@@ -49,6 +49,7 @@ function connect() {
     overview(overview) {
       slow.gap = overview.proxy.slow_gap_s;
       slow.first = overview.proxy.slow_first_token_s;
+      at("scope-label").hidden = !overview.proxy.fleet;
       panels(overview, openRecord);
       pointAt(overview.proxy.listen);
     },
@@ -66,8 +67,8 @@ function list() {
   const shown = streams.list(at("order").value, wanted);
   rows.show(shown, slow);
   anatomy.refresh(slow);
-  put(at("running"), lost === null ? count(streams.running) : "0");
-  const hidden = lost === null ? streams.notShown : 0;
+  put(at("running"), lost === null ? count(streams.running()) : "0");
+  const hidden = lost === null ? streams.notShown() : 0;
   at("not-shown").hidden = hidden === 0;
   put(at("not-shown"), `${count(hidden)} more not shown: of many, the quietest, the oldest and a sample are`);
   const any = streams.live.size + streams.ended.size > 0;
@@ -167,6 +168,14 @@ function place() {
   else main.append(aside);
 }
 
+// This replica, or all of them.
+function scope() {
+  end();
+  streams.clear();
+  if (paused === null) connect();
+  list();
+}
+
 function filter() {
   wanted = matcher(at("filter").value);
   list();
@@ -175,6 +184,7 @@ function filter() {
 at("legend").append(...PHASE_NAMES.filter((name) => name !== "proxy").map((name) => el("span", {}, el("span", { class: `swatch ${name}` }), words(name))), el("span", {}, el("span", { class: "swatch stall" }), "slow gap"), el("span", {}, el("span", { class: "swatch tick" }), "token frame"));
 at("filter").addEventListener("input", filter);
 at("order").addEventListener("change", list);
+at("scope").addEventListener("change", scope);
 at("span").addEventListener("change", list);
 at("pause").addEventListener("click", pause);
 at("theme").addEventListener("click", nextTheme);

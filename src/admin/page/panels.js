@@ -1,5 +1,5 @@
 // What stands beside the streams: first tokens, what is out of service, upstreams, canaries, shadows, limits, failures, refusals, hints.
-import { breakable, copyable, count, el, endpointOf, time, words } from "./format.js";
+import { breakable, copyable, count, el, endpointOf, shortReplica, time, words } from "./format.js";
 
 // Of failures and of refusals each: what goes on, and the last ones.
 const TROUBLES_SHOWN = 6;
@@ -19,7 +19,7 @@ function show(id, data, build) {
 }
 
 // `open(record)` is called for a request that is opened.
-export function panels({ proxy, live }, open) {
+export function panels({ proxy, live, fleet }, open) {
   show("first-tokens", live.first_tokens, () => firstTokens(live.first_tokens));
   show("levers", proxy.levers, () => (proxy.levers?.levers.length ? levers(proxy.levers) : null));
   show("upstreams", proxy.upstreams, () => upstreams(proxy.upstreams));
@@ -29,7 +29,8 @@ export function panels({ proxy, live }, open) {
   const troubles = (kind) => (live.troubles ?? []).filter((one) => one.kind === kind).slice(0, TROUBLES_SHOWN);
   show("failures", [troubles("failure"), live.failed], () => ended(troubles("failure"), live.failed, "None: nothing failed lately.", open));
   show("refusals", [troubles("refusal"), live.refused], () => ended(troubles("refusal"), live.refused, "None: nobody was refused lately.", open));
-  const notes = [...live.hints, ...(proxy.draining ? [{ draining: true }] : []), ...(proxy.levers?.unserved_routes ?? []).map((unserved) => ({ unserved })), ...(proxy.last_error ? [{ config: proxy.last_error }] : [])];
+  const absent = (fleet?.replicas ?? []).filter((one) => one.answered === false);
+  const notes = [...absent.map((absent) => ({ absent })), ...live.hints, ...(proxy.draining ? [{ draining: true }] : []), ...(proxy.levers?.unserved_routes ?? []).map((unserved) => ({ unserved })), ...(proxy.last_error ? [{ config: proxy.last_error }] : [])];
   show("hints", notes, () => (notes.length ? notes.map(hint) : null));
 }
 
@@ -37,7 +38,7 @@ function firstTokens(rows) {
   if (rows.length === 0) return [el("p", { class: "dim" }, "No stream had a first token in these minutes.")];
   const head = ["p50", "p95", "p99"].map((name) => el("th", { scope: "col", class: "number" }, name));
   const body = rows.map((row) => el("tr", { title: `${row.requests} requests, ${row.failed} failed, ${row.output_tokens} output tokens` },
-    el("th", { scope: "row" }, breakable(row.route), " ", el("span", { class: "dim" }, breakable(row.upstream))),
+    el("th", { scope: "row" }, breakable(row.route), " ", el("span", { class: "dim" }, breakable(row.upstream)), whose(row)),
     ["p50_s", "p95_s", "p99_s"].map((key) => el("td", { class: "number" }, time(row[key]))),
     el("td", { class: "number" }, count(row.requests)),
     el("td", { class: row.failed ? "number bad" : "number" }, count(row.failed))));
@@ -48,12 +49,12 @@ const HEALTH = { up: "● up", probing: "◐ on trial", down: "✕ down, in serv
 
 // What people took out of service, since when, who and why; and the routes that nobody serves for it.
 function levers(all) {
-  const lines = all.levers.map((one) => el("li", {}, el("strong", {}, breakable(one.words), ` ${one.setting}`), el("span", { class: "dim under" }, `since ${clock(one.since)}, by ${one.by}`), one.reason ? el("span", { class: "under" }, one.reason) : ""));
+  const lines = all.levers.map((one) => el("li", {}, el("strong", {}, breakable(one.words), ` ${one.setting}`), whose(one), el("span", { class: "dim under" }, `since ${clock(one.since)}, by ${one.by}`), one.reason ? el("span", { class: "under" }, one.reason) : ""));
   return [el("ul", { class: "troubles" }, lines), ...all.unserved_routes.map((route) => el("p", { class: "bad" }, el("strong", {}, `Nobody serves route ${route}: `), "its clients get 503."))];
 }
 
 function upstreams(all) {
-  const rows = all.flatMap(({ name, endpoints }) => endpoints.flatMap((one) => [...endpoint(name, one.endpoint, one), ...(one.each_address ?? []).flatMap((each) => endpoint("", each.address, each))]));
+  const rows = all.flatMap(({ name, endpoints, replica }) => endpoints.flatMap((one) => [...endpoint(name, one.endpoint, { ...one, replica }), ...(one.each_address ?? []).flatMap((each) => endpoint("", each.address, each))]));
   const title = (text, about) => el("th", { scope: "col", class: "number", title: about }, text);
   const minutes = all[0]?.endpoints[0]?.measured.minutes ?? 5;
   const measured = `first tokens of the last ${minutes} minutes, as this endpoint's attempts had them`;
@@ -75,7 +76,7 @@ function endpoint(name, at, one) {
   const score = typeof one.balancer_score_s === "number" ? `balancer's score: ${time(one.balancer_score_s)} (a peak that fades, no measurement)` : undefined;
   const health = el("span", { class: lever ? "dim" : good ? "good" : "bad" }, HEALTH[one.state] ?? one.state);
   return [el("tbody", { title: score },
-    el("tr", {}, el("th", { scope: "rowgroup", colspan: 4 }, el("span", { class: "holder" }, el("span", {}, breakable(name), name ? " " : "", el("span", { class: "dim" }, breakable(at))), el("span", { class: "health" }, health)))),
+    el("tr", {}, el("th", { scope: "rowgroup", colspan: 4 }, el("span", { class: "holder" }, el("span", {}, breakable(name), name ? " " : "", el("span", { class: "dim" }, breakable(at)), whose(one)), el("span", { class: "health" }, health)))),
     el("tr", {},
       el("td", { class: "number" }, count(one.in_flight)),
       el("td", { class: "number" }, time(measured.p50_s), el("span", { class: "dim" }, ` of ${count(measured.first_tokens)}`)),
@@ -98,7 +99,7 @@ function trouble(one) {
   const where = [one.limit && ["limit ", name(one.limit)], ...[one.route, one.upstream, one.endpoint].filter(Boolean).map(name)].filter(Boolean);
   const when = one.count === 1 ? `once, at ${clock(one.first)}` : `${count(one.count)} times since ${clock(one.first)}, last ${clock(one.last)}`;
   const who = one.who ? [el("span", { class: "who" }, name(one.who)), " "] : "";
-  return el("li", {}, who, el("strong", {}, words(one.what)), " ", listed(where), " ", el("span", { class: "dim under" }, when));
+  return el("li", {}, who, el("strong", {}, words(one.what)), " ", listed(where), whose(one), " ", el("span", { class: "dim under" }, when));
 }
 
 // A name in a text: it goes to the next line as a whole, and is broken only where it is wider than the panel.
@@ -120,7 +121,7 @@ function shadow(one) {
   const rows = [["same", one.same, ""], ["differ", one.differs, ""], ["failed", one.failed, one.failed ? "bad" : ""], ["not made", one.skipped, "dim"]];
   const side = (name, key) => el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "number" }, time(one[key].first_token_p50_s)), el("td", { class: "number" }, count(one[key].output_tokens)));
   return [
-    el("p", {}, el("strong", {}, breakable(one.route)), ": copies to ", el("strong", {}, breakable(one.variant)), one.last ? `, last ${clock(one.last)}` : ""),
+    el("p", {}, el("strong", {}, breakable(one.route)), ": copies to ", el("strong", {}, breakable(one.variant)), whose(one), one.last ? `, last ${clock(one.last)}` : ""),
     el("p", {}, rows.flatMap(([name, number, mark], at) => [at ? " · " : "", el("span", { class: mark }, `${count(number)} ${name}`)])),
     ...differences.map(([what, seen]) => el("p", { class: "dim" }, `${words(what)} differs: ${times(seen)}`)),
     el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "of the pairs"), el("th", { scope: "col", class: "number" }, "1st token p50"), el("th", { scope: "col", class: "number" }, "output tokens"))), el("tbody", {}, side("clients'", "primary"), side("copies'", "shadow"))),
@@ -141,7 +142,7 @@ function canary(one) {
   const seen = one.facts.filter((fact) => fact.seen).map((fact) => el("p", { class: fact.worse_since ? "bad" : "dim" }, `${words(fact.fact)}: ${fact.worse_since ? `worse since ${clock(fact.worse_since)}, ` : ""}${times(fact.seen)}`));
   const needed = one.facts[0]?.needed;
   return [
-    el("p", {}, el("strong", {}, one.route), `: ${one.canary} at `, el("strong", {}, `${one.percent} %`), `, ${words(one.state)}`),
+    el("p", {}, el("strong", {}, one.route), whose(one), `: ${one.canary} at `, el("strong", {}, `${one.percent} %`), `, ${words(one.state)}`),
     el("p", { class: "steps" }, steps),
     el("p", { class: "dim" }, one.next),
     el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "fact"), el("th", { scope: "col", class: "number" }, "canary"), el("th", { scope: "col", class: "number" }, "baseline"), el("th", { scope: "col", class: "number", title: needed ? `rolled back at ${needed.toFixed(0)}` : "" }, needed ? `evidence (of ${needed.toFixed(0)})` : "evidence"))), el("tbody", {}, facts)),
@@ -160,7 +161,7 @@ function limits({ holders }) {
     if (one.requests) parts.push(`${count(one.requests.remaining)} of ${count(one.requests.limit)} requests left`);
     if (one.running) parts.push(`${one.running} running`);
     parts.push(...money(one));
-    return el("li", {}, el("span", { class: "holder" }, el("strong", {}, one.holder), " ", el("span", { class: "dim" }, one.limit), el("span", { class: "number" }, `${Math.round(one.utilization * 100)} %`)),
+    return el("li", {}, el("span", { class: "holder" }, el("strong", {}, one.holder), " ", el("span", { class: "dim" }, one.limit), whose(one), el("span", { class: "number" }, `${Math.round(one.utilization * 100)} %`)),
       el("span", { class: "gauge", "aria-hidden": true }, bar), el("span", { class: "dim under" }, parts.join(" · ")),
       one.refused ? el("span", { class: "bad under" }, `full since ${clock(one.refused.first)}: ${count(one.refused.count)} refused (${words(one.refused.reason)}), last ${clock(one.refused.last)}`) : "");
   }));
@@ -178,14 +179,23 @@ function dollars(amount) {
 
 function error(record, open) {
   const button = el("button", { type: "button", class: "link", onclick: () => open(record) }, words(record.error_type ?? record.outcome));
-  const where = listed([record.route, record.upstream, endpointOf(record), record["user.id"]].filter(Boolean).map(name));
+  const where = listed([record.route, record.upstream, endpointOf(record), record["user.id"], shortReplica(record)].filter(Boolean).map(name));
   return el("li", {}, el("span", { class: "dim" }, clock(record.timestamp), " "), button, ` ${record["http.response.status_code"] ?? ""} `, el("span", { class: "dim" }, where), el("span", { class: "under" }, "trace ", copyable(record.trace_id, "trace id")));
 }
 
+// Its replica, in the view of a fleet.
+function whose(row) {
+  return row.replica ? el("span", { class: "dim", title: `replica ${row.replica}` }, ` ${shortReplica(row)}`) : "";
+}
+
 function hint(one) {
+  if (one.absent) {
+    const { replica, admin, trouble, absent_since: since } = one.absent;
+    return el("p", {}, el("strong", {}, `Replica ${replica} is not shown`, since ? ` since ${clock(since)}` : "", ". "), `${trouble[0].toUpperCase()}${trouble.slice(1)}${admin && admin !== replica ? ` (${admin})` : ""}.`);
+  }
   if (one.unserved) return el("p", {}, el("strong", {}, `Nobody serves route ${one.unserved}. `), "All that could is out of service by hand: its clients get 503.");
   if (one.draining) return el("p", {}, el("strong", {}, "Draining. "), "The proxy takes no new requests and exits when the last stream has ended.");
   if (one.config) return el("p", {}, el("strong", {}, "The configuration file has an error; the last good one is in effect. "), one.config);
-  const about = one.upstream ? `${one.upstream}: ${one.streams} streams were held back. ` : `${one.peer}: `;
+  const about = one.upstream ? `${one.upstream}${one.replica ? ` ${shortReplica(one)}` : ""}: ${one.streams} streams were held back. ` : `${one.peer}: `;
   return el("p", {}, el("strong", {}, about), `${one.hint[0].toUpperCase()}${one.hint.slice(1)}.`);
 }

@@ -1,5 +1,5 @@
 // The list of streams: one row each, chosen by arrows or j and k, opened by Enter or a click.
-import { PHASES, count, el, isBad, isGood, put, time, words } from "./format.js";
+import { PHASES, count, el, isBad, isGood, put, shortReplica, time, words } from "./format.js";
 import { draw } from "./timeline.js";
 
 export class Rows {
@@ -131,7 +131,7 @@ function fill(row, stream, slow) {
   const { facts } = stream;
   const [word, mark] = state(stream, slow);
   const title = facts.route ?? `${facts["http.request.method"] ?? ""} ${facts["url.path"] ?? ""}`;
-  const detail = [facts.upstream, facts["gen_ai.response.model"] ?? facts["gen_ai.request.model"], facts["user.id"]].filter(Boolean);
+  const detail = [facts.upstream, facts["gen_ai.response.model"] ?? facts["gen_ai.request.model"], facts["user.id"], shortReplica(facts)].filter(Boolean);
   put(row.title, title);
   put(row.detail, detail.join(" · ") || (facts["url.path"] ?? ""));
   put(row.state, word);

@@ -16,8 +16,8 @@ export class Streams {
   clear() {
     // Whether there ever was one.
     this.seen = this.seen ?? false;
-    this.running = 0;
-    this.notShown = 0;
+    // By replica: how many run there, and how many of them are not shown.
+    this.counts = new Map();
     this.live = new Map();
     // By span id, the latest last.
     this.ended = new Map();
@@ -25,14 +25,21 @@ export class Streams {
 
   // Takes one frame of the feed, which came at `now` on this page's clock.
   take(frame, now) {
-    this.running = frame.running;
+    this.counts.set(frame.replica ?? "", { running: frame.running, not_shown: frame.not_shown });
     this.seen ||= frame.rows.length + frame.ended.length > 0;
-    this.notShown = frame.not_shown;
     for (const facts of frame.facts) this.#stream(facts.id, now).facts = facts;
     for (const row of frame.rows) this.#progress(this.#stream(row.id, now), row, now);
     for (const { record, meaning } of frame.ended) this.#end(record, meaning, frame.now_ms, now);
     for (const id of frame.gone) this.live.delete(id);
     this.#trim();
+  }
+
+  running() {
+    return [...this.counts.values()].reduce((sum, { running }) => sum + running, 0);
+  }
+
+  notShown() {
+    return [...this.counts.values()].reduce((sum, { not_shown }) => sum + not_shown, 0);
   }
 
   // What is too much goes, the oldest first, but of no kind its share.
@@ -115,13 +122,18 @@ export class Streams {
   list(order, wanted) {
     const live = [...this.live.values()].filter(wanted);
     const by = {
-      newest: (a, b) => b.id - a.id,
-      longest: (a, b) => a.id - b.id,
+      newest: (a, b) => earlier(b, a),
+      longest: earlier,
       quietest: (a, b) => b.here - a.here || a.id - b.id,
     };
     live.sort(by[order] ?? by.longest);
     return [...live, ...[...this.ended.values()].reverse().filter(wanted)];
   }
+}
+
+// Of one replica numbers tell which came first. Those of several tell nothing of each other.
+function earlier(a, b) {
+  return a.facts.replica ? a.start - b.start || a.id - b.id : a.id - b.id;
 }
 
 function kind({ outcome }) {
@@ -133,7 +145,7 @@ export function before(stream) {
   return BEFORE_TOKENS.reduce((sum, name) => sum + (stream.phases[PHASE_NAMES.indexOf(name)] ?? 0), 0);
 }
 
-const KEYS = { route: "route", upstream: "upstream", endpoint: "endpoint", user: "user.id", model: "gen_ai.request.model", status: "http.response.status_code", id: "request_id" };
+const KEYS = { route: "route", upstream: "upstream", endpoint: "endpoint", user: "user.id", model: "gen_ai.request.model", status: "http.response.status_code", id: "request_id", replica: "replica" };
 
 // Whether a stream has all words of a filter: `route:chat upstream:vllm user:alice outcome:failed`, or any text.
 export function matcher(text) {

@@ -86,6 +86,7 @@ fn numbers(stream: &Stream) -> Vec<(&'static str, String)> {
     let facts = &stream.facts;
     let seconds = |value: Option<f64>| value.map(|value| time(Some(value)));
     let all = [
+        ("replica", facts.replica.clone()),
         ("route", facts.route.clone()),
         ("upstream", facts.upstream.clone()),
         ("endpoint", facts.place.text()),

@@ -1,5 +1,6 @@
 //! What `top` shows at the moment: the proxy's state, what is chosen, and what keys do.
 
+use std::collections::HashMap;
 use std::time::{Instant, SystemTime};
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -78,8 +79,8 @@ pub(super) struct App {
     pub(super) link: Link,
     pub(super) version: String,
     pub(super) minutes: u64,
-    pub(super) running: u64,
-    pub(super) not_shown: u64,
+    /// By replica, where all of a fleet are shown: how many run, and how many of them are not shown.
+    counts: HashMap<String, (u64, u64)>,
     pub(super) streams: Streams,
     pub(super) overview: Overview,
     /// Since when what is shown stands still.
@@ -121,6 +122,7 @@ impl App {
                 (self.version, self.minutes, self.link) = (version, minutes, Link::Live);
                 if self.paused.is_none() {
                     self.streams = Streams::default();
+                    self.counts.clear();
                 }
             }
             Told::Overview(overview) => {
@@ -128,7 +130,7 @@ impl App {
                 self.has_overview = true;
             }
             Told::Streams(frame) => {
-                (self.running, self.not_shown) = (frame.running, frame.not_shown);
+                self.counts.insert(frame.replica.clone(), (frame.running, frame.not_shown));
                 let heirs = [self.chosen.as_ref(), self.opened()].map(|key| key.and_then(|key| self.streams.heir(key)));
                 self.streams.take(*frame, now);
                 self.pass_on(heirs);
@@ -140,7 +142,18 @@ impl App {
 
     /// Whether there is something of everything to show.
     pub(super) fn is_informed(&self) -> bool {
-        self.has_frame && self.has_overview
+        let answered = self.overview.fleet.replicas.iter().filter(|one| one.answered == Some(true));
+        self.has_frame && self.has_overview && answered.into_iter().all(|one| self.counts.contains_key(&one.replica))
+    }
+
+    /// How many requests run.
+    pub(super) fn running(&self) -> u64 {
+        self.counts.values().map(|(running, _)| running).sum()
+    }
+
+    /// How many of them are not shown.
+    pub(super) fn not_shown(&self) -> u64 {
+        self.counts.values().map(|(_, not_shown)| not_shown).sum()
     }
 
     /// Does what a key says; true when that is to leave.

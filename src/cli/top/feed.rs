@@ -29,10 +29,10 @@ pub(super) enum Told {
     Lost(String),
 }
 
-/// Hands on what is told, until `tell` wants no more.
-pub(super) fn follow(admin: &str, token: Option<&str>, tell: impl Fn(Told) -> bool) {
+/// Hands on what is told at a path, until `tell` wants no more.
+pub(super) fn follow(admin: &str, path: &str, token: Option<&str>, tell: impl Fn(Told) -> bool) {
     loop {
-        let why = read(admin, token, &tell);
+        let why = read(admin, path, token, &tell);
         let Err(why) = why else { return };
         if !tell(Told::Lost(why)) {
             return;
@@ -42,8 +42,8 @@ pub(super) fn follow(admin: &str, token: Option<&str>, tell: impl Fn(Told) -> bo
 }
 
 /// `Ok` when nobody listens any more.
-fn read(admin: &str, token: Option<&str>, tell: &impl Fn(Told) -> bool) -> Result<(), String> {
-    let mut source = admin::stream(admin, "/api/streams/events", token)?;
+fn read(admin: &str, path: &str, token: Option<&str>, tell: &impl Fn(Told) -> bool) -> Result<(), String> {
+    let mut source = admin::stream(admin, path, token)?;
     let gone = |_| format!("{admin} went away or fell silent");
     let (mut name, mut line) = (String::new(), Vec::new());
     loop {

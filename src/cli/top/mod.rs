@@ -49,6 +49,9 @@ pub(super) struct Options {
     /// Print one picture as plain text, with all panes, and exit; so it is wherever the output is no terminal.
     #[arg(long)]
     once: bool,
+    /// Show all replicas of the fleet that this proxy is of; it names those that do not answer.
+    #[arg(long)]
+    fleet: bool,
 }
 
 /// What the drawing thread wakes up for.
@@ -68,7 +71,8 @@ pub(super) fn run(options: &Options) -> Result<String, String> {
     let token = super::admin::token();
     let (sender, messages) = mpsc::sync_channel(WAITING_MAX);
     let (admin, told) = (options.admin.clone(), sender.clone());
-    thread::spawn(move || feed::follow(&admin, token.as_deref(), |news| told.send(Message::Told(news)).is_ok()));
+    let path = if options.fleet { "/api/streams/events?fleet" } else { "/api/streams/events" };
+    thread::spawn(move || feed::follow(&admin, path, token.as_deref(), |news| told.send(Message::Told(news)).is_ok()));
     if options.once || !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return snapshot(&options.admin, &messages);
     }

@@ -1,5 +1,6 @@
 //! What `top` knows of the proxy: the events of the feed as they are written, and the streams as they become.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub(super) type PhaseTimes = [f64; Phase::ALL.len()];
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Frame {
+    /// Whose it is, in the view of a fleet.
+    pub(super) replica: String,
     pub(super) running: u64,
     pub(super) not_shown: u64,
     facts: Vec<Identified>,
@@ -62,6 +65,7 @@ struct Ended {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Facts {
+    pub(super) replica: Option<String>,
     pub(super) timestamp: String,
     pub(super) request_id: String,
     pub(super) trace_id: String,
@@ -160,6 +164,26 @@ pub(super) struct Attempt {
 pub(super) struct Overview {
     pub(super) proxy: Proxy,
     pub(super) live: LiveOverview,
+    #[serde(default)]
+    pub(super) fleet: Fleet,
+}
+
+/// Who is of the fleet, where all of it is shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fleet {
+    pub(super) replicas: Vec<Replica>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Replica {
+    pub(super) replica: String,
+    pub(super) admin: Option<String>,
+    /// `None`: it was asked and has not answered yet.
+    pub(super) answered: Option<bool>,
+    pub(super) trouble: Option<String>,
+    pub(super) absent_since: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -178,6 +202,8 @@ pub(super) struct Proxy {
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Upstream {
+    #[serde(default)]
+    pub(super) replica: Option<String>,
     pub(super) name: String,
     pub(super) endpoints: Vec<Endpoint>,
 }
@@ -214,6 +240,7 @@ pub(super) struct Measured {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Mirror {
+    pub(super) replica: Option<String>,
     pub(super) route: String,
     pub(super) variant: String,
     pub(super) same: u64,
@@ -258,6 +285,7 @@ pub(super) struct Hint {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Trouble {
+    pub(super) replica: Option<String>,
     /// `failure` or `refusal`.
     pub(super) kind: String,
     pub(super) who: Option<String>,
@@ -273,6 +301,8 @@ pub(super) struct Trouble {
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct FirstTokens {
+    #[serde(default)]
+    pub(super) replica: Option<String>,
     pub(super) route: String,
     pub(super) upstream: String,
     pub(super) requests: u64,
@@ -370,8 +400,8 @@ impl Streams {
     pub(super) fn list(&self, order: Order, wanted: impl Fn(&Stream) -> bool) -> Vec<&Stream> {
         let mut live: Vec<(u64, &Stream)> = self.live.iter().map(|(id, stream)| (*id, stream)).collect();
         live.sort_by(|(a, one), (b, other)| match order {
-            Order::Newest => b.cmp(a),
-            Order::Longest => a.cmp(b),
+            Order::Newest => earlier((b, other), (a, one)),
+            Order::Longest => earlier((a, one), (b, other)),
             Order::Quietest => other.here.total_cmp(&one.here).then(a.cmp(b)),
         });
         live.into_iter().map(|(_, stream)| stream).chain(self.ended.iter().rev()).filter(|one| wanted(one)).collect()
@@ -389,6 +419,14 @@ impl Streams {
     pub(super) fn heir(&self, key: &Key) -> Option<Key> {
         let Key::Running(_) = key else { return None };
         self.find(key).map(|stream| Key::Ended(stream.facts.span_id.clone()))
+    }
+}
+
+/// Of one replica numbers tell which came first. Those of several tell nothing of each other.
+fn earlier((a, one): (&u64, &Stream), (b, other): (&u64, &Stream)) -> Ordering {
+    match one.facts.replica {
+        Some(_) => one.started.cmp(&other.started).then(a.cmp(b)),
+        None => a.cmp(b),
     }
 }
 

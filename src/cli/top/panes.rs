@@ -7,7 +7,7 @@ use super::super::admin_views::{Failures, Holder, Lever};
 use super::app::{App, Pane};
 use super::model::{Endpoint, Facts, Mirror, Side, Trouble};
 use super::stream_columns::fit;
-use super::text::{count, time, words};
+use super::text::{count, time, whose, words};
 
 /// Troubles above the last that failed, or were refused.
 const TROUBLES_SHOWN: usize = 6;
@@ -37,6 +37,14 @@ pub(super) fn lines(app: &App, pane: Pane) -> Vec<Line<'static>> {
     vec![Line::styled(nothing, dim())]
 }
 
+/// A name with its replica, in the view of a fleet.
+fn named(name: String, replica: Option<&String>) -> String {
+    match replica {
+        Some(replica) => format!("{} {name}", whose(replica)),
+        None => name,
+    }
+}
+
 fn dim() -> Style {
     Style::new().add_modifier(Modifier::DIM)
 }
@@ -54,7 +62,7 @@ fn first_tokens(app: &App) -> Vec<Line<'static>> {
         format!("{:<40}{:>10}{:>10}{:>10}{:>10}{:>8}", "route · upstream", "p50", "p95", "p99", "requests", "failed");
     let mut lines = vec![Line::styled(head, dim())];
     lines.extend(rows.iter().map(|row| {
-        let name = fit(&format!("{} · {}", row.route, row.upstream), 39);
+        let name = fit(&named(format!("{} · {}", row.route, row.upstream), row.replica.as_ref()), 39);
         let times = [row.p50_s, row.p95_s, row.p99_s].map(|share| format!("{:>10}", time(share))).concat();
         Line::from(vec![
             Span::raw(format!("{name} {times}{:>10}", count(row.requests))),
@@ -74,7 +82,8 @@ fn upstreams(app: &App) -> Vec<Line<'static>> {
     let mut lines = vec![Line::styled(format!("{head}  health"), dim())];
     for upstream in all {
         for endpoint in &upstream.endpoints {
-            lines.extend(endpoint_lines(&format!("{} {}", upstream.name, endpoint.endpoint), endpoint));
+            let name = named(format!("{} {}", upstream.name, endpoint.endpoint), upstream.replica.as_ref());
+            lines.extend(endpoint_lines(&name, endpoint));
             for one in &endpoint.each_address {
                 lines.extend(endpoint_lines(&format!("  {}", one.address), one));
             }
@@ -129,7 +138,8 @@ fn since(endpoint: &Endpoint) -> Option<String> {
 /// Who took it out of service by hand, since when and why.
 pub(super) fn by_hand(lever: &Lever) -> String {
     let reason = lever.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-    format!("{} since {} by {}{reason}", lever.setting, clock(&lever.since), lever.by)
+    let whose = lever.replica.as_deref().map_or_else(String::new, |replica| format!(" {}", whose(replica)));
+    format!("{}{whose} since {} by {}{reason}", lever.setting, clock(&lever.since), lever.by)
 }
 
 /// First, last and how often.
@@ -143,7 +153,7 @@ fn times(seen: &Failures) -> String {
 fn trouble(trouble: &Trouble) -> Line<'static> {
     let limit = trouble.limit.as_ref().map(|limit| format!("limit {limit}"));
     let place = [&trouble.who, &limit, &trouble.route, &trouble.upstream, &trouble.endpoint].into_iter().flatten();
-    let place = place.map(String::as_str).collect::<Vec<_>>().join(" · ");
+    let place = named(place.map(String::as_str).collect::<Vec<_>>().join(" · "), trouble.replica.as_ref());
     let (first, last) = (clock(&trouble.first), clock(&trouble.last));
     Line::from(vec![
         Span::styled(fit(&words(&trouble.what), 22), bad(true)),
@@ -163,7 +173,7 @@ fn ended(troubles: &[Trouble], kind: &str, last: &[Facts]) -> Vec<Line<'static>>
         let what = words(record.error_type.as_deref().or(record.outcome.as_deref()).unwrap_or_default());
         let endpoint = record.place.text();
         let place = [&record.route, &record.upstream, &endpoint, &record.user].into_iter().flatten();
-        let place = place.map(String::as_str).collect::<Vec<_>>().join(" · ");
+        let place = named(place.map(String::as_str).collect::<Vec<_>>().join(" · "), record.replica.as_ref());
         let clock = record.timestamp.get(11..19).unwrap_or_default();
         let status = record.status.map(|status| status.to_string()).unwrap_or_default();
         Line::from(vec![
@@ -181,7 +191,7 @@ fn canaries(app: &App) -> Vec<Line<'static>> {
     for canary in &app.overview.proxy.canaries {
         let text = format!(
             "{}: `{}` at {} %, {}. {}",
-            canary.route,
+            named(canary.route.clone(), canary.replica.as_ref()),
             canary.canary,
             canary.percent,
             words(&canary.state),
@@ -216,7 +226,8 @@ fn canaries(app: &App) -> Vec<Line<'static>> {
 /// What the copies of a route's requests showed.
 fn shadow(shadow: &Mirror) -> Vec<Line<'static>> {
     let Mirror { same, differs, failed, skipped, .. } = shadow;
-    let head = format!("{}: copies to `{}`: {same} same, {differs} differ, ", shadow.route, shadow.variant);
+    let route = named(shadow.route.clone(), shadow.replica.as_ref());
+    let head = format!("{route}: copies to `{}`: {same} same, {differs} differ, ", shadow.variant);
     let mut lines = vec![Line::from(vec![
         Span::styled(head, Style::new().add_modifier(Modifier::BOLD)),
         Span::styled(format!("{failed} failed"), bad(*failed > 0)),
@@ -241,7 +252,11 @@ fn holder_lines(holder: &Holder) -> Vec<Line<'static>> {
     let filled = (share * 20.0).round() as usize;
     let bar = format!("{}{}", "█".repeat(filled), "░".repeat(20 - filled));
     let mut lines = vec![Line::from(vec![
-        Span::raw(format!("{} {} ", fit(&holder.holder, 28), fit(&holder.limit, 20))),
+        Span::raw(format!(
+            "{} {} ",
+            fit(&named(holder.holder.clone(), holder.replica.as_ref()), 28),
+            fit(&holder.limit, 20)
+        )),
         Span::styled(bar, if share > 0.9 { bad(true) } else { Style::new().fg(Color::Blue) }),
         Span::raw(format!(" {:>4.0} %   {} running", holder.utilization * 100.0, count(holder.running))),
     ])];

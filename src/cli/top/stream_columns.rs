@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 
 use super::app::{WINDOW_S, is_bad};
 use super::model::{Facts, Stream};
-use super::text::{count, time, words};
+use super::text::{count, time, whose, words};
 use crate::telemetry::record::Phase;
 
 /// Columns beside the timeline: the name before it, state and numbers after it.
@@ -108,7 +108,8 @@ pub(super) fn state(stream: &Stream, slow: Slow) -> (String, Style) {
 
 fn name(facts: &Facts) -> String {
     let what = facts.route.as_deref().unwrap_or(&facts.path);
-    let who = [facts.upstream.as_deref(), facts.user.as_deref()].into_iter().flatten();
+    let whose = facts.replica.as_deref().map(whose);
+    let who = [whose.as_deref(), facts.upstream.as_deref(), facts.user.as_deref()].into_iter().flatten();
     who.fold(what.to_owned(), |text, part| format!("{text} · {part}"))
 }
 

@@ -310,3 +310,41 @@ fn a_paused_picture_stands_still() {
     press(&mut app, KeyCode::Char('p'));
     assert_ne!(picture(&mut app, (100, 20), now).unwrap(), before);
 }
+
+#[test]
+fn all_replicas_of_a_fleet_are_shown_and_who_is_absent_is_named() {
+    let (mut app, now) = at_work();
+    let mut all = overview();
+    all["fleet"] = json!({ "replicas": [
+        { "replica": "00aabbccddeeff00", "self": true, "answered": true },
+        { "replica": "11aabbccddeeff11", "answered": true },
+        { "replica": "22aabbccddeeff22", "admin": "http://10.0.0.9:9090", "answered": false,
+            "trouble": "it did not answer within 1 s", "absent_since": "2026-01-31T23:59:12.000Z" },
+    ] });
+    all["proxy"]["upstreams"][0]["replica"] = json!("11aabbccddeeff11");
+    app.told(Told::Hello { version: "0.1.0".to_owned(), minutes: 5 }, now);
+    app.told(Told::Overview(Box::new(serde_json::from_value(all).unwrap())), now);
+    let frame = |replica: &str, place: u64| {
+        let id = (place << 40) + 1;
+        let facts =
+            json!({ "id": id, "route": "chat", "upstream": "vllm", "span_id": format!("{id:x}"), "replica": replica });
+        let row = json!({ "id": id, "age_ms": 1_000 * (place + 1), "phase": "admit", "here_ms": 1.0, "frames": 0, "attempts": 0, "phases_ms": [] });
+        json!({ "replica": replica, "running": 1, "not_shown": 2, "facts": [facts], "rows": [row] })
+    };
+    app.told(Told::Streams(Box::new(serde_json::from_value(frame("00aabbccddeeff00", 0)).unwrap())), now);
+    assert!(!app.is_informed(), "of the other that answers nothing has come");
+    app.told(Told::Streams(Box::new(serde_json::from_value(frame("11aabbccddeeff11", 1)).unwrap())), now);
+    assert!(app.is_informed());
+    let picture = picture(&mut app, (120, 30), now).unwrap() + &other_panes(&app);
+    assert!(picture.contains("2 running (4 not shown)"), "{picture}");
+    for words in [
+        "chat · @00aabbcc · vllm",
+        "chat · @11aabbcc · vllm",
+        "@11aabbcc vllm 10.0.0.1:8000",
+        "Replica 22aabbccddeeff22 (http://10.0.0.9:9090) is not shown since 23:59:12: it did not answer within 1 s",
+    ] {
+        assert!(picture.contains(words), "{words} in {picture}");
+    }
+    let at = |name: &str| picture.find(name).unwrap();
+    assert!(at("chat · @11aabbcc") < at("chat · @00aabbcc"), "it runs for longer: {picture}");
+}

@@ -16,6 +16,11 @@ fn is_harmful(character: char) -> bool {
     character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Whose a row is, in the view of a fleet, as short as tells replicas apart.
+pub(super) fn whose(replica: &str) -> String {
+    format!("@{}", replica.chars().take(8).collect::<String>())
+}
+
 /// `35 ms`, `3.12 s`, `2:05 min`; a dash for nothing.
 pub(super) fn time(seconds: Option<f64>) -> String {
     match seconds {

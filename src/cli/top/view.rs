@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
 
 use super::app::{App, Link, Over, Pane};
-use super::model::Order;
+use super::model::{Order, Replica};
 use super::stream_columns::{self, Slow};
 use super::{anatomy, panes};
 use crate::telemetry::json;
@@ -79,7 +79,7 @@ fn slow(app: &App) -> Slow {
 
 fn header(app: &App) -> Line<'static> {
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    let running = format!("  {} running", app.running);
+    let running = format!("  {} running", app.running());
     let (word, colour, running) = match (&app.link, app.paused) {
         (Link::Lost { since, .. }, _) => {
             (format!("no connection since {}", panes::clock(since)), Color::Red, String::new())
@@ -93,7 +93,7 @@ fn header(app: &App) -> Line<'static> {
         Span::raw(format!("  {}  ", app.admin)),
         Span::styled(format!("● {word}"), Style::new().fg(colour)),
         Span::raw(running),
-        Span::raw(if app.not_shown > 0 { format!(" ({} not shown)", app.not_shown) } else { String::new() }),
+        Span::raw(if app.not_shown() > 0 { format!(" ({} not shown)", app.not_shown()) } else { String::new() }),
     ])
 }
 
@@ -118,6 +118,9 @@ fn notes(app: &App) -> Vec<Line<'static>> {
     let mut notes = Vec::new();
     if let Link::Lost { why, .. } = &app.link {
         notes.push(Line::styled(format!("{why}; trying again every second"), Style::new().fg(Color::Red)));
+    }
+    for replica in app.overview.fleet.replicas.iter().filter(|replica| replica.answered == Some(false)) {
+        notes.push(Line::styled(absent(replica), Style::new().fg(Color::Red)));
     }
     let proxy = &app.overview.proxy;
     if proxy.draining {
@@ -154,6 +157,16 @@ fn notes(app: &App) -> Vec<Line<'static>> {
         notes.push(note(text));
     }
     notes
+}
+
+/// Who is not shown, since when and why.
+fn absent(replica: &Replica) -> String {
+    let since = replica.absent_since.as_deref().map(panes::clock);
+    let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+    let at = replica.admin.as_ref().filter(|admin| **admin != replica.replica);
+    let at = at.map_or_else(String::new, |at| format!(" ({at})"));
+    let why = replica.trouble.as_deref().unwrap_or("it did not answer");
+    format!("Replica {}{at} is not shown{since}: {why}", replica.replica)
 }
 
 fn streams(frame: &mut Frame<'_>, app: &App, area: Rect, now: Instant) {

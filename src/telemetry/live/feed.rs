@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Live;
 use super::recent::Kind;
 pub use super::shown_streams::CHOSEN_MAX;
 use super::stream::Stream;
+use super::{Live, PERSON, REPLICA};
 use crate::telemetry::explanation;
 use crate::telemetry::json::Json;
 use crate::telemetry::log_fields;
@@ -17,6 +17,12 @@ use crate::telemetry::record::Record;
 
 /// How many may look at a time.
 pub const VIEWERS_MAX: usize = 16;
+
+/// Other replicas that may look for their own viewers, besides.
+pub const REPLICAS_MAX: usize = 32;
+
+/// What another replica is told in one frame, about, in bytes: with a last record it stays below what that takes.
+const REPLICA_FRAME_MAX: usize = 160 << 10;
 
 /// Ended requests in one frame; in the first one, more.
 const ENDED_MAX: usize = 40;
@@ -29,6 +35,10 @@ pub struct Viewer {
     known: HashMap<u64, Known>,
     /// Ended requests that it was told of, or that were passed over.
     ended: u64,
+    /// What it is counted as.
+    who: usize,
+    /// In one frame, in bytes.
+    most: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -41,8 +51,17 @@ struct Known {
 impl Viewer {
     /// Adds a viewer; `None` if there are [`VIEWERS_MAX`] already.
     pub fn admit(live: &Arc<Live>) -> Option<Self> {
-        let is_admitted = live.admit_viewer(VIEWERS_MAX);
-        is_admitted.then(|| Self { live: Arc::clone(live), known: HashMap::new(), ended: 0 })
+        Self::new(live, PERSON, VIEWERS_MAX, usize::MAX)
+    }
+
+    /// Adds another replica, which is told less at once; `None` if there are [`REPLICAS_MAX`] already.
+    pub fn admit_replica(live: &Arc<Live>) -> Option<Self> {
+        Self::new(live, REPLICA, REPLICAS_MAX, REPLICA_FRAME_MAX)
+    }
+
+    fn new(live: &Arc<Live>, who: usize, viewers_max: usize, most: usize) -> Option<Self> {
+        let is_admitted = live.admit_viewer(who, viewers_max);
+        is_admitted.then(|| Self { live: Arc::clone(live), known: HashMap::new(), ended: 0, who, most })
     }
 
     /// `{"now_ms":…,"running":…,"not_shown":…,"facts":[…],"rows":[…],"gone":[…],"ended":[…],"ended_not_shown":…}`: of the streams chosen to
@@ -62,13 +81,17 @@ impl Viewer {
         self.rows(&chosen, &mut object);
         let known: HashSet<u64> = self.known.values().filter_map(|known| known.span_id).collect();
         self.gone(&chosen, &mut object);
-        let most = if self.ended == 0 { ENDED_FIRST_MAX } else { ENDED_MAX };
+        let most = if self.ended == 0 && self.who == PERSON { ENDED_FIRST_MAX } else { ENDED_MAX };
         let new = records.len();
         let shown = worth_showing(records, &known, most);
         object
             .number_if("ended_not_shown", Some((new - shown.len()) as u64).filter(|rest| *rest > 0 && self.ended > 0));
         let mut ended = object.array("ended");
-        shown.iter().for_each(|record| ended.element_raw(|out| render_ended(record, out)));
+        for record in &shown {
+            if ended.length() < self.most {
+                ended.element_raw(|out| render_ended(record, out));
+            }
+        }
         ended.end();
         object.end();
         self.ended = all_ended;
@@ -80,7 +103,8 @@ impl Viewer {
         for stream in chosen {
             let known = self.known.entry(stream.number).or_default();
             let version = stream.version();
-            if known.version != version {
+            // What has no room comes with the next frame.
+            if known.version != version && facts.length() < self.most {
                 known.version = version;
                 known.span_id = stream.span_id();
                 facts.element_raw(|out| stream.render_facts(out));
@@ -92,7 +116,7 @@ impl Viewer {
     fn rows(&mut self, chosen: &[Arc<Stream>], object: &mut Json<'_>) {
         let mut rows = object.array("rows");
         for stream in chosen {
-            if let Some(known) = self.known.get_mut(&stream.number) {
+            if let Some(known) = self.known.get_mut(&stream.number).filter(|known| known.version > 0) {
                 rows.element_raw(|out| known.ticks = stream.render_progress(known.ticks, out));
             }
         }
@@ -115,7 +139,7 @@ impl Viewer {
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.live.viewers.0.fetch_sub(1, Ordering::AcqRel);
+        self.live.viewers.0.fetch_sub(self.who, Ordering::AcqRel);
     }
 }
 

@@ -158,3 +158,29 @@ fn few_may_look_at_a_time() {
     drop(viewers);
     assert!(Viewer::admit(&live).is_some());
 }
+
+#[test]
+fn replicas_look_besides_people_and_are_told_less_at_once() {
+    let live = Arc::new(Live::default());
+    let replicas: Vec<_> = (0..REPLICAS_MAX).map(|_| Viewer::admit_replica(&live).unwrap()).collect();
+    assert!(Viewer::admit_replica(&live).is_none());
+    let people: Vec<_> = (0..VIEWERS_MAX).map(|_| Viewer::admit(&live).unwrap()).collect();
+    assert!(Viewer::admit(&live).is_none());
+    drop((replicas, people));
+    assert_eq!(live.viewers.0.load(Ordering::Relaxed), 0);
+    let mut viewer = Viewer::admit_replica(&live).unwrap();
+    // Escaped it is three times as long: a stream's facts are some 6 KiB.
+    let hostile: Arc<str> = "\u{1}\"\\".repeat(200).into();
+    let streams: Vec<_> = (0..CHOSEN_MAX).map(|_| enter(&live, &hostile)).collect();
+    for stream in &streams {
+        stream.apply(&Event::Routed { route: &hostile, target: Some((&hostile, &hostile)) });
+    }
+    let text = viewer.frame();
+    assert!(text.len() < 256 << 10, "{} bytes", text.len());
+    let told = |frame: &Value, list: &str| frame[list].as_array().unwrap().len();
+    let first: Value = serde_json::from_str(&text).unwrap();
+    let known = told(&first, "facts");
+    assert_eq!((known < CHOSEN_MAX, told(&first, "rows")), (true, known), "no row without its facts");
+    let frames = (0..20).map(|_| frame(&mut viewer)).map(|frame| told(&frame, "facts")).sum::<usize>();
+    assert_eq!(known + frames, streams.len(), "the others come later");
+}
